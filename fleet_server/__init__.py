@@ -1,0 +1,1 @@
+"""The fleet server: ingest, calibration, pages and feeds."""

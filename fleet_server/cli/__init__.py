@@ -1,0 +1,1 @@
+"""Commands: wire the parts and run them, nothing else."""

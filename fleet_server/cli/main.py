@@ -1,0 +1,68 @@
+"""The `fleet` command: loads each sub-command only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from fleet_server.errors import FleetError
+
+# name → (module:attribute, one-line help); the help stands here so that `fleet --help` imports nothing.
+_COMMANDS = {
+    "demo": ("fleet_server.cli.demo:demo", "The whole system on this machine, with virtual nodes."),
+    "serve": ("fleet_server.cli.serve:serve", "Pages, feeds and API, and the nodes' TLS listener."),
+    "ingest": ("fleet_server.cli.ingest:ingest", "Store what the nodes publish."),
+    "worker": ("fleet_server.cli.worker:worker", "Send receipts and desired states to the nodes."),
+    "db": ("fleet_server.cli.db:db", "Make or check the database."),
+    "broker": ("fleet_server.cli.broker:broker", "Embedded broker, mosquitto's configuration, resync."),
+    "ca": ("fleet_server.cli.ca:ca", "The fleet's own certificate authority."),
+    "user": ("fleet_server.cli.user:user", "Local accounts."),
+    "token": ("fleet_server.cli.token:token", "Enrolment tokens."),
+    "verify": ("fleet_server.cli.verify:verify", "Recompute everything from the packs as received."),
+    "convert": ("fleet_server.cli.convert:convert", "One formula at work."),
+    "bench": ("fleet_server.cli.bench:bench", "Measure speed and memory against their limits."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stadtsensor", prog_name="fleet")
+def fleet() -> None:
+    """Stadtsensor's fleet server.
+
+    Example: fleet demo --nodes 6 --days 1
+    """
+
+
+def main() -> NoReturn:
+    """Run `fleet`; what a person can cause ends in one sentence and exit 1, wrong use in exit 2."""
+    try:
+        status = fleet.main(prog_name="fleet", standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except FleetError as problem:
+        click.echo(f"fleet: {problem}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
