@@ -1,0 +1,379 @@
+"""Node models and sensor types as data: what a node is built of, read from the TOML files beside this module.
+
+Lives here: reading and checking `node_models/*.toml` and `sensors/*.toml`. Not here: what a driver does with a
+pin, what the server does with a raw value. Every object is frozen; a file with a mistake is refused with one
+sentence that names the file and the key (`CatalogueError`), never half loaded.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import hypot
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+SiteKind = Literal["tree", "water"]
+
+_HERE = Path(__file__).parent
+_Built = TypeVar("_Built")
+
+
+class CatalogueError(Exception):
+    """A node model or sensor type is unknown, or its file has a mistake; the text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Standard uncertainty of a probe fresh from its maker, in the published unit.
+
+    `absolute` is a standard uncertainty; `relative` is a ratio of the value (0.05 = 5 %). The two are
+    independent of each other. As a calibration: slope 1, offset 0, u² = absolute² + (relative · value)².
+    """
+
+    absolute: float
+    relative: float
+
+    def standard_uncertainty(self, value: float) -> float:
+        """u (k = 1) at `value`, both in the published unit.
+
+        >>> Accuracy(absolute=3.0, relative=0.5).standard_uncertainty(8.0)
+        5.0
+        """
+        return hypot(self.absolute, self.relative * value)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity that a sensor type delivers; `minimum`/`maximum` in `unit`, `raw_…` in `raw_unit`."""
+
+    property: str
+    unit: str
+    raw_unit: str
+    minimum: float
+    maximum: float
+    raw_minimum: float
+    raw_maximum: float
+    raw_resolution: float
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
+class ErrorValue:
+    """A raw value that is a fault's signature; the node sends `reason` in its place."""
+
+    property: str
+    raw: float
+    reason: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class SensorType:
+    """A kind of probe: how it is spoken to, how long it takes, what it delivers and how well."""
+
+    id: str
+    title: str
+    manufacturer: str
+    driver: str
+    interface: str
+    warm_up_ms: int
+    stabilise_ms: int
+    measure_ms: int
+    quantities: tuple[Quantity, ...]
+    error_values: tuple[ErrorValue, ...]
+    source: str
+
+    def quantity(self, property_name: str) -> Quantity:
+        """The quantity with this property. Raises CatalogueError when the type does not deliver it."""
+        for quantity in self.quantities:
+            if quantity.property == property_name:
+                return quantity
+        raise CatalogueError(f"Sensor type {self.id} does not deliver {property_name}.")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One quantity of one slot: `key` is its name on the wire.
+
+    `conversion` names the server's formula raw → published; `needs` maps that formula's further inputs to the
+    keys of the same node's channels that carry them.
+    """
+
+    key: str
+    property: str
+    unit: str
+    raw_unit: str
+    depth_cm: int
+    conversion: str
+    needs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one probe on the node's board: its pins (GPIO numbers) and driver options."""
+
+    id: str
+    sensor_type: str
+    depth_cm: int
+    pins: Mapping[str, int]
+    options: Mapping[str, Any]
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True)
+class NodeModel:
+    """What a node is built as: its board and its sensor slots."""
+
+    id: str
+    title: str
+    board: str
+    site_kind: SiteKind
+    sample_every_s: int
+    publish_every_s: int
+    slots: tuple[Slot, ...]
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All channels in wire order."""
+        return tuple(channel for slot in self.slots for channel in slot.channels)
+
+    def slot_of(self, key: str) -> Slot:
+        """The slot that delivers channel `key`. Raises CatalogueError when there is none."""
+        for slot in self.slots:
+            if any(channel.key == key for channel in slot.channels):
+                return slot
+        raise CatalogueError(f"Node model {self.id} has no channel {key}.")
+
+    def channel(self, key: str) -> Channel:
+        """The channel with this wire name. Raises CatalogueError when there is none."""
+        return next(channel for channel in self.slot_of(key).channels if channel.key == key)
+
+
+def node_model_ids() -> tuple[str, ...]:
+    """Every node model that we have data for, sorted."""
+    return _ids("node_models")
+
+
+def sensor_type_ids() -> tuple[str, ...]:
+    """Every sensor type that we have data for, sorted."""
+    return _ids("sensors")
+
+
+@cache
+def load_node_model(node_model_id: str) -> NodeModel:
+    """The node model of this id. Raises CatalogueError when unknown or wrongly written."""
+    path = _file("node_models", "Node model", node_model_id)
+    return parse_node_model(path.read_text(encoding="utf-8"), name=f"node_models/{path.name}")
+
+
+@cache
+def load_sensor_type(sensor_type_id: str) -> SensorType:
+    """The sensor type of this id. Raises CatalogueError when unknown or wrongly written."""
+    path = _file("sensors", "Sensor type", sensor_type_id)
+    return parse_sensor_type(path.read_text(encoding="utf-8"), name=f"sensors/{path.name}")
+
+
+def parse_sensor_type(text: str, *, name: str) -> SensorType:
+    """A sensor type from TOML text; `name` is what an error calls the file."""
+    table = _Table.from_toml(text, name)
+    sensor_type = SensorType(
+        id=table.text("id"),
+        title=table.text("title"),
+        manufacturer=table.text("manufacturer"),
+        driver=table.text("driver"),
+        interface=table.text("interface"),
+        warm_up_ms=table.whole("warm_up_ms"),
+        stabilise_ms=table.whole("stabilise_ms"),
+        measure_ms=table.whole("measure_ms"),
+        quantities=table.rows("quantities", _quantity, at_least=1),
+        error_values=table.rows("error_values", _error_value, at_least=0),
+        source=table.text("source"),
+    )
+    table.finish()
+    return sensor_type
+
+
+def parse_node_model(text: str, *, name: str) -> NodeModel:
+    """A node model from TOML text; `name` is what an error calls the file.
+
+    Checked beyond the shape: wire names are unique, a channel is one that its sensor type delivers in that raw
+    unit, every `needs` points at a channel of the same node, no GPIO is used twice.
+    """
+    table = _Table.from_toml(text, name)
+    site_kind = table.text("site_kind")
+    if site_kind not in ("tree", "water"):
+        raise CatalogueError(f"{name}: site_kind must be tree or water, not {site_kind}.")
+    model = NodeModel(
+        id=table.text("id"),
+        title=table.text("title"),
+        board=table.text("board"),
+        site_kind=cast("SiteKind", site_kind),
+        sample_every_s=table.whole("sample_every_s"),
+        publish_every_s=table.whole("publish_every_s"),
+        slots=table.rows("slots", _slot, at_least=1),
+    )
+    table.finish()
+    _check_node_model(model, name)
+    return model
+
+
+def _check_node_model(model: NodeModel, name: str) -> None:
+    keys = [channel.key for channel in model.channels]
+    _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
+    _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
+    gpios = [gpio for slot in model.slots for gpio in slot.pins.values()]
+    _refuse_twice(gpios, f"{name}: GPIO {{}} is used twice.")
+    for slot in model.slots:
+        sensor_type = load_sensor_type(slot.sensor_type)
+        for channel in slot.channels:
+            quantity = sensor_type.quantity(channel.property)
+            if (channel.unit, channel.raw_unit) != (quantity.unit, quantity.raw_unit):
+                raise CatalogueError(
+                    f"{name}: channel {channel.key} is in {channel.unit} from {channel.raw_unit}, but sensor "
+                    f"type {sensor_type.id} gives {quantity.unit} from {quantity.raw_unit}."
+                )
+            for needed in channel.needs.values():
+                if needed not in keys:
+                    raise CatalogueError(
+                        f"{name}: channel {channel.key} needs {needed}, which the node does not have."
+                    )
+
+
+def _refuse_twice(values: list[Any], sentence: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise CatalogueError(sentence.format(value))
+
+
+def _quantity(table: _Table) -> Quantity:
+    return Quantity(
+        property=table.text("property"),
+        unit=table.text("unit"),
+        raw_unit=table.text("raw_unit"),
+        minimum=table.number("minimum"),
+        maximum=table.number("maximum"),
+        raw_minimum=table.number("raw_minimum"),
+        raw_maximum=table.number("raw_maximum"),
+        raw_resolution=table.number("raw_resolution"),
+        accuracy=table.one("accuracy", _accuracy),
+    )
+
+
+def _accuracy(table: _Table) -> Accuracy:
+    return Accuracy(absolute=table.number("absolute"), relative=table.number("relative"))
+
+
+def _error_value(table: _Table) -> ErrorValue:
+    return ErrorValue(
+        property=table.text("property"),
+        raw=table.number("raw"),
+        reason=table.text("reason"),
+        meaning=table.text("meaning"),
+    )
+
+
+def _slot(table: _Table) -> Slot:
+    depth_cm = table.whole("depth_cm")
+    return Slot(
+        id=table.text("id"),
+        sensor_type=table.text("sensor_type"),
+        depth_cm=depth_cm,
+        pins=table.mapping("pins", int, "a whole number"),
+        options=table.mapping("options", object, "a value"),
+        channels=table.rows("channels", lambda row: _channel(row, depth_cm), at_least=1),
+    )
+
+
+def _channel(table: _Table, depth_cm: int) -> Channel:
+    return Channel(
+        key=table.text("key"),
+        property=table.text("property"),
+        unit=table.text("unit"),
+        raw_unit=table.text("raw_unit"),
+        depth_cm=depth_cm,
+        conversion=table.text("conversion"),
+        needs=table.mapping("needs", str, "a text"),
+    )
+
+
+def _ids(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (_HERE / folder).glob("*.toml")))
+
+
+def _file(folder: str, noun: str, wanted: str) -> Path:
+    known = _ids(folder)
+    if wanted not in known:
+        raise CatalogueError(f"{noun} {wanted} is not known; there are {', '.join(known)}.")
+    return _HERE / folder / f"{wanted}.toml"
+
+
+class _Table:
+    """One TOML table whose every key must be wanted and of the wanted kind."""
+
+    def __init__(self, raw: dict[str, Any], where: str) -> None:
+        self._raw = dict(raw)
+        self._where = where
+
+    @classmethod
+    def from_toml(cls, text: str, name: str) -> _Table:
+        try:
+            return cls(tomllib.loads(text), name)
+        except tomllib.TOMLDecodeError as error:
+            raise CatalogueError(f"{name} is not valid TOML: {error}.") from error
+
+    def text(self, key: str) -> str:
+        return cast(str, self._take(key, str, "a text"))
+
+    def whole(self, key: str) -> int:
+        return cast(int, self._take(key, int, "a whole number"))
+
+    def number(self, key: str) -> float:
+        return float(self._take(key, (int, float), "a number"))
+
+    def one(self, key: str, build: Callable[[_Table], _Built]) -> _Built:
+        return self._build(self._take(key, dict, "a table"), key, build)
+
+    def rows(
+        self, key: str, build: Callable[[_Table], _Built], *, at_least: int
+    ) -> tuple[_Built, ...]:
+        if at_least == 0 and key not in self._raw:
+            return ()
+        rows = self._take(key, list, "a list of tables")
+        if len(rows) < at_least or not all(isinstance(row, dict) for row in rows):
+            raise CatalogueError(f"{self._where}: {key} must be a list of at least one table.")
+        return tuple(
+            self._build(row, f"{key}[{row.get('id', row.get('key', index))}]", build)
+            for index, row in enumerate(rows)
+        )
+
+    def mapping(self, key: str, kind: type, described: str) -> dict[str, Any]:
+        """An optional table of plain values; empty when it is not there."""
+        if key not in self._raw:
+            return {}
+        values = self._take(key, dict, "a table")
+        for name, value in values.items():
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise CatalogueError(f"{self._where}: {key}.{name} must be {described}.")
+        return dict(values)
+
+    def finish(self) -> None:
+        """Refuse what nobody asked for: a misspelt key must not be silently ignored."""
+        if self._raw:
+            raise CatalogueError(f"{self._where}: the key {sorted(self._raw)[0]} is not known.")
+
+    def _build(self, raw: dict[str, Any], key: str, build: Callable[[_Table], _Built]) -> _Built:
+        inner = _Table(raw, f"{self._where}: {key}")
+        built = build(inner)
+        inner.finish()
+        return built
+
+    def _take(self, key: str, kind: type | tuple[type, ...], described: str) -> Any:
+        if key not in self._raw:
+            raise CatalogueError(f"{self._where}: the key {key} is missing.")
+        value = self._raw.pop(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise CatalogueError(f"{self._where}: {key} must be {described}.")
+        return value
