@@ -7,18 +7,18 @@ sentence that names the file and the key (`CatalogueError`), never half loaded.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import hypot
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
+
+from hardware.strict_toml import StrictTable
 
 SiteKind = Literal["tree", "water"]
 
 _HERE = Path(__file__).parent
-_Built = TypeVar("_Built")
 
 
 class CatalogueError(Exception):
@@ -178,7 +178,7 @@ def load_sensor_type(sensor_type_id: str) -> SensorType:
 
 def parse_sensor_type(text: str, *, name: str) -> SensorType:
     """A sensor type from TOML text; `name` is what an error calls the file."""
-    table = _Table.from_toml(text, name)
+    table = StrictTable.from_toml(text, name, CatalogueError)
     sensor_type = SensorType(
         id=table.text("id"),
         title=table.text("title"),
@@ -202,7 +202,7 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
     Checked beyond the shape: wire names are unique, a channel is one that its sensor type delivers in that raw
     unit, every `needs` points at a channel of the same node, no GPIO is used twice.
     """
-    table = _Table.from_toml(text, name)
+    table = StrictTable.from_toml(text, name, CatalogueError)
     site_kind = table.text("site_kind")
     if site_kind not in ("tree", "water"):
         raise CatalogueError(f"{name}: site_kind must be tree or water, not {site_kind}.")
@@ -248,7 +248,7 @@ def _refuse_twice(values: list[Any], sentence: str) -> None:
             raise CatalogueError(sentence.format(value))
 
 
-def _quantity(table: _Table) -> Quantity:
+def _quantity(table: StrictTable) -> Quantity:
     return Quantity(
         property=table.text("property"),
         unit=table.text("unit"),
@@ -262,11 +262,11 @@ def _quantity(table: _Table) -> Quantity:
     )
 
 
-def _accuracy(table: _Table) -> Accuracy:
+def _accuracy(table: StrictTable) -> Accuracy:
     return Accuracy(absolute=table.number("absolute"), relative=table.number("relative"))
 
 
-def _error_value(table: _Table) -> ErrorValue:
+def _error_value(table: StrictTable) -> ErrorValue:
     return ErrorValue(
         property=table.text("property"),
         raw=table.number("raw"),
@@ -275,7 +275,7 @@ def _error_value(table: _Table) -> ErrorValue:
     )
 
 
-def _slot(table: _Table) -> Slot:
+def _slot(table: StrictTable) -> Slot:
     depth_cm = table.whole("depth_cm")
     return Slot(
         id=table.text("id"),
@@ -287,7 +287,7 @@ def _slot(table: _Table) -> Slot:
     )
 
 
-def _channel(table: _Table, depth_cm: int) -> Channel:
+def _channel(table: StrictTable, depth_cm: int) -> Channel:
     return Channel(
         key=table.text("key"),
         property=table.text("property"),
@@ -308,72 +308,3 @@ def _file(folder: str, noun: str, wanted: str) -> Path:
     if wanted not in known:
         raise CatalogueError(f"{noun} {wanted} is not known; there are {', '.join(known)}.")
     return _HERE / folder / f"{wanted}.toml"
-
-
-class _Table:
-    """One TOML table whose every key must be wanted and of the wanted kind."""
-
-    def __init__(self, raw: dict[str, Any], where: str) -> None:
-        self._raw = dict(raw)
-        self._where = where
-
-    @classmethod
-    def from_toml(cls, text: str, name: str) -> _Table:
-        try:
-            return cls(tomllib.loads(text), name)
-        except tomllib.TOMLDecodeError as error:
-            raise CatalogueError(f"{name} is not valid TOML: {error}.") from error
-
-    def text(self, key: str) -> str:
-        return cast(str, self._take(key, str, "a text"))
-
-    def whole(self, key: str) -> int:
-        return cast(int, self._take(key, int, "a whole number"))
-
-    def number(self, key: str) -> float:
-        return float(self._take(key, (int, float), "a number"))
-
-    def one(self, key: str, build: Callable[[_Table], _Built]) -> _Built:
-        return self._build(self._take(key, dict, "a table"), key, build)
-
-    def rows(
-        self, key: str, build: Callable[[_Table], _Built], *, at_least: int
-    ) -> tuple[_Built, ...]:
-        if at_least == 0 and key not in self._raw:
-            return ()
-        rows = self._take(key, list, "a list of tables")
-        if len(rows) < at_least or not all(isinstance(row, dict) for row in rows):
-            raise CatalogueError(f"{self._where}: {key} must be a list of at least one table.")
-        return tuple(
-            self._build(row, f"{key}[{row.get('id', row.get('key', index))}]", build)
-            for index, row in enumerate(rows)
-        )
-
-    def mapping(self, key: str, kind: type, described: str) -> dict[str, Any]:
-        """An optional table of plain values; empty when it is not there."""
-        if key not in self._raw:
-            return {}
-        values = self._take(key, dict, "a table")
-        for name, value in values.items():
-            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-                raise CatalogueError(f"{self._where}: {key}.{name} must be {described}.")
-        return dict(values)
-
-    def finish(self) -> None:
-        """Refuse what nobody asked for: a misspelt key must not be silently ignored."""
-        if self._raw:
-            raise CatalogueError(f"{self._where}: the key {sorted(self._raw)[0]} is not known.")
-
-    def _build(self, raw: dict[str, Any], key: str, build: Callable[[_Table], _Built]) -> _Built:
-        inner = _Table(raw, f"{self._where}: {key}")
-        built = build(inner)
-        inner.finish()
-        return built
-
-    def _take(self, key: str, kind: type | tuple[type, ...], described: str) -> Any:
-        if key not in self._raw:
-            raise CatalogueError(f"{self._where}: the key {key} is missing.")
-        value = self._raw.pop(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise CatalogueError(f"{self._where}: {key} must be {described}.")
-        return value

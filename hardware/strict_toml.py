@@ -1,0 +1,110 @@
+"""TOML tables that are read strictly: every key is wanted, of the wanted kind, and nothing is left over.
+
+A mistake ends in one sentence that names the file, the place in it and the key, as the exception of the caller's
+choice; a misspelt key is refused, never silently ignored.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Built = TypeVar("Built")
+
+
+class StrictTable:
+    """One TOML table; each reading method takes its key out, `finish` refuses what is left."""
+
+    def __init__(self, raw: dict[str, Any], where: str, error: type[Exception]) -> None:
+        self._raw = dict(raw)
+        self.where = where
+        self._error = error
+
+    @classmethod
+    def from_toml(cls, text: str, name: str, error: type[Exception]) -> StrictTable:
+        """The top table of a file that errors call `name`."""
+        try:
+            return cls(tomllib.loads(text), name, error)
+        except tomllib.TOMLDecodeError as mistake:
+            raise error(f"{name} is not valid TOML: {mistake}.") from mistake
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there and not yet taken."""
+        return key in self._raw
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return cast("str", self._take(key, str, "a text", default))
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        return cast("int", self._take(key, int, "a whole number", default))
+
+    def number(self, key: str, default: float | None = None) -> float:
+        return float(self._take(key, (int, float), "a number", default))
+
+    def truth(self, key: str, *, default: bool) -> bool:
+        value = self._raw.pop(key, default)
+        if not isinstance(value, bool):
+            raise self._error(f"{self.where}: {key} must be true or false.")
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        values = self._take(key, (list, tuple), "a list of texts", default)
+        if not all(isinstance(value, str) for value in values):
+            raise self._error(f"{self.where}: {key} must be a list of texts.")
+        return tuple(values)
+
+    def one(self, key: str, build: Callable[[StrictTable], Built]) -> Built:
+        """A table of its own, read by `build`."""
+        return self._build(self._take(key, dict, "a table"), key, build)
+
+    def rows(
+        self, key: str, build: Callable[[StrictTable], Built], *, at_least: int
+    ) -> tuple[Built, ...]:
+        """An array of tables, each read by `build`; may be left out when `at_least` is 0."""
+        rows = self._take(key, list, "a list of tables", [] if at_least == 0 else None)
+        if len(rows) < at_least or not all(isinstance(row, dict) for row in rows):
+            raise self._error(f"{self.where}: {key} must be a list of at least one table.")
+        return tuple(
+            self._build(row, f"{key}[{_name_of(row, index)}]", build)
+            for index, row in enumerate(rows)
+        )
+
+    def mapping(self, key: str, kind: type | tuple[type, ...], described: str) -> dict[str, Any]:
+        """A table of plain values under names of the writer's choice; empty when it is not there."""
+        values = self._take(key, dict, "a table", {})
+        for name, value in values.items():
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not object):
+                raise self._error(f"{self.where}: {key}.{name} must be {described}.")
+        return dict(values)
+
+    def raw(self, key: str) -> dict[str, Any]:
+        """A table as it stands, empty when it is not there; the caller reads it strictly."""
+        return cast("dict[str, Any]", self._take(key, dict, "a table", {}))
+
+    def finish(self) -> None:
+        """Refuse what nobody asked for."""
+        if self._raw:
+            raise self._error(f"{self.where}: the key {sorted(self._raw)[0]} is not known.")
+
+    def _build(self, raw: dict[str, Any], key: str, build: Callable[[StrictTable], Built]) -> Built:
+        inner = StrictTable(raw, f"{self.where}: {key}", self._error)
+        built = build(inner)
+        inner.finish()
+        return built
+
+    def _take(
+        self, key: str, kind: type | tuple[type, ...], described: str, default: Any = None
+    ) -> Any:
+        if key not in self._raw:
+            if default is None:
+                raise self._error(f"{self.where}: the key {key} is missing.")
+            return default
+        value = self._raw.pop(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self._error(f"{self.where}: {key} must be {described}.")
+        return value
+
+
+def _name_of(row: dict[str, Any], index: int) -> Any:
+    return next((row[key] for key in ("id", "label", "key") if key in row), index)
