@@ -1,0 +1,31 @@
+"""What a decoder says when bytes from a node are not what the wire allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PackIdentity:
+    """Who a pack says it is: at most one pack in the world has this identity."""
+
+    node_id: str
+    spool: int
+    seq: int
+
+
+class WireError(ValueError):
+    """A payload is refused.
+
+    Attributes:
+        code: stable name of the reason, `snake_case`; what the quarantine stores and counts.
+        sentence: one sentence for the person who looks into the quarantine.
+        identity: the pack's identity where it could be read although the rest could not. Its sequence number
+            has then arrived and must not hold a receipt up.
+    """
+
+    def __init__(self, code: str, sentence: str, identity: PackIdentity | None = None) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+        self.identity = identity

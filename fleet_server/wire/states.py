@@ -1,0 +1,92 @@
+"""Names that node, server, database and pages share. The only part of the wire that models may import."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Reason(StrEnum):
+    """Why a channel could not be read: what the node sends instead of a value."""
+
+    ABSENT = "absent"  # nothing answers where the probe should be
+    TIMEOUT = "timeout"  # it answered too late
+    CRC = "crc"  # what it sent was damaged
+    POWER_ON_RESET = "por"  # the probe's power-on value, twice in a row
+    RANGE = "range"  # outside what the probe can measure
+    SHORT = "short"  # the line is shorted
+    OPEN = "open"  # the line is broken
+    SPREAD = "spread"  # repeated readings of one instant disagree
+    FRAME = "frame"  # an answer of another shape
+    ERROR = "error"  # anything else
+
+
+MAX_REASON_LENGTH = 7
+
+
+class QualityFlag(IntEnum):
+    """QARTOD's flags (IOOS, Manual for Real-Time Quality Control: primary level)."""
+
+    GOOD = 1
+    NOT_EVALUATED = 2
+    SUSPECT = 3
+    BAD = 4
+    MISSING = 9
+
+
+class Slot(StrEnum):
+    """One of the two copies of the firmware on a node."""
+
+    A = "a"
+    B = "b"
+
+
+class SlotState(StrEnum):
+    """Whether the running copy is trusted yet."""
+
+    CONFIRMED = "confirmed"
+    TRIAL = "trial"
+
+
+class NodeState(StrEnum):
+    """Where a node stands in its life, as the fleet knows it."""
+
+    ENROLLED = "enrolled"  # has its identity, was never heard
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+class UpdateState(StrEnum):
+    """How far one node is with one assigned release."""
+
+    PLANNED = "planned"
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    DOWNLOADING = "downloading"
+    VERIFIED = "verified"
+    INSTALLING = "installing"
+    REBOOTING = "rebooting"
+    TESTING = "testing"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    TIMED_OUT = "timed_out"
+    CANCELED = "canceled"
+    SUPERSEDED = "superseded"
+    ALREADY_INSTALLED = "already_installed"
+    UNREACHABLE = "unreachable"
+
+
+class CampaignState(StrEnum):
+    """How far a roll-out is."""
+
+    DRAFT = "draft"
+    AWAITING_APPROVAL = "awaiting_approval"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SOAKING = "soaking"
+    COMPLETED = "completed"
+    PAUSED = "paused"
+    ABORTED = "aborted"
+    EXPIRED = "expired"
