@@ -1,0 +1,309 @@
+"""Write the golden vectors, or check with `--check` that they are what would be written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fleet_server.wire import cbor
+from fleet_server.wire.desired import DesiredState, Receipt, encode_desired, encode_receipt
+from fleet_server.wire.senml import encode_body, encode_envelope, encode_pack
+from fleet_server.wire.state_message import STATE_FIELDS, NodeStateMessage, encode_state
+from fleet_server.wire.states import Reason
+
+HERE = Path(__file__).parent
+
+Json = dict[str, Any]
+
+INTEGERS = (
+    *(0, 1, 23, 24, 255, 256, 65_535, 65_536, 4_294_967_295, 4_294_967_296, (1 << 53) - 1),
+    *(-1, -24, -25, -256, -257, -65_536, -65_537, -32_768),
+)
+
+ENVELOPES = (
+    {"node_id": "n-3f9a1c", "time_utc_s": 1_790_000_000, "oldest": 17},
+    {"node_id": "n-3f9a1c", "time_utc_s": None, "oldest": 0},
+    {"node_id": "abc", "time_utc_s": 1_577_836_800, "oldest": 4_294_967_295},
+    {"node_id": "a" * 32, "time_utc_s": 4_102_444_799, "oldest": 65_536},
+)
+
+
+def integer(number: int) -> Json:
+    return {"integer": number}
+
+
+def float32(register_hex: str) -> Json:
+    (value,) = struct.unpack(">f", bytes.fromhex(register_hex))
+    return {"float32": register_hex, "value": value}
+
+
+def reason(name: Reason) -> Json:
+    return {"reason": name.value}
+
+
+TREE = [
+    *(["r30", integer(4_712)], ["t30", integer(318)], ["r60", integer(2_055)]),
+    *(["t60", integer(287)], ["r90", integer(991)], ["t90", integer(261)], ["bat", integer(3_874)]),
+]
+POND = [
+    *(["sat", float32("42c5999a")], ["do", float32("410fd70a")], ["tw", float32("41a33333")]),
+    ["bat", integer(3_911)],
+]
+TREE_IN_TROUBLE = [
+    *(["r30", reason(Reason.OPEN)], ["t30", reason(Reason.ABSENT)], ["r60", reason(Reason.SHORT)]),
+    *(["t60", reason(Reason.POWER_ON_RESET)], ["r90", reason(Reason.SPREAD)]),
+    *(["t90", integer(-17)], ["bat", integer(2_980)]),
+]
+
+
+def pack(name: str, readings: list[Any], **header: int | str | None) -> Json:
+    usual: Json = {
+        "node_id": "n-3f9a1c",
+        "time_utc_s": 1_790_000_100,
+        "oldest": 12,
+        "spool": 0x3B9ACA07,
+        "seq": 4_711,
+        "power_up": 0xC0FFEE01,
+        "uptime_ms": 86_400_123,
+    }
+    return {"name": name, **usual, **header, "readings": readings}
+
+
+PACKS = (
+    pack("tree-3, everything read", TREE),
+    pack("pond-1, everything read", POND),
+    pack("tree-3, probes in trouble", TREE_IN_TROUBLE),
+    pack("time not known", TREE, time_utc_s=None),
+    pack("first pack of a new spool", POND, oldest=0, seq=0, uptime_ms=0, power_up=0, spool=0),
+    pack(
+        "largest numbers",
+        TREE,
+        oldest=0xFFFF_FFFF,
+        seq=0xFFFF_FFFF,
+        spool=0xFFFF_FFFF,
+        power_up=0xFFFF_FFFF,
+        uptime_ms=(1 << 53) - 1,
+        time_utc_s=4_102_444_799,
+    ),
+    pack("every reason", [[f"c{n}", reason(name)] for n, name in enumerate(Reason)]),
+    pack(
+        "floats at the edges",
+        [
+            ["a", float32("00000000")],
+            ["b", float32("80000000")],
+            ["c", float32("00000001")],
+            ["d", float32("7f7fffff")],
+            ["e", float32("c1480000")],
+            ["f", float32("3dcccccd")],
+        ],
+    ),
+    pack(
+        "integers at the edges",
+        [[f"i{n}", integer(number)] for n, number in enumerate((23, 24, 255, 256, -1, -24, -25))],
+    ),
+    pack("only the battery", [["bat", integer(0)]], oldest=4_711),
+)
+
+STATES = (
+    NodeStateMessage(
+        model="tree-3",
+        version="0.1.0",
+        bundle_sha256="5f" * 32,
+        config_version=1,
+        config_sha256="0a" * 32,
+        slot="a",
+        slot_state="confirmed",
+        battery_mv=3_874,
+        rssi_dbm=-67,
+        free_heap=61_440,
+        idf_largest=47_104,
+        spool_depth=3,
+        spool=0x3B9ACA07,
+        oldest=12,
+        newest=4_714,
+        power_up=0xC0FFEE01,
+        uptime_ms=86_400_123,
+        utc_s=1_790_000_100,
+        boot_count=96,
+        reset_cause="deep_sleep",
+        drift_ppm=None,
+        last_error=None,
+        heap_low=40_960,
+    ),
+    NodeStateMessage(
+        model="pond-1",
+        version="0.1.0",
+        slot="b",
+        slot_state="trial",
+        power_up=0,
+        uptime_ms=0,
+        last_error="OSError: -202 beim Verbinden",
+    ),
+)
+
+RECEIPTS = (Receipt(0, 0), Receipt(0x3B9ACA07, 4_711), Receipt(0xFFFF_FFFF, 0xFFFF_FFFF))
+
+DESIRED = (
+    DesiredState(config_version=1, config_values={"sample_s": 900, "publish_s": 3_600}),
+    DesiredState(
+        config_version=2,
+        config_values={"sample_s": 300, "publish_s": 900},
+        commands=(
+            {"id": 7, "name": "resend", "args": {"from": 10, "to": 20}, "expires": 1_790_086_400},
+        ),
+    ),
+)
+
+
+def refused() -> Iterator[tuple[str, str, bytes]]:
+    """Payloads that look like a pack but for one thing: name, code, bytes."""
+    header = {"spool": 7, "seq": 9, "power_up": 1, "uptime_ms": 5}
+    envelope = encode_envelope(node_id="n-3f9a1c", time_utc_s=1_790_000_000, oldest=3)
+    body, count = encode_body(**header, readings=[("bat", 3_900, None)])
+    head = cbor.array_head(1 + count)
+    good = head + envelope + body
+
+    yield "empty", "payload_empty", b""
+    yield "larger than 64 KiB", "payload_too_large", bytes(65_537)
+    yield "64 KiB of zeros", "pack_not_array", bytes(65_536)
+    yield "text", "pack_not_array", b"soil is dry"
+    yield "a map", "pack_not_array", bytes.fromhex("a26573706f6f6c016373657102")
+    yield "array of unknown length", "pack_not_array", b"\x9f" + good[1:] + b"\xff"
+    yield "no records", "records_too_few", b"\x80"
+    yield "1,000 levels deep", "records_too_few", b"\x81" * 1_000 + b"\x00"
+    yield "numbers, not records", "record_not_map", bytes.fromhex("8701020304050607")
+    yield "cut in the middle", "cbor_malformed", good[:-3]
+    yield "bytes after the end", "cbor_trailing_bytes", good + b"\x00"
+    yield "tagged", "cbor_malformed", head + b"\xc1" + envelope + body
+    yield (
+        "envelope with a field twice",
+        "cbor_malformed",
+        good.replace(b"\xa4", b"\xa5", 1).replace(b"\x02\x03", b"\x02\x03\x02\x03", 1),
+    )
+
+    def with_envelope(**changed: Any) -> bytes:
+        usual = {"node_id": "n-3f9a1c", "time_utc_s": 1_790_000_000, "oldest": 3}
+        return head + encode_envelope(**{**usual, **changed}) + body
+
+    yield "no node id", "node_id_unreadable", with_envelope(node_id="")
+    yield "node id with a wildcard", "node_id_unreadable", with_envelope(node_id="n-3f9a+c")
+    yield "a service's name", "node_id_unreadable", with_envelope(node_id="svc-ingest")
+    yield "the year 2106", "time_out_of_range", with_envelope(time_utc_s=4_294_967_295)
+    yield "the year 1970", "time_out_of_range", with_envelope(time_utc_s=0)
+    yield "a relative time", "time_out_of_range", with_envelope(time_utc_s=-5)
+    yield "oldest above its own number", "oldest_above_seq", with_envelope(oldest=10)
+    time_hex = "1a6ab13b80"
+    as_float = bytes.fromhex(good.hex().replace(time_hex, "fb41daac4ee000000000"[:18]))
+    yield "time as a float", "time_not_integer", as_float
+
+    def with_record(record_hex: str) -> bytes:
+        bare, bare_count = encode_body(**header, readings=[])
+        return cbor.array_head(2 + bare_count) + envelope + bare + bytes.fromhex(record_hex)
+
+    bat = "a2" + "00" + "63626174"
+    yield "value is not a number", "value_not_finite", with_record(bat + "02" + "fa7fc00000")
+    yield "value is infinite", "value_not_finite", with_record(bat + "02" + "fa7f800000")
+    yield "value is true", "value_not_number", with_record(bat + "02" + "f5")
+    yield "value is null", "value_not_number", with_record(bat + "02" + "f6")
+    yield "value is text", "value_not_number", with_record(bat + "02" + "6139")
+    yield "value beyond 2^53", "value_too_large", with_record(bat + "02" + "1b0020000000000000")
+    yield "reason with capitals", "value_missing", with_record(bat + "03" + "634f4646")
+    yield (
+        "a field too many",
+        "record_field_unknown",
+        with_record("a3" + bat[2:] + "0201" + "0161 56"),
+    )
+    yield "channel key with a space", "channel_key_wrong", with_record("a2" + "00" + "636120620201")
+    yield "channel without a key", "channel_key_wrong", with_record("a10201")
+    twice, twice_count = encode_body(**header, readings=[("bat", 1, None), ("bat", 2, None)])
+    yield "a channel twice", "channel_repeated", cbor.array_head(1 + twice_count) + envelope + twice
+    swapped = body.replace(b"_seq", b"_qes")
+    yield "no sequence number", "bookkeeping_missing", head + envelope + swapped
+    negative = body.replace(b"\x64_seq\x02\x09", b"\x64_seq\x02\x29")
+    yield "a negative sequence number", "bookkeeping_wrong", head + envelope + negative
+
+
+def as_argument(reading: list[Any]) -> tuple[str, float | None, str | None]:
+    key, content = reading
+    return key, content.get("integer", content.get("value")), content.get("reason")
+
+
+def pack_vector(given: Json) -> Json:
+    header = {key: value for key, value in given.items() if key not in ("name", "readings")}
+    readings = [as_argument(reading) for reading in given["readings"]]
+    in_body = ("spool", "seq", "power_up", "uptime_ms")
+    body, records = encode_body(**{key: header[key] for key in in_body}, readings=readings)
+    return {
+        **given,
+        "body_records": records,
+        "body_hex": body.hex(),
+        "payload_hex": encode_pack(**header, readings=readings).hex(),
+    }
+
+
+def vectors() -> dict[str, list[Any]]:
+    """Every file's content by name."""
+    return {
+        "integers": [{"value": n, "hex": cbor.encode_integer(n).hex()} for n in INTEGERS],
+        "envelopes": [{**given, "hex": encode_envelope(**given).hex()} for given in ENVELOPES],
+        "packs": [pack_vector(given) for given in PACKS],
+        "states": [
+            {
+                "fields": {name: getattr(state, name) for name in STATE_FIELDS},
+                "hex": encode_state(state).hex(),
+            }
+            for state in STATES
+        ],
+        "receipts": [
+            {"spool": given.spool, "seq": given.seq, "hex": encode_receipt(given).hex()}
+            for given in RECEIPTS
+        ],
+        "desired": [
+            {
+                "config": {"version": given.config_version, "values": given.config_values},
+                "release": given.release,
+                "commands": list(given.commands),
+                "certificate": None,
+                "hex": encode_desired(given).hex(),
+            }
+            for given in DESIRED
+        ],
+        "reasons": [name.value for name in Reason],
+        # 64 KiB of zeros need not lie here as text: those vectors are named by their length.
+        "refused": [
+            {"name": name, "code": code, "hex": data.hex()}
+            if len(data) < 2_000
+            else {"name": name, "code": code, "zeros": len(data)}
+            for name, code, data in refused()
+        ],
+    }
+
+
+def as_text(content: list[Any]) -> str:
+    lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in content)
+    return f"[\n{lines}\n]\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
+    check = parser.parse_args().check
+    different = []
+    for name, content in vectors().items():
+        path = HERE / f"{name}.json"
+        if not path.exists() or path.read_text() != as_text(content):
+            different.append(path.name)
+            if not check:
+                path.write_text(as_text(content))
+    for name in different:
+        sys.stderr.write(f"{name} {'differs' if check else 'written'}\n")
+    return 1 if check and different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
