@@ -1,0 +1,283 @@
+"""Giving a node its identity: key and request at the bench, certificate from the fleet, both into the board's NVS.
+
+The key is drawn here, because stock MicroPython cannot make a certificate request; it goes to the board and nowhere
+else. The board counts as enrolled only when `node_id` is in its NVS, and that is written last: power that fails
+half-way leaves an unenrolled board, and enrolling it again is safe.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from hardware.catalogue import load_node_model
+from provisioning.boards import BenchBoard
+from provisioning.errors import BenchError
+from provisioning.node_configuration import Link, encode_map, link_map, node_map
+
+_ENROL_PATH = "/node/v1/enrol"
+_NODE_ID = re.compile(r"[a-z0-9-]{3,32}")
+# A bench waits at a person's side; a server that does not answer in this time is not there.
+_ANSWER_TIMEOUT_S = 20.0
+_LONGEST_ANSWER_BYTES = 64 * 1024
+# The board prints this word before what we ask it for, so that anything else it says does not disturb.
+_REPLY = "enrolment:"
+
+
+@dataclass(frozen=True)
+class FleetAddress:
+    """The fleet's node listener, and the CA file that its certificate must come from."""
+
+    url: str
+    ca_file: Path
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a node that node; certificates and key in DER."""
+
+    node_id: str
+    key: bytes
+    certificate: bytes
+    authorities: tuple[bytes, ...]
+    link: Link
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The outcome: the node's id, and whether it was drawn now or found on the board."""
+
+    node_id: str
+    is_new: bool
+
+
+def enrol_node(
+    board: BenchBoard,
+    fleet: FleetAddress,
+    *,
+    label: str,
+    model_id: str,
+    token: str,
+    wifi: Sequence[tuple[str, str]],
+    again: bool = False,
+) -> Enrolment:
+    """Give the board an identity and its configuration.
+
+    A board that has an identity keeps it and the fleet is not asked, unless `again`.
+
+    Raises:
+        BenchError: the fleet refused or cannot be reached or trusted, or the board failed; the board is then
+            unenrolled, or enrolled as it was before when the fleet did not answer.
+        CatalogueError: the model is not known.
+    """
+    model = load_node_model(model_id)
+    if not again and (present := read_node_id(board)) is not None:
+        return Enrolment(present, is_new=False)
+    identity = request_identity(fleet, label=label, model_id=model_id, token=token)
+    write_enrolment(
+        board,
+        identity,
+        configuration={
+            "link": encode_map(link_map(identity.link, wifi)),
+            "node": encode_map(node_map(model)),
+        },
+    )
+    return Enrolment(identity.node_id, is_new=True)
+
+
+def read_node_id(board: BenchBoard) -> str | None:
+    """The id that the board is enrolled under; None when it is not."""
+    printed = board.exec(_READ_NODE_ID)
+    for line in printed.splitlines():
+        if line.startswith(_REPLY):
+            return line.removeprefix(_REPLY).strip() or None
+    raise BenchError("The board did not say whether it is enrolled.")
+
+
+def request_identity(fleet: FleetAddress, *, label: str, model_id: str, token: str) -> Identity:
+    """Draw a key and have the fleet certify it.
+
+    Raises:
+        BenchError: not reachable, not trusted, refused, or an answer that is not about our key.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)]))
+        .sign(key, hashes.SHA256())
+    )
+    answer = _post(
+        fleet,
+        {
+            "token": token,
+            "label": label,
+            "model": model_id,
+            "csr_pem": request.public_bytes(serialization.Encoding.PEM).decode(),
+        },
+    )
+    return _identity_from(answer, key)
+
+
+def write_enrolment(
+    board: BenchBoard, identity: Identity, *, configuration: Mapping[str, bytes]
+) -> None:
+    """Write identity and configuration to the board's NVS, the node id last."""
+    blobs = {
+        "key": identity.key,
+        "cert": identity.certificate,
+        **{f"ca{index}": der for index, der in enumerate(identity.authorities)},
+    }
+    board.exec(_enrolment_script(identity.node_id, blobs, configuration))
+
+
+_READ_NODE_ID = f"""
+from esp32 import NVS
+_buffer = bytearray(64)
+try:
+    _size = NVS("id").get_blob("node_id", _buffer)
+except OSError:
+    _size = 0
+print({_REPLY!r} + bytes(_buffer[:_size]).decode())
+"""
+
+
+def _enrolment_script(
+    node_id: str, blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]
+) -> str:
+    """MicroPython that unenrols the board, stores everything, and enrols it."""
+    return "\n".join(
+        [
+            "from binascii import a2b_base64",
+            "from esp32 import NVS",
+            "def erase(space, *names):",
+            "    for name in names:",
+            "        try:",
+            "            space.erase_key(name)",
+            "        except OSError:",
+            "            pass",
+            "identity = NVS('id')",
+            "erase(identity, 'node_id')",
+            "identity.commit()",
+            "erase(identity, 'ca1')",
+            *[f"identity.set_blob({name!r}, {_literal(blobs[name])})" for name in blobs],
+            "identity.commit()",
+            "configuration = NVS('cfg')",
+            *[
+                f"configuration.set_blob({name!r}, {_literal(configuration[name])})"
+                for name in configuration
+            ],
+            "configuration.commit()",
+            f"identity.set_blob('node_id', {node_id.encode()!r})",
+            "identity.commit()",
+            "",
+        ]
+    )
+
+
+def _literal(data: bytes) -> str:
+    return f"a2b_base64({base64.b64encode(data)!r})"
+
+
+def _post(fleet: FleetAddress, content: Mapping[str, str]) -> dict[str, Any]:
+    """The fleet's answer to an enrolment request."""
+    connection = _connect(fleet)
+    try:
+        connection.request(
+            "POST",
+            _ENROL_PATH,
+            body=json.dumps(content),
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+        )
+        response = connection.getresponse()
+        body = response.read(_LONGEST_ANSWER_BYTES)
+    except ssl.SSLCertVerificationError as error:
+        raise BenchError(
+            f"{fleet.url} is not to be trusted with {fleet.ca_file}: {error.verify_message}."
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(f"{fleet.url} cannot be reached: {_in_words(error)}.") from error
+    finally:
+        connection.close()
+    return _answer(response.status, body, fleet)
+
+
+def _connect(fleet: FleetAddress) -> http.client.HTTPSConnection:
+    address = urlsplit(fleet.url)
+    try:
+        port = address.port
+    except ValueError:
+        port = None
+    if address.scheme != "https" or not address.hostname:
+        raise BenchError(
+            f"{fleet.url} is not an address of the fleet; it looks like https://HOST:PORT."
+        )
+    try:
+        context = ssl.create_default_context(cafile=str(fleet.ca_file))
+    except FileNotFoundError as error:
+        raise BenchError(f"The CA file {fleet.ca_file} is not there.") from error
+    except (OSError, ssl.SSLError) as error:
+        raise BenchError(f"The CA file {fleet.ca_file} holds no certificate.") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return http.client.HTTPSConnection(
+        address.hostname, port, timeout=_ANSWER_TIMEOUT_S, context=context
+    )
+
+
+def _answer(status: int, body: bytes, fleet: FleetAddress) -> dict[str, Any]:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise BenchError(f"{fleet.url} answered {status} with something that is no enrolment.")
+    if status != http.HTTPStatus.CREATED:
+        reason = content.get("detail") or content.get("title") or f"HTTP status {status}"
+        raise BenchError(f"The fleet refused the enrolment: {str(reason).rstrip('.')}.")
+    return content
+
+
+def _identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> Identity:
+    """Check the answer against our key before anything goes to the board."""
+    try:
+        node_id = answer["node_id"]
+        certificate = x509.load_pem_x509_certificate(answer["certificate_pem"].encode())
+        authorities = [x509.load_pem_x509_certificate(pem.encode()) for pem in answer["ca_pem"]]
+        link = Link.from_answer(answer["link"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BenchError(f"The fleet's answer is not an enrolment: {_in_words(error)}.") from error
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if not isinstance(node_id, str) or not _NODE_ID.fullmatch(node_id):
+        raise BenchError(f"The fleet gave a node id that is none: {node_id!r}.")
+    if [name.value for name in names] != [node_id] or certificate.public_key() != key.public_key():
+        raise BenchError("The fleet's certificate is not for this node's id and key.")
+    if not 1 <= len(authorities) <= 2:
+        raise BenchError(f"The fleet names {len(authorities)} CAs, but a node pins one or two.")
+    return Identity(
+        node_id=node_id,
+        key=key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        ),
+        certificate=certificate.public_bytes(serialization.Encoding.DER),
+        authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
+        link=link,
+    )
+
+
+def _in_words(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.rstrip(".") or type(error).__name__

@@ -1,0 +1,61 @@
+"""The maps on the board say what the hardware data say, in the words that the firmware reads."""
+
+import cbor2
+import pytest
+
+from hardware.catalogue import load_node_model, node_model_ids
+from provisioning.node_configuration import Link, encode_map, link_map, node_map
+
+LINK = Link("broker.example", 8883, True, "broker.example", "ntp.example", "")
+
+
+@pytest.mark.parametrize("model_id", node_model_ids())
+def test_every_channel_of_a_model_is_read_by_exactly_one_probe_or_the_battery(
+    model_id: str,
+) -> None:
+    model = load_node_model(model_id)
+    content = node_map(model)
+    keys = [key for probe in content["probes"] for key in probe["keys"]] + [content["bat"]["key"]]
+    assert sorted(keys) == sorted(channel.key for channel in model.channels)
+    assert (content["sample_s"], content["publish_s"]) == (900, 3600)
+
+
+def test_a_tree_node_has_three_tension_and_three_temperature_probes() -> None:
+    content = node_map(load_node_model("tree-3"))
+    probes = {probe["slot"]: probe for probe in content["probes"]}
+    assert [probes[slot]["driver"] for slot in ("w30", "d30")] == ["watermark", "ds18b20"]
+    assert probes["w30"]["keys"] == ["r30"]
+    assert probes["w30"]["pins"] == {"a": 25, "b": 26, "adc": 32}
+    assert content["bat"] == {"key": "bat", "pin": 35, "divider_milli": 2000}
+
+
+@pytest.mark.parametrize(
+    "password", ["", " ~!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}", "Grüße aus Köln ß€"]
+)
+def test_every_printable_wifi_password_reaches_the_board_unchanged(password: str) -> None:
+    content = cbor2.loads(encode_map(link_map(LINK, [("Büro", password)])))
+    assert content["wifi"] == [["Büro", password]]
+
+
+def test_the_maps_are_cbor_of_definite_length_without_floats() -> None:
+    for model_id in node_model_ids():
+        content = node_map(load_node_model(model_id))
+        data = encode_map(content)
+        assert cbor2.loads(data) == content
+        assert b"\x9f" not in data[:1]
+        assert b"\xfb" not in data
+
+
+@pytest.mark.parametrize("missing", ["host", "port", "tls", "server_name", "ntp", "prefix"])
+def test_an_answer_without_a_part_of_the_link_is_refused(missing: str) -> None:
+    answer = {
+        "host": "h",
+        "port": 8883,
+        "tls": True,
+        "server_name": "h",
+        "ntp": "",
+        "prefix": "",
+    }
+    del answer[missing]
+    with pytest.raises(ValueError, match=missing):
+        Link.from_answer(answer)
