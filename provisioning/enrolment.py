@@ -218,9 +218,10 @@ def _connect(fleet: FleetAddress) -> http.client.HTTPSConnection:
     address = urlsplit(fleet.url)
     try:
         port = address.port
+        is_address = address.scheme == "https" and bool(address.hostname)
     except ValueError:
-        port = None
-    if address.scheme != "https" or not address.hostname:
+        is_address = False
+    if not is_address:
         raise BenchError(
             f"{fleet.url} is not an address of the fleet; it looks like https://HOST:PORT."
         )
@@ -232,7 +233,7 @@ def _connect(fleet: FleetAddress) -> http.client.HTTPSConnection:
         raise BenchError(f"The CA file {fleet.ca_file} holds no certificate.") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return http.client.HTTPSConnection(
-        address.hostname, port, timeout=_ANSWER_TIMEOUT_S, context=context
+        str(address.hostname), port, timeout=_ANSWER_TIMEOUT_S, context=context
     )
 
 

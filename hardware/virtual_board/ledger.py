@@ -16,9 +16,13 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from hardware.virtual_board.filesystem import FileSystem
+from hardware.virtual_board.flash import Flash
 
 _ID_MAGIC = b"SP1\0"
 _MARK_MAGIC = b"MK1\0"
@@ -30,6 +34,7 @@ _RECORD = struct.Struct(
     "<BBHIIQ"
 )  # magic, SenML maps, body length, sequence, power-up, uptime ms; body, CRC-32
 _CRC = struct.Struct("<I")
+_SPOOL_FOLDER = "/spool"
 _SEGMENT_ENDING = ".seg"
 NO_RECEIPT = -1  # below every sequence number
 
@@ -53,6 +58,42 @@ class SpoolFiles(Protocol):
 
     def read(self, name: str) -> bytes:
         """The whole content of one file."""
+
+
+class FlashSpool:
+    """A board's `/spool` mounted from its flash file, seen with other eyes than the running board's."""
+
+    def __init__(self, files: FileSystem) -> None:
+        self._files = files
+
+    def sizes(self) -> Mapping[str, int]:
+        try:
+            return {entry.name: entry.size for entry in self._files.scan(_SPOOL_FOLDER)}
+        except FileNotFoundError:
+            return {}
+
+    def read(self, name: str) -> bytes:
+        return self._files.read_file(f"{_SPOOL_FOLDER}/{name}")
+
+
+class _NoSpool:
+    """A flash without a file system."""
+
+    def sizes(self) -> Mapping[str, int]:
+        return {}
+
+    def read(self, name: str) -> bytes:
+        raise FileNotFoundError(name)
+
+
+@contextmanager
+def spool_on_flash(flash_path: Path) -> Iterator[SpoolFiles]:
+    """The spool as it lies on this flash; an empty one while there is no file system."""
+    flash = Flash(flash_path)
+    try:
+        yield _mounted(flash)
+    finally:
+        flash.close()
 
 
 def packs_in_segment(data: bytes) -> Iterator[SpooledPack]:
@@ -91,6 +132,14 @@ def receipt_in_marks(marks: Iterable[bytes], spool: int) -> int:
         if mark_spool == spool:
             best = max(best, (counter, receipt_seq))
     return best[1]
+
+
+def _mounted(flash: Flash) -> SpoolFiles:
+    try:
+        return FlashSpool(FileSystem(flash))
+    except OSError:
+        # Never formatted, or cut while it was: nothing can be durable there.
+        return _NoSpool()
 
 
 class SequenceSet:

@@ -1,0 +1,41 @@
+"""The `provision` command: what a person does with a board at the bench, and with many virtual ones."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from hardware.catalogue import CatalogueError
+from provisioning.errors import BenchError
+from provisioning.node_commands import node
+from provisioning.virtual_commands import virtual
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stadtsensor", prog_name="provision")
+def provision() -> None:
+    """Stadtsensor's bench: flash and enrol nodes, run virtual ones.
+
+    Example: provision node enrol --help
+    """
+
+
+provision.add_command(node)
+provision.add_command(virtual)
+
+
+def main() -> NoReturn:
+    """Run `provision`; what a person can cause ends in one sentence and exit 1, wrong use in exit 2."""
+    try:
+        status = provision.main(prog_name="provision", standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except (BenchError, CatalogueError) as problem:
+        click.echo(f"provision: {problem}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

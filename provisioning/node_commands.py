@@ -1,0 +1,138 @@
+"""`provision node …`: one board at the bench."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from pathlib import Path
+
+import click
+
+from hardware.catalogue import node_model_ids
+from provisioning.boards import open_board
+from provisioning.enrolment import FleetAddress, enrol_node
+from provisioning.errors import BenchError
+from provisioning.firmware_bundle import build_bundle
+from provisioning.flashing import flash_firmware
+
+_BOARD_HELP = "The board: virtual:FOLDER (a virtual board's folder, made when it is not there)."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def node() -> None:
+    """Flash and enrol one board."""
+
+
+@node.command()
+@click.option("--board", "address", required=True, help=_BOARD_HELP)
+@click.option(
+    "--build-date",
+    "built_at_utc_s",
+    type=int,
+    metavar="UTC_S",
+    help="Floor of the node's clock, seconds since 1970; now when not given.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
+def flash(address: str, built_at_utc_s: int | None, as_json: bool) -> None:
+    """Compile the firmware and write it to a board. Identity and readings on the board stay.
+
+    Example: provision node flash --board virtual:bench/tree-01
+    """
+    bundle = build_bundle(
+        built_at_utc_s=int(time.time()) if built_at_utc_s is None else built_at_utc_s
+    )
+    with open_board(address) as board:
+        flash_firmware(board, bundle)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "event": "flashed",
+                    "version": bundle.version,
+                    "sha256": bundle.sha256,
+                    "slot_bytes": bundle.slot_size_bytes,
+                }
+            )
+        )
+    else:
+        click.echo(f"Firmware {bundle.version} is on the board ({bundle.slot_size_bytes} bytes).")
+
+
+@node.command()
+@click.option("--board", "address", required=True, help=_BOARD_HELP)
+@click.option("--server", required=True, help="The fleet's node listener: https://HOST:PORT.")
+@click.option(
+    "--server-ca",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File with the CA that the fleet's certificate must come from.",
+)
+@click.option("--token", required=True, envvar="PROVISION_TOKEN", help="An enrolment token.")
+@click.option("--label", required=True, help="What people call the node, for example tree-01.")
+@click.option(
+    "--model", required=True, type=click.Choice(node_model_ids()), help="What it is built as."
+)
+@click.option(
+    "--wifi-file",
+    type=click.Path(path_type=Path),
+    help="TOML with the Wi-Fi networks: [[network]] with ssid and password, best first.",
+)
+@click.option("--again", is_flag=True, help="Draw a new identity even when the board has one.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
+def enrol(
+    address: str,
+    server: str,
+    server_ca: Path,
+    token: str,
+    label: str,
+    model: str,
+    wifi_file: Path | None,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Give a flashed board its identity and configuration.
+
+    Safe to repeat: a board that is enrolled keeps its identity unless --again is given, and one whose enrolment was
+    interrupted is enrolled from the start.
+
+    Example: provision node enrol --board virtual:bench/tree-01 --server https://fleet.example:8443
+    --server-ca root.crt --token T --label tree-01 --model tree-3
+    """
+    wifi = [] if wifi_file is None else read_wifi_file(wifi_file)
+    with open_board(address) as board:
+        enrolment = enrol_node(
+            board,
+            FleetAddress(server, server_ca),
+            label=label,
+            model_id=model,
+            token=token,
+            wifi=wifi,
+            again=again,
+        )
+    if as_json:
+        content = {"event": "enrolled", "label": label, "node_id": enrolment.node_id}
+        click.echo(json.dumps({**content, "new": enrolment.is_new}))
+    elif enrolment.is_new:
+        click.echo(f"{label} is enrolled as {enrolment.node_id}.")
+    else:
+        click.echo(f"{label} was enrolled before as {enrolment.node_id}; nothing was changed.")
+
+
+def read_wifi_file(path: Path) -> list[tuple[str, str]]:
+    """Network names and passwords, in the file's order.
+
+    Raises:
+        BenchError: the file cannot be read, or an entry is not a name with a password.
+    """
+    try:
+        networks = tomllib.loads(path.read_text(encoding="utf-8"))["network"]
+        pairs = [(network["ssid"], network["password"]) for network in networks]
+    except OSError as error:
+        raise BenchError(f"The Wi-Fi file {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        # The cause is not shown: TOML errors quote the line, and the line may be a password.
+        raise BenchError(f"{path} must hold [[network]] tables with ssid and password.") from error
+    if not all(isinstance(part, str) for pair in pairs for part in pair):
+        raise BenchError(f"{path}: every ssid and password must be a text.")
+    return pairs

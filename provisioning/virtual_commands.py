@@ -1,0 +1,293 @@
+"""`provision virtual …`: boards made of software that run the real firmware."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from hardware.virtual_board.bench import measure_board
+
+from hardware.scenes import Scene, SceneError, load_scene
+from hardware.virtual_board.node_folder import NodeFolder, NodeState
+from hardware.virtual_board.pacing import FleetClock
+from hardware.virtual_board.runner import RunnerError, RunPlan, run_boards
+from hardware.virtual_board.runner_worker import Status
+from provisioning.boards import VirtualBoard
+from provisioning.enrolment import FleetAddress, enrol_node
+from provisioning.errors import BenchError
+from provisioning.firmware_bundle import FirmwareBundle, build_bundle
+from provisioning.flashing import flash_firmware
+
+_US_PER_S = 1_000_000
+_DAY_S = 86_400
+# Real nodes are not switched on in the same second; spread over ten minutes by a step that meets no second twice.
+_POWER_ON_STEP_S, _POWER_ON_SPREAD_S = 37, 600
+_WIFI = (("virtual", "virtual"),)
+_FAULTS = ("power_cut",)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def virtual() -> None:
+    """Boards made of software that run the real firmware."""
+
+
+@virtual.command()
+@click.option(
+    "--data",
+    "data_dir",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the boards, kept between runs: one folder per node.",
+)
+@click.option("--scene", default="bochum_summer", help="Name of a scene, or a TOML file.")
+@click.option(
+    "--series",
+    "series_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the measured series that the scene names.",
+)
+@click.option(
+    "--nodes", type=click.IntRange(min=1), help="How many nodes; the scene's when not given."
+)
+@click.option("--start", "start_utc_s", type=int, required=True, help="Power-on of the first node.")
+@click.option(
+    "--now", "now_utc_s", type=int, required=True, help="Up to here as fast as the machine can."
+)
+@click.option("--speed", type=click.FloatRange(min=0.01), default=60.0, help="Speed after that.")
+@click.option("--until-caught-up", is_flag=True, help="End when all is past and has its receipt.")
+@click.option("--server", required=True, help="The fleet's node listener: https://HOST:PORT.")
+@click.option(
+    "--server-ca",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CA of the fleet's listener.",
+)
+@click.option("--token", required=True, envvar="PROVISION_TOKEN", help="An enrolment token.")
+@click.option("--processes", type=click.IntRange(min=1), help="Worker processes; one per CPU.")
+@click.option(
+    "--awake-limit",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Boards awake (and so connected) at the same time.",
+)
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="With --until-caught-up: give up after this many seconds without progress.",
+)
+@click.option("--seed", type=int, default=1, help="Seed of the scene's noise and of the faults.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND:RATE",
+    help="power_cut:0.01 cuts the power at a flash operation in 1 % of the boots.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON events on stdout, one per line.")
+def run(
+    *,
+    data_dir: Path,
+    scene: str,
+    series_dir: Path | None,
+    nodes: int | None,
+    start_utc_s: int,
+    now_utc_s: int,
+    speed: float,
+    until_caught_up: bool,
+    server: str,
+    server_ca: Path,
+    token: str,
+    processes: int | None,
+    awake_limit: int,
+    patience_s: float,
+    seed: int,
+    faults: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Flash and enrol the scene's nodes that are missing, then run them all.
+
+    They live from --start to --now as fast as the machine can, after that --speed times as fast as real time, until
+    Ctrl-C. Killed at any moment and started again, every board goes on where it was.
+
+    Example: provision virtual run --data boards --nodes 6 --start 1750000000 --now 1750086400
+    --server https://127.0.0.1:8443 --server-ca root.crt --token T
+    """
+    wall_s = time.time()
+    content = open_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
+    speak = _speaker(as_json)
+    with _stopped_by_signals() as stop:
+        prepare_nodes(
+            content,
+            data_dir,
+            FleetAddress(server, server_ca),
+            token=token,
+            start_utc_s=start_utc_s,
+            stop=stop,
+            speak=speak,
+        )
+        plan = RunPlan(
+            data_dir=data_dir,
+            scene=scene,
+            scene_nodes=nodes,
+            series_dir=series_dir,
+            labels=tuple(node.label for node in content.nodes),
+            clock=FleetClock(now_utc_s, wall_s, speed),
+            until_caught_up=until_caught_up,
+            awake_limit=awake_limit,
+            patience_s=patience_s,
+            seed=seed,
+            power_cut_rate=_fault_rate(faults, "power_cut"),
+        )
+        if processes is not None:
+            plan = replace(plan, processes=processes)
+        started = time.monotonic()
+        try:
+            status = run_boards(plan, report=lambda s: speak(_progress(s)), stop=stop)
+        except RunnerError as error:
+            raise BenchError(str(error)) from error
+    seconds = round(time.monotonic() - started, 3)
+    speak({**_progress(status), "event": "done", "seconds": seconds})
+
+
+@virtual.command()
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=20.0, show_default=True)
+@click.option("--processes", type=click.IntRange(min=1), help="Worker processes; one per CPU.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=10),
+    default=200,
+    show_default=True,
+    help="Idle nodes to measure the memory of.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
+def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> None:
+    """Measure boots per second, beside bare starts of the virtual machine, and memory per node.
+
+    Example: provision virtual bench --seconds 10 --json
+    """
+    figures = measure_board(seconds=seconds, processes=processes, nodes=nodes)
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, figure in figures.items():
+        click.echo(f"{name:28} {figure}")
+
+
+def open_scene(scene: str, *, nodes: int | None, series_dir: Path | None, seed: int) -> Scene:
+    """The scene's sites and nodes. Raises BenchError with the scene's own sentence."""
+    try:
+        return load_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
+    except SceneError as error:
+        raise BenchError(str(error)) from error
+
+
+def prepare_nodes(
+    scene: Scene,
+    data_dir: Path,
+    fleet: FleetAddress,
+    *,
+    token: str,
+    start_utc_s: int,
+    stop: threading.Event,
+    speak: Callable[[dict[str, Any]], None],
+) -> None:
+    """Flash and enrol the nodes that have no folder yet, or whose enrolment was interrupted."""
+    bundle: FirmwareBundle | None = None
+    for number, node in enumerate(scene.nodes):
+        folder = NodeFolder(data_dir / node.label)
+        state = folder.load()
+        if stop.is_set() or (state is not None and state.node_id is not None):
+            continue
+        # The clock's floor lies before anything that the nodes live through.
+        bundle = bundle or build_bundle(built_at_utc_s=start_utc_s - _DAY_S)
+        with VirtualBoard(folder.path) as board:
+            flash_firmware(board, bundle)
+            enrolment = enrol_node(
+                board, fleet, label=node.label, model_id=node.model, token=token, wifi=_WIFI
+            )
+        power_on_s = start_utc_s + number * _POWER_ON_STEP_S % _POWER_ON_SPREAD_S
+        folder.save(
+            NodeState(
+                label=node.label,
+                model=node.model,
+                wakes_at_us=power_on_s * _US_PER_S,
+                node_id=enrolment.node_id,
+            )
+        )
+        speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})
+
+
+def _progress(status: Status) -> dict[str, Any]:
+    return {
+        "event": "progress",
+        "boots": status.boots,
+        "packs_written": status.packs_written,
+        "packs_held": status.packs_held,
+        "nodes": status.nodes,
+        "caught_up": status.caught_up,
+        "power_cuts": status.power_cuts,
+        "sim_utc_s_min": int(status.sim_utc_s_min),
+        "sim_utc_s_max": int(status.sim_utc_s_max),
+    }
+
+
+def _speaker(as_json: bool) -> Callable[[dict[str, Any]], None]:
+    """Events as JSON lines on stdout, or in words on stderr."""
+
+    def speak(event: dict[str, Any]) -> None:
+        if as_json:
+            click.echo(json.dumps(event))
+        elif event["event"] == "enrolled":
+            click.echo(f"{event['label']} is enrolled as {event['node_id']}.", err=True)
+        else:
+            click.echo(
+                f"{event['caught_up']} of {event['nodes']} nodes caught up, {event['boots']} boots, "
+                f"{event['packs_written']} packs written, {event['packs_held']} without receipt",
+                err=True,
+            )
+
+    return speak
+
+
+def _fault_rate(faults: tuple[str, ...], kind: str) -> float:
+    """The rate of one kind of fault. Raises click.BadParameter for a kind or rate that is none."""
+    rates = {}
+    for fault in faults:
+        name, _, rate = fault.partition(":")
+        try:
+            rates[name] = float(rate)
+        except ValueError:
+            raise click.BadParameter(f"{fault} is not KIND:RATE.", param_hint="--fault") from None
+        if name not in _FAULTS or not 0 <= rates[name] <= 1:
+            raise click.BadParameter(
+                f"{fault}: KIND is one of {', '.join(_FAULTS)}, RATE from 0 to 1.",
+                param_hint="--fault",
+            )
+    return rates.get(kind, 0.0)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
