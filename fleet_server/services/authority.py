@@ -1,0 +1,600 @@
+"""The fleet's own certificate authority: a root, one issuing authority below it, and what they sign.
+
+Everything lives as files in one folder (`<data>/ca`). Invariants: a private key never leaves the folder and is
+readable by its owner only; a file appears whole or not at all; nothing that exists is overwritten, except a
+service's pair by `issue_pair` and the revocation list by `revoke` and `write_crl`.
+
+Certificates are judged by TLS libraries with the machine's own clock, so times here are real UTC, never the
+demo's simulated time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused
+from fleet_server.wire.topics import SERVICE_CONTROL, SERVICE_INGEST, is_node_id
+
+ROOT_LIFETIME = timedelta(days=20 * 365)
+ISSUING_LIFETIME = timedelta(days=10 * 365)
+LEAF_LIFETIME = timedelta(days=2 * 365)
+CRL_LIFETIME = timedelta(days=30)
+CRL_RENEW_BEFORE = timedelta(days=10)
+"""An expired list locks every node out, so it is renewed long before."""
+CLOCK_MARGIN = timedelta(hours=1)
+"""A new certificate is valid a little earlier, for peers whose clock is behind."""
+
+SERVICES = (SERVICE_INGEST, SERVICE_CONTROL)
+LISTENERS = ("broker", "node-listener")
+DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+_ORGANISATION = "Stadtsensor fleet"
+_KEY_MODE = 0o600
+_PUBLIC_MODE = 0o644
+_FOLDER_MODE = (
+    0o711  # a broker under another user reaches the public files by name but lists nothing
+)
+
+
+class AuthorityMissing(NotFound):
+    """The folder holds no authority."""
+
+    code = "authority_missing"
+
+
+class AuthorityKeyMissing(Refused):
+    """The key that would have to sign is kept elsewhere."""
+
+    code = "authority_key_missing"
+
+
+class RequestWrong(Invalid):
+    """A certificate request that this authority does not sign."""
+
+    code = "certificate_request_wrong"
+
+
+class CertificateUnknown(NotFound):
+    """No certificate of this name or serial was issued here."""
+
+    code = "certificate_unknown"
+
+
+@dataclass(frozen=True)
+class AuthorityFiles:
+    """Paths of what the authority keeps; other programs read them by these names."""
+
+    folder: Path
+
+    @property
+    def root_certificate(self) -> Path:
+        return self.folder / "root.crt"
+
+    @property
+    def root_key(self) -> Path:
+        return self.folder / "root.key"
+
+    @property
+    def next_root_certificate(self) -> Path:
+        """Put here by the operator before a change of the root; nodes enrolled from then on pin both."""
+        return self.folder / "root-next.crt"
+
+    @property
+    def issuing_certificate(self) -> Path:
+        return self.folder / "issuing.crt"
+
+    @property
+    def issuing_key(self) -> Path:
+        return self.folder / "issuing.key"
+
+    @property
+    def chain(self) -> Path:
+        """Issuing and root certificate: what a server needs to judge a client that sends its leaf alone."""
+        return self.folder / "chain.pem"
+
+    @property
+    def crl(self) -> Path:
+        return self.folder / "crl.pem"
+
+    @property
+    def register(self) -> Path:
+        """One JSON line for each certificate ever issued."""
+        return self.folder / "issued.jsonl"
+
+    def certificate(self, name: str) -> Path:
+        return self._pair_folder(name) / f"{name}.crt"
+
+    def key(self, name: str) -> Path:
+        return self._pair_folder(name) / f"{name}.key"
+
+    def _pair_folder(self, name: str) -> Path:
+        return self.folder / "services" if name in SERVICES else self.folder
+
+
+@dataclass(frozen=True)
+class IssuedCertificate:
+    """One signed certificate."""
+
+    name: str
+    serial: int
+    not_after: datetime
+    pem: str
+
+
+def initialise(
+    folder: Path,
+    *,
+    now: datetime | None = None,
+    valid_from: datetime | None = None,
+    hosts: Sequence[str] = DEFAULT_HOSTS,
+) -> list[str]:
+    """Make what is missing: root, issuing authority, the services' and listeners' pairs, revocation list.
+
+    Safe to repeat, also after a crash half-way; what exists stays as it is.
+
+    Args:
+        now: Real UTC.
+        valid_from: Start of validity when it shall lie in the past (nodes that live through past days).
+        hosts: Names and addresses under which nodes and services reach the listeners.
+
+    Returns:
+        File names that were made, relative to `folder`.
+
+    Raises:
+        AuthorityKeyMissing: the root's key was taken away and the issuing authority has yet to be signed.
+    """
+    now = now or datetime.now(UTC)
+    start = min(valid_from or now, now) - CLOCK_MARGIN
+    files = AuthorityFiles(folder)
+    made: list[Path] = []
+    with _locked(folder):
+        if not files.root_certificate.exists():
+            made += _make_root(files, start)
+        if not files.issuing_certificate.exists():
+            made += _make_issuing(files, start)
+        if not files.chain.exists():
+            chain = files.issuing_certificate.read_bytes() + files.root_certificate.read_bytes()
+            _write(files.chain, chain)
+            made.append(files.chain)
+        for name in (*LISTENERS, *SERVICES):
+            if not files.certificate(name).exists():
+                _write_pair(files, name, start=start, now=now, hosts=hosts)
+                made += [files.certificate(name), files.key(name)]
+        if not files.crl.exists():
+            _write_crl(files, {}, now=now)
+            made.append(files.crl)
+    return [str(path.relative_to(folder)) for path in made]
+
+
+def issue_pair(
+    folder: Path,
+    name: str,
+    *,
+    now: datetime | None = None,
+    hosts: Sequence[str] = DEFAULT_HOSTS,
+) -> IssuedCertificate:
+    """Replace key and certificate of a service or listener; the old pair stays valid until revoked.
+
+    Raises:
+        Invalid: `name` is none of the services and listeners.
+        AuthorityMissing: the authority was never made.
+    """
+    if name not in (*LISTENERS, *SERVICES):
+        known = ", ".join((*LISTENERS, *SERVICES))
+        raise Invalid(f"{name!r} is no service or listener of the fleet; there are {known}.")
+    now = now or datetime.now(UTC)
+    files = _existing(folder)
+    with _locked(folder):
+        return _write_pair(files, name, start=now - CLOCK_MARGIN, now=now, hosts=hosts)
+
+
+def sign_node_request(
+    folder: Path, csr_pem: str | bytes, *, node_id: str, now: datetime | None = None
+) -> IssuedCertificate:
+    """Certificate for a node's key: CN = SAN = `node_id`, client authentication, two years.
+
+    Only the key is taken from the request; whatever else it asks for is not granted. The certificate starts
+    with the issuing authority's own validity, so that a node which lives through past days can use it.
+
+    Raises:
+        RequestWrong: not a request, not signed by its own key, or not an EC P-256 key.
+        Invalid: `node_id` may not name a node.
+        AuthorityMissing: the authority was never made.
+    """
+    if not is_node_id(node_id):
+        raise Invalid(f"{node_id!r} cannot be a node's name.")
+    public_key = _requested_key(csr_pem)
+    now = now or datetime.now(UTC)
+    files = _existing(folder)
+    with _locked(folder):
+        issuer = _load_certificate(files.issuing_certificate)
+        builder = _leaf(node_id, public_key, start=issuer.not_valid_before_utc, now=now)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(node_id)]), critical=False
+        )
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        return _sign_leaf(files, node_id, builder)
+
+
+def trust_anchors_pem(folder: Path) -> list[str]:
+    """What a node pins: the current root and, during a change, the next one.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    files = _existing(folder)
+    paths = [files.root_certificate, files.next_root_certificate]
+    return [path.read_text(encoding="ascii") for path in paths if path.exists()]
+
+
+def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) -> list[int]:
+    """Put all certificates of a name, or the one with this serial (hexadecimal), on the revocation list.
+
+    Safe to repeat. Live sessions are not ended by this: the embedded broker looks at the list every second,
+    for mosquitto `fleet ca revoke` goes on to the broker.
+
+    Returns:
+        Serials that are on the list because of this name, old ones included.
+
+    Raises:
+        CertificateUnknown: nothing was issued under this name or serial.
+        AuthorityMissing: the authority was never made.
+    """
+    now = now or datetime.now(UTC)
+    files = _existing(folder)
+    with _locked(folder):
+        serials = [
+            serial
+            for name, serial in _register(files)
+            if name_or_serial == name or name_or_serial.lower() == f"{serial:x}"
+        ]
+        if not serials:
+            raise CertificateUnknown(f"No certificate was issued for {name_or_serial!r}.")
+        revoked = _revoked(files)
+        for serial in serials:
+            revoked.setdefault(serial, now)
+        _write_crl(files, revoked, now=now)
+    return serials
+
+
+def write_crl(folder: Path, *, now: datetime | None = None) -> datetime:
+    """Sign the revocation list anew, with the same entries; returns when it runs out.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    now = now or datetime.now(UTC)
+    files = _existing(folder)
+    with _locked(folder):
+        return _write_crl(files, _revoked(files), now=now)
+
+
+def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
+    """Sign the revocation list anew when it runs out within `CRL_RENEW_BEFORE`; True when it was.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    now = now or datetime.now(UTC)
+    runs_out = _load_crl(_existing(folder).crl).next_update_utc
+    if runs_out is not None and runs_out - now > CRL_RENEW_BEFORE:
+        return False
+    write_crl(folder, now=now)
+    return True
+
+
+def revoked_serials(folder: Path) -> frozenset[int]:
+    """Serials on the revocation list.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    return frozenset(_revoked(_existing(folder)))
+
+
+def _existing(folder: Path) -> AuthorityFiles:
+    files = AuthorityFiles(folder)
+    if not files.issuing_certificate.exists():
+        raise AuthorityMissing(f"There is no authority in {folder}; make one with `fleet ca init`.")
+    return files
+
+
+def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
+    data = csr_pem.encode() if isinstance(csr_pem, str) else csr_pem
+    try:
+        request = x509.load_pem_x509_csr(data)
+        is_own_signature = request.is_signature_valid
+        public_key = request.public_key()
+    except (ValueError, TypeError, InvalidSignature) as problem:
+        raise RequestWrong("This is not a certificate request in PEM format.") from problem
+    if not is_own_signature:
+        raise RequestWrong("The certificate request is not signed by its own key.")
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(
+        public_key.curve, ec.SECP256R1
+    ):
+        raise RequestWrong("The certificate request has not an EC P-256 key.")
+    return public_key
+
+
+def _make_root(files: AuthorityFiles, start: datetime) -> list[Path]:
+    key = _load_or_make_key(files.root_key)
+    name = _subject("Stadtsensor root")
+    builder = _authority(name, name, key.public_key(), start, ROOT_LIFETIME, path_length=1)
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+    )
+    _write(files.root_certificate, _pem(builder.sign(key, hashes.SHA256())))
+    return [files.root_certificate, files.root_key]
+
+
+def _make_issuing(files: AuthorityFiles, start: datetime) -> list[Path]:
+    if not files.root_key.exists():
+        raise AuthorityKeyMissing(
+            f"{files.root_key} is needed once more, to sign the issuing authority."
+        )
+    root = _load_certificate(files.root_certificate)
+    root_key = _load_key(files.root_key)
+    key = _load_or_make_key(files.issuing_key)
+    start = max(start, root.not_valid_before_utc)
+    builder = _authority(
+        _subject("Stadtsensor issuing"),
+        root.subject,
+        key.public_key(),
+        start,
+        ISSUING_LIFETIME,
+        path_length=0,
+    )
+    builder = builder.add_extension(_authority_key_identifier(root), critical=False)
+    _write(files.issuing_certificate, _pem(builder.sign(root_key, hashes.SHA256())))
+    return [files.issuing_certificate, files.issuing_key]
+
+
+def _authority(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    start: datetime,
+    lifetime: timedelta,
+    *,
+    path_length: int,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_key_usage(is_authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _write_pair(
+    files: AuthorityFiles, name: str, *, start: datetime, now: datetime, hosts: Sequence[str]
+) -> IssuedCertificate:
+    """New key and certificate of a service or listener; the file holds leaf and issuing certificate."""
+    is_listener = name in LISTENERS
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [_general_name(host) for host in hosts] if is_listener else [x509.DNSName(name)]
+    usage = ExtendedKeyUsageOID.SERVER_AUTH if is_listener else ExtendedKeyUsageOID.CLIENT_AUTH
+    common_name = hosts[0] if is_listener else name
+    builder = (
+        _leaf(common_name, key.public_key(), start=start, now=now)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    )
+    issued = _sign_leaf(files, name, builder)
+    files.key(name).parent.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+    _write(files.key(name), _key_pem(key), mode=_KEY_MODE)
+    _write(files.certificate(name), issued.pem.encode() + files.issuing_certificate.read_bytes())
+    return issued
+
+
+def _leaf(
+    common_name: str, public_key: ec.EllipticCurvePublicKey, *, start: datetime, now: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(now + LEAF_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(is_authority=False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _sign_leaf(
+    files: AuthorityFiles, name: str, builder: x509.CertificateBuilder
+) -> IssuedCertificate:
+    """Sign with the issuing key and enter into the register, register first: none is ever unknown to `revoke`."""
+    issuer = _load_certificate(files.issuing_certificate)
+    certificate = (
+        builder.issuer_name(issuer.subject)
+        .add_extension(_authority_key_identifier(issuer), critical=False)
+        .sign(_load_key(files.issuing_key), hashes.SHA256())
+    )
+    not_after = certificate.not_valid_after_utc
+    entry = {"name": name, "serial": certificate.serial_number, "not_after": not_after.isoformat()}
+    with files.register.open("a", encoding="utf-8") as register:
+        register.write(json.dumps(entry) + "\n")
+        register.flush()
+        os.fsync(register.fileno())
+    return IssuedCertificate(name, certificate.serial_number, not_after, _pem(certificate).decode())
+
+
+def _register(files: AuthorityFiles) -> Iterator[tuple[str, int]]:
+    """Name and serial of every certificate issued, oldest first."""
+    if not files.register.exists():
+        return
+    with files.register.open(encoding="utf-8") as register:
+        for line in register:
+            # A line that a power cut tore belongs to a certificate that was never handed out.
+            if line.endswith("\n"):
+                entry = json.loads(line)
+                yield entry["name"], entry["serial"]
+
+
+def _revoked(files: AuthorityFiles) -> dict[int, datetime]:
+    if not files.crl.exists():
+        return {}
+    return {entry.serial_number: entry.revocation_date_utc for entry in _load_crl(files.crl)}
+
+
+def _write_crl(files: AuthorityFiles, revoked: dict[int, datetime], *, now: datetime) -> datetime:
+    issuer = _load_certificate(files.issuing_certificate)
+    number = _crl_number(files) + 1
+    runs_out = now + CRL_LIFETIME
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(min(now, datetime.now(UTC)) - CLOCK_MARGIN)
+        .next_update(runs_out)
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(_authority_key_identifier(issuer), critical=False)
+    )
+    for serial, revoked_at in sorted(revoked.items()):
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(serial)
+            .revocation_date(revoked_at)
+            .build()
+        )
+    crl = builder.sign(_load_key(files.issuing_key), hashes.SHA256())
+    _write(files.crl, crl.public_bytes(serialization.Encoding.PEM))
+    return runs_out
+
+
+def _crl_number(files: AuthorityFiles) -> int:
+    if not files.crl.exists():
+        return 0
+    return _load_crl(files.crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
+def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+
+
+def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _subject(common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANISATION),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _load_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The key in this file; one left by a start that did not get further is used, not replaced."""
+    if not path.exists():
+        _write(path, _key_pem(ec.generate_private_key(ec.SECP256R1())), mode=_KEY_MODE)
+    return _load_key(path)
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise AuthorityKeyMissing(f"The key {path} is not here; nothing can be signed.") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Conflict(f"{path} holds a key of another kind than this authority uses.")
+    return key
+
+
+def _load_certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def _load_crl(path: Path) -> x509.CertificateRevocationList:
+    return x509.load_pem_x509_crl(path.read_bytes())
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write(path: Path, content: bytes, *, mode: int = _PUBLIC_MODE) -> None:
+    """Put a file in place whole, safe against power loss; owner, group and mode of an older one are kept."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _KEY_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        if path.exists():
+            old = path.stat()
+            mode = old.st_mode & 0o777
+            if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        os.fchmod(file.fileno(), mode)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One signer at a time, across processes: register and revocation list are read, changed and written."""
+    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
