@@ -1,0 +1,81 @@
+"""Solders a scene's probes to a board: one `Wiring` per node, pins from its node model."""
+
+from __future__ import annotations
+
+from hardware.catalogue import Slot, load_node_model, load_sensor_type
+from hardware.scenes import Scene
+from hardware.virtual_board.probes.battery import BatteryDivider
+from hardware.virtual_board.probes.do_modbus import DoModbus
+from hardware.virtual_board.probes.ds18b20 import Ds18b20
+from hardware.virtual_board.probes.faults import FaultSwitch, Source
+from hardware.virtual_board.probes.watermark import Watermark
+from hardware.virtual_board.scene_truth import Truth
+from hardware.virtual_board.wiring import Wiring
+
+
+def wire_board(scene: Scene | Truth, label: str, *, now_utc_s: int = 0) -> Wiring:
+    """Everything attached to the board of node `label`.
+
+    Args:
+        scene: the scene; or its truth, which spares working it out again when many boards share a process.
+        label: the node's label.
+        now_utc_s: the moment at which measured series end; not used when a truth is given.
+
+    Raises:
+        SceneError: the scene has no such node.
+    """
+    truth = scene if isinstance(scene, Truth) else Truth(scene, now_utc_s=now_utc_s)
+    model = load_node_model(truth.scene.node(label).model)
+    wiring = Wiring()
+    for slot in model.slots:
+        _attach(wiring, truth, label, slot)
+    return wiring
+
+
+def _attach(wiring: Wiring, truth: Truth, label: str, slot: Slot) -> None:
+    driver = load_sensor_type(slot.sensor_type).driver
+    seed = truth.scene.seed
+    serial = f"{label}/{slot.id}"
+    first = slot.channels[0]
+    faults = FaultSwitch(lambda utc_s: truth.active_faults(label, first.key, utc_s))
+    match driver:
+        case "watermark":
+            wiring.analog[slot.pins["adc"]] = Watermark(
+                _source(truth, label, first.key),
+                _source(truth, label, first.needs["temperature"]),
+                pins=(slot.pins["a"], slot.pins["b"]),
+                series_ohm=slot.options["series_ohm"],
+                supply_uv=slot.options["supply_uv"],
+                serial=serial,
+                seed=seed,
+                faults=faults,
+            )
+        case "ds18b20":
+            wiring.one_wire[slot.pins["data"]] = Ds18b20(
+                _source(truth, label, first.key), serial=serial, seed=seed, faults=faults
+            )
+        case "do_modbus":
+            probe = DoModbus(
+                {channel.property: _source(truth, label, channel.key) for channel in slot.channels},
+                serial=serial,
+                seed=seed,
+                address=slot.options["address"],
+                power_pin=slot.pins["power"],
+                faults=faults,
+            )
+            wiring.uart[slot.options["uart"]] = probe
+            wiring.power.append(probe)
+        case "battery":
+            wiring.analog[slot.pins["adc"]] = BatteryDivider(
+                _source(truth, label, first.key),
+                divider_milli=slot.options["divider_milli"],
+                serial=serial,
+                seed=seed,
+                faults=faults,
+            )
+        case _:
+            raise NotImplementedError(f"there is no model of a {driver} probe")
+
+
+def _source(truth: Truth, label: str, key: str) -> Source:
+    return lambda utc_s: truth.slot_value(label, key, utc_s)
