@@ -1,0 +1,233 @@
+"""The database connection: engines, sessions, writing transactions, durability, migrations.
+
+Reading needs nothing special. Everything that writes does so inside `writing(…)`: SQLite must know at BEGIN (an upgrade from
+read to write fails at once, whatever the time-out), and a receipt must survive power loss, not only kill -9.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
+
+from fleet_server.errors import Unavailable
+
+_WRITING = "fleet_writing"
+_PAGE_BYTES = 8192  # SQLite: 8 KiB pages, measured best for rows clustered by (datastream, time)
+# A writer on SQLite waits for the one before it; batches take well under a second.
+_BUSY_TIMEOUT_MS = 30_000
+_CONNECT_TIMEOUT_S = 10
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class NotDurable(Unavailable):
+    """The database might lose what it has confirmed."""
+
+    code = "database_not_durable"
+
+
+class SchemaOutdated(Unavailable):
+    """The database's tables are not those of this version."""
+
+    code = "schema_outdated"
+
+
+def make_engine(database_url: str) -> Engine:
+    """An engine for SQLite or PostgreSQL whose every commit is on disk when it returns. Makes SQLite's folder."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        return _make_sqlite_engine(database_url)
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "options": "-c synchronous_commit=on -c timezone=UTC",
+        },
+    )
+
+
+def _make_sqlite_engine(database_url: str) -> Engine:
+    file = make_url(database_url).database
+    if file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(database_url)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # BEGIN is ours, below
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        cursor.execute(
+            f"PRAGMA page_size = {_PAGE_BYTES}"
+        )  # heeded only by a file that is still empty
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        is_writing = connection.get_execution_options().get(_WRITING, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+    return engine
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Sessions whose objects stay readable after a commit, and which refuse to write outside `writing`."""
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    event.listen(sessions, "before_flush", _refuse_flush_while_reading)
+    event.listen(sessions, "do_orm_execute", _refuse_change_while_reading)
+    return sessions
+
+
+def _refuse_flush_while_reading(session: Session, *_: object) -> None:
+    if (session.new or session.dirty or session.deleted) and not session.info.get(_WRITING):
+        raise RuntimeError("a session writes only inside db.writing(session)")
+
+
+def _refuse_change_while_reading(state: ORMExecuteState) -> None:
+    changes = state.is_insert or state.is_update or state.is_delete
+    if changes and not state.session.info.get(_WRITING):
+        raise RuntimeError("a session writes only inside db.writing(session)")
+
+
+@contextmanager
+def writing(source: Session | sessionmaker[Session] | Engine) -> Iterator[Session]:
+    """A writing transaction: committed and on disk when the block ends, rolled back when it raises.
+
+    Inside another `writing` of the same session it is part of that one. A reading transaction that the session is in ends first,
+    so what was read before is read again inside where it matters.
+    """
+    if isinstance(source, Engine):
+        source = session_factory(source)
+    if not isinstance(source, Session):
+        with source() as session, writing(session):
+            yield session
+        return
+    session = source
+    if session.info.get(_WRITING):
+        yield session
+        return
+    if session.in_transaction():
+        session.commit()
+    session.info[_WRITING] = True
+    try:
+        session.connection(execution_options={_WRITING: True})
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        session.info.pop(_WRITING, None)
+
+
+def check_durability(engine: Engine) -> None:
+    """Refuse a database that may forget, on power loss, what it confirmed.
+
+    Raises:
+        NotDurable: with one sentence that names the weak setting.
+        Unavailable: the database cannot be reached.
+    """
+    weak = _weak_sqlite(engine) if engine.dialect.name == "sqlite" else _weak_postgresql(engine)
+    if weak:
+        raise NotDurable(f"The database might lose confirmed data on power loss: {weak}.")
+
+
+def _weak_sqlite(engine: Engine) -> str | None:
+    with connected(engine) as connection:
+        journal = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar()).lower()
+        synchronous = int(connection.exec_driver_sql("PRAGMA synchronous").scalar() or 0)
+    if journal != "wal":
+        return f"journal_mode is {journal}, not wal"
+    if synchronous < 2:
+        return "synchronous is weaker than FULL"
+    return None
+
+
+def _weak_postgresql(engine: Engine) -> str | None:
+    with connected(engine) as connection:
+        for name, allowed in (
+            ("fsync", ("on",)),
+            ("full_page_writes", ("on",)),
+            ("synchronous_commit", ("on", "remote_apply")),
+        ):
+            value = str(connection.execute(text(f"SHOW {name}")).scalar())
+            if value not in allowed:
+                return f"{name} is {value}, not {allowed[0]}"
+    return None
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[Connection]:
+    """A connection for reading.
+
+    Raises:
+        Unavailable: the database cannot be reached.
+    """
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        where = engine.url.render_as_string(hide_password=True)
+        raise Unavailable(
+            f"The database {where} cannot be reached: {_first_line(error)}"
+        ) from error
+    with connection:
+        yield connection
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Bring the tables to this version (or to `revision`). Safe to repeat."""
+    with connected(engine) as connection, _writing_connection(connection):
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, revision)
+
+
+@contextmanager
+def _writing_connection(connection: Connection) -> Iterator[None]:
+    connection.execution_options(**{_WRITING: True})
+    with connection.begin():
+        yield
+
+
+def schema_revision(engine: Engine) -> str | None:
+    """Which migration the tables are at; None when there are none."""
+    with connected(engine) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def check_schema(engine: Engine) -> None:
+    """Raises SchemaOutdated when the tables are not those of this version."""
+    wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    found = schema_revision(engine)
+    if found != wanted:
+        raise SchemaOutdated(
+            f"The database is at revision {found or 'none'}, this version needs {wanted}: run `fleet db upgrade`."
+        )
+
+
+def _alembic_config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _first_line(error: OperationalError) -> str:
+    cause: Any = error.orig or error
+    return str(cause).strip().splitlines()[0]

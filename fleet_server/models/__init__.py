@@ -1,0 +1,56 @@
+"""The tables, one noun per file. Rows and nothing else: what is done with them is in `services/`."""
+
+from fleet_server.models.anchor import Anchor
+from fleet_server.models.base import Base, UtcSeconds
+from fleet_server.models.calibration import Calibration
+from fleet_server.models.channel import Channel
+from fleet_server.models.configuration import Configuration
+from fleet_server.models.counter import Counter
+from fleet_server.models.datastream import Datastream
+from fleet_server.models.deployment import Deployment
+from fleet_server.models.enrolment_token import EnrolmentToken
+from fleet_server.models.event import Event
+from fleet_server.models.gap import Gap
+from fleet_server.models.lineage import Lineage
+from fleet_server.models.node import Node
+from fleet_server.models.node_status import NodeStatus
+from fleet_server.models.observation import Observation, observation_id, observation_key
+from fleet_server.models.observation_count import ObservationCount
+from fleet_server.models.outbox import Outbox
+from fleet_server.models.pack import Pack
+from fleet_server.models.quarantine import Quarantine
+from fleet_server.models.raw_reading import RawReading
+from fleet_server.models.receipt import Receipt
+from fleet_server.models.sensor import Sensor
+from fleet_server.models.site import Site
+from fleet_server.models.user import User
+
+__all__ = [
+    "Anchor",
+    "Base",
+    "Calibration",
+    "Channel",
+    "Configuration",
+    "Counter",
+    "Datastream",
+    "Deployment",
+    "EnrolmentToken",
+    "Event",
+    "Gap",
+    "Lineage",
+    "Node",
+    "NodeStatus",
+    "Observation",
+    "ObservationCount",
+    "Outbox",
+    "Pack",
+    "Quarantine",
+    "RawReading",
+    "Receipt",
+    "Sensor",
+    "Site",
+    "User",
+    "UtcSeconds",
+    "observation_id",
+    "observation_key",
+]

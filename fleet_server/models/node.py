@@ -1,0 +1,28 @@
+"""One ESP32 device: what people decide about it. What it says about itself is in `node_status`."""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from fleet_server.models.base import Base, Moment
+from fleet_server.wire.states import NodeState
+
+_STATES = ", ".join(f"'{state}'" for state in NodeState)
+
+
+class Node(Base):
+    """Never deleted: its `node_id` is its certificate's CN and is never given out again."""
+
+    __tablename__ = "node"
+    __table_args__ = (CheckConstraint(f"state IN ({_STATES})", name="state"),)
+
+    node_id: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(index=True)  # what the technician calls it, e.g. tree-01
+    model: Mapped[str]  # a node model of hardware.catalogue
+    state: Mapped[str]
+    enrolled_at: Mapped[Moment]
+    enrolment_token_id: Mapped[int | None] = mapped_column(ForeignKey("enrolment_token.id"))
+    certificate_serial: Mapped[str | None] = mapped_column(unique=True)  # hexadecimal
+    certificate_pem: Mapped[str | None]
+    certificate_expires_at: Mapped[Moment | None]

@@ -1,0 +1,261 @@
+"""Settings: every one of them, read once when a process starts, from `FLEET_…` or the TOML file that `FLEET_CONFIG` names.
+
+The environment wins over the file, what a command line says wins over both. A setting that is unknown, wrong or at odds with another
+stops the start with one sentence that names it. `docs/configuration.md` is made from the table in this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fleet_server import clock
+from fleet_server.errors import Invalid
+
+ENVIRONMENT_PREFIX = "FLEET_"
+CONFIG_VARIABLE = "FLEET_CONFIG"
+EMBEDDED = "embedded"
+DEFAULT_NODE_LISTENER_PORT = 8883
+SECRET_KEY_MIN_LENGTH = 32
+
+
+class SettingWrong(Invalid):
+    """A setting cannot be what it is; the sentence names it."""
+
+    code = "setting_wrong"
+
+
+def _about(help_text: str, default_text: str = "") -> dict[str, str]:
+    return {"help": help_text, "default_text": default_text}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, checked. Field `x` is `FLEET_X` in the environment and `x` in the TOML file."""
+
+    data_dir: Path = field(
+        default=Path(".fleet"),
+        metadata=_about("folder for what the server keeps itself: SQLite, certificate authority"),
+    )
+    database_url: str = field(
+        default="",
+        metadata=_about(
+            "`sqlite:///…` or `postgresql+psycopg://…`",
+            default_text="`sqlite:///<data_dir>/fleet.sqlite3`",
+        ),
+    )
+    broker_url: str = field(
+        default=EMBEDDED,
+        metadata=_about(
+            "`embedded`, or the nodes' listener: `mqtts://host:port`, `mqtt://` on loopback only. "
+            "`?service_port=` is the services' listener, by default the next port"
+        ),
+    )
+    topic_prefix: str = field(
+        default="", metadata=_about("put in front of every topic, for several fleets on one broker")
+    )
+    files_url: str = field(
+        default="",
+        metadata=_about(
+            "folder or object store for bundles and exports: `file://…`, `s3://…`",
+            default_text="`file://<data_dir>/files`",
+        ),
+    )
+    secret_key: str = field(
+        default="",
+        metadata=_about(
+            f"signs sessions; at least {SECRET_KEY_MIN_LENGTH} characters, the same for all replicas",
+            default_text="drawn once, kept in `<data_dir>/secret_key`",
+        ),
+    )
+    public_url: str = field(
+        default="http://127.0.0.1:8080",
+        metadata=_about("address at which people reach the pages; stands in the feeds' links"),
+    )
+    port: int = field(default=8080, metadata=_about("port of pages, feeds and API; 0 = any"))
+    node_port: int = field(
+        default=8443, metadata=_about("port of the nodes' TLS listener (`/node/v1`); 0 = any")
+    )
+    ntp_server: str = field(
+        default="pool.ntp.org",
+        metadata=_about("where the nodes get their time; handed out at enrolment"),
+    )
+    metrics_token: str = field(
+        default="",
+        metadata=_about("closes `/metrics` to who does not bear it", default_text="open"),
+    )
+    demo: bool = field(
+        default=False, metadata=_about("all sites are public; limits are those of the demo")
+    )
+    clock: str = field(
+        default=clock.REAL,
+        metadata=_about("`real`, or the demo's `<simulated UTC s>@<wall UTC s>x<speed>`"),
+    )
+    log_level: str = field(default="info", metadata=_about("`debug`, `info`, `warning` or `error`"))
+    log_format: str = field(default="console", metadata=_about("`console` or `json`"))
+
+    @property
+    def ca_dir(self) -> Path:
+        """Where the fleet's own certificate authority lives."""
+        return self.data_dir / "ca"
+
+    @property
+    def broker_is_embedded(self) -> bool:
+        return self.broker_url == EMBEDDED
+
+    @property
+    def service_port(self) -> int:
+        """Port of the broker's listener for services."""
+        parts = urlsplit(self.broker_url)
+        wanted = parse_qs(parts.query).get("service_port")
+        return int(wanted[0]) if wanted else (parts.port or DEFAULT_NODE_LISTENER_PORT) + 1
+
+    def session_key(self) -> str:
+        """`secret_key`, or the one kept in the data folder, drawn when it is first asked for."""
+        if self.secret_key:
+            return self.secret_key
+        path = self.data_dir / "secret_key"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text(encoding="utf-8")
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            file.write(secrets.token_urlsafe(48))
+        return path.read_text(encoding="utf-8")
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """The settings of this process. `overrides` come from a command line; None means "not given".
+
+    Raises:
+        SettingWrong: unknown, of the wrong kind, or at odds with another; the sentence names the setting.
+    """
+    environment = os.environ if environ is None else environ
+    given: dict[str, tuple[object, str]] = {}
+    if environment.get(CONFIG_VARIABLE):
+        path = environment[CONFIG_VARIABLE]
+        given |= {name: (value, f"{name} in {path}") for name, value in _from_file(path).items()}
+    given |= {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): (value, name)
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and name != CONFIG_VARIABLE
+    }
+    given |= {name: (value, name) for name, value in overrides.items() if value is not None}
+    fields = {known.name: known for known in dataclasses.fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, (value, where) in given.items():
+        if name not in fields:
+            raise SettingWrong(f"{where} is not a setting; docs/configuration.md lists them all.")
+        values[name] = _converted(value, kind=type(fields[name].default), where=where)
+    return _checked(_completed(Settings(**values)))
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingWrong(
+            f"{CONFIG_VARIABLE}: {path} cannot be read ({error.strerror})."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingWrong(f"{CONFIG_VARIABLE}: {path} is not TOML ({error}).") from error
+
+
+def _converted(value: object, *, kind: type, where: str) -> object:
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise SettingWrong(f"{where} must be true or false, not {value!r}.")
+    if kind is int:
+        text = str(value)
+        if not isinstance(value, bool) and text.isdecimal():
+            return int(text)
+        raise SettingWrong(f"{where} must be a whole number, not {value!r}.")
+    if not isinstance(value, str | os.PathLike):
+        raise SettingWrong(f"{where} must be a text, not {value!r}.")
+    return Path(value) if issubclass(kind, Path) else os.fspath(value)
+
+
+def _completed(settings: Settings) -> Settings:
+    data_dir = settings.data_dir.expanduser().absolute()
+    return dataclasses.replace(
+        settings,
+        data_dir=data_dir,
+        database_url=settings.database_url or f"sqlite:///{data_dir / 'fleet.sqlite3'}",
+        files_url=settings.files_url or (data_dir / "files").as_uri(),
+        public_url=settings.public_url.rstrip("/"),
+    )
+
+
+def _checked(settings: Settings) -> Settings:
+    _check_database_url(settings.database_url)
+    _check_broker_url(settings)
+    if urlsplit(settings.files_url).scheme not in ("file", "s3"):
+        raise SettingWrong("files_url must begin with file:// or s3://.")
+    if settings.secret_key and len(settings.secret_key) < SECRET_KEY_MIN_LENGTH:
+        raise SettingWrong(f"secret_key must have at least {SECRET_KEY_MIN_LENGTH} characters.")
+    if urlsplit(settings.public_url).scheme not in ("http", "https"):
+        raise SettingWrong("public_url must begin with http:// or https://.")
+    for name in ("port", "node_port"):
+        if getattr(settings, name) > 65535:
+            raise SettingWrong(f"{name} must be at most 65535.")
+    if settings.port == settings.node_port != 0:
+        raise SettingWrong("port and node_port must differ.")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise SettingWrong("log_level must be debug, info, warning or error.")
+    if settings.log_format not in ("console", "json"):
+        raise SettingWrong("log_format must be console or json.")
+    try:
+        clock.parse_clock(settings.clock)
+    except Invalid as error:
+        raise SettingWrong(str(error)) from error
+    if settings.clock != clock.REAL and not settings.demo:
+        raise SettingWrong("clock can only be simulated when demo is true.")
+    return settings
+
+
+def _check_database_url(url: str) -> None:
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("sqlite", "postgresql+psycopg", "postgresql"):
+        raise SettingWrong("database_url must begin with sqlite:/// or postgresql+psycopg://.")
+    if scheme == "sqlite" and (not rest.startswith("/") or rest in ("/", "/:memory:")):
+        raise SettingWrong("database_url must name a file, as in sqlite:///fleet.sqlite3.")
+
+
+def _check_broker_url(settings: Settings) -> None:
+    url = settings.broker_url
+    if url == EMBEDDED:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtts", "mqtt") or not parts.hostname:
+        raise SettingWrong("broker_url must be embedded, mqtts://host:port or mqtt://host:port.")
+    if parts.scheme == "mqtt" and not is_loopback(parts.hostname):
+        raise SettingWrong("broker_url must be mqtts:// unless the broker is on this machine.")
+    try:
+        ports = (parts.port or DEFAULT_NODE_LISTENER_PORT, settings.service_port)
+    except ValueError as error:
+        raise SettingWrong("broker_url has a port that is not a number.") from error
+    if ports[0] == ports[1]:
+        raise SettingWrong("broker_url must give nodes and services different ports.")
+
+
+def is_loopback(host: str) -> bool:
+    """True when `host` is this machine, as an address or as `localhost`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
