@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from hardware.catalogue import Slot, load_node_model, load_sensor_type
 from hardware.scenes import Scene
 from hardware.virtual_board.probes.battery import BatteryDivider
@@ -11,6 +14,8 @@ from hardware.virtual_board.probes.faults import FaultSwitch, Source
 from hardware.virtual_board.probes.watermark import Watermark
 from hardware.virtual_board.scene_truth import Truth
 from hardware.virtual_board.wiring import Wiring
+
+_Answer = TypeVar("_Answer")
 
 
 def wire_board(scene: Scene | Truth, label: str, *, now_utc_s: int = 0) -> Wiring:
@@ -37,7 +42,7 @@ def _attach(wiring: Wiring, truth: Truth, label: str, slot: Slot) -> None:
     seed = truth.scene.seed
     serial = f"{label}/{slot.id}"
     first = slot.channels[0]
-    faults = FaultSwitch(lambda utc_s: truth.active_faults(label, first.key, utc_s))
+    faults = FaultSwitch(_each_second(lambda utc_s: truth.active_faults(label, first.key, utc_s)))
     match driver:
         case "watermark":
             wiring.analog[slot.pins["adc"]] = Watermark(
@@ -78,4 +83,18 @@ def _attach(wiring: Wiring, truth: Truth, label: str, slot: Slot) -> None:
 
 
 def _source(truth: Truth, label: str, key: str) -> Source:
-    return lambda utc_s: truth.slot_value(label, key, utc_s)
+    return _each_second(lambda utc_s: truth.slot_value(label, key, utc_s))
+
+
+def _each_second(ask: Callable[[float], _Answer]) -> Callable[[float], _Answer]:
+    """Ask once a second at most: nature is slow, and a driver may read its pin a hundred times in a row."""
+    remembered: dict[int, _Answer] = {}
+
+    def answer(utc_s: float) -> _Answer:
+        second = int(utc_s)
+        if second not in remembered:
+            remembered.clear()
+            remembered[second] = ask(second)
+        return remembered[second]
+
+    return answer

@@ -9,8 +9,8 @@ says anything about R.
 Resistance from tension, the way *back* from the server's, by other sources: Irrometer's table of the 200SS at 24 °C
 (75 °F; SMX manual, p. 7), straight lines between its points; temperature by how an electrolyte's conductivity
 changes (ISO 7888, α = 1.91 %/K at 25 °C), since the probe is gypsum water in a grain skeleton. The server uses the
-equations of Shock, Barnum and Seddigh (1998) and Irrometer's sketch; the two agree to some 4 % from 10 to 190 kPa
-between 8 and 26 °C, and both stand by the same anchors of the data sheet.
+equations of Shock, Barnum and Seddigh (1998) and Irrometer's sketch. The two agree within 6 % from 12 to 190 kPa
+between 12 and 26 °C; below 10 kPa, where neither source is good, within 4 kPa.
 """
 
 from __future__ import annotations
