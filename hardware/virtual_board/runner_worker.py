@@ -93,7 +93,7 @@ class _Queued(NamedTuple):
 
     at_wall_s: float
     wakes_at_us: int
-    index: int
+    place: int
 
 
 class Worker:
@@ -167,7 +167,7 @@ class Worker:
                 if self._queue:
                     wait_s = min(wait_s, self._queue[0].at_wall_s - time.time())
                     if wait_s <= 0:
-                        return heapq.heappop(self._queue).index
+                        return heapq.heappop(self._queue).place
                 self._changed.wait(wait_s)
             return None
 

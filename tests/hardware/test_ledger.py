@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware.virtual_board.ledger import SequenceSet, SpoolLedger, packs_in_segment
+from hardware.virtual_board.filesystem import FileSystem
+from hardware.virtual_board.flash import Flash, make_empty_flash
+from hardware.virtual_board.ledger import (
+    SequenceSet,
+    SpoolLedger,
+    packs_in_segment,
+    spool_on_flash,
+)
 
 # Two maps, {0: "t30", 2: 290} and {0: "bat", 2: 3912}; sequence 7, power-up 0x01020304, uptime 900,000 ms.
 RECORD_HEAD = bytes.fromhex(
@@ -191,3 +198,45 @@ def test_a_sequence_set_is_a_set(numbers: list[int], limit: int) -> None:
     assert kept.above(limit) == SequenceSet((n, n) for n in set(numbers) if n > limit)
     ranges = kept.ranges()
     assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
+
+
+@pytest.fixture
+def flash_path(tmp_path: Path) -> Path:
+    path = tmp_path / "flash.bin"
+    make_empty_flash(path)
+    return path
+
+
+def test_the_ledger_reads_the_spool_from_the_flash_itself(
+    ledger: SpoolLedger, flash_path: Path
+) -> None:
+    flash = Flash(flash_path)
+    files = FileSystem(flash, fresh=True)
+    files.write_file("/spool/id", identity(9))
+    files.write_file(
+        f"/spool/{segment_name(1)}", b"".join(record(n, b"\xa0" * 90) for n in range(1, 65))
+    )
+    files.write_file(f"/spool/{segment_name(65)}", record(65) + record(66)[:-2])
+    files.write_file("/spool/mark0", mark(1, 9, 60))
+    with spool_on_flash(flash_path) as spool:
+        ledger.observe(spool)
+    assert ledger.written() == {9: [(1, 65)]}
+    assert ledger.held() == {9: [(61, 65)]}
+    flash.close()
+
+
+def test_a_flash_without_a_file_system_holds_nothing(ledger: SpoolLedger, flash_path: Path) -> None:
+    with spool_on_flash(flash_path) as spool:
+        ledger.observe(spool)
+    assert ledger.packs_written == 0
+
+
+def test_a_file_system_without_a_spool_holds_nothing(ledger: SpoolLedger, flash_path: Path) -> None:
+    flash = Flash(flash_path)
+    FileSystem(flash, fresh=True)
+    before = flash_path.read_bytes()
+    with spool_on_flash(flash_path) as spool:
+        ledger.observe(spool)
+    assert ledger.packs_written == 0
+    assert flash_path.read_bytes() == before
+    flash.close()
