@@ -469,7 +469,7 @@ def _write_crl(files: AuthorityFiles, revoked: dict[int, datetime], *, now: date
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.subject)
-        .last_update(min(now, datetime.now(UTC)) - CLOCK_MARGIN)
+        .last_update(now - CLOCK_MARGIN)
         .next_update(runs_out)
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(_authority_key_identifier(issuer), critical=False)

@@ -1,0 +1,134 @@
+"""`fleet ca`: the fleet's own certificate authority."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.services import authority
+from fleet_server.settings import load_settings
+
+
+@click.group()
+def ca() -> None:
+    """The fleet's own certificate authority.
+
+    Example: fleet ca init --host broker.example.org
+    """
+
+
+@ca.command()
+@data_option
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="Name or address of the broker and of the nodes' TLS listener; repeat for several. [default: this machine]",
+)
+@click.option(
+    "--valid-since-days",
+    type=click.IntRange(0, 3650),
+    default=0,
+    show_default=True,
+    help="Start of validity, days ago: for virtual nodes that live through past days.",
+)
+@json_option
+def init(
+    data_dir: str | None, hosts: tuple[str, ...], valid_since_days: int, as_json: bool
+) -> None:
+    """Make the authority and the certificates of services and listeners. Never overwrites.
+
+    Example: fleet ca init --host broker.example.org --host 10.0.0.7
+    """
+    folder = load_settings(data_dir=data_dir).ca_dir
+    now = datetime.now(UTC)
+    made = authority.initialise(
+        folder,
+        now=now,
+        valid_from=now - timedelta(days=valid_since_days),
+        hosts=(*hosts, *(host for host in authority.DEFAULT_HOSTS if host not in hosts)),
+    )
+    sentence = f"Made {', '.join(made)} in {folder}." if made else f"Everything is there: {folder}."
+    answer({"folder": str(folder), "made": made}, sentence, as_json=as_json)
+
+
+@ca.command()
+@click.argument("name")
+@data_option
+@click.option(
+    "--csr",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A node's certificate request (PEM); NAME is then the node id.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write a node's certificate. [default: NAME.crt]",
+)
+@click.option("--host", "hosts", multiple=True, help="As for init, for a listener.")
+@json_option
+def issue(
+    name: str,
+    data_dir: str | None,
+    csr: Path | None,
+    out: Path | None,
+    hosts: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Sign a node's request, or renew the pair of a service or listener.
+
+    \b
+    Example: fleet ca issue svc-ingest
+             fleet ca issue n-3f9a1c --csr n-3f9a1c.csr
+    """
+    folder = load_settings(data_dir=data_dir).ca_dir
+    if csr is None:
+        issued = authority.issue_pair(folder, name, hosts=hosts or authority.DEFAULT_HOSTS)
+        path = authority.AuthorityFiles(folder).certificate(name)
+    else:
+        issued = authority.sign_node_request(folder, csr.read_bytes(), node_id=name)
+        path = out or Path(f"{name}.crt")
+        path.write_text(issued.pem, encoding="ascii")
+    fields = {
+        "name": issued.name,
+        "serial": f"{issued.serial:x}",
+        "not_after": issued.not_after.isoformat(),
+        "certificate": str(path),
+    }
+    answer(fields, f"{path} is valid until {issued.not_after:%Y-%m-%d}.", as_json=as_json)
+
+
+@ca.command()
+@click.argument("name_or_serial")
+@data_option
+@json_option
+def revoke(name_or_serial: str, data_dir: str | None, as_json: bool) -> None:
+    """Put a certificate on the revocation list, by its name or serial.
+
+    The embedded broker ends the session within a second. For mosquitto follow with
+    `fleet broker kick NODE_ID` after it has read the list again (SIGHUP).
+
+    Example: fleet ca revoke n-3f9a1c
+    """
+    folder = load_settings(data_dir=data_dir).ca_dir
+    serials = [f"{serial:x}" for serial in authority.revoke(folder, name_or_serial)]
+    sentence = f"Revoked {name_or_serial}: {', '.join(serials)}."
+    answer({"name": name_or_serial, "revoked": serials}, sentence, as_json=as_json)
+
+
+@ca.command()
+@data_option
+@json_option
+def crl(data_dir: str | None, as_json: bool) -> None:
+    """Sign the revocation list anew, before it runs out. `fleet worker` does this by itself.
+
+    Example: fleet ca crl
+    """
+    folder = load_settings(data_dir=data_dir).ca_dir
+    runs_out = authority.write_crl(folder)
+    path = authority.AuthorityFiles(folder).crl
+    fields = {"crl": str(path), "runs_out": runs_out.isoformat()}
+    answer(fields, f"{path} is valid until {runs_out:%Y-%m-%d}.", as_json=as_json)
