@@ -1,0 +1,626 @@
+"""Formulas that stand alone: published equations from what is measured to what is meant.
+
+Every formula takes scalars or arrays of one shape and returns float64 of that shape. An argument that is NaN or outside the
+range in which the equation holds gives NaN, never a number that looks like one. `FORMULAS` lists them for `fleet convert`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fleet_server.measurement.units import (
+    FARADAY_C_MOL,
+    GAS_CONSTANT_J_MOL_K,
+    STANDARD_ATMOSPHERE_HPA,
+    STANDARD_GRAVITY_M_S2,
+    ZERO_CELSIUS_K,
+)
+
+FloatArray = NDArray[np.float64]
+
+NERNST_SLOPE_25_MV = 59.15935  # nernst_slope(25), the default of an electrode without a calibration
+WATERMARK_SHORT_OHM = 300.0
+WATERMARK_OPEN_OHM = 35_000.0
+WATERMARK_TEMPERATURES_C = (0.0, 50.0)
+
+# The pieces of the Watermark curve do not meet; within ± 5 % of a knot we go over from one to the other.
+_BLEND = 0.05
+_LOWER_KNOT_KOHM = 1.0
+_UPPER_KNOT_KOHM = 8.0
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a formula: its unit stands in its name. `default` None: must be given."""
+
+    name: str
+    minimum: float
+    maximum: float
+    default: float | None
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula with what a reader must know to trust it."""
+
+    function: Callable[..., FloatArray]
+    unit: str
+    source: str
+    arguments: tuple[Argument, ...]
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+
+def _within(values: ArrayLike, minimum: float, maximum: float) -> FloatArray:
+    x = np.asarray(values, dtype=np.float64)
+    return np.where((x >= minimum) & (x <= maximum), x, np.nan)
+
+
+# ------------------------------------------------------------------------------------------------------------------- soil
+
+
+@dataclass(frozen=True)
+class WatermarkTension:
+    """Tension with what its uncertainty needs; all shape (n,).
+
+    `per_ohm` and `per_kelvin` are the partial derivatives (kPa/Ω, kPa/K); `u_form` is the standard uncertainty (kPa) from the
+    pieces of the curve that do not meet.
+    """
+
+    tension_kpa: FloatArray
+    per_ohm: FloatArray
+    per_kelvin: FloatArray
+    u_form: FloatArray
+
+
+def watermark_tension(resistance_ohm: ArrayLike, temperature_c: ArrayLike) -> FloatArray:
+    """Soil water tension from the resistance of a Watermark 200SS.
+
+    With r in kΩ, d = 1 + 0.018 (T − 24):
+    r ≤ 0.55: 0;  0.55–1: (23.156 r − 12.736) d;  1–8: (4.093 + 3.213 r) / (1 − 0.009733 r − 0.01205 T)
+    (Shock, Barnum and Seddigh 1998);  > 8: 2.246 + 5.239 r d + 0.06756 r² d² (Irrometer, 200SS calibration).
+    The pieces do not meet; within ± 5 % of 1 kΩ and 8 kΩ this goes over linearly from one to the other, which is ours.
+
+    Args:
+        resistance_ohm: Ω, 300 ≤ R < 35,000. Below is a short, above an open line: NaN.
+        temperature_c: of the soil, °C, 0–50. NaN below 0: in frozen soil the probe says nothing.
+
+    Returns:
+        Tension, kPa, ≥ 0.
+
+    >>> round(float(watermark_tension(2000, 15)), 3)
+    13.152
+    """
+    return watermark_tension_with_slopes(resistance_ohm, temperature_c).tension_kpa
+
+
+def watermark_tension_with_slopes(
+    resistance_ohm: ArrayLike, temperature_c: ArrayLike
+) -> WatermarkTension:
+    """`watermark_tension` with its partial derivatives. Only +, −, ·, / are used: same bits on every machine.
+
+    Inside a blend the truth may follow either piece or lie between: taken as rectangular over their distance, so
+    u_form = |upper − lower| / √12.
+
+    >>> result = watermark_tension_with_slopes([2000.0, 8000.0], [24.0, 24.0])
+    >>> result.u_form.round(3).tolist()
+    [0.0, 0.405]
+    """
+    below_open = np.nextafter(WATERMARK_OPEN_OHM, 0.0)
+    r = _within(resistance_ohm, WATERMARK_SHORT_OHM, float(below_open)) / 1000.0
+    t = _within(temperature_c, *WATERMARK_TEMPERATURES_C)
+    d = 1.0 + 0.018 * (t - 24.0)
+
+    wet = (23.156 * r - 12.736) * d
+    wet_r = 23.156 * d
+    wet_t = (23.156 * r - 12.736) * 0.018
+
+    numerator = 4.093 + 3.213 * r
+    divisor = 1.0 - 0.009733 * r - 0.01205 * t
+    # Beyond the blend this piece is not used, and its divisor passes through zero there.
+    divisor = np.where(r < 9.0, divisor, 1.0)
+    middle = numerator / divisor
+    middle_r = (3.213 * divisor + 0.009733 * numerator) / (divisor * divisor)
+    middle_t = 0.01205 * numerator / (divisor * divisor)
+
+    rd = r * d
+    dry = 2.246 + 5.239 * rd + 0.06756 * (rd * rd)
+    dry_rd = 5.239 + 0.13512 * rd
+
+    first, first_r = _blend_weight(r, _LOWER_KNOT_KOHM)
+    second, second_r = _blend_weight(r, _UPPER_KNOT_KOHM)
+
+    def across(lower: FloatArray, between: FloatArray, upper: FloatArray) -> FloatArray:
+        start = (1.0 - first) * lower + first * between
+        return (1.0 - second) * start + second * upper
+
+    tension = across(wet, middle, dry)
+    per_kohm = (
+        across(wet_r, middle_r, dry_rd * d) + first_r * (middle - wet) + second_r * (dry - middle)
+    )
+    per_kelvin = across(wet_t, middle_t, dry_rd * (0.018 * r))
+    distance = np.where(second_r > 0.0, np.abs(dry - middle), 0.0)
+    distance = np.where(first_r > 0.0, np.abs(middle - wet), distance)
+
+    is_wet = (r <= 0.55) | (tension <= 0.0)
+    zero = np.where(np.isnan(r) | np.isnan(t), np.nan, 0.0)
+    return WatermarkTension(
+        tension_kpa=np.where(is_wet, zero, tension),
+        per_ohm=np.where(is_wet, zero, per_kohm / 1000.0),
+        per_kelvin=np.where(is_wet, zero, per_kelvin),
+        u_form=zero + distance / np.sqrt(12.0),
+    )
+
+
+def _blend_weight(r: FloatArray, knot: float) -> tuple[FloatArray, FloatArray]:
+    """Weight of the upper piece (0 below the band, 1 above it) and its derivative per kΩ."""
+    start, width = knot * (1.0 - _BLEND), knot * 2.0 * _BLEND
+    weight = np.clip((r - start) / width, 0.0, 1.0)
+    return weight, np.where((weight > 0.0) & (weight < 1.0), 1.0 / width, 0.0)
+
+
+def topp_water_content(permittivity: ArrayLike) -> FloatArray:
+    """Volumetric water content of a mineral soil from its relative permittivity.
+
+    θ = −5.3e-2 + 2.92e-2 κ − 5.5e-4 κ² + 4.3e-6 κ³ (Topp, Davis and Annan 1980, Eq. 7).
+
+    Args:
+        permittivity: κ, 2–81 (fitted on 3–40).
+
+    Returns:
+        θ, m³/m³.
+
+    >>> round(float(topp_water_content(20)), 5)
+    0.3454
+    """
+    k = _within(permittivity, 2.0, 81.0)
+    return -5.3e-2 + k * (2.92e-2 + k * (-5.5e-4 + k * 4.3e-6))
+
+
+def ledieu_water_content(permittivity: ArrayLike) -> FloatArray:
+    """Volumetric water content from relative permittivity, linear in its root.
+
+    θ = 0.1138 √κ − 0.1758 (Ledieu et al. 1986).
+
+    Args:
+        permittivity: κ, 3–81.
+
+    Returns:
+        θ, m³/m³.
+
+    >>> round(float(ledieu_water_content(20)), 5)
+    0.33313
+    """
+    return 0.1138 * np.sqrt(_within(permittivity, 3.0, 81.0)) - 0.1758
+
+
+def malicki_water_content(permittivity: ArrayLike, bulk_density_g_cm3: ArrayLike) -> FloatArray:
+    """Volumetric water content from relative permittivity and bulk density.
+
+    θ = (√κ − 0.819 − 0.168 ρ − 0.159 ρ²) / (7.17 + 1.18 ρ) (Malicki, Plagge and Roth 1996, Eq. 11).
+
+    Args:
+        permittivity: κ, 3–81.
+        bulk_density_g_cm3: ρ of the dry soil, g/cm³, 0.1–2.
+
+    Returns:
+        θ, m³/m³.
+
+    >>> round(float(malicki_water_content(10, 1.4)), 5)
+    0.20363
+    """
+    k = _within(permittivity, 3.0, 81.0)
+    rho = _within(bulk_density_g_cm3, 0.1, 2.0)
+    return (np.sqrt(k) - 0.819 - 0.168 * rho - 0.159 * rho * rho) / (7.17 + 1.18 * rho)
+
+
+# ------------------------------------------------------------------------------------------------------------------ water
+
+
+def oxygen_saturation(
+    temperature_c: ArrayLike,
+    salinity: ArrayLike = 0.0,
+    pressure_hpa: ArrayLike = STANDARD_ATMOSPHERE_HPA,
+) -> FloatArray:
+    """Oxygen that water holds in equilibrium with moist air.
+
+    ln C* = −139.34411 + 1.575701e5/K − 6.642308e7/K² + 1.243800e10/K³ − 8.621949e11/K⁴
+            − S (0.017674 − 10.754/K + 2140.7/K²), K = T + 273.15
+    (Benson and Krause 1984, as in APHA 4500-O and USGS OWQ memo 2011.03), times
+    Fp = (P − u)(1 − θ₀P) / ((1 − u)(1 − θ₀)), P in atm, u = exp(11.8571 − 3840.70/K − 216961/K²),
+    θ₀ = 9.75e-4 − 1.426e-5 T + 6.436e-8 T², T in °C.
+
+    Args:
+        temperature_c: of the water, °C, 0–40.
+        salinity: practical salinity, 0–40.
+        pressure_hpa: of the air *at the place*, not reduced to sea level, hPa, 500–1100.
+
+    Returns:
+        mg/L.
+
+    >>> round(float(oxygen_saturation(15, 0.5, 980)), 5)
+    9.71768
+    """
+    t = _within(temperature_c, 0.0, 40.0)
+    s = _within(salinity, 0.0, 40.0)
+    p = _within(pressure_hpa, 500.0, 1100.0) / STANDARD_ATMOSPHERE_HPA
+    k = t + ZERO_CELSIUS_K
+    fresh = -139.34411 + (1.575701e5 + (-6.642308e7 + (1.243800e10 - 8.621949e11 / k) / k) / k) / k
+    salt = s * (0.017674 + (-10.754 + 2140.7 / k) / k)
+    vapour = np.exp(11.8571 + (-3840.70 - 216_961.0 / k) / k)
+    theta = 9.75e-4 + t * (-1.426e-5 + t * 6.436e-8)
+    factor = (p - vapour) * (1.0 - theta * p) / ((1.0 - vapour) * (1.0 - theta))
+    return np.exp(fresh - salt) * factor
+
+
+def dissolved_oxygen(
+    saturation_pct: ArrayLike,
+    temperature_c: ArrayLike,
+    salinity: ArrayLike = 0.0,
+    pressure_hpa: ArrayLike = STANDARD_ATMOSPHERE_HPA,
+) -> FloatArray:
+    """Oxygen concentration from saturation: (%/100) · oxygen_saturation(T, S, P).
+
+    Args:
+        saturation_pct: % of equilibrium with air, 0–300.
+        temperature_c, salinity, pressure_hpa: as in `oxygen_saturation`.
+
+    Returns:
+        mg/L.
+
+    >>> round(float(dissolved_oxygen(85, 20, 0.3, 0.99 * 1013.25)), 5)
+    7.63598
+    """
+    saturated = oxygen_saturation(temperature_c, salinity, pressure_hpa)
+    return _within(saturation_pct, 0.0, 300.0) / 100.0 * saturated
+
+
+def salinity(conductivity_25_us_cm: ArrayLike) -> FloatArray:
+    """Salinity for the oxygen formula: S = 5.572e-4 SC + 2.02e-9 SC² (as used by USGS DOTABLES).
+
+    Good enough for oxygen (< 0.05 %); not to be published as salinity below 2,000 µS/cm, where it is 14 % off.
+
+    Args:
+        conductivity_25_us_cm: at 25 °C, µS/cm, 0–60,000.
+
+    Returns:
+        Practical salinity.
+
+    >>> round(float(salinity(5000)), 4)
+    2.8365
+    """
+    sc = _within(conductivity_25_us_cm, 0.0, 60_000.0)
+    return sc * (5.572e-4 + sc * 2.02e-9)
+
+
+def conductivity_25(
+    conductivity_us_cm: ArrayLike, temperature_c: ArrayLike, alpha: ArrayLike = 0.0191
+) -> FloatArray:
+    """Conductivity at 25 °C: κ₂₅ = κ_T / (1 + α (T − 25)) (ISO 7888; α = 0.0191 as USGS and APHA, or 0.02).
+
+    Args:
+        conductivity_us_cm: at the water's temperature, µS/cm, 0–200,000.
+        temperature_c: of the water, °C, 0–50.
+        alpha: 1/K, 0–0.03. It changes the result by 3 % at 5 °C and is part of a calibration.
+
+    Returns:
+        µS/cm.
+
+    >>> round(float(conductivity_25(500, 5)), 2), round(float(conductivity_25(500, 5, 0.02)), 2)
+    (809.06, 833.33)
+    """
+    conductivity = _within(conductivity_us_cm, 0.0, 200_000.0)
+    t = _within(temperature_c, 0.0, 50.0)
+    return conductivity / (1.0 + _within(alpha, 0.0, 0.03) * (t - 25.0))
+
+
+def nernst_slope(temperature_c: ArrayLike) -> FloatArray:
+    """Ideal slope of a glass electrode: ln(10) R (T + 273.15) / F (Nernst; constants CODATA 2018).
+
+    Args:
+        temperature_c: °C, 0–100.
+
+    Returns:
+        mV per pH.
+
+    >>> round(float(nernst_slope(25)), 4)
+    59.1593
+    """
+    kelvin = _within(temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
+    return math.log(10.0) * GAS_CONSTANT_J_MOL_K / FARADAY_C_MOL * 1000.0 * kelvin
+
+
+def ph(
+    potential_mv: ArrayLike,
+    temperature_c: ArrayLike,
+    slope_mv: ArrayLike = NERNST_SLOPE_25_MV,
+    zero_mv: ArrayLike = 0.0,
+    calibration_temperature_c: ArrayLike = 25.0,
+) -> FloatArray:
+    """pH from the potential of a glass electrode.
+
+    pH = 7 − (E − E₇) / S, S = S_cal (T + 273.15) / (T_cal + 273.15) (Nernst; ISO 10523). Without the last three
+    arguments: an ideal electrode.
+
+    Args:
+        potential_mv: E, mV, −600–600.
+        temperature_c: of the water, °C, 0–100.
+        slope_mv: S_cal found by the calibration, mV per pH, 40–65.
+        zero_mv: E₇, potential at pH 7, mV, −100–100.
+        calibration_temperature_c: T_cal, °C, 0–100.
+
+    Returns:
+        pH.
+
+    >>> round(float(ph(-20, 5, 56.37119, -0.21357, 18)), 4)
+    7.3674
+    """
+    t = _within(temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
+    t_cal = _within(calibration_temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
+    slope = _within(slope_mv, 40.0, 65.0) * t / t_cal
+    return 7.0 - (_within(potential_mv, -600.0, 600.0) - _within(zero_mv, -100.0, 100.0)) / slope
+
+
+def ammonia_fraction(temperature_c: ArrayLike, ph: ArrayLike) -> FloatArray:
+    """Part of total ammonia nitrogen that is un-ionised NH₃, in fresh water.
+
+    f = 1 / (1 + 10^(pKa − pH)), pKa = 0.09018 + 2729.92 / (T + 273.2) (Emerson et al. 1975; 273.2 as printed there).
+
+    Args:
+        temperature_c: °C, 0–40.
+        ph: 0–14.
+
+    Returns:
+        0–1.
+
+    >>> round(float(ammonia_fraction(20, 8)), 6)
+    0.038205
+    """
+    pka = 0.09018 + 2729.92 / (_within(temperature_c, 0.0, 40.0) + 273.2)
+    return 1.0 / (1.0 + np.power(10.0, pka - _within(ph, 0.0, 14.0)))
+
+
+def water_density(temperature_c: ArrayLike) -> FloatArray:
+    """Density of pure, air-free water at 1 atm.
+
+    ρ = 999.974950 [1 − (T − 3.983035)² (T + 301.797) / (522528.9 (T + 69.34881))] (Tanaka et al. 2001, Eq. 1).
+
+    Args:
+        temperature_c: °C, 0–40.
+
+    Returns:
+        kg/m³.
+
+    >>> round(float(water_density(20)), 4)
+    998.2067
+    """
+    t = _within(temperature_c, 0.0, 40.0)
+    from_densest = t - 3.983035
+    loss = from_densest * from_densest * (t + 301.797) / (522_528.9 * (t + 69.34881))
+    return 999.974950 * (1.0 - loss)
+
+
+def water_depth(
+    pressure_pa: ArrayLike,
+    temperature_c: ArrayLike,
+    gravity_m_s2: ArrayLike = STANDARD_GRAVITY_M_S2,
+) -> FloatArray:
+    """Depth of water above a pressure probe: h = Δp / (ρ(T) g), ρ by `water_density`.
+
+    Args:
+        pressure_pa: above the air's at the same time, Pa, −5,000–2,000,000.
+        temperature_c: of the water, °C, 0–40.
+        gravity_m_s2: at the place, m/s², 9.7–9.9.
+
+    Returns:
+        m.
+
+    >>> round(float(water_depth(10_000, 4)), 5)
+    1.01974
+    """
+    pressure = _within(pressure_pa, -5_000.0, 2_000_000.0)
+    return pressure / (water_density(temperature_c) * _within(gravity_m_s2, 9.7, 9.9))
+
+
+# ---------------------------------------------------------------------------------------------------------------- weather
+
+
+def reference_evapotranspiration(
+    temperature_max_c: ArrayLike,
+    temperature_min_c: ArrayLike,
+    humidity_max_pct: ArrayLike,
+    humidity_min_pct: ArrayLike,
+    wind_m_s: ArrayLike,
+    radiation_mj_m2: ArrayLike,
+    altitude_m: ArrayLike,
+    latitude_deg: ArrayLike,
+    day_of_year: ArrayLike,
+) -> FloatArray:
+    """Evapotranspiration of a well-watered grass surface over one day.
+
+    ET₀ = [0.408 Δ (Rn − G) + γ 900/(T + 273) u₂ (es − ea)] / [Δ + γ (1 + 0.34 u₂)] (Allen et al. 1998, FAO Irrigation and
+    Drainage Paper 56, Eq. 6, with G = 0 and Eqs. 7, 8, 11–13, 17, 21, 23–25, 37–40).
+
+    Args:
+        temperature_max_c, temperature_min_c: of the air at 2 m, °C, −40–60.
+        humidity_max_pct, humidity_min_pct: relative humidity, %, 0–100.
+        wind_m_s: at 2 m, m/s, 0–50.
+        radiation_mj_m2: global radiation of the day, MJ/m², 0–50.
+        altitude_m: of the place, m, −430–6,000.
+        latitude_deg: north positive, °, −66–66 (beyond, days without sunrise are not covered).
+        day_of_year: 1–366.
+
+    Returns:
+        mm/d.
+
+    >>> round(float(reference_evapotranspiration(21.5, 12.3, 84, 63, 2.078, 22.07, 100, 50.8, 187)), 4)
+    3.8801
+    """
+    warmest = _within(temperature_max_c, -40.0, 60.0)
+    coldest = _within(temperature_min_c, -40.0, 60.0)
+    wind = _within(wind_m_s, 0.0, 50.0)
+    mean = (warmest + coldest) / 2.0
+    e_warmest, e_coldest = _vapour_pressure_kpa(warmest), _vapour_pressure_kpa(coldest)
+    e_saturated = (e_warmest + e_coldest) / 2.0
+    e_actual = (
+        e_coldest * _within(humidity_max_pct, 0.0, 100.0)
+        + e_warmest * _within(humidity_min_pct, 0.0, 100.0)
+    ) / 200.0
+    altitude = _within(altitude_m, -430.0, 6_000.0)
+    gamma = 0.665e-3 * 101.3 * np.power((293.0 - 0.0065 * altitude) / 293.0, 5.26)
+    delta = 4098.0 * _vapour_pressure_kpa(mean) / ((mean + 237.3) * (mean + 237.3))
+    net = _net_radiation_mj_m2(
+        warmest_c=warmest,
+        coldest_c=coldest,
+        e_actual_kpa=e_actual,
+        radiation_mj_m2=_within(radiation_mj_m2, 0.0, 50.0),
+        altitude_m=altitude,
+        clear_sky_mj_m2=_extraterrestrial_mj_m2(latitude_deg, day_of_year),
+    )
+    drying = gamma * 900.0 / (mean + 273.0) * wind * (e_saturated - e_actual)
+    result = (0.408 * delta * net + drying) / (delta + gamma * (1.0 + 0.34 * wind))
+    return np.where(warmest >= coldest, result, np.nan)
+
+
+def _vapour_pressure_kpa(temperature_c: FloatArray) -> FloatArray:
+    return 0.6108 * np.exp(17.27 * temperature_c / (temperature_c + 237.3))  # FAO-56 Eq. 11
+
+
+def _extraterrestrial_mj_m2(latitude_deg: ArrayLike, day_of_year: ArrayLike) -> FloatArray:
+    latitude = np.radians(_within(latitude_deg, -66.0, 66.0))
+    angle = 2.0 * np.pi / 365.0 * _within(day_of_year, 1.0, 366.0)
+    distance = 1.0 + 0.033 * np.cos(angle)  # Eq. 23
+    declination = 0.409 * np.sin(angle - 1.39)  # Eq. 24
+    sunset = np.arccos(-np.tan(latitude) * np.tan(declination))  # Eq. 25
+    height: FloatArray = sunset * np.sin(latitude) * np.sin(declination) + np.cos(
+        latitude
+    ) * np.cos(declination) * np.sin(sunset)
+    return 24.0 * 60.0 / math.pi * 0.0820 * distance * height  # Eq. 21
+
+
+def _net_radiation_mj_m2(
+    *,
+    warmest_c: FloatArray,
+    coldest_c: FloatArray,
+    e_actual_kpa: FloatArray,
+    radiation_mj_m2: FloatArray,
+    altitude_m: FloatArray,
+    clear_sky_mj_m2: FloatArray,
+) -> FloatArray:
+    clear = (0.75 + 2e-5 * altitude_m) * clear_sky_mj_m2  # Eq. 37
+    cloudiness = 1.35 * np.minimum(radiation_mj_m2 / clear, 1.0) - 0.35
+    fourth_powers = (
+        np.power(warmest_c + 273.16, 4) + np.power(coldest_c + 273.16, 4)
+    ) / 2.0  # 273.16 as printed in Eq. 39
+    longwave = 4.903e-9 * fourth_powers * (0.34 - 0.14 * np.sqrt(e_actual_kpa)) * cloudiness
+    net: FloatArray = 0.77 * radiation_mj_m2 - longwave  # Eqs. 38 and 40
+    return net
+
+
+# ------------------------------------------------------------------------------------------------------------- the table
+
+
+def _formula(
+    function: Callable[..., FloatArray], unit: str, source: str, **ranges: tuple[float, float]
+) -> Formula:
+    arguments = [
+        Argument(
+            name,
+            *ranges[name],
+            default=None if parameter.default is inspect.Parameter.empty else parameter.default,
+        )
+        for name, parameter in inspect.signature(function).parameters.items()
+    ]
+    return Formula(function, unit, source, tuple(arguments))
+
+
+_BENSON_KRAUSE = "Benson and Krause 1984 (APHA 4500-O, USGS OWQ memo 2011.03)"
+_WATER = {"temperature_c": (0.0, 40.0), "salinity": (0.0, 40.0), "pressure_hpa": (500.0, 1100.0)}
+
+FORMULAS: dict[str, Formula] = {
+    formula.name: formula
+    for formula in (
+        _formula(
+            watermark_tension,
+            "kPa",
+            "Shock, Barnum and Seddigh 1998; Irrometer 200SS, pieces blended within 5 % of 1 and 8 kΩ",
+            resistance_ohm=(WATERMARK_SHORT_OHM, float(np.nextafter(WATERMARK_OPEN_OHM, 0.0))),
+            temperature_c=WATERMARK_TEMPERATURES_C,
+        ),
+        _formula(
+            topp_water_content,
+            "m³/m³",
+            "Topp, Davis and Annan 1980, Eq. 7",
+            permittivity=(2.0, 81.0),
+        ),
+        _formula(ledieu_water_content, "m³/m³", "Ledieu et al. 1986", permittivity=(3.0, 81.0)),
+        _formula(
+            malicki_water_content,
+            "m³/m³",
+            "Malicki, Plagge and Roth 1996, Eq. 11",
+            permittivity=(3.0, 81.0),
+            bulk_density_g_cm3=(0.1, 2.0),
+        ),
+        _formula(oxygen_saturation, "mg/L", _BENSON_KRAUSE, **_WATER),
+        _formula(dissolved_oxygen, "mg/L", _BENSON_KRAUSE, saturation_pct=(0.0, 300.0), **_WATER),
+        _formula(salinity, "", "USGS DOTABLES", conductivity_25_us_cm=(0.0, 60_000.0)),
+        _formula(
+            conductivity_25,
+            "µS/cm",
+            "ISO 7888, linear temperature compensation",
+            conductivity_us_cm=(0.0, 200_000.0),
+            temperature_c=(0.0, 50.0),
+            alpha=(0.0, 0.03),
+        ),
+        _formula(nernst_slope, "mV", "Nernst; CODATA 2018", temperature_c=(0.0, 100.0)),
+        _formula(
+            ph,
+            "pH",
+            "Nernst; ISO 10523",
+            potential_mv=(-600.0, 600.0),
+            temperature_c=(0.0, 100.0),
+            slope_mv=(40.0, 65.0),
+            zero_mv=(-100.0, 100.0),
+            calibration_temperature_c=(0.0, 100.0),
+        ),
+        _formula(
+            ammonia_fraction,
+            "1",
+            "Emerson et al. 1975",
+            temperature_c=(0.0, 40.0),
+            ph=(0.0, 14.0),
+        ),
+        _formula(water_density, "kg/m³", "Tanaka et al. 2001, Eq. 1", temperature_c=(0.0, 40.0)),
+        _formula(
+            water_depth,
+            "m",
+            "Hydrostatics with the density of Tanaka et al. 2001",
+            pressure_pa=(-5_000.0, 2_000_000.0),
+            temperature_c=(0.0, 40.0),
+            gravity_m_s2=(9.7, 9.9),
+        ),
+        _formula(
+            reference_evapotranspiration,
+            "mm/d",
+            "Allen et al. 1998, FAO-56 Eq. 6",
+            temperature_max_c=(-40.0, 60.0),
+            temperature_min_c=(-40.0, 60.0),
+            humidity_max_pct=(0.0, 100.0),
+            humidity_min_pct=(0.0, 100.0),
+            wind_m_s=(0.0, 50.0),
+            radiation_mj_m2=(0.0, 50.0),
+            altitude_m=(-430.0, 6_000.0),
+            latitude_deg=(-66.0, 66.0),
+            day_of_year=(1.0, 366.0),
+        ),
+    )
+}
+"""Every formula by the name of its function."""

@@ -1,0 +1,248 @@
+"""The one way from raw readings to observations: convert, calibrate, state the uncertainty, flag.
+
+Ingest, recompute and `fleet verify` call the same `observe`. It is deterministic bit by bit and row by row: only +, −, ·, /
+and √ touch a value, so neither the machine nor the company that a row travels in changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fleet_server.measurement.calibration import CalibrationParameters, as_columns, calibrate
+from fleet_server.measurement.derived import (
+    WATERMARK_OPEN_OHM,
+    WATERMARK_SHORT_OHM,
+    WATERMARK_TEMPERATURES_C,
+    watermark_tension_with_slopes,
+)
+from fleet_server.measurement.quality import (
+    Flag,
+    FlagArray,
+    QualityTest,
+    Result,
+    TestArray,
+    aggregate_flag,
+    flag_of_reason,
+    gross_range,
+    pack_results,
+)
+
+FloatArray = NDArray[np.float64]
+
+VERSION: Final = "1"
+"""Part of every observation's lineage. Any change that can change one bit of a result gets a new version."""
+
+# What is assumed of a soil whose thermometer is silent: anything a rooted soil in Central Europe has without frost.
+SOIL_TEMPERATURE_ASSUMED_C: Final = (0.0, 25.0)
+
+# The node works the resistance out against a resistor of ±1 % (rectangular) and sends whole ohms.
+_SERIES_RESISTOR_U_REL: Final = 0.01 / math.sqrt(3.0)
+
+# No probe means such a number; squaring it must not overflow.
+_RAW_MAX: Final = 1e12
+
+_WHOLE_NUMBER_U: Final = 1.0 / math.sqrt(12.0)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Observations of one kind, one row each; all arrays of shape (n,).
+
+    Attributes:
+        value: published unit, float64; NaN: there is no value (stored as null). A value outside its property's range
+            is kept and flagged, one that could not be worked out is not there.
+        u: standard uncertainty in the same unit, float32 as it is stored; NaN where value is.
+        flag: QARTOD flag, int16.
+        tests: two bits for each `quality.QualityTest`, int32.
+    """
+
+    value: FloatArray
+    u: NDArray[np.float32]
+    flag: FlagArray
+    tests: TestArray
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """Raw readings in the published unit, before calibration, and what conversion had to say about them."""
+
+    x: FloatArray
+    u_x: FloatArray
+    results: dict[QualityTest, TestArray]
+
+
+_Inputs = Mapping[str, Observed]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a raw unit becomes a published one. `needs` names the inputs that it works with."""
+
+    convert: Callable[[FloatArray, _Inputs], _Converted]
+    needs: tuple[str, ...] = ()
+
+
+def observe(
+    conversion: str,
+    raw: ArrayLike,
+    inputs: Mapping[str, Observed],
+    calibration: CalibrationParameters | Sequence[CalibrationParameters],
+    *,
+    observed_property: str,
+    reasons: Sequence[str | None] | None = None,
+) -> Observed:
+    """Turn raw readings of one kind into observations.
+
+    Args:
+        conversion: row of `CONVERSIONS`.
+        raw: raw unit of the channel, shape (n,), any real numbers. NaN or None: no value came.
+        inputs: what the conversion needs, by name, as observed at the same instants; shape (n,) each. A name left out, or
+            a row without value: that channel was not there. An empty mapping where nothing is needed.
+        calibration: one for all rows, or n of them.
+        observed_property: row of `quality.GROSS_RANGES`; a property without one is flagged "not evaluated".
+        reasons: why a raw value is missing, n of them; None where there is a value or no reason is known.
+
+    Returns:
+        n observations. A row never depends on another row. Missing raw values give NaN with the flag of their reason
+        (4 where the probe answered something impossible, else 9), tests not evaluated.
+
+    Raises:
+        ValueError: an unknown conversion, or lengths that do not fit.
+
+    >>> observed = observe("sixteenths", [318, None], {}, CalibrationParameters(u_abs=0.29),
+    ...                    observed_property="soil_temperature", reasons=[None, "crc"])
+    >>> observed.value.tolist(), observed.flag.tolist()
+    ([19.875, nan], [1, 9])
+    """
+    if conversion not in CONVERSIONS:
+        raise ValueError(f"There is no conversion {conversion!r}.")
+    row = np.array(raw, dtype=np.float64, ndmin=1)
+    _check_lengths(row.size, inputs, calibration, reasons)
+    is_missing = np.isnan(row)
+    is_possible = np.abs(row) <= _RAW_MAX
+    converted = CONVERSIONS[conversion].convert(np.where(is_possible, row, np.nan), inputs)
+    value, u = calibrate(converted.x, converted.u_x, as_columns(calibration))
+    results = dict(converted.results)
+    in_range = np.where(is_possible, gross_range(value, observed_property), Result.BAD)
+    from_conversion = results.get(QualityTest.GROSS_RANGE, np.zeros(row.size, dtype=np.int32))
+    results[QualityTest.GROSS_RANGE] = np.maximum(in_range, from_conversion)
+    results = {test: np.where(is_missing, 0, result) for test, result in results.items()}
+    flag = np.where(
+        is_missing,
+        _flags_of_reasons(reasons, row.size),
+        aggregate_flag([*results.values()], row.size),
+    )
+    return Observed(
+        value=value,
+        u=u.astype(np.float32),
+        flag=flag.astype(np.int16),
+        tests=pack_results(results, row.size),
+    )
+
+
+def _check_lengths(
+    length: int,
+    inputs: _Inputs,
+    calibration: CalibrationParameters | Sequence[CalibrationParameters],
+    reasons: Sequence[str | None] | None,
+) -> None:
+    lengths = [observed.value.size for observed in inputs.values()]
+    if not isinstance(calibration, CalibrationParameters):
+        lengths.append(len(calibration))
+    if reasons is not None:
+        lengths.append(len(reasons))
+    if any(other != length for other in lengths):
+        raise ValueError("Raw readings, inputs, calibrations and reasons differ in length.")
+
+
+def _flags_of_reasons(reasons: Sequence[str | None] | None, length: int) -> FlagArray:
+    if reasons is None:
+        return np.full(length, Flag.MISSING, dtype=np.int16)
+    return np.array([flag_of_reason(reason) for reason in reasons], dtype=np.int16)
+
+
+def _identity(raw: FloatArray, _: _Inputs) -> _Converted:
+    """The probe already speaks the published unit; its resolution is part of its accuracy."""
+    return _Converted(raw, np.zeros_like(raw), {})
+
+
+def _sixteenths(raw: FloatArray, _: _Inputs) -> _Converted:
+    """DS18B20's scratchpad: 1/16 °C (Maxim data sheet 19-7487, figure 4); the last digit is rectangular."""
+    return _Converted(raw / 16.0, np.full_like(raw, _WHOLE_NUMBER_U / 16.0), {})
+
+
+def _watermark(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """Tension from resistance and the soil's temperature, with the uncertainty of resistor, thermometer and formula.
+
+    Without a usable temperature the value is that of a soil in the middle of the assumed range, with the range's
+    uncertainty, and suspect. Below 0 °C, beyond the curve's temperatures, and for a shorted or open line there is no value,
+    and the reading is bad. A temperature that is bad makes the tension bad.
+    """
+    temperature = _soil_temperature(raw.size, inputs.get("temperature"))
+    curve = watermark_tension_with_slopes(raw, temperature.value_c)
+    series_resistor = _SERIES_RESISTOR_U_REL * raw
+    u_ohm_squared = series_resistor * series_resistor + _WHOLE_NUMBER_U * _WHOLE_NUMBER_U
+    by_temperature = curve.per_kelvin * temperature.u_c
+    u_squared = (
+        curve.per_ohm * curve.per_ohm * u_ohm_squared
+        + by_temperature * by_temperature
+        + curve.u_form * curve.u_form
+    )
+    is_on_line = (raw >= WATERMARK_SHORT_OHM) & (raw < WATERMARK_OPEN_OHM)
+    is_too_warm = temperature.value_c > WATERMARK_TEMPERATURES_C[1]
+    frost = np.where(temperature.value_c < WATERMARK_TEMPERATURES_C[0], Result.BAD, Result.GOOD)
+    results = {
+        QualityTest.GROSS_RANGE: np.where(is_on_line, Result.NOT_EVALUATED, Result.BAD),
+        QualityTest.FROST: np.where(temperature.is_measured, frost, Result.NOT_EVALUATED),
+        QualityTest.INPUT: np.where(is_too_warm, Result.BAD, temperature.result),
+    }
+    return _Converted(curve.tension_kpa, np.sqrt(u_squared), results)
+
+
+@dataclass(frozen=True)
+class _Temperature:
+    """A temperature to work with, measured or assumed; all shape (n,)."""
+
+    value_c: FloatArray
+    u_c: FloatArray
+    is_measured: NDArray[np.bool_]
+    result: TestArray
+
+
+def _soil_temperature(length: int, observed: Observed | None) -> _Temperature:
+    low, high = SOIL_TEMPERATURE_ASSUMED_C
+    middle, u_middle = (low + high) / 2.0, (high - low) / math.sqrt(12.0)
+    if observed is None:
+        return _Temperature(
+            np.full(length, middle),
+            np.full(length, u_middle),
+            np.zeros(length, dtype=np.bool_),
+            np.full(length, Result.SUSPECT, dtype=np.int32),
+        )
+    is_bad = observed.flag == Flag.BAD
+    is_measured = ~np.isnan(observed.value) & ~is_bad
+    result = np.select(
+        [is_bad, ~is_measured | (observed.flag == Flag.SUSPECT)],
+        [Result.BAD, Result.SUSPECT],
+        default=Result.GOOD,
+    )
+    return _Temperature(
+        np.where(is_measured, observed.value, middle),
+        np.where(is_measured, observed.u.astype(np.float64), u_middle),
+        is_measured,
+        result.astype(np.int32),
+    )
+
+
+CONVERSIONS: Final[dict[str, Conversion]] = {
+    "identity": Conversion(_identity),
+    "sixteenths": Conversion(_sixteenths),
+    "watermark_tension": Conversion(_watermark, needs=("temperature",)),
+}
+"""Conversions by the name that node models use."""

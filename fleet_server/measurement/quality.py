@@ -1,0 +1,152 @@
+"""Quality flags: QARTOD's five, and two bits for every test behind them.
+
+Lives here: flags, test results, the range test and its table. Tests that need neighbours in time or space follow with
+the rule sets; until then their bits say "not evaluated".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+FlagArray = NDArray[np.int16]
+TestArray = NDArray[np.int32]
+
+
+class Flag(IntEnum):
+    """QARTOD's primary flags (IOOS, Manual for the Use of Real-Time Oceanographic Data Quality Control Flags)."""
+
+    GOOD = 1
+    NOT_EVALUATED = 2
+    SUSPECT = 3
+    BAD = 4
+    MISSING = 9
+
+
+class QualityTest(IntEnum):
+    """Position of a test in the 16 pairs of bits. A number once given is never given to another test."""
+
+    GROSS_RANGE = 0
+    SPIKE = 1
+    RATE_OF_CHANGE = 2
+    FLAT_LINE = 3
+    ATTENUATED = 4
+    NEIGHBOUR = 5
+    FROST = 6
+    INPUT = 7  # a channel that the conversion needs was missing or not good
+    SERVICE_WINDOW = 8
+    PERSON = 9
+
+
+class Result(IntEnum):
+    """What one test said, in two bits."""
+
+    NOT_EVALUATED = 0
+    GOOD = 1
+    SUSPECT = 2
+    BAD = 3
+
+
+_FLAG_OF_RESULT: Final = (Flag.NOT_EVALUATED, Flag.GOOD, Flag.SUSPECT, Flag.BAD)
+
+# The probe answered, and what it answered cannot be true: bad. Everything else: nothing was measured, missing.
+_BAD_REASONS: Final = frozenset({"range", "short", "open", "spread"})
+
+
+@dataclass(frozen=True)
+class GrossRange:
+    """Limits of one property in its published unit: outside `fail` is bad, outside `suspect` is suspect."""
+
+    unit: str
+    fail: tuple[float, float]
+    suspect: tuple[float, float]
+
+
+GROSS_RANGES: Final = {
+    "soil_water_tension": GrossRange("kPa", fail=(0.0, 239.0), suspect=(0.0, 200.0)),
+    "soil_water_content": GrossRange("m3/m3", fail=(0.0, 1.0), suspect=(0.02, 0.60)),
+    "soil_temperature": GrossRange("Cel", fail=(-30.0, 60.0), suspect=(-15.0, 40.0)),
+    "water_temperature": GrossRange("Cel", fail=(-2.0, 40.0), suspect=(-0.5, 32.0)),
+    "dissolved_oxygen": GrossRange("mg/L", fail=(0.0, 25.0), suspect=(0.5, 25.0)),
+    "oxygen_saturation": GrossRange("%", fail=(0.0, 300.0), suspect=(5.0, 200.0)),
+    "ph": GrossRange("pH", fail=(0.0, 14.0), suspect=(5.5, 10.5)),
+    "conductivity_25": GrossRange("uS/cm", fail=(0.0, 20_000.0), suspect=(50.0, 3_000.0)),
+    "turbidity": GrossRange("FNU", fail=(0.0, 4_000.0), suspect=(0.0, 1_000.0)),
+    "water_level": GrossRange("m", fail=(-0.1, math.inf), suspect=(-0.1, math.inf)),
+    "battery_voltage": GrossRange("mV", fail=(0.0, 6_000.0), suspect=(2_500.0, 5_500.0)),
+}
+"""Soil water content's fail limits after ISMN (Dorigo et al. 2013); the rest are ours."""
+
+
+def flag_of_reason(reason: str | None) -> Flag:
+    """Flag of a reading without a value.
+
+    >>> flag_of_reason("open"), flag_of_reason("absent"), flag_of_reason(None)
+    (<Flag.BAD: 4>, <Flag.MISSING: 9>, <Flag.MISSING: 9>)
+    """
+    return Flag.BAD if reason in _BAD_REASONS else Flag.MISSING
+
+
+def gross_range(value: FloatArray, observed_property: str) -> TestArray:
+    """Results of the range test (QARTOD test 4, "gross range"; limits themselves are inside).
+
+    Args:
+        value: published unit of the property, shape (n,). NaN: no value.
+        observed_property: row of `GROSS_RANGES`; one without a row is not evaluated.
+
+    Returns:
+        `Result` numbers, shape (n,); not evaluated for NaN.
+
+    >>> gross_range(np.array([-1.0, 10.0, 210.0, np.nan]), "soil_water_tension").tolist()
+    [3, 1, 2, 0]
+    """
+    limits = GROSS_RANGES.get(observed_property)
+    if limits is None:
+        return np.zeros(value.shape, dtype=np.int32)
+    is_bad = (value < limits.fail[0]) | (value > limits.fail[1])
+    is_suspect = (value < limits.suspect[0]) | (value > limits.suspect[1])
+    result = np.select(
+        [np.isnan(value), is_bad, is_suspect],
+        [Result.NOT_EVALUATED, Result.BAD, Result.SUSPECT],
+        default=Result.GOOD,
+    )
+    return result.astype(np.int32)
+
+
+def pack_results(results: dict[QualityTest, TestArray], length: int) -> TestArray:
+    """Put the results of single tests into one number per row, two bits per test.
+
+    >>> packed = pack_results({QualityTest.GROSS_RANGE: np.array([1]), QualityTest.FROST: np.array([3])}, 1)
+    >>> bin(packed[0])
+    '0b11000000000001'
+    """
+    packed = np.zeros(length, dtype=np.int32)
+    for test, result in results.items():
+        packed |= result.astype(np.int32) << (2 * test)
+    return packed
+
+
+def result_of(tests: int, test: QualityTest) -> Result:
+    """Read one test's result from the packed number."""
+    return Result((tests >> (2 * test)) & 3)
+
+
+def aggregate_flag(results: Sequence[TestArray], length: int) -> FlagArray:
+    """Flag of every row from its tests: the worst result counts, and one good result is enough to be evaluated.
+
+    Order as in QARTOD and ioos_qc: not evaluated < good < suspect < bad.
+
+    >>> aggregate_flag([np.array([0, 0, 1, 3]), np.array([0, 1, 2, 1])], 4).tolist()
+    [2, 1, 3, 4]
+    """
+    worst = np.zeros(length, dtype=np.int32)
+    for result in results:
+        worst = np.maximum(worst, result)
+    return np.array(_FLAG_OF_RESULT, dtype=np.int16)[worst]
