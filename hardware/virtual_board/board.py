@@ -75,7 +75,7 @@ except SystemExit:
 """
 
 
-class ScriptFailed(Exception):  # noqa: N818 - read as a sentence: the script failed
+class ScriptFailed(Exception):
     """A script given to `exec` ended with an exception; the text is the node's console."""
 
 
@@ -88,8 +88,9 @@ class WakeResult:
             armed, or the machine itself failed: the board would stand still until someone presses reset.
         sleep_us: what was asked of deep sleep; 0 for other reasons, None for "until woken by a pin".
         stdout: what the node printed, tracebacks included.
-        heap_low: free heap after a collection at the last look (TLS handshake, deep sleep), in bytes,
-            None when the wake ended before the first look.
+        heap_low: free heap after a collection when the node went to sleep, in bytes, without what was
+            added for built-in modules; None when it did not sleep. The true low-water mark is found by
+            running with a smaller `heap_bytes`.
         wake_us: true UTC in µs at which the next boot begins; None when nothing will wake the board.
         started_us, ended_us: true UTC in µs.
         error: one line on what went wrong, empty for deep sleep and reset.
@@ -285,11 +286,10 @@ class _Run:
         self._flash = Flash(board.flash_path, power_cut=board.power_cut)
         board.power_cut = None
         self._console = bytearray()
-        self._network = Network(
-            clock=self._clock, policy=board.network_policy, mac=board.unique_id
-        )
+        self._network = Network(clock=self._clock, policy=board.network_policy, mac=board.unique_id)
         self._peripherals: Peripherals | None = None
         self._files: FileSystem | None = None
+        self._rom_read: set[str] = set()
 
     def __enter__(self) -> _Run:
         return self
@@ -397,7 +397,7 @@ class _Run:
             reason=reason,
             sleep_us=sleep_us,
             stdout=self._text(),
-            heap_low=None if self._peripherals is None else self._peripherals.heap_low,
+            heap_low=self._heap_low(),
             wake_us=wake_us,
             started_us=self._started_us,
             ended_us=ended_us,
@@ -405,6 +405,15 @@ class _Run:
             connections=self._network.connections,
             flash=self._flash.counters,
         )
+
+    def _heap_low(self) -> int | None:
+        if self._peripherals is None or self._peripherals.heap_low is None:
+            return None
+        # The allowance for built-in modules that were never imported is not the firmware's to use.
+        modules = rom_modules()
+        unused = sum(len(code) for name, code in modules.items() if name not in self._rom_read)
+        total = sum(map(len, modules.values()))
+        return self._peripherals.heap_low - ROM_HEAP_BYTES * unused // total
 
     def _text(self) -> str:
         return self._console.decode(errors="replace")
@@ -414,14 +423,13 @@ class _Run:
 
     # --- wasi.GuestFiles: littlefs at /, built-in modules at /rom ---
 
-    def open(
-        self, path: str, *, read: bool, write: bool, append: bool, flags: int
-    ) -> OpenFile:
+    def open(self, path: str, *, read: bool, write: bool, append: bool, flags: int) -> OpenFile:
         """Open from flash or ROM."""
         if path.startswith("/rom/"):
             content = rom_modules().get(path[5:])
             if content is None:
                 raise OSError(errno.ENOENT, path)
+            self._rom_read.add(path[5:])
             return RomFile(content)
         if path == "/rom":
             return FlashFolder([(name, False) for name in rom_modules()])

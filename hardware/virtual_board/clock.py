@@ -16,11 +16,11 @@ _PATIENT_READS = 200
 _SPIN_STEP_US = 500
 
 
-class WatchdogBite(Exception):  # noqa: N818 - an event of the board
+class WatchdogBite(Exception):
     """The watchdog was not fed in time."""
 
 
-class AwakeTooLong(Exception):  # noqa: N818
+class AwakeTooLong(Exception):
     """The node was awake longer than the bench allows (and no watchdog ended it)."""
 
 
@@ -145,4 +145,6 @@ class BoardClock:
         self._reads = reads + 1
 
     def _next_event_us(self) -> int:
-        return self._limit_us if self._watchdog_us is None else min(self._limit_us, self._watchdog_us)
+        return (
+            self._limit_us if self._watchdog_us is None else min(self._limit_us, self._watchdog_us)
+        )

@@ -93,9 +93,7 @@ class FileSystem:
         mode |= _LFS_CREATE if flags & _OPEN_CREATE else 0
         mode |= _LFS_EXCLUSIVE if flags & _OPEN_EXCLUSIVE else 0
         mode |= _LFS_TRUNCATE if flags & _OPEN_TRUNCATE else 0
-        handle = self._try(
-            lambda: lfs.file_open(self._fs, path, lfs.LFSFileFlag(mode), "utf-8")
-        )
+        handle = self._try(lambda: lfs.file_open(self._fs, path, lfs.LFSFileFlag(mode), "utf-8"))
         return FlashFile(self, handle, buffered=not write)
 
     def stat(self, path: str) -> tuple[bool, int]:

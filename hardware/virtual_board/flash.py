@@ -47,7 +47,7 @@ def region(label: str) -> Region:
     return next(part for part in PARTITIONS if part.label == label)
 
 
-class PowerCut(Exception):  # noqa: N818 - an event, not an error
+class PowerCut(Exception):
     """The supply failed at a chosen flash operation."""
 
 

@@ -332,9 +332,7 @@ class Network:
         limit = self.policy.drop_after_sent
         return self.policy.tcp == "half_open" or (limit is not None and tcp.sent > limit)
 
-    def _retry(
-        self, tcp: _Tcp, action: Callable[[], int], timeout_ms: int, direction: int
-    ) -> int:
+    def _retry(self, tcp: _Tcp, action: Callable[[], int], timeout_ms: int, direction: int) -> int:
         """Do `action` as soon as the socket lets it, within the time-out."""
         until_us = self._clock.now_us() + timeout_ms * 1000
         while True:
@@ -547,6 +545,8 @@ def _tls_context(
     ca: bytes, certificate: bytes, key: bytes, verify: bool, check_name: bool
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # MicroPython's mbedTLS on an ESP32 is built without TLS 1.3.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = verify and check_name
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     if ca:

@@ -34,7 +34,7 @@ _ONE_WIRE_RESET_US = 960
 _ONE_WIRE_BYTE_US = 560
 
 
-class DeepSleep(Exception):  # noqa: N818 - the run's normal end
+class DeepSleep(Exception):
     """The node asked for deep sleep."""
 
     def __init__(self, duration_us: int | None) -> None:
@@ -42,7 +42,7 @@ class DeepSleep(Exception):  # noqa: N818 - the run's normal end
         self.duration_us = duration_us
 
 
-class Reset(Exception):  # noqa: N818
+class Reset(Exception):
     """The node asked for a reset; `soft` keeps peripherals and RTC."""
 
     def __init__(self, *, soft: bool) -> None:

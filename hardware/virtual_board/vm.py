@@ -60,11 +60,11 @@ class GuestClock(Protocol):
         """Let node time pass."""
 
 
-class EndlessLoop(Exception):  # noqa: N818 - an event of the guest, not an error of ours
+class EndlessLoop(Exception):
     """The guest computed for `ENDLESS_LOOP_S` without ever calling the host."""
 
 
-class GuestTrap(Exception):  # noqa: N818
+class GuestTrap(Exception):
     """The machine itself failed: memory fault, stack overflow, unreachable code."""
 
 
@@ -185,7 +185,7 @@ def _linked(module: wasmtime.Module | None) -> wasmtime.InstancePre:
     return linker.instantiate_pre(module or vm_module.machine_module())
 
 
-def _host_call(  # noqa: PLR0913 - the import's own signature
+def _host_call(
     vm: Vm, name: int, name_size: int, payload: int, payload_size: int, answer: int, capacity: int
 ) -> int:
     operation = bytes(vm.memory(name, name_size))

@@ -34,11 +34,19 @@ SHIPPED_SHA256 = "1c054a4d21d4a6589bc568821ebf562889988ddaaf8a17a2e2985a56cf2280
 REPAIRED_SHA256 = "8ad6b6bf84e92f957a4594ae72699085668f517de17ec2114948745b1700cc9f"
 BINARYEN = "binaryen@132.0.0"
 WASM_OPT_FLAGS = (
-    "--enable-exception-handling --enable-reference-types --enable-bulk-memory "
-    "--enable-bulk-memory-opt --enable-sign-ext --enable-mutable-globals "
-    "--enable-nontrapping-float-to-int --enable-multivalue --enable-extended-const "
-    "--spill-pointers -O2"
-).split()
+    "--enable-exception-handling",
+    "--enable-reference-types",
+    "--enable-bulk-memory",
+    "--enable-bulk-memory-opt",
+    "--enable-sign-ext",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-multivalue",
+    "--enable-extended-const",
+    "--spill-pointers",
+    "-O2",
+)
+
 
 # The guest's own linear memory stays below 1 MB; a small reservation lets thousands of instances
 # share one address space (wasmtime's default reserves 4 GiB for each).

@@ -32,7 +32,7 @@ _EVENT_CLOCK = 0
 _ABSOLUTE_TIME = 1
 
 
-class GuestExit(Exception):  # noqa: N818 - the machine's normal end
+class GuestExit(Exception):
     """The guest called `proc_exit`."""
 
     def __init__(self, code: int) -> None:
@@ -272,9 +272,7 @@ def fd_sync(vm: Vm, fd: int) -> int:
     return 0 if file is None else _numbered(file.sync)
 
 
-def fd_readdir(  # noqa: PLR0913 - WASI's own signature
-    vm: Vm, fd: int, buffer: int, size: int, cookie: int, result: int
-) -> int:
+def fd_readdir(vm: Vm, fd: int, buffer: int, size: int, cookie: int, result: int) -> int:
     file = _table(vm).get(fd)
     if file is None or not file.is_directory:
         return errno.ENOTDIR
@@ -291,7 +289,7 @@ def fd_readdir(  # noqa: PLR0913 - WASI's own signature
     return 0
 
 
-def path_open(  # noqa: PLR0913 - WASI's own signature
+def path_open(
     vm: Vm,
     fd: int,
     _lookup: int,
@@ -321,9 +319,7 @@ def path_open(  # noqa: PLR0913 - WASI's own signature
     return 0
 
 
-def path_filestat_get(  # noqa: PLR0913 - WASI's own signature
-    vm: Vm, fd: int, _flags: int, address: int, size: int, result: int
-) -> int:
+def path_filestat_get(vm: Vm, fd: int, _flags: int, address: int, size: int, result: int) -> int:
     path = _path(vm, fd, address, size)
     try:
         is_directory, length = vm.files.stat(path)
@@ -349,7 +345,7 @@ def path_unlink_file(vm: Vm, fd: int, address: int, size: int) -> int:
     return _numbered(lambda: vm.files.unlink(path))
 
 
-def path_rename(  # noqa: PLR0913 - WASI's own signature
+def path_rename(
     vm: Vm, old_fd: int, old: int, old_size: int, new_fd: int, new: int, new_size: int
 ) -> int:
     old_path = _path(vm, old_fd, old, old_size)

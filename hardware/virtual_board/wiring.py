@@ -54,5 +54,5 @@ class Wiring:
     power: list[PowerSwitch] = field(default_factory=list)
 
 
-class Brownout(Exception):  # noqa: N818 - an event of the supply
+class Brownout(Exception):
     """A probe or supply model may raise this from any method: the supply collapsed, the board restarts cold."""
