@@ -180,6 +180,18 @@ def initialise(
     return [str(path.relative_to(folder)) for path in made]
 
 
+def existing_files(folder: Path) -> AuthorityFiles:
+    """The files of an authority that has been made.
+
+    Raises:
+        AuthorityMissing: it has not.
+    """
+    files = AuthorityFiles(folder)
+    if not files.issuing_certificate.exists():
+        raise AuthorityMissing(f"There is no authority in {folder}; make one with `fleet ca init`.")
+    return files
+
+
 def issue_pair(
     folder: Path,
     name: str,
@@ -197,7 +209,7 @@ def issue_pair(
         known = ", ".join((*LISTENERS, *SERVICES))
         raise Invalid(f"{name!r} is no service or listener of the fleet; there are {known}.")
     now = now or datetime.now(UTC)
-    files = _existing(folder)
+    files = existing_files(folder)
     with _locked(folder):
         return _write_pair(files, name, start=now - CLOCK_MARGIN, now=now, hosts=hosts)
 
@@ -219,7 +231,7 @@ def sign_node_request(
         raise Invalid(f"{node_id!r} cannot be a node's name.")
     public_key = _requested_key(csr_pem)
     now = now or datetime.now(UTC)
-    files = _existing(folder)
+    files = existing_files(folder)
     with _locked(folder):
         issuer = _load_certificate(files.issuing_certificate)
         builder = _leaf(node_id, public_key, start=issuer.not_valid_before_utc, now=now)
@@ -238,7 +250,7 @@ def trust_anchors_pem(folder: Path) -> list[str]:
     Raises:
         AuthorityMissing: the authority was never made.
     """
-    files = _existing(folder)
+    files = existing_files(folder)
     paths = [files.root_certificate, files.next_root_certificate]
     return [path.read_text(encoding="ascii") for path in paths if path.exists()]
 
@@ -257,7 +269,7 @@ def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) ->
         AuthorityMissing: the authority was never made.
     """
     now = now or datetime.now(UTC)
-    files = _existing(folder)
+    files = existing_files(folder)
     with _locked(folder):
         serials = [
             serial
@@ -280,7 +292,7 @@ def write_crl(folder: Path, *, now: datetime | None = None) -> datetime:
         AuthorityMissing: the authority was never made.
     """
     now = now or datetime.now(UTC)
-    files = _existing(folder)
+    files = existing_files(folder)
     with _locked(folder):
         return _write_crl(files, _revoked(files), now=now)
 
@@ -292,7 +304,7 @@ def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
         AuthorityMissing: the authority was never made.
     """
     now = now or datetime.now(UTC)
-    runs_out = _load_crl(_existing(folder).crl).next_update_utc
+    runs_out = _load_crl(existing_files(folder).crl).next_update_utc
     if runs_out is not None and runs_out - now > CRL_RENEW_BEFORE:
         return False
     write_crl(folder, now=now)
@@ -305,14 +317,7 @@ def revoked_serials(folder: Path) -> frozenset[int]:
     Raises:
         AuthorityMissing: the authority was never made.
     """
-    return frozenset(_revoked(_existing(folder)))
-
-
-def _existing(folder: Path) -> AuthorityFiles:
-    files = AuthorityFiles(folder)
-    if not files.issuing_certificate.exists():
-        raise AuthorityMissing(f"There is no authority in {folder}; make one with `fleet ca init`.")
-    return files
+    return frozenset(_revoked(existing_files(folder)))
 
 
 def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
