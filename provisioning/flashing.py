@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from provisioning.boards import BenchBoard
 from provisioning.firmware_bundle import FirmwareBundle
 
-_SLOTS = ("/a", "/b")
+_START_FILE = "/main.py"
 
 
 def flash_firmware(board: BenchBoard, bundle: FirmwareBundle) -> None:
@@ -16,10 +16,7 @@ def flash_firmware(board: BenchBoard, bundle: FirmwareBundle) -> None:
     `main.py` goes last: a board that lost power half-way boots into nothing and is flashed again.
     """
     files = bundle.files_on_board("a")
-    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} | set(
-        _SLOTS
-    )
-    for folder in sorted(folders - {"/"}):
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+    for folder in [*sorted(folders - {"/"}), "/b"]:
         board.mkdir(folder)
-    for path in sorted(files, key=lambda path: (path == "/main.py", path)):
-        board.put(path, files[path])
+    board.put({path: files[path] for path in sorted(files, key=lambda p: (p == _START_FILE, p))})

@@ -42,8 +42,7 @@ def flash(address: str, built_at_utc_s: int | None, as_json: bool) -> None:
     bundle = build_bundle(
         built_at_utc_s=int(time.time()) if built_at_utc_s is None else built_at_utc_s
     )
-    with open_board(address) as board:
-        flash_firmware(board, bundle)
+    flash_firmware(open_board(address), bundle)
     if as_json:
         click.echo(
             json.dumps(
@@ -100,16 +99,15 @@ def enrol(
     --server-ca root.crt --token T --label tree-01 --model tree-3
     """
     wifi = [] if wifi_file is None else read_wifi_file(wifi_file)
-    with open_board(address) as board:
-        enrolment = enrol_node(
-            board,
-            FleetAddress(server, server_ca),
-            label=label,
-            model_id=model,
-            token=token,
-            wifi=wifi,
-            again=again,
-        )
+    enrolment = enrol_node(
+        open_board(address),
+        FleetAddress(server, server_ca),
+        label=label,
+        model_id=model,
+        token=token,
+        wifi=wifi,
+        again=again,
+    )
     if as_json:
         content = {"event": "enrolled", "label": label, "node_id": enrolment.node_id}
         click.echo(json.dumps({**content, "new": enrolment.is_new}))

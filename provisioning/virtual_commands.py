@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from hardware.virtual_board.bench import measure_board
 
 from hardware.scenes import Scene, SceneError, load_scene
-from hardware.virtual_board.node_folder import NodeFolder, NodeState
+from hardware.virtual_board.node_folder import EnrolledNode, NodeFolder
 from hardware.virtual_board.pacing import FleetClock
 from hardware.virtual_board.runner import RunnerError, RunPlan, run_boards
 from hardware.virtual_board.runner_worker import Status
@@ -87,7 +86,9 @@ def virtual() -> None:
     show_default=True,
     help="With --until-caught-up: give up after this many seconds without progress.",
 )
-@click.option("--seed", type=int, default=1, help="Seed of the scene's noise and of the faults.")
+@click.option(
+    "--seed", type=int, help="Seed of the scene's chances and the faults; the scene's own."
+)
 @click.option(
     "--fault",
     "faults",
@@ -112,7 +113,7 @@ def run(
     processes: int | None,
     awake_limit: int,
     patience_s: float,
-    seed: int,
+    seed: int | None,
     faults: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -147,7 +148,9 @@ def run(
             until_caught_up=until_caught_up,
             awake_limit=awake_limit,
             patience_s=patience_s,
-            seed=seed,
+            scene_seed=seed,
+            series_end_utc_s=kept_series_end(data_dir, now_utc_s),
+            fault_seed=seed or 1,
             power_cut_rate=_fault_rate(faults, "power_cut"),
         )
         if processes is not None:
@@ -161,36 +164,23 @@ def run(
     speak({**_progress(status), "event": "done", "seconds": seconds})
 
 
-@virtual.command()
-@click.option("--seconds", type=click.FloatRange(min=0.5), default=20.0, show_default=True)
-@click.option("--processes", type=click.IntRange(min=1), help="Worker processes; one per CPU.")
-@click.option(
-    "--nodes",
-    type=click.IntRange(min=10),
-    default=200,
-    show_default=True,
-    help="Idle nodes to measure the memory of.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
-def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> None:
-    """Measure boots per second, beside bare starts of the virtual machine, and memory per node.
-
-    Example: provision virtual bench --seconds 10 --json
-    """
-    figures = measure_board(seconds=seconds, processes=processes, nodes=nodes)
-    if as_json:
-        click.echo(json.dumps(figures))
-        return
-    for name, figure in figures.items():
-        click.echo(f"{name:28} {figure}")
-
-
-def open_scene(scene: str, *, nodes: int | None, series_dir: Path | None, seed: int) -> Scene:
+def open_scene(
+    scene: str, *, nodes: int | None, series_dir: Path | None, seed: int | None
+) -> Scene:
     """The scene's sites and nodes. Raises BenchError with the scene's own sentence."""
     try:
         return load_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
     except SceneError as error:
         raise BenchError(str(error)) from error
+
+
+def kept_series_end(data_dir: Path, now_utc_s: int) -> int:
+    """The moment at which measured series end: the first run's now, so that the past stays what it was."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = data_dir / "series_end_utc_s"
+    if not path.exists():
+        path.write_text(f"{now_utc_s}\n", encoding="ascii")
+    return int(path.read_text(encoding="ascii"))
 
 
 def prepare_nodes(
@@ -207,25 +197,17 @@ def prepare_nodes(
     bundle: FirmwareBundle | None = None
     for number, node in enumerate(scene.nodes):
         folder = NodeFolder(data_dir / node.label)
-        state = folder.load()
-        if stop.is_set() or (state is not None and state.node_id is not None):
+        if stop.is_set() or folder.node() is not None:
             continue
         # The clock's floor lies before anything that the nodes live through.
         bundle = bundle or build_bundle(built_at_utc_s=start_utc_s - _DAY_S)
-        with VirtualBoard(folder.path) as board:
-            flash_firmware(board, bundle)
-            enrolment = enrol_node(
-                board, fleet, label=node.label, model_id=node.model, token=token, wifi=_WIFI
-            )
         power_on_s = start_utc_s + number * _POWER_ON_STEP_S % _POWER_ON_SPREAD_S
-        folder.save(
-            NodeState(
-                label=node.label,
-                model=node.model,
-                wakes_at_us=power_on_s * _US_PER_S,
-                node_id=enrolment.node_id,
-            )
+        board = VirtualBoard(folder.path, start_utc_us=power_on_s * _US_PER_S)
+        flash_firmware(board, bundle)
+        enrolment = enrol_node(
+            board, fleet, label=node.label, model_id=node.model, token=token, wifi=_WIFI
         )
+        folder.save(EnrolledNode(node.label, node.model, enrolment.node_id))
         speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})
 
 

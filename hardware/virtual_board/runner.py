@@ -30,6 +30,8 @@ _STOP_PATIENCE_S = 40.0
 # Workers of a killed run notice it at once, but finish the boots that were running.
 _LOCK_PATIENCE_S = 45.0
 _NAMED_NODES = 5
+# Not `-m`: the module would then be there twice, with two classes of each name.
+_WORKER_PROGRAM = "from hardware.virtual_board.runner_worker import main; main()"
 
 
 class RunnerError(Exception):
@@ -43,7 +45,7 @@ class RunPlan:
     `labels` name folders below `data_dir` that are flashed and enrolled; `scene`, `scene_nodes` and `series_dir` say
     what surrounds them. With `until_caught_up` the run ends when every board is past the clock's now (less one publish
     interval) and every pack on its flash has a receipt; `patience_s` without any progress ends it with an error.
-    `power_cut_rate` is the share of boots in which the power fails at some flash operation.
+    Measured series end at `series_end_utc_s`. `power_cut_rate` is the share of boots in which the power fails at some flash operation.
     """
 
     data_dir: Path
@@ -56,7 +58,9 @@ class RunPlan:
     processes: int = os.cpu_count() or 1
     awake_limit: int = 64
     patience_s: float = 120.0
-    seed: int = 1
+    scene_seed: int | None = None
+    series_end_utc_s: int = 0
+    fault_seed: int = 1
     power_cut_rate: float = 0.0
 
 
@@ -138,7 +142,7 @@ class _WorkerProcess:
         self.status = Status()
         self._failure: str | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hardware.virtual_board.runner_worker"],
+            [sys.executable, "-c", _WORKER_PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -223,7 +227,9 @@ def _started(plan: RunPlan, lock: int) -> Iterator[list[_WorkerProcess]]:
                 clock=plan.clock,
                 until_caught_up=plan.until_caught_up,
                 awake_limit=max(1, plan.awake_limit // count),
-                seed=plan.seed,
+                series_end_utc_s=plan.series_end_utc_s,
+                scene_seed=plan.scene_seed,
+                fault_seed=plan.fault_seed,
                 power_cut_rate=plan.power_cut_rate,
             ),
             lock,

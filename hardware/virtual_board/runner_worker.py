@@ -38,7 +38,9 @@ class Orders:
     clock: FleetClock
     until_caught_up: bool
     awake_limit: int
-    seed: int
+    series_end_utc_s: int = 0
+    scene_seed: int | None = None
+    fault_seed: int = 1
     power_cut_rate: float = 0.0
 
     def to_line(self) -> str:
@@ -74,12 +76,18 @@ class Bootable(Protocol):
     """A node as the worker needs it; what is behind it is `virtual_node.VirtualNode`."""
 
     label: str
-    wakes_at_us: int
-    boots: int
     power_cuts: int
-    packs_written: int
     failures_in_a_row: int
     has_caught_up: bool
+
+    @property
+    def wakes_at_us(self) -> int: ...
+
+    @property
+    def boots(self) -> int: ...
+
+    @property
+    def packs_written(self) -> int: ...
 
     def wake(self) -> None:
         """Boot and run until it sleeps again. Raises WakeFailed."""
@@ -233,6 +241,3 @@ def _say(content: dict[str, Any]) -> None:
         # The parent is gone; stdin tells us to stop at the same moment.
         return
 
-
-if __name__ == "__main__":
-    main()

@@ -54,7 +54,6 @@ def orders(*, until_caught_up: bool, speed: float = 60.0, awake_limit: int = 2) 
         clock=FleetClock(NOW_UTC_S, time.time(), speed),
         until_caught_up=until_caught_up,
         awake_limit=awake_limit,
-        seed=1,
     )
 
 

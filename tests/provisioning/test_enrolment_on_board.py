@@ -1,0 +1,112 @@
+"""Enrolment ends in the NVS of a board: a virtual one, through the same script as a real one."""
+
+import cbor2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from hardware.virtual_board.board import Board
+from hardware.virtual_board.flash import PowerCutPlan
+from provisioning.boards import VirtualBoard, open_board
+from provisioning.enrolment import Enrolment, FleetAddress, enrol_node, read_node_id
+from provisioning.errors import BenchError
+from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet
+
+
+@pytest.fixture
+def board(tmp_path) -> VirtualBoard:
+    return VirtualBoard(tmp_path / "tree-01")
+
+
+def nvs(board: VirtualBoard, namespace: str, key: str) -> bytes:
+    return Board(board.folder).nvs_blob(namespace, key)
+
+
+def enrol(
+    board: VirtualBoard, fleet: SmallFleet, *, again: bool = False, token: str = GOOD_TOKEN
+) -> Enrolment:
+    return enrol_node(
+        board,
+        FleetAddress(fleet.url, fleet.ca_file),
+        label="tree-01",
+        model_id="tree-3",
+        token=token,
+        wifi=[("Büro", "Grüße ~\"'\\")],
+        again=again,
+    )
+
+
+def test_a_fresh_board_is_not_enrolled(board: VirtualBoard) -> None:
+    assert read_node_id(board) is None
+
+
+def test_identity_and_configuration_are_in_the_boards_nvs(
+    board: VirtualBoard, fleet: SmallFleet
+) -> None:
+    assert enrol(board, fleet) == Enrolment("n-000001", is_new=True)
+    assert read_node_id(board) == "n-000001"
+    assert nvs(board, "id", "node_id") == b"n-000001"
+    certificate = x509.load_der_x509_certificate(nvs(board, "id", "cert"))
+    key = serialization.load_der_private_key(nvs(board, "id", "key"), password=None)
+    assert certificate.public_key() == key.public_key()
+    certificate.verify_directly_issued_by(x509.load_der_x509_certificate(nvs(board, "id", "ca0")))
+    link = cbor2.loads(nvs(board, "cfg", "link"))
+    assert (link["host"], link["port"]) == ("127.0.0.1", 18883)
+    assert link["wifi"] == [["Büro", "Grüße ~\"'\\"]]
+    assert cbor2.loads(nvs(board, "cfg", "node"))["model"] == "tree-3"
+
+
+def test_enrolling_twice_keeps_the_identity_and_asks_nobody(
+    board: VirtualBoard, fleet: SmallFleet
+) -> None:
+    first = enrol(board, fleet)
+    key = nvs(board, "id", "key")
+    assert enrol(board, fleet) == Enrolment(first.node_id, is_new=False)
+    assert nvs(board, "id", "key") == key
+    assert len(fleet.requests) == 1
+
+
+def test_enrolling_again_on_purpose_replaces_the_identity(
+    board: VirtualBoard, fleet: SmallFleet
+) -> None:
+    enrol(board, fleet)
+    key = nvs(board, "id", "key")
+    assert enrol(board, fleet, again=True) == Enrolment("n-000002", is_new=True)
+    assert read_node_id(board) == "n-000002"
+    assert nvs(board, "id", "key") != key
+
+
+def test_a_refusal_leaves_an_enrolled_board_as_it_was(
+    board: VirtualBoard, fleet: SmallFleet
+) -> None:
+    enrol(board, fleet)
+    with pytest.raises(BenchError):
+        enrol(board, fleet, again=True, token="wrong")
+    assert read_node_id(board) == "n-000001"
+
+
+@pytest.mark.parametrize("operation", range(1, 12))
+def test_power_lost_during_enrolment_leaves_it_undone_and_repeatable(
+    board: VirtualBoard, fleet: SmallFleet, operation: int
+) -> None:
+    """Cut at every flash operation that the script makes; the last one may find it just done."""
+
+    class Cut(VirtualBoard):
+        def exec(self, code: str) -> str:
+            if "set_blob" in code:
+                self._board.power_cut = PowerCutPlan(at_operation=operation, torn=True)
+            return super().exec(code)
+
+    try:
+        enrol(Cut(board.folder), fleet)
+    except BenchError:
+        assert read_node_id(board) is None
+    found = enrol(board, fleet)
+    assert read_node_id(board) == found.node_id
+    certificate = x509.load_der_x509_certificate(nvs(board, "id", "cert"))
+    assert certificate.subject.rfc4514_string() == f"CN={found.node_id}"
+
+
+def test_an_address_that_names_no_board_is_refused() -> None:
+    with pytest.raises(BenchError, match="is not a board"):
+        open_board("/dev/ttyUSB0")
