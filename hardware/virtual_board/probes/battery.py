@@ -19,12 +19,16 @@ class BatteryDivider:
         divider_milli: int,
         serial: str,
         seed: int = 0,
+        tolerance: float = 1.0,
         faults: FaultSwitch | None = None,
     ) -> None:
         self.faults = faults or FaultSwitch()
         self._battery_mv = battery_mv
         self._dice = (seed, serial)
-        self._divider = divider_milli / 1000 * between(0.992, 1.008, *self._dice, "divider")
+        self._divider = (
+            divider_milli / 1000 * (1 + tolerance * between(-0.008, 0.008, *self._dice, "divider"))
+        )
+        self._noise_uv = tolerance * _ADC_NOISE_UV
         self._asked = 0
 
     def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
@@ -34,5 +38,5 @@ class BatteryDivider:
         if battery_mv is None or Fault.DISCONNECTED in active:
             return 0
         self._asked += 1
-        noise_uv = _ADC_NOISE_UV * gaussian(*self._dice, "adc", now_us, self._asked)
+        noise_uv = self._noise_uv * gaussian(*self._dice, "adc", now_us, self._asked)
         return max(round(battery_mv * 1000 / self._divider + noise_uv), 0)

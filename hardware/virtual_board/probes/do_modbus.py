@@ -56,7 +56,10 @@ def frame(body: bytes) -> bytes:
 
 
 class DoModbus:
-    """One probe. Silent without its supply and for other addresses; `power_pin` None: always powered."""
+    """One probe. Silent without its supply and for other addresses; `power_pin` None: always powered.
+
+    `tolerance` scales its gain, offset and noise: 1 as built, 0 the ideal part of the data sheet.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class DoModbus:
         seed: int = 0,
         address: int = 1,
         power_pin: int | None = None,
+        tolerance: float = 1.0,
         faults: FaultSwitch | None = None,
     ) -> None:
         self.faults = faults or FaultSwitch()
@@ -75,8 +79,9 @@ class DoModbus:
         self._power_pin = power_pin
         self._powered_at_us: int | None = None if power_pin is not None else -(10**12)
         # Within the data sheet's ±3 % and ±0.5 °C; one optical gain for both oxygen figures.
-        self._gain = 1 + between(-0.024, 0.024, *self._dice, "gain")
-        self._offset_c = between(-0.4, 0.4, *self._dice, "offset")
+        self._gain = 1 + tolerance * between(-0.024, 0.024, *self._dice, "gain")
+        self._noise = tolerance
+        self._offset_c = tolerance * between(-0.4, 0.4, *self._dice, "offset")
 
     def power_changed(self, pin: int, level: int, now_us: int) -> None:
         if pin != self._power_pin:
@@ -139,7 +144,7 @@ class DoModbus:
         else:
             settled = 1 - exp(-finished * _MEASURE_US / 1e6 / _SETTLING_S)
             value = fouled(value, active, at_s) * self._gain * settled
-        value += _NOISE[name] * gaussian(*self._dice, name, at_us)
+        value += self._noise * _NOISE[name] * gaussian(*self._dice, name, at_us)
         return max(0.0, round(value / resolution) * resolution)
 
     def _on_the_way(

@@ -62,16 +62,26 @@ def scratchpad(
 
 
 class Ds18b20:
-    """One thermometer. It reads 85 °C until its first conversion is over, as the real one does."""
+    """One thermometer. It reads 85 °C until its first conversion is over, as the real one does.
+
+    `tolerance` scales its offset and noise: 1 as built, 0 the ideal part of the data sheet.
+    """
 
     def __init__(
-        self, source: Source, *, serial: str, seed: int = 0, faults: FaultSwitch | None = None
+        self,
+        source: Source,
+        *,
+        serial: str,
+        seed: int = 0,
+        tolerance: float = 1.0,
+        faults: FaultSwitch | None = None,
     ) -> None:
         self.faults = faults or FaultSwitch()
         self._source = source
         self._dice = (seed, serial)
         # Within the data sheet's ±0.5 °C with room for noise and the sixteenths.
-        self._offset_c = between(-0.4, 0.4, *self._dice, "offset")
+        self._offset_c = tolerance * between(-0.4, 0.4, *self._dice, "offset")
+        self._noise_c = tolerance * _NOISE_C
         number = int(uniform(*self._dice, "rom") * 2**48)
         rom = bytes([FAMILY_CODE]) + number.to_bytes(6, "little")
         self.rom = rom + bytes([crc8(rom)])
@@ -184,7 +194,7 @@ class Ds18b20:
         true_c = disturbed(self._source, active, now_s)
         if true_c is None:
             return self._sixteenths
-        noise_c = _NOISE_C * gaussian(*self._dice, "noise", now_us)
+        noise_c = self._noise_c * gaussian(*self._dice, "noise", now_us)
         sixteenths = round((true_c + self._offset_c + noise_c) * 16)
         unused = 12 - self._bits()
         return min(max(sixteenths, -55 * 16), 125 * 16) >> unused << unused

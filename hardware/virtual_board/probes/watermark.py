@@ -10,7 +10,7 @@ Resistance from tension, the way *back* from the server's, by other sources: Irr
 (75 °F; SMX manual, p. 7), straight lines between its points; temperature by how an electrolyte's conductivity
 changes (ISO 7888, α = 1.91 %/K at 25 °C), since the probe is gypsum water in a grain skeleton. The server uses the
 equations of Shock, Barnum and Seddigh (1998) and Irrometer's sketch. The two agree within 6 % from 12 to 190 kPa
-between 12 and 26 °C; below 10 kPa, where neither source is good, within 4 kPa.
+between 12 and 26 °C; in wetter soil of 12 °C and more, where neither is good, within 4 kPa.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def _conductivity(temperature_c: float) -> float:
 
 
 class Watermark:
-    """One probe and its series resistor, as an analogue source for the ADC pin between them."""
+    """One probe and its series resistor, as an analogue source for the ADC pin between them.
+
+    `tolerance` scales how far parts and readings are off: 1 as built, 0 ideal.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Watermark:
         supply_uv: int,
         serial: str,
         seed: int = 0,
+        tolerance: float = 1.0,
         faults: FaultSwitch | None = None,
     ) -> None:
         self.faults = faults or FaultSwitch()
@@ -85,10 +89,15 @@ class Watermark:
         self._pin_a, self._pin_b = pins
         self._dice = (seed, serial)
         # 1 % resistor and regulator as built; the firmware only knows the nominal figures.
-        self._series_ohm = series_ohm * between(0.993, 1.007, *self._dice, "series")
-        self._supply_uv = supply_uv * between(0.997, 1.003, *self._dice, "supply")
-        self._gain = between(0.95, 1.05, *self._dice, "gain")
-        self._asymmetry = between(-0.004, 0.004, *self._dice, "asymmetry")
+        self._series_ohm = series_ohm * (
+            1 + tolerance * between(-0.007, 0.007, *self._dice, "series")
+        )
+        self._supply_uv = supply_uv * (
+            1 + tolerance * between(-0.003, 0.003, *self._dice, "supply")
+        )
+        self._gain = 1 + tolerance * between(-0.05, 0.05, *self._dice, "gain")
+        self._noise_uv = tolerance * _ADC_NOISE_UV
+        self._asymmetry = tolerance * between(-0.004, 0.004, *self._dice, "asymmetry")
         self._asked = 0
 
     def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
@@ -104,7 +113,7 @@ class Watermark:
         through = self._series_ohm / (resistance + self._series_ohm)
         share = through if level_a == 1 else 1 - through
         self._asked += 1
-        noise_uv = _ADC_NOISE_UV * gaussian(*self._dice, "adc", now_us, self._asked)
+        noise_uv = self._noise_uv * gaussian(*self._dice, "adc", now_us, self._asked)
         return min(max(round(self._supply_uv * share + noise_uv), 0), round(self._supply_uv))
 
     def _resistance(self, now_us: int, *, forward: bool) -> float:

@@ -1,0 +1,127 @@
+"""Node models and sensor types as data: what the files hold, and that a wrong file is refused with one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hardware import catalogue
+from hardware.catalogue import (
+    CatalogueError,
+    load_node_model,
+    load_sensor_type,
+    node_model_ids,
+    parse_node_model,
+    parse_sensor_type,
+    sensor_type_ids,
+)
+
+_FOLDER = Path(catalogue.__file__).parent
+_POND = (_FOLDER / "node_models" / "pond-1.toml").read_text(encoding="utf-8")
+_THERMOMETER = (_FOLDER / "sensors" / "ds18b20.toml").read_text(encoding="utf-8")
+
+
+def test_every_file_in_the_catalogue_loads_under_its_own_name():
+    assert {load_node_model(name).id for name in node_model_ids()} == {"tree-3", "pond-1"}
+    assert all(load_sensor_type(name).id == name for name in sensor_type_ids())
+
+
+def test_tree_node_delivers_tension_and_temperature_at_three_depths_and_its_battery():
+    model = load_node_model("tree-3")
+
+    assert [channel.key for channel in model.channels] == [
+        "r30", "r60", "r90", "t30", "t60", "t90", "bat",
+    ]  # fmt: skip
+    assert [channel.depth_cm for channel in model.channels] == [30, 60, 90, 30, 60, 90, 0]
+    assert model.channel("r60").needs == {"temperature": "t60"}
+    assert (model.sample_every_s, model.publish_every_s) == (900, 3600)
+
+
+def test_water_node_reads_three_quantities_from_one_probe():
+    model = load_node_model("pond-1")
+
+    assert [channel.key for channel in model.channels] == ["sat", "do", "tw", "bat"]
+    assert {model.slot_of(key).id for key in ("sat", "do", "tw")} == {"o2"}
+
+
+@pytest.mark.parametrize("name", ["tree-3", "pond-1"])
+def test_analogue_probes_hang_on_adc1_because_adc2_is_taken_while_wifi_is_on(name):
+    adc1 = range(32, 40)
+    assert all(
+        slot.pins["adc"] in adc1 for slot in load_node_model(name).slots if "adc" in slot.pins
+    )
+
+
+@pytest.mark.parametrize("name", ["tree-3", "pond-1"])
+def test_no_probe_hangs_on_a_pin_that_decides_how_the_chip_starts(name):
+    strapping_and_flash = {0, 2, 5, 12, 15, *range(6, 12)}
+    pins = {gpio for slot in load_node_model(name).slots for gpio in slot.pins.values()}
+    assert not pins & strapping_and_flash
+
+
+@pytest.mark.parametrize("name", sensor_type_ids())
+def test_every_sensor_type_names_its_source_and_an_uncertainty(name):
+    sensor_type = load_sensor_type(name)
+    assert len(sensor_type.source) > 20
+    for quantity in sensor_type.quantities:
+        assert quantity.accuracy.standard_uncertainty(quantity.minimum) > 0
+
+
+def test_accuracy_adds_its_parts_as_independent():
+    tension = load_sensor_type("watermark_200ss").quantity("soil_water_tension")
+    assert tension.accuracy.standard_uncertainty(0.0) == pytest.approx(1.5)
+    assert tension.accuracy.standard_uncertainty(100.0) == pytest.approx((1.5**2 + 6**2) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "damage", "sentence"),
+    [
+        (_POND, ('title = "Water', 'titel = "Water'), "node_models/x.toml: the key title is missing."),
+        (_POND, ("publish_every_s = 3600", "publish_every_s = 3600\ncolour = 1"), "x.toml: the key colour is not known."),
+        (_POND, ("publish_every_s = 3600", 'publish_every_s = "1 h"'), "publish_every_s must be a whole number."),
+        (_POND, ("publish_every_s = 3600", "publish_every_s = true"), "publish_every_s must be a whole number."),
+        (_POND, ('site_kind = "water"', 'site_kind = "lake"'), "site_kind must be tree or water, not lake."),
+        (_POND, ('key = "do"', 'key = "sat"'), "channel key sat is used twice."),
+        (_POND, ("tx = 17", "tx = 16"), "GPIO 16 is used twice."),
+        (_POND, ("tx = 17", 'tx = "17"'), "pins.tx must be a whole number."),
+        (_POND, ('unit = "mg/L"', 'unit = "%"'), "channel do is in % from mg/L, but sensor type do_modbus gives mg/L from mg/L."),
+        (_POND, ('"dissolved_oxygen"', '"ph"'), "Sensor type do_modbus does not deliver ph."),
+        (_POND, ('"do_modbus"', '"do_ezo"'), "Sensor type do_ezo is not known; there are battery_divider, "),
+        (_POND, ('key = "tw"', 'key = "tw"\nneeds = { salinity = "ec" }'), "channel tw needs ec, which the node does not have."),
+        (_POND, ("[[slots]]", "[[slots"), "x.toml is not valid TOML: "),
+        (_POND.split("[[slots]]")[0], ("id", "id"), "the key slots is missing."),
+    ],
+)  # fmt: skip
+def test_wrong_node_model_is_refused_with_one_sentence(text, damage, sentence):
+    assert damage[0] in text
+    with pytest.raises(CatalogueError, match=re.escape(sentence)) as refused:
+        parse_node_model(text.replace(*damage, 1), name="node_models/x.toml")
+    assert str(refused.value).endswith(".")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (("relative = 0.0", 'relative = "0"'), "quantities[0]: accuracy: relative must be a number."),
+        (("[[quantities]]", "[quantities]"), "quantities must be a list of tables."),
+        (("warm_up_ms = 2", "warm_up_ms = 0.5"), "warm_up_ms must be a whole number."),
+        (('reason = "por"', ""), "error_values[0]: the key reason is missing."),
+    ],
+)
+def test_wrong_sensor_type_is_refused_with_one_sentence(damage, sentence):
+    assert damage[0] in _THERMOMETER
+    with pytest.raises(CatalogueError, match=re.escape(sentence)):
+        parse_sensor_type(_THERMOMETER.replace(*damage, 1), name="sensors/x.toml")
+
+
+def test_unknown_node_model_is_answered_with_those_there_are():
+    with pytest.raises(CatalogueError, match="Node model tree-9 is not known; there are pond-1, tree-3"):
+        load_node_model("tree-9")
+
+
+def test_a_path_is_not_a_node_model():
+    with pytest.raises(CatalogueError, match="is not known"):
+        load_node_model("../sensors/ds18b20")
