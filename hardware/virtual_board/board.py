@@ -59,6 +59,7 @@ ROM_HEAP_BYTES = 24 * 1024
 BOOT_US = 450_000
 _CONSOLE_LIMIT = 256 * 1024
 _WAKE_LIMIT_S = 3600
+_POWER_BACK_AFTER_US = 120_000_000
 
 # machine.reset_cause() and machine.wake_reason() of the ESP32 port.
 _POWER_ON, _HARD_RESET, _WDT_RESET, _DEEPSLEEP_RESET, _SOFT_RESET = 1, 2, 3, 4, 5
@@ -502,6 +503,8 @@ class _RtcDomain:
             return fresh
         if awake:
             state.lose_power()
+            # When in the wake it died is not known: later than all it can have done, so that time never runs back.
+            state.now_us += _POWER_BACK_AFTER_US
         return state
 
     def save(self, *, awake: bool) -> None:
