@@ -47,6 +47,15 @@ WASM_OPT_FLAGS = (
     "-O2",
 )
 
+# npm's own patience with an unreachable registry is over a minute.
+_NPM_FLAGS = (
+    "--no-audit",
+    "--no-fund",
+    "--prefer-offline",
+    "--fetch-retries=2",
+    "--fetch-retry-mintimeout=1000",
+    "--fetch-retry-maxtimeout=3000",
+)
 
 # The guest's own linear memory stays below 1 MB; a small reservation lets thousands of instances
 # share one address space (wasmtime's default reserves 4 GiB for each).
@@ -174,7 +183,7 @@ def _repair(module: bytes) -> bytes:
         folder = Path(name)
         (folder / "named.wasm").write_bytes(with_named_stack_pointer(module))
         _run_node_tool(
-            ["npm", "install", "--no-audit", "--no-fund", "--silent", BINARYEN],
+            ["npm", "install", *_NPM_FLAGS, BINARYEN],
             folder,
             failure=f"npm could not fetch {BINARYEN}, which the virtual board needs once; "
             "check the network or npm's registry setting and try again",
@@ -207,7 +216,8 @@ def _run_node_tool(command: list[str], folder: Path, *, failure: str) -> None:
     )
     if done.returncode != 0:
         lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        raise VmUnavailable(f"{failure} ({lines[-1]}).")
+        telling = next((line for line in lines if "reason:" in line), lines[0])
+        raise VmUnavailable(f"{failure} ({telling}).")
 
 
 def _leb128(number: int) -> bytes:
