@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from fleet_server.cli.answers import answer, json_option
 from fleet_server.measurement.derived import FORMULAS, Argument, Formula
 from fleet_server.measurement.uncertainty import combined_uncertainty
 
@@ -26,7 +26,7 @@ class _UsedWrongly(click.ClickException):
 @click.argument("quantity", required=False)
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
 @click.option("--list", "wants_list", is_flag=True, help="Name every quantity with its arguments.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
+@json_option
 def convert(
     quantity: str | None, arguments: tuple[str, ...], *, wants_list: bool, as_json: bool
 ) -> None:
@@ -43,7 +43,7 @@ def convert(
         raise _UsedWrongly("Name a quantity; fleet convert --list names them all.")
     formula = _formula(quantity)
     result = evaluate(formula, arguments)
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else _as_text(formula, result))
+    answer(result, _as_text(formula, result), as_json=as_json)
 
 
 def evaluate(formula: Formula, arguments: Iterable[str]) -> dict[str, Any]:
@@ -148,14 +148,15 @@ def _as_text(formula: Formula, result: dict[str, Any]) -> str:
 
 
 def _show_list(*, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"quantities": [_described(f) for f in FORMULAS.values()]}))
-        return
-    for formula in FORMULAS.values():
-        arguments = (
+    lines = [
+        f"{formula.name} ({formula.unit or '1'}): "
+        + " ".join(
             a.name if a.default is None else f"[{a.name}={a.default:g}]" for a in formula.arguments
         )
-        click.echo(f"{formula.name} ({formula.unit or '1'}): {' '.join(arguments)}")
+        for formula in FORMULAS.values()
+    ]
+    described = [_described(formula) for formula in FORMULAS.values()]
+    answer({"quantities": described}, "\n".join(lines), as_json=as_json)
 
 
 def _described(formula: Formula) -> dict[str, Any]:

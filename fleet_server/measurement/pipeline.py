@@ -19,6 +19,7 @@ from fleet_server.measurement.derived import (
     WATERMARK_OPEN_OHM,
     WATERMARK_SHORT_OHM,
     WATERMARK_TEMPERATURES_C,
+    watermark_tension,
     watermark_tension_with_slopes,
 )
 from fleet_server.measurement.quality import (
@@ -180,15 +181,19 @@ def _sixteenths(raw: FloatArray, _: _Inputs) -> _Converted:
 def _watermark(raw: FloatArray, inputs: _Inputs) -> _Converted:
     """Tension from resistance and the soil's temperature, with the uncertainty of resistor, thermometer and formula.
 
-    Without a usable temperature the value is that of a soil in the middle of the assumed range, with the range's
-    uncertainty, and suspect. Below 0 °C, beyond the curve's temperatures, and for a shorted or open line there is no value,
-    and the reading is bad. A temperature that is bad makes the tension bad.
+    Without a usable temperature the value is the middle between those at both ends of the assumed range, taken as
+    rectangular between them, and suspect. Below 0 °C, beyond the curve's temperatures, and for a shorted or open line
+    there is no value, and the reading is bad. A temperature that is bad makes the tension bad.
     """
     temperature = _soil_temperature(raw.size, inputs.get("temperature"))
     curve = watermark_tension_with_slopes(raw, temperature.value_c)
     series_resistor = _SERIES_RESISTOR_U_REL * raw
     u_ohm_squared = series_resistor * series_resistor + _WHOLE_NUMBER_U * _WHOLE_NUMBER_U
-    by_temperature = curve.per_kelvin * temperature.u_c
+    tension_kpa, by_temperature = curve.tension_kpa, curve.per_kelvin * temperature.u_c
+    if not temperature.is_measured.all():
+        assumed_kpa, u_assumed = _tension_at_any_temperature(raw)
+        tension_kpa = np.where(temperature.is_measured, tension_kpa, assumed_kpa)
+        by_temperature = np.where(temperature.is_measured, by_temperature, u_assumed)
     u_squared = (
         curve.per_ohm * curve.per_ohm * u_ohm_squared
         + by_temperature * by_temperature
@@ -202,12 +207,20 @@ def _watermark(raw: FloatArray, inputs: _Inputs) -> _Converted:
         QualityTest.FROST: np.where(temperature.is_measured, frost, Result.NOT_EVALUATED),
         QualityTest.INPUT: np.where(is_too_warm, Result.BAD, temperature.result),
     }
-    return _Converted(curve.tension_kpa, np.sqrt(u_squared), results)
+    return _Converted(tension_kpa, np.sqrt(u_squared), results)
+
+
+def _tension_at_any_temperature(raw: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Tension and its standard uncertainty, kPa, when nothing but the assumed range is known of the temperature."""
+    low, high = (
+        watermark_tension(raw, np.full_like(raw, end)) for end in SOIL_TEMPERATURE_ASSUMED_C
+    )
+    return (low + high) / 2.0, np.abs(high - low) / math.sqrt(12.0)
 
 
 @dataclass(frozen=True)
 class _Temperature:
-    """A temperature to work with, measured or assumed; all shape (n,)."""
+    """A temperature to work with; where it was not measured, the middle of the assumed range. All shape (n,)."""
 
     value_c: FloatArray
     u_c: FloatArray
@@ -216,12 +229,11 @@ class _Temperature:
 
 
 def _soil_temperature(length: int, observed: Observed | None) -> _Temperature:
-    low, high = SOIL_TEMPERATURE_ASSUMED_C
-    middle, u_middle = (low + high) / 2.0, (high - low) / math.sqrt(12.0)
+    middle = sum(SOIL_TEMPERATURE_ASSUMED_C) / 2.0
     if observed is None:
         return _Temperature(
             np.full(length, middle),
-            np.full(length, u_middle),
+            np.zeros(length),
             np.zeros(length, dtype=np.bool_),
             np.full(length, Result.SUSPECT, dtype=np.int32),
         )
@@ -234,7 +246,7 @@ def _soil_temperature(length: int, observed: Observed | None) -> _Temperature:
     )
     return _Temperature(
         np.where(is_measured, observed.value, middle),
-        np.where(is_measured, observed.u.astype(np.float64), u_middle),
+        np.where(is_measured, observed.u.astype(np.float64), 0.0),
         is_measured,
         result.astype(np.int32),
     )

@@ -1,0 +1,291 @@
+"""The way from raw readings to observations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_server.measurement import quality
+from fleet_server.measurement.calibration import CalibrationParameters, factory_calibration
+from fleet_server.measurement.derived import watermark_tension
+from fleet_server.measurement.pipeline import CONVERSIONS, Observed, observe
+from fleet_server.measurement.quality import (
+    GROSS_RANGES,
+    Flag,
+    QualityTest,
+    Result,
+    flag_of_reason,
+    result_of,
+)
+from fleet_server.measurement.units import UNITS
+from fleet_server.wire.states import QualityFlag, Reason
+from hardware.catalogue import load_node_model, node_model_ids
+
+WATERMARK = factory_calibration(absolute=1.5, relative=0.07)
+DS18B20 = factory_calibration(absolute=0.29, relative=0.0)
+NOTHING = CalibrationParameters()
+
+
+def temperature(*values_c: float | None, reason: str | None = None) -> Observed:
+    raw = [None if value is None else value * 16 for value in values_c]
+    return observe(
+        "sixteenths",
+        raw,
+        {},
+        DS18B20,
+        observed_property="soil_temperature",
+        reasons=[reason] * len(raw),
+    )
+
+
+def tension(
+    raw: list[float | None],
+    soil: Observed | None,
+    calibration: CalibrationParameters = NOTHING,
+    reasons: list[str | None] | None = None,
+) -> Observed:
+    return observe(
+        "watermark_tension",
+        raw,
+        {} if soil is None else {"temperature": soil},
+        calibration,
+        observed_property="soil_water_tension",
+        reasons=reasons,
+    )
+
+
+def only(observed: Observed) -> tuple[float, float, int]:
+    return float(observed.value[0]), float(observed.u[0]), int(observed.flag[0])
+
+
+def test_temperature_is_sixteenths_with_the_probes_accuracy() -> None:
+    value, u, flag = only(temperature(19.875))
+    assert value == 19.875
+    assert u == pytest.approx(math.hypot(0.29, 0.0625 / math.sqrt(12)), rel=1e-6)
+    assert flag == Flag.GOOD
+
+
+def test_value_in_the_published_unit_is_kept_to_the_last_bit() -> None:
+    raw = float(np.float32(8.99))
+    observed = observe(
+        "identity",
+        [raw],
+        {},
+        factory_calibration(absolute=0.06, relative=0.0173),
+        observed_property="dissolved_oxygen",
+    )
+    value, u, flag = only(observed)
+    assert (value, flag) == (raw, Flag.GOOD)
+    assert u == pytest.approx(math.hypot(0.06, 0.0173 * raw), rel=1e-6)
+
+
+def test_tension_uses_the_temperature_beside_it() -> None:
+    value, _, flag = only(tension([2_000], temperature(15.0)))
+    assert value == float(watermark_tension(2_000, 15.0))
+    assert flag == Flag.GOOD
+
+
+def test_uncertainty_of_tension_equals_monte_carlo() -> None:
+    generator = np.random.default_rng(3)
+    n = 200_000
+    for ohm, degrees in ((2_000.0, 15.0), (20_000.0, 22.0), (700.0, 8.0)):
+        soil = temperature(degrees)
+        value, u, _ = only(tension([ohm], soil, WATERMARK))
+        resistor = 1.0 + generator.uniform(-0.01, 0.01, n)
+        drawn_ohm = ohm * resistor + generator.uniform(-0.5, 0.5, n)
+        drawn_c = generator.normal(degrees, float(soil.u[0]), n)
+        drawn = watermark_tension(drawn_ohm, drawn_c)
+        drawn += generator.normal(0, 1.5, n) + generator.normal(0, 0.07 * value, n)
+        assert drawn.std() == pytest.approx(u, rel=0.02)
+
+
+def test_tension_without_a_thermometer_is_suspect_and_says_how_unsure_it_is() -> None:
+    with_it = tension([5_000], temperature(15.0))
+    silent = tension([5_000], temperature(None, reason="absent"))
+    left_out = tension([5_000], None)
+    assert only(silent) == only(left_out)
+    assert silent.flag[0] == Flag.SUSPECT
+    assert result_of(int(silent.tests[0]), QualityTest.INPUT) == Result.SUSPECT
+    assert result_of(int(silent.tests[0]), QualityTest.FROST) == Result.NOT_EVALUATED
+    # Whatever the soil's temperature really was, the truth lies within k = 2.
+    value, u, _ = only(silent)
+    for degrees in (0.0, 5.0, 20.0, 25.0):
+        assert abs(float(watermark_tension(5_000, degrees)) - value) < 2 * u
+    assert u > 5 * float(with_it.u[0])
+
+
+def test_tension_of_frozen_soil_is_bad_and_has_no_value() -> None:
+    observed = tension([2_000, 2_000], temperature(-0.5, -20.0))
+    assert np.isnan(observed.value).all()
+    assert np.isnan(observed.u).all()
+    assert observed.flag.tolist() == [Flag.BAD, Flag.BAD]
+    assert result_of(int(observed.tests[0]), QualityTest.FROST) == Result.BAD
+
+
+@pytest.mark.parametrize(("degrees", "flag"), [(-40.0, 4), (61.0, 4), (41.0, 3), (20.0, 1)])
+def test_flag_of_the_thermometer_goes_on_to_the_tension(degrees: float, flag: int) -> None:
+    observed = tension([2_000], temperature(degrees))
+    assert observed.flag[0] == flag
+
+
+def test_tension_beyond_the_curves_temperatures_has_no_value() -> None:
+    value, _, flag = only(tension([2_000], temperature(55.0)))
+    assert math.isnan(value)
+    assert flag == Flag.BAD
+
+
+@pytest.mark.parametrize("raw", [299.0, 0.0, -1.0, 35_000.0, 1e30, math.inf])
+def test_impossible_resistance_is_bad_and_has_no_value(raw: float) -> None:
+    value, u, flag = only(tension([raw], temperature(15.0), WATERMARK))
+    assert math.isnan(value)
+    assert math.isnan(u)
+    assert flag == Flag.BAD
+
+
+@pytest.mark.parametrize(
+    ("raw", "flag"), [(27_000, Flag.GOOD), (28_500, Flag.SUSPECT), (34_000, Flag.BAD)]
+)
+def test_value_outside_its_range_is_kept_and_flagged(raw: float, flag: Flag) -> None:
+    observed = tension([raw], temperature(24.0))
+    assert np.isfinite(observed.value[0])
+    assert observed.flag[0] == flag
+
+
+BAD_REASONS = {Reason.RANGE, Reason.SHORT, Reason.OPEN, Reason.SPREAD}
+
+
+@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("conversion", CONVERSIONS)
+def test_missing_value_has_the_flag_of_its_reason_and_nothing_else(
+    reason: Reason, conversion: str
+) -> None:
+    observed = observe(
+        conversion, [None], {}, WATERMARK, observed_property="soil_temperature", reasons=[reason]
+    )
+    assert np.isnan(observed.value[0])
+    assert np.isnan(observed.u[0])
+    assert observed.flag[0] == (Flag.BAD if reason in BAD_REASONS else Flag.MISSING)
+    assert observed.tests[0] == 0
+
+
+def test_reason_that_only_a_newer_node_knows_is_missing() -> None:
+    assert flag_of_reason("frozen") == Flag.MISSING
+
+
+def test_property_without_limits_is_not_evaluated() -> None:
+    observed = observe("identity", [1.0], {}, NOTHING, observed_property="lunar_phase")
+    assert observed.flag[0] == Flag.NOT_EVALUATED
+
+
+RAWS = st.lists(
+    st.tuples(
+        st.none() | st.floats(0, 40_000) | st.integers(250, 36_000),
+        st.none() | st.integers(-500, 1_200),
+        st.sampled_from([WATERMARK, NOTHING, CalibrationParameters(1.1, -2, 0.01, 0.5, -0.004)]),
+        st.sampled_from([None, "open", "absent"]),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+def observe_rows(
+    rows: list[tuple[float | None, int | None, CalibrationParameters, str | None]],
+) -> list[tuple[bytes, ...]]:
+    """Every row's observation as bytes."""
+    soil = observe(
+        "sixteenths", [row[1] for row in rows], {}, DS18B20, observed_property="soil_temperature"
+    )
+    observed = observe(
+        "watermark_tension",
+        [row[0] for row in rows],
+        {"temperature": soil},
+        [row[2] for row in rows],
+        observed_property="soil_water_tension",
+        reasons=[row[3] for row in rows],
+    )
+    columns = (observed.value, observed.u, observed.flag, observed.tests)
+    return [tuple(column[row].tobytes() for column in columns) for row in range(len(rows))]
+
+
+@given(RAWS, st.randoms(use_true_random=False))
+def test_row_is_the_same_bit_by_bit_alone_together_and_in_any_order(rows, random) -> None:  # type: ignore[no-untyped-def]
+    together = observe_rows(rows)
+    assert [observe_rows([row])[0] for row in rows] == together
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    assert observe_rows([rows[n] for n in order]) == [together[n] for n in order]
+
+
+@given(RAWS)
+def test_observation_without_a_value_is_never_good(rows) -> None:  # type: ignore[no-untyped-def]
+    soil = observe(
+        "sixteenths", [row[1] for row in rows], {}, DS18B20, observed_property="soil_temperature"
+    )
+    observed = tension([row[0] for row in rows], soil, WATERMARK)
+    nothing = np.isnan(observed.value)
+    np.testing.assert_array_equal(nothing, np.isnan(observed.u))
+    assert set(observed.flag[nothing].tolist()) <= {Flag.BAD, Flag.MISSING}
+    assert (observed.u[~nothing] > 0).all()
+
+
+def test_many_rows_equal_one_after_the_other_where_vectors_have_tails() -> None:
+    generator = np.random.default_rng(5)
+    raws = generator.uniform(300, 34_999, 1_003)
+    degrees = generator.uniform(0, 30, 1_003)
+    together = tension(raws.tolist(), temperature(*degrees.tolist()), WATERMARK)
+    for row in (0, 1, 7, 500, 1_000, 1_001, 1_002):
+        alone = tension([raws[row]], temperature(degrees[row]), WATERMARK)
+        assert only(alone) == (together.value[row], together.u[row], together.flag[row])
+
+
+def test_unknown_conversion_and_odd_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="no conversion"):
+        observe("alchemy", [1.0], {}, NOTHING, observed_property="ph")
+    with pytest.raises(ValueError, match="differ in length"):
+        observe("identity", [1.0], {}, [NOTHING, NOTHING], observed_property="ph")
+    with pytest.raises(ValueError, match="differ in length"):
+        observe("identity", [1.0], {}, NOTHING, observed_property="ph", reasons=[])
+    with pytest.raises(ValueError, match="differ in length"):
+        tension([2_000, 3_000], temperature(15.0))
+
+
+@pytest.mark.parametrize("model_id", node_model_ids())
+def test_every_channel_of_every_node_model_can_be_observed(model_id: str) -> None:
+    for channel in load_node_model(model_id).channels:
+        assert set(channel.needs) <= set(CONVERSIONS[channel.conversion].needs)
+        assert GROSS_RANGES[channel.property].unit == channel.unit
+        assert channel.unit in UNITS
+
+
+def test_flags_are_those_of_the_wire() -> None:
+    assert {flag.name: flag.value for flag in Flag} == {
+        flag.name: flag.value for flag in QualityFlag
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "flag"),
+    [
+        ((0, 0), Flag.NOT_EVALUATED),
+        ((0, 1), Flag.GOOD),
+        ((1, 2), Flag.SUSPECT),
+        ((3, 2), Flag.BAD),
+        ((1, 3), Flag.BAD),
+    ],
+)
+def test_worst_result_makes_the_flag(results: tuple[int, int], flag: Flag) -> None:
+    columns = [np.array([result], dtype=np.int32) for result in results]
+    assert quality.aggregate_flag(columns, 1).tolist() == [flag]
+
+
+def test_every_test_keeps_its_own_two_bits() -> None:
+    results = {test: np.array([int(test) % 4], dtype=np.int32) for test in QualityTest}
+    packed = int(quality.pack_results(results, 1)[0])
+    assert {test: result_of(packed, test) for test in QualityTest} == {
+        test: Result(int(test) % 4) for test in QualityTest
+    }
