@@ -4,13 +4,13 @@ Pure functions of (seed, site parameters, UTC), in published units. Every formul
 server's conversions, so that both cannot be wrong in the same way. The season stands still in mid-July whatever the
 date, so that a demo in November shows a summer; the time of day is the true one.
 
-States (soil water, water temperature, oxygen) are integrated hour by hour in blocks of 32 days, each started 32 days
-early from the same rest state, so that a value never depends on when the caller began to ask.
+States (soil water, water temperature, oxygen) are integrated hour by hour in fixed blocks of days, each started early
+from the same rest state, so that a value never depends on when the caller began to ask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -21,8 +21,8 @@ from hardware.virtual_board.dice import gaussian, uniform
 HOUR_S = 3600
 DAY_S = 86400
 
-_BLOCK_DAYS = 32
-_SPIN_UP_DAYS = 32
+_BLOCK_HOURS = 32 * 24
+_FADE_HOURS = 8 * 24
 _DAY_OF_YEAR = 196  # 15 July
 _SOLAR_CONSTANT_W_M2 = 1361.0
 
@@ -163,7 +163,7 @@ def rain_mm_h(seed: int, hour: int) -> float:
 
 LAYERS_CM = (30, 60, 90)
 _LAYER_MM = (450.0, 300.0, 300.0)
-_ROOTS = (0.62, 0.27, 0.11)
+_ROOTS = (0.72, 0.19, 0.09)
 _DRIEST_KPA = 190.0
 _DRAINS_ABOVE_KPA = 8.0
 
@@ -332,29 +332,37 @@ def battery_mv(
 
 @dataclass
 class HourlyStates:
-    """States at full hours, worked out block by block when asked for, straight lines between."""
+    """States at full hours, worked out block by block when asked for, straight lines between.
+
+    Each block starts `spin_up_days` early from rest. What the rest state still weighs after that would show as a step
+    between blocks; so the first days of a block fade over from the last one's run.
+    """
 
     integrate: Callable[[range], list[tuple[float, ...]]]
+    spin_up_days: int
     _blocks: dict[int, list[tuple[float, ...]]] = field(default_factory=dict)
 
     def at(self, utc_s: float) -> tuple[float, ...]:
+        """The states at a moment."""
         hour = int(utc_s // HOUR_S)
-        part = utc_s / HOUR_S - hour
-        before, after = self._full_hour(hour), self._full_hour(hour + 1)
-        return tuple(low + (high - low) * part for low, high in zip(before, after, strict=True))
+        return _between(self._full_hour(hour), self._full_hour(hour + 1), utc_s / HOUR_S - hour)
 
     def _full_hour(self, hour: int) -> tuple[float, ...]:
-        block, inside = divmod(hour, _BLOCK_DAYS * 24)
-        if block not in self._blocks:
-            start = (block * _BLOCK_DAYS - _SPIN_UP_DAYS) * 24
-            states = self.integrate(range(start, (block + 1) * _BLOCK_DAYS * 24))
-            self._blocks[block] = states[_SPIN_UP_DAYS * 24 :]
-        return self._blocks[block][inside]
+        number, inside = divmod(hour, _BLOCK_HOURS)
+        state = self._block(number)[inside]
+        if inside >= _FADE_HOURS:
+            return state
+        of_last_block = self._block(number - 1)[_BLOCK_HOURS + inside]
+        return _between(of_last_block, state, inside / _FADE_HOURS)
+
+    def _block(self, number: int) -> list[tuple[float, ...]]:
+        if number not in self._blocks:
+            first = number * _BLOCK_HOURS
+            spin_up_hours = self.spin_up_days * 24
+            hours = range(first - spin_up_hours, first + _BLOCK_HOURS + _FADE_HOURS)
+            self._blocks[number] = self.integrate(hours)[spin_up_hours:]
+        return self._blocks[number]
 
 
-def soil_of(parameters: Mapping[str, float]) -> Soil:
-    return Soil(**parameters)
-
-
-def water_of(parameters: Mapping[str, float]) -> Water:
-    return Water(**parameters)
+def _between(before: tuple[float, ...], after: tuple[float, ...], part: float) -> tuple[float, ...]:
+    return tuple(low + (high - low) * part for low, high in zip(before, after, strict=True))

@@ -31,6 +31,9 @@ from hardware.virtual_board.scene_models import (
 # A node samples over some ten seconds (warm-up of the oxygen probe); what touches this stretch counts as disturbed.
 _SAMPLING_TAKES_S = 30
 
+# How long soil and water remember: the deep soil weeks, a pond days.
+_SOIL_SPIN_UP_DAYS, _WATER_SPIN_UP_DAYS = 64, 20
+
 _BATTERY_LIFE_DAYS = {"tree": 420.0, "water": 75.0}
 
 # Parameters that every site's own luck changes a little, so that sites with the same figures still differ.
@@ -165,13 +168,14 @@ class _SiteTruth:
         if site.kind == "tree":
             self._soil = Soil(**parameters)
             self._states = HourlyStates(
-                lambda hours: dry_soil(self._soil, seed, site.latitude, site.longitude, hours)
+                lambda hours: dry_soil(self._soil, seed, site.latitude, site.longitude, hours),
+                _SOIL_SPIN_UP_DAYS,
             )
         else:
             self._water = Water(**parameters)
             place = (site.latitude, site.longitude, site.altitude_m)
             self._states = HourlyStates(
-                lambda hours: breathe_water(self._water, seed, place, hours)
+                lambda hours: breathe_water(self._water, seed, place, hours), _WATER_SPIN_UP_DAYS
             )
 
     def value(self, label: str, channel: Channel, utc_s: float) -> float:

@@ -41,7 +41,9 @@ def read_board(wiring: Wiring, model: NodeModel, utc_s: int) -> dict[str, float]
                 temperature_c = raw[channel.needs["temperature"]] / 16
                 values[channel.key] = tension_kpa(raw[channel.key], temperature_c)
         else:
-            values[channel.key] = raw[channel.key] / (16 if channel.conversion == "sixteenths" else 1)
+            values[channel.key] = raw[channel.key] / (
+                16 if channel.conversion == "sixteenths" else 1
+            )
     return values
 
 

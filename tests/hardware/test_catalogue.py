@@ -105,7 +105,10 @@ def test_wrong_node_model_is_refused_with_one_sentence(text, damage, sentence):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (("relative = 0.0", 'relative = "0"'), "quantities[0]: accuracy: relative must be a number."),
+        (
+            ("relative = 0.0", 'relative = "0"'),
+            "quantities[0]: accuracy: relative must be a number.",
+        ),
         (("[[quantities]]", "[quantities]"), "quantities must be a list of tables."),
         (("warm_up_ms = 2", "warm_up_ms = 0.5"), "warm_up_ms must be a whole number."),
         (('reason = "por"', ""), "error_values[0]: the key reason is missing."),
@@ -118,7 +121,9 @@ def test_wrong_sensor_type_is_refused_with_one_sentence(damage, sentence):
 
 
 def test_unknown_node_model_is_answered_with_those_there_are():
-    with pytest.raises(CatalogueError, match="Node model tree-9 is not known; there are pond-1, tree-3"):
+    with pytest.raises(
+        CatalogueError, match="Node model tree-9 is not known; there are pond-1, tree-3"
+    ):
         load_node_model("tree-9")
 
 

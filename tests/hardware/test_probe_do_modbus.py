@@ -16,7 +16,9 @@ _READ_ALL = bytes.fromhex("010300000006c5c8")
 _TRUTH = {"oxygen_saturation": 92.5, "dissolved_oxygen": 8.25, "water_temperature": 21.5}
 
 
-def _probe(tolerance: float = 0.0, power_pin: int | None = None, **values: float | None) -> DoModbus:
+def _probe(
+    tolerance: float = 0.0, power_pin: int | None = None, **values: float | None
+) -> DoModbus:
     truth = _TRUTH | values
     sources = {name: (lambda _, value=value: value) for name, value in truth.items()}
     return DoModbus(sources, serial="test", tolerance=tolerance, power_pin=power_pin)
@@ -34,7 +36,7 @@ def test_crc_of_the_specifications_example():
 
 def test_reading_six_registers_gives_three_floats_high_word_first():
     # 92.5 = 42 B9 00 00, 8.25 = 41 04 00 00, 21.5 = 41 AC 00 00 (IEEE 754).
-    body = bytes.fromhex("01030c" "42b90000" "41040000" "41ac0000")
+    body = bytes.fromhex("01030c42b900004104000041ac0000")
     assert _ask(_probe()) == body + crc16(body).to_bytes(2, "little")
 
 
