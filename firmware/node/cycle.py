@@ -1,0 +1,88 @@
+"""One wake, from the reset to deep sleep: sample, keep, talk when it is time, sleep. Nothing here lasts without a limit."""
+
+import machine
+from micropython import const
+
+import slots
+from node import config, crash, heap, plan, power, report, rtc_memory, senml
+from node.clock import Clock
+from node.deadline import Deadline
+from node.spool import Spool
+
+_SAMPLING_MS = const(40_000)
+_SPOOL_FOLDER = "/spool"
+
+
+class Wake:
+    """What the parts of one wake share. `spool` is None while the flash cannot be used."""
+
+    def __init__(self):
+        self.state = rtc_memory.load()
+        self.state.boot_count += 1
+        self.slot = slots.select(machine.reset_cause())
+        self.bundle = report.bundle(self.slot.slot)
+        self.clock = Clock(self.state, self.bundle["built_utc_s"])
+        self.config = config.Config()
+        self.spool = None
+        self.battery_mv = None
+        # From here on a crash keeps this power-up's identity and clock.
+        rtc_memory.store(self.state)
+
+
+def run():
+    """Does not return."""
+    wake = Wake()
+    state, clock = wake.state, wake.clock
+    _guarded(wake, _open_spool)
+    uptime_ms = clock.uptime_ms()
+    readings = _sample(wake)
+    _guarded(wake, _keep, uptime_ms, readings)
+    if plan.is_publish_due(state, wake.config, clock, uptime_ms):
+        is_good = _guarded(wake, _talk)
+        plan.note_exchange(state, wake.config, uptime_ms, is_good)
+    if wake.spool is not None:
+        state.spool = wake.spool.saved()
+    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), wake.config.sample_s))
+
+
+def _open_spool(wake):
+    saved = wake.state.spool
+    wake.spool = Spool(_SPOOL_FOLDER, saved)
+    if saved is None or wake.state.sent_high is None:
+        # Nobody remembers what was sent before the power went: anything on flash may have been.
+        wake.state.sent_high = wake.spool.newest
+
+
+def _sample(wake):
+    node = wake.config.node
+    readings = plan.measure(node["probes"], Deadline(_SAMPLING_MS))
+    if node.get("bat"):
+        value = plan.battery(node["bat"])
+        wake.battery_mv = value if isinstance(value, int) else None
+        readings.append((node["bat"]["key"], value))
+    heap.note()
+    return readings
+
+
+def _keep(wake, uptime_ms, readings):
+    """On flash before anybody hears of it."""
+    spool, power_up = wake.spool, wake.state.power_up
+    n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
+    spool.append(power_up, uptime_ms, n_records, body)
+
+
+def _talk(wake):
+    from node.link.exchange import Exchange
+
+    Exchange(wake).run()
+    wake.state.last_error = None
+
+
+def _guarded(wake, step, *arguments):
+    """Run one step; a failure is kept for the next state message and costs only that step. True when it went well."""
+    try:
+        step(wake, *arguments)
+        return True
+    except Exception as error:
+        wake.state.last_error = crash.describe(error)
+        return False

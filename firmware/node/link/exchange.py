@@ -1,0 +1,177 @@
+"""One talk with the server: connect, hear what is desired and received, say what the spool holds, hear the receipt.
+
+The radio is on for 30 s at most, whatever happens. Only a receipt moves the mark: a PUBACK says that the broker has a pack,
+not that anybody stored it (MQTT 3.1.1 acknowledges even what it throws away).
+"""
+
+import gc
+from micropython import const
+
+from node import cbor, heap, senml
+from node.deadline import Deadline
+from node.errors import TimedOut
+from node.link import mqtt, sntp, tls, wifi
+
+_RADIO_MS = const(30_000)
+_WIFI_MS = const(10_000)
+_TIME_MS = const(3_000)
+_TCP_MS = const(5_000)
+_SESSION_MS = const(12_000)  # TLS, CONNACK, SUBACK: a slow link takes some seconds for the handshake alone
+_HEAR_MS = const(2_000)
+_LINGER_MS = const(2_000)
+_RESERVE_MS = const(5_000)  # what the last PUBACKs and the receipt may need of the radio's time
+_DISCONNECT_MS = const(200)
+
+
+class Exchange:
+    """`wake`: the running wake (cycle.Wake)."""
+
+    def __init__(self, wake):
+        self._wake = wake
+        self._deadline = Deadline(_RADIO_MS)
+        prefix = wake.config.link.get("prefix")
+        self._prefix = prefix + "/" if prefix else ""
+        self._desired = None
+        self._receipt = None
+        self._raw = None
+        self._client = None
+
+    def run(self):
+        """Raises OSError, ValueError or LinkError when the node could not say all it had to; what was heard is kept."""
+        try:
+            self._connect()
+            self._listen()
+            self._mark()
+            self._publish_state()
+            self._publish_packs()
+            self._linger()
+        finally:
+            self._close()
+            self._mark()
+
+    def _connect(self):
+        wake, deadline = self._wake, self._deadline
+        link, state = wake.config.link, wake.state
+        state.wifi_index = wifi.connect(link["wifi"], state.wifi_index, deadline.within(_WIFI_MS))
+        answer = sntp.ask(link["ntp"], wake.clock, deadline.within(_TIME_MS)) if link["ntp"] else None
+        if answer is None or not wake.clock.learn(*answer):
+            state.last_error = "no time"
+        self._raw = self._open(link, state)
+        stream = self._raw
+        if link["tls"]:
+            wake.clock.show_to_tls()
+            stream = tls.secure(self._raw, link["server_name"])
+        gc.collect()
+        self._client = mqtt.Client(stream, self._raw, self._hear)
+        session = deadline.within(_SESSION_MS)
+        self._client.connect(wake.config.node_id, session)
+        self._client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
+        heap.note()
+
+    def _open(self, link, state):
+        """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds."""
+        if state.broker_address is not None:
+            try:
+                return tls.connect(tuple(state.broker_address), self._deadline.within(_TCP_MS))
+            except (OSError, TimedOut):
+                state.broker_address = None
+        address = tls.resolve(link["host"], link["port"])
+        raw = tls.connect(address, self._deadline.within(_TCP_MS))
+        state.broker_address = list(address)
+        return raw
+
+    def _listen(self):
+        """Give the retained messages a moment; go on as soon as both are there."""
+        self._wait(lambda: self._desired is not None and self._receipt is not None, _HEAR_MS)
+        self._apply()
+
+    def _publish_state(self):
+        from node import report
+
+        state = cbor.encode_map(report.state(self._wake))
+        self._client.publish(self._topic("up", "st"), (state,), self._deadline)
+
+    def _publish_packs(self):
+        """The newest first, so that the city sees now; then the backlog, oldest first, while the time lasts."""
+        spool, state = self._wake.spool, self._wake.state
+        if spool is None or not spool.depth:
+            return
+        spool.give_up_unreadable()
+        newest = spool.newest
+        state.sent_high = max(state.sent_high or 0, newest)
+        first = max(spool.receipt + 1, spool.oldest)
+        for pack in spool.packs(newest, newest):
+            self._publish(pack)
+        for pack in spool.packs(first, newest - 1):
+            if self._deadline.left_ms() < _RESERVE_MS:
+                break
+            self._publish(pack)
+        self._client.settle(self._deadline)
+        heap.note()
+
+    def _publish(self, pack):
+        seq, power_up, uptime_ms, n_records, body = pack
+        wake = self._wake
+        utc_s = wake.clock.utc_s(uptime_ms) if power_up == wake.state.power_up else None
+        head = senml.head(wake.config.node_id, utc_s, wake.spool.oldest, n_records)
+        self._client.publish(self._topic("up", senml.kind(body)), (head, body), self._deadline)
+
+    def _linger(self):
+        """Wait a moment for the receipt; leave as soon as it covers the newest pack."""
+        spool = self._wake.spool
+        if spool is not None and spool.depth:
+            self._wait(lambda: self._received() >= spool.newest, _LINGER_MS)
+        self._client.settle(self._deadline)
+        self._apply()
+
+    def _wait(self, is_done, timeout_ms):
+        deadline = self._deadline.within(timeout_ms)
+        try:
+            while not is_done():
+                self._client.wait(deadline)
+        except TimedOut:
+            pass
+
+    def _topic(self, direction, kind):
+        return self._prefix + direction + "/" + self._wake.config.node_id + "/" + kind
+
+    # --- what is heard ---
+
+    def _hear(self, topic, payload):
+        if topic.endswith(b"/rcpt"):
+            self._receipt = payload
+        elif topic.endswith(b"/des"):
+            self._desired = payload
+
+    def _apply(self):
+        """Take the desired state last heard."""
+        if self._desired:
+            fault = self._wake.config.apply(self._desired)
+            if fault:
+                self._wake.state.last_error = fault
+            self._desired = b""
+
+    def _received(self):
+        """The receipted sequence last heard if it can be true, else 0."""
+        try:
+            receipt = cbor.decode(self._receipt)
+            spool, seq = receipt["spool"], receipt["seq"]
+        except (ValueError, KeyError, TypeError):
+            return 0
+        wake = self._wake
+        if type(seq) is not int or spool != wake.spool.id or seq > (wake.state.sent_high or 0):
+            return 0
+        return seq
+
+    def _mark(self):
+        if self._receipt is not None and self._wake.spool is not None:
+            self._wake.spool.mark(self._received())
+
+    def _close(self):
+        if self._client is not None:
+            try:
+                self._client.disconnect(self._deadline.within(_DISCONNECT_MS))
+            except (OSError, ValueError, TimedOut):
+                pass
+        if self._raw is not None:
+            self._raw.close()

@@ -1,0 +1,61 @@
+"""A stream to the broker: TCP, then mutual TLS with EC certificates, neither of which ever blocks."""
+
+import errno
+import select
+import socket
+
+from node.errors import LinkError
+from node.link.wait import WRITE, Waiter
+
+_CONNECTING = (errno.EINPROGRESS, errno.EAGAIN)
+
+
+def resolve(host, port):
+    """Address of the broker. The one call without a limit: lwIP gives up after 14 s, the watchdog after 30 s."""
+    return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
+
+
+def connect(address, deadline):
+    """A non-blocking TCP socket, connected. Raises OSError, TimedOut or LinkError."""
+    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        raw.setblocking(False)
+        try:
+            raw.connect(address)
+        except OSError as error:
+            if error.errno not in _CONNECTING:
+                raise
+        waiter = Waiter(raw)
+        while True:
+            ready = waiter.wait(WRITE, deadline, "tcp")
+            if ready:
+                if ready[0][1] & (select.POLLERR | select.POLLHUP):
+                    raise LinkError("tcp refused")
+                return raw
+    except Exception:
+        raw.close()
+        raise
+
+
+def secure(raw, server_name):
+    """TLS over `raw`, with the node's identity and the pinned CAs. The handshake happens at the first write."""
+    import ssl
+
+    from node import config
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(config.blob("id", "cert"), config.blob("id", "key"))
+    context.load_verify_locations(cadata=_pinned())
+    return context.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=server_name)
+
+
+def _pinned():
+    from node import config
+    from node.errors import NotProvisioned
+
+    pinned = config.blob("id", "ca0")
+    try:
+        return pinned + config.blob("id", "ca1")
+    except NotProvisioned:
+        return pinned

@@ -1,0 +1,150 @@
+"""What is due, and how the probes are read: all started first, then read in the order in which they become ready."""
+
+import binascii
+import time
+
+from node import errors
+from node.errors import SensorError
+
+# After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
+_BACK_OFF = (0, 0, 1, 2, 4, 6)
+
+
+def measure(probes, deadline):
+    """(key, value) of every channel, in the order of the configuration.
+
+    A value is an integer, four bytes of a float32, or a reason. A probe that fails, however it does, costs only its own.
+    """
+    results = [None] * len(probes)
+    waiting = []
+    for index, probe in enumerate(probes):
+        driver, failure = _start(probe)
+        if driver is None:
+            results[index] = failure
+        else:
+            waiting.append((index, driver))
+    while waiting:
+        now_ms = time.ticks_ms()
+        soonest = min(range(len(waiting)), key=lambda at: waiting[at][1].ready_in(now_ms))
+        index, driver = waiting.pop(soonest)
+        values = _read(driver, deadline)
+        if values is None:
+            waiting.append((index, driver))
+        else:
+            results[index] = values
+    return _by_key(probes, results)
+
+
+def battery(config):
+    """Millivolts, or a reason."""
+    from node import battery as divider
+
+    try:
+        return divider.read(config)
+    except Exception:
+        return errors.ERROR
+
+
+def _start(probe):
+    """(driver, None), or (None, reason)."""
+    driver = None
+    try:
+        driver = _driver(probe["driver"])(probe["pins"], probe["options"])
+        driver.start(time.ticks_ms())
+        return driver, None
+    except SensorError as error:
+        reason = error.code
+    except Exception:
+        reason = errors.ERROR
+    if driver is not None:
+        _stop(driver)
+    return None, reason
+
+
+def _driver(name):
+    module = "node.sensors." + name
+    return __import__(module, None, None, ("Driver",)).Driver
+
+
+def _read(driver, deadline):
+    """The driver's values, a reason, or None when it has to be asked again later."""
+    try:
+        deadline.sleep(driver.ready_in(time.ticks_ms()))
+        if not deadline.left_ms():
+            raise SensorError(errors.TIMEOUT)
+        values = driver.read(deadline)
+        if values is None:
+            return None
+    except SensorError as error:
+        values = error.code
+    except Exception:
+        values = errors.ERROR
+    _stop(driver)
+    return values
+
+
+def _stop(driver):
+    try:
+        driver.stop()
+    except Exception:
+        # Its readings are taken; `power.sleep` switches every rail off once more.
+        pass
+
+
+def _by_key(probes, results):
+    readings = []
+    for probe, values in zip(probes, results):
+        for index, key in enumerate(probe["keys"]):
+            if isinstance(values, str):
+                value = values
+            else:
+                value = values[index] if index < len(values) else errors.ERROR
+            readings.append((key, value))
+    return readings
+
+
+def sleep_ms(schedule_ms, sample_s):
+    """From now to the next sampling instant: whole multiples of `sample_s`.
+
+    The timer that wakes the node errs by some per cent: shortly before an instant counts as that instant.
+    """
+    period_ms = sample_s * 1000
+    next_ms = ((schedule_ms + _early_ms(sample_s)) // period_ms + 1) * period_ms
+    return next_ms - schedule_ms
+
+
+def is_publish_due(state, config, clock, uptime_ms):
+    """True when this wake is to talk: at power-on, then once in every publishing interval, later after failures.
+
+    Which part of the interval depends on the node's id, so that a fleet does not call all at once.
+    """
+    early_ms = _early_ms(config.sample_s)
+    if uptime_ms + early_ms < state.radio_not_before_ms:
+        return False
+    if state.published_ms is None or state.radio_failures:
+        return True
+    period_ms = config.publish_s * 1000
+    shift_ms = early_ms + _phase_s(config) * 1000
+    now = (clock.schedule_ms(uptime_ms) + shift_ms) // period_ms
+    return now > (clock.schedule_ms(state.published_ms) + shift_ms) // period_ms
+
+
+def note_exchange(state, config, uptime_ms, is_good):
+    """Remember how the talk went, for the next one."""
+    if is_good:
+        state.published_ms = uptime_ms
+        state.radio_failures = 0
+        state.radio_not_before_ms = 0
+        return
+    state.radio_failures += 1
+    intervals = _BACK_OFF[min(state.radio_failures, len(_BACK_OFF) - 1)]
+    state.radio_not_before_ms = uptime_ms + intervals * config.publish_s * 1000
+
+
+def _early_ms(sample_s):
+    return sample_s * 50
+
+
+def _phase_s(config):
+    samples = config.publish_s // config.sample_s
+    return binascii.crc32(config.node_id.encode()) % samples * config.sample_s

@@ -1,0 +1,68 @@
+"""The state message: what the node says about itself at each connect."""
+
+import esp32
+import gc
+import json
+import machine
+
+from node import heap
+from node.link import wifi
+
+_CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
+
+
+def state(wake):
+    """Pairs of field and value, in the order of the wire."""
+    memory, spool, config = wake.state, wake.spool, wake.config
+    uptime_ms = wake.clock.uptime_ms()
+    is_empty = spool is None or spool.newest < spool.oldest
+    return (
+        ("model", config.node["model"]),
+        ("version", wake.bundle["version"]),
+        ("bundle_sha256", wake.bundle["sha256"]),
+        ("config_version", config.version),
+        ("config_sha256", config.sha256()),
+        ("slot", wake.slot.slot),
+        ("slot_state", wake.slot.state),
+        ("battery_mv", wake.battery_mv),
+        ("rssi_dbm", wifi.signal_dbm()),
+        ("free_heap", gc.mem_free()),
+        ("idf_largest", _largest_block()),
+        ("spool_depth", 0 if spool is None else spool.depth),
+        ("spool", None if spool is None else spool.id),
+        ("oldest", None if is_empty else spool.oldest),
+        ("newest", None if is_empty else spool.newest),
+        ("power_up", memory.power_up),
+        ("uptime_ms", uptime_ms),
+        ("utc_s", wake.clock.utc_s(uptime_ms)),
+        ("boot_count", memory.boot_count),
+        ("reset_cause", reset_cause()),
+        ("drift_ppm", None),
+        ("last_error", memory.last_error),
+        ("heap_low", heap.low()),
+    )
+
+
+def reset_cause():
+    """Why this wake began."""
+    numbers = (
+        machine.PWRON_RESET,
+        machine.HARD_RESET,
+        machine.WDT_RESET,
+        machine.DEEPSLEEP_RESET,
+        machine.SOFT_RESET,
+    )
+    cause = machine.reset_cause()
+    return _CAUSES[numbers.index(cause)] if cause in numbers else "other"
+
+
+def bundle(slot):
+    """What the slot's VERSION file says: version, sha256, built_utc_s."""
+    with open("/" + slot + "/VERSION") as file:
+        return json.load(file)
+
+
+def _largest_block():
+    """The largest free block of the C heap, which TLS lives in."""
+    regions = esp32.idf_heap_info(esp32.HEAP_DATA)
+    return max([region[2] for region in regions]) if regions else None

@@ -1,0 +1,107 @@
+"""What survives deep sleep: a small record in the RTC's memory, which is garbage after power-on.
+
+Nothing in it is precious: every field can be found again, more slowly, or is missed for one wake only.
+"""
+
+import binascii
+import machine
+import os
+import struct
+import time
+from micropython import const
+
+from node import cbor
+
+_MAGIC = b"SSR2"
+_HEAD = const(10)  # magic, length u16, CRC-32
+# A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
+_LONGEST_SLEEP_MS = const(172_800_000)
+
+# Order on the RTC memory; a change of it needs another _MAGIC.
+_FIELDS = (
+    "power_up",
+    "boot_count",
+    "base_ms",
+    "stored_ms",
+    "offset_ms",
+    "doubt_ms",
+    "published_ms",
+    "radio_failures",
+    "radio_not_before_ms",
+    "sent_high",
+    "spool",
+    "broker_address",
+    "wifi_index",
+    "last_error",
+)
+
+
+class State:
+    """One wake's memory of those before it.
+
+    `power_up`: random id of this power-up. `base_ms`: the RTC at its begin. `offset_ms`: UTC − uptime, None while the
+    time is unknown. `doubt_ms`: an offset once seen that did not fit. `published_ms`: uptime of the last good exchange.
+    `radio_not_before_ms`: uptime before which the radio stays off after failures. `sent_high`: highest sequence that may
+    have been sent. `spool`: what Spool.saved() gave. `is_first`: the first wake since power came on.
+    """
+
+    def __init__(self):
+        self.power_up = int.from_bytes(os.urandom(4), "little")
+        self.boot_count = 0
+        self.base_ms = rtc_ms()
+        self.stored_ms = self.base_ms
+        self.offset_ms = None
+        self.doubt_ms = None
+        self.published_ms = None
+        self.radio_failures = 0
+        self.radio_not_before_ms = 0
+        self.sent_high = None
+        self.spool = None
+        self.broker_address = None
+        self.wifi_index = 0
+        self.last_error = None
+        self.is_first = True
+
+
+def rtc_ms():
+    """What the RTC shows, in whole milliseconds; it runs on through deep sleep."""
+    return time.time_ns() // 1_000_000
+
+
+def load():
+    """The state of this power-up, or a fresh one."""
+    state = _decode(machine.RTC().memory())
+    if state is None or not _is_continued(state):
+        state = State()
+    return state
+
+
+def store(state):
+    state.stored_ms = rtc_ms()
+    content = cbor.encode([getattr(state, name) for name in _FIELDS])
+    head = _MAGIC + struct.pack("<HI", len(content), binascii.crc32(content))
+    machine.RTC().memory(head + content)
+
+
+def _decode(memory):
+    if len(memory) < _HEAD or memory[:4] != _MAGIC:
+        return None
+    length, crc = struct.unpack_from("<HI", memory, 4)
+    content = memory[_HEAD : _HEAD + length]
+    if len(content) != length or binascii.crc32(content) != crc:
+        return None
+    try:
+        values = cbor.decode(content)
+    except cbor.Malformed:
+        return None
+    state = State()
+    for name, value in zip(_FIELDS, values):
+        setattr(state, name, value)
+    state.is_first = False
+    return state
+
+
+def _is_continued(state):
+    if machine.reset_cause() == machine.PWRON_RESET:
+        return False
+    return 0 <= rtc_ms() - state.stored_ms < _LONGEST_SLEEP_MS
