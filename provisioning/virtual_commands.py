@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +17,12 @@ from typing import Any
 import click
 
 from hardware.scenes import Scene, SceneError, load_scene
+from hardware.virtual_board.bench import measure_boots, measure_memory
 from hardware.virtual_board.node_folder import EnrolledNode, NodeFolder
 from hardware.virtual_board.pacing import FleetClock
 from hardware.virtual_board.runner import RunnerError, RunPlan, run_boards
 from hardware.virtual_board.runner_worker import Status
+from provisioning.bench_nodes import BENCH_SCENE, prepare_bench_nodes
 from provisioning.boards import VirtualBoard
 from provisioning.enrolment import FleetAddress, enrol_node
 from provisioning.errors import BenchError
@@ -31,6 +35,7 @@ _DAY_S = 86_400
 _POWER_ON_STEP_S, _POWER_ON_SPREAD_S = 37, 600
 _WIFI = (("virtual", "virtual"),)
 _FAULTS = ("power_cut",)
+_NODES_PER_PROCESS = 8
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -162,6 +167,51 @@ def run(
             raise BenchError(str(error)) from error
     seconds = round(time.monotonic() - started, 3)
     speak({**_progress(status), "event": "done", "seconds": seconds})
+
+
+@virtual.command()
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=20.0, show_default=True)
+@click.option("--processes", type=click.IntRange(min=1), help="Worker processes; one per CPU.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=10),
+    default=200,
+    show_default=True,
+    help="Idle nodes to measure the memory of.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
+def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> None:
+    """Measure boots per second, beside bare starts of the virtual machine, and memory per node.
+
+    The nodes sample every 15 minutes and look for a broker every hour, which is not there.
+
+    Example: provision virtual bench --seconds 10 --json
+    """
+    processes = processes or os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="stadtsensor-bench-") as scratch:
+        labels = prepare_bench_nodes(Path(scratch), count=nodes)
+        rates = measure_boots(
+            Path(scratch),
+            BENCH_SCENE,
+            labels[: processes * _NODES_PER_PROCESS],
+            seconds=seconds,
+            processes=processes,
+        )
+        memory = measure_memory(Path(scratch), BENCH_SCENE, labels)
+    figures = {
+        "boots_per_second": round(rates.boots_per_second, 1),
+        "limit_boots_per_second": round(rates.limit_boots_per_second, 1),
+        "boots": rates.boots,
+        "processes": processes,
+        "nodes": memory.nodes,
+        "rss_kb_per_node": round(memory.bytes_per_node / 1000, 1),
+        "rss_mb_per_1000_nodes": round(memory.rss_mb_per_1000_nodes(processes), 1),
+    }
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, figure in figures.items():
+        click.echo(f"{name:28} {figure}")
 
 
 def open_scene(

@@ -141,7 +141,7 @@ class _WorkerProcess:
     def __init__(self, orders: Orders, lock: int) -> None:
         self.status = Status()
         self._failure: str | None = None
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - this Python, our own module
             [sys.executable, "-c", _WORKER_PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
