@@ -38,7 +38,7 @@ _TABLE_C = 24.0
 
 _SHORT_OHM = 15.0
 # A contact that has gone bad on one wire shows its rectifying film in one direction only.
-_BAD_CONTACT_OHM = 2500.0
+_BAD_CONTACT = 1.5
 _ADC_NOISE_UV = 1200.0
 
 
@@ -127,4 +127,4 @@ class Watermark:
             return float("inf")
         clean = resistance_ohm(tension_kpa, temperature_c) * self._gain
         clean *= 1 + (self._asymmetry if forward else -self._asymmetry)
-        return clean + (_BAD_CONTACT_OHM if forward and Fault.UNEVEN in active else 0.0)
+        return clean * (_BAD_CONTACT if forward and Fault.UNEVEN in active else 1.0)
