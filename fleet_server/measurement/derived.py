@@ -71,8 +71,8 @@ def _within(values: ArrayLike, minimum: float, maximum: float) -> FloatArray:
 class WatermarkTension:
     """Tension with what its uncertainty needs; all shape (n,).
 
-    `per_ohm` and `per_kelvin` are the partial derivatives (kPa/Ω, kPa/K); `u_form` is the standard uncertainty (kPa) from the
-    pieces of the curve that do not meet.
+    `per_ohm` and `per_kelvin` are the partial derivatives (kPa/Ω, kPa/K); `u_form` is the standard uncertainty (kPa) of the
+    curve's form: its pieces do not meet, and in wet soil the maker has published two.
     """
 
     tension_kpa: FloatArray
@@ -105,10 +105,11 @@ def watermark_tension(resistance_ohm: ArrayLike, temperature_c: ArrayLike) -> Fl
 def watermark_tension_with_slopes(
     resistance_ohm: ArrayLike, temperature_c: ArrayLike
 ) -> WatermarkTension:
-    """`watermark_tension` with its partial derivatives. Only +, −, ·, / are used: same bits on every machine.
+    """`watermark_tension` with its partial derivatives. Only +, −, ·, /, √ are used: same bits on every machine.
 
-    Inside a blend the truth may follow either piece or lie between: taken as rectangular over their distance, so
-    u_form = |upper − lower| / √12.
+    Inside a blend the truth may follow either piece or lie between, rectangular over their distance:
+    |upper − lower| / √12. In wet soil it may lie anywhere up to the maker's older form, 20 (r d − 0.55):
+    |difference| / √3. u_form is the root of the sum of their squares.
 
     >>> result = watermark_tension_with_slopes([2000.0, 8000.0], [24.0, 24.0])
     >>> result.u_form.round(3).tolist()
@@ -147,17 +148,31 @@ def watermark_tension_with_slopes(
         across(wet_r, middle_r, dry_rd * d) + first_r * (middle - wet) + second_r * (dry - middle)
     )
     per_kelvin = across(wet_t, middle_t, dry_rd * (0.018 * r))
-    distance = np.where(second_r > 0.0, np.abs(dry - middle), 0.0)
-    distance = np.where(first_r > 0.0, np.abs(middle - wet), distance)
 
     is_wet = (r <= 0.55) | (tension <= 0.0)
     zero = np.where(np.isnan(r) | np.isnan(t), np.nan, 0.0)
+    tension = np.where(is_wet, zero, tension)
+    distance = np.where(second_r > 0.0, np.abs(dry - middle), 0.0)
+    distance = np.where(first_r > 0.0, np.abs(middle - wet), distance)
+    u_pieces = distance / math.sqrt(12.0)
+    u_wet = _distance_to_older_form(rd, tension) / math.sqrt(3.0)
     return WatermarkTension(
-        tension_kpa=np.where(is_wet, zero, tension),
+        tension_kpa=tension,
         per_ohm=np.where(is_wet, zero, per_kohm / 1000.0),
         per_kelvin=np.where(is_wet, zero, per_kelvin),
-        u_form=zero + distance / np.sqrt(12.0),
+        u_form=np.sqrt(u_pieces * u_pieces + u_wet * u_wet),
     )
+
+
+def _distance_to_older_form(rd: FloatArray, tension_kpa: FloatArray) -> FloatArray:
+    """How far the maker's older equation for wet soil, 20 (r d − 0.55), lies from what we give, kPa.
+
+    It corrects the resistance for temperature before it asks whether the soil is saturated, so the two part in cold soil.
+    It holds up to r d = 1; its say fades out over ± 5 % there.
+    """
+    weight, _ = _blend_weight(rd, _LOWER_KNOT_KOHM)
+    older = 20.0 * np.maximum(rd - 0.55, 0.0)
+    return (1.0 - weight) * np.abs(tension_kpa - older)
 
 
 def _blend_weight(r: FloatArray, knot: float) -> tuple[FloatArray, FloatArray]:

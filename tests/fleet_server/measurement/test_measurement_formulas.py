@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import math
 from typing import Any
 
 import numpy as np
@@ -180,11 +181,22 @@ def test_watermark_has_no_jump(temperature_c: float) -> None:
     assert np.abs(np.diff(tension)).max() < 0.03  # the published pieces jump by up to 3 kPa
 
 
-@pytest.mark.parametrize("knot_ohm", [1_000, 8_000])
-def test_uncertainty_of_the_form_is_there_near_a_knot_and_nowhere_else(knot_ohm: float) -> None:
-    at = watermark_tension_with_slopes([knot_ohm * 0.94, knot_ohm, knot_ohm * 1.06], [5.0] * 3)
-    assert at.u_form[0] == at.u_form[2] == 0.0
-    assert at.u_form[1] > 0.0
+def test_uncertainty_of_the_form_is_there_near_the_upper_knot_and_not_in_drier_soil() -> None:
+    at = watermark_tension_with_slopes([7_500, 8_000, 8_500, 20_000], [5.0] * 4)
+    assert at.u_form[[0, 2, 3]].tolist() == [0.0, 0.0, 0.0]
+    assert at.u_form[1] == pytest.approx(abs(34.6 - 31.7) / math.sqrt(12), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("resistance_ohm", "temperature_c", "newer_kpa", "older_kpa"),
+    [(800, 24, 5.789, 5.0), (800, 8, 4.1216, 0.392), (600, 8, 0.824, 0.0)],
+)
+def test_uncertainty_of_the_form_reaches_to_the_makers_older_equation_in_wet_soil(
+    resistance_ohm: float, temperature_c: float, newer_kpa: float, older_kpa: float
+) -> None:
+    at = watermark_tension_with_slopes(resistance_ohm, temperature_c)
+    assert float(at.tension_kpa) == pytest.approx(newer_kpa, abs=5e-4)
+    assert float(at.u_form) == pytest.approx((newer_kpa - older_kpa) / math.sqrt(3), abs=5e-4)
 
 
 @given(st.floats(560, 34_000), st.floats(1, 40))

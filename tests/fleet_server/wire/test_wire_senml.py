@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections.abc import Callable
 
@@ -242,3 +243,13 @@ def test_event_pack_is_read_with_its_details() -> None:
 def test_telemetry_is_no_event() -> None:
     with pytest.raises(WireError, match="which event"):
         decode_event(GOOD)
+
+
+@pytest.mark.nightly
+def test_hundred_thousand_damaged_packs_are_read_or_refused_and_nothing_else() -> None:
+    generator = random.Random(20_260_701)
+    for _ in range(100_000):
+        damaged = bytearray(GOOD)
+        for _ in range(generator.randint(1, 12)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        only_refuses(bytes(damaged[: generator.randint(0, 2 * len(damaged))]))
