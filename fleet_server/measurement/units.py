@@ -10,10 +10,8 @@ from dataclasses import dataclass
 ZERO_CELSIUS_K = 273.15  # SI: definition of the degree Celsius
 STANDARD_ATMOSPHERE_HPA = 1013.25  # CGPM 1954, resolution 4
 STANDARD_GRAVITY_M_S2 = 9.80665  # CGPM 1901
-CM_WATER_PER_KPA = 10.19716  # conventional: water of 1000 kg/m³ at standard gravity
 GAS_CONSTANT_J_MOL_K = 8.314462618153240  # CODATA 2018, exact since 2019
 FARADAY_C_MOL = 96485.33212331  # CODATA 2018, exact since 2019
-SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)
