@@ -293,6 +293,7 @@ class Network:
         if self.policy.tcp == "half_open" or (limit is not None and tcp.sent + size > limit):
             tcp.sent += size
             return size  # into the send buffer, and no further
+        self._complete_handshake(tcp, timeout_ms)
         self._slow()
         sent = self._retry(tcp, lambda: (tcp.tls or tcp.socket).send(data), timeout_ms, _POLLOUT)
         tcp.sent += sent
@@ -314,6 +315,7 @@ class Network:
         if self._deaf(tcp):
             self._wait({tcp: _POLLIN}, timeout_ms)
             raise OSError(errno.EAGAIN if timeout_ms == 0 else errno.ETIMEDOUT, "nothing came")
+        self._complete_handshake(tcp, timeout_ms)
         return self._retry(tcp, receive, timeout_ms, _POLLIN)
 
     def _usable(self, number: str) -> _Tcp:
@@ -504,16 +506,23 @@ class Network:
         number, timeout_ms = payload.split()
         tcp = self._usable(number)
 
-        def handshake() -> int:
-            assert tcp.tls is not None  # noqa: S101 - wrapped before
-            tcp.tls.do_handshake()
-            return 0
-
         if self._deaf(tcp):
             self._wait({tcp: _POLLIN}, int(timeout_ms))
             raise OSError(errno.ETIMEDOUT, "nothing came")
+        self._complete_handshake(tcp, int(timeout_ms))
+
+    def _complete_handshake(self, tcp: _Tcp, timeout_ms: int) -> None:
+        """Go on with the handshake (reads and writes do, when it was not done at connect)."""
+        tls = tcp.tls
+        if tls is None or tcp.handshaken:
+            return
+
+        def handshake() -> int:
+            tls.do_handshake()
+            return 0
+
         self._slow()
-        self._retry(tcp, handshake, int(timeout_ms), _POLLIN)
+        self._retry(tcp, handshake, timeout_ms, _POLLIN)
         tcp.handshaken = True
         if tcp.verify_node_time:
             self._verify_by_node_time(tcp)

@@ -166,7 +166,7 @@ class RTC:
 
 
 class WDT:
-    def __init__(self, id=0, timeout=5000):
+    def __init__(self, *, id=0, timeout=5000):
         if timeout < 1:
             raise ValueError("WDT timeout too short")
         _call("wdt", str(timeout))

@@ -1,4 +1,5 @@
 from _board import address_of as _address, call as _call
+from _stream import Stream as _Stream
 
 AF_INET = 2
 AF_INET6 = 10
@@ -18,7 +19,7 @@ def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
     return [(AF_INET, type or SOCK_STREAM, proto, "", (address, port))]
 
 
-class socket:
+class socket(_Stream):
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=IPPROTO_TCP):
         self._id = _call("sock_open", "udp" if type == SOCK_DGRAM else "tcp")
         self._ms = -1
@@ -28,9 +29,6 @@ class socket:
 
     def settimeout(self, value):
         self._ms = -1 if value is None else int(value * 1000)
-
-    def setblocking(self, value):
-        self._ms = -1 if value else 0
 
     def setsockopt(self, level, optname, value):
         pass
@@ -47,59 +45,14 @@ class socket:
         return int(_call("sock_send", "%s %d %d %d" % (self._id, _address(data), len(data), self._ms)))
 
     def sendall(self, data):
-        if isinstance(data, str):
-            data = data.encode()
-        view = memoryview(data)
+        view = memoryview(data.encode() if isinstance(data, str) else data)
         while len(view):
             view = view[self.send(view) :]
 
-    def write(self, data, size=None):
-        if size is not None:
-            data = memoryview(data)[:size]
-        try:
-            return self.send(data)
-        except OSError as error:
-            if error.errno == 11:
-                return None
-            raise
-
-    def readinto(self, buf, nbytes=None):
-        size = len(buf) if nbytes is None else min(nbytes, len(buf))
-        try:
-            return int(_call("sock_recv", "%s %d %d %d" % (self._id, _address(buf), size, self._ms)))
-        except OSError as error:
-            if error.errno == 11:
-                return None
-            raise
-
-    def recv_into(self, buf, nbytes=None):
-        size = len(buf) if nbytes is None else min(nbytes, len(buf))
-        return int(_call("sock_recv", "%s %d %d %d" % (self._id, _address(buf), size, self._ms)))
-
     def recv(self, bufsize):
         buf = bytearray(bufsize)
-        return bytes(buf[: self.recv_into(buf)])
-
-    def read(self, size=-1):
-        out = b""
-        while size < 0 or len(out) < size:
-            buf = bytearray(256 if size < 0 else size - len(out))
-            got = self.readinto(buf)
-            if got is None:
-                return out or None
-            if not got:
-                break
-            out += bytes(buf[:got])
-        return out
-
-    def readline(self):
-        line = b""
-        while not line.endswith(b"\n"):
-            part = self.read(1)
-            if not part:
-                break
-            line += part
-        return line
+        size = int(_call("sock_recv", "%s %d %d %d" % (self._id, _address(buf), bufsize, self._ms)))
+        return bytes(buf[:size])
 
     def sendto(self, data, address):
         return int(
@@ -118,9 +71,6 @@ class socket:
 
     def makefile(self, mode="rb", buffering=0):
         return self
-
-    def close(self):
-        _call("sock_close", self._id)
 
     def __enter__(self):
         return self

@@ -1,5 +1,5 @@
 from _board import address_of as _address, call as _call
-from socket import socket as _socket
+from _stream import Stream as _Stream
 
 PROTOCOL_TLS_CLIENT = 0
 PROTOCOL_TLS_SERVER = 1
@@ -8,7 +8,7 @@ CERT_OPTIONAL = 1
 CERT_REQUIRED = 2
 
 
-class SSLSocket(_socket):
+class SSLSocket(_Stream):
     def __init__(self, sock):
         self._id = sock._id
         self._raw = sock
@@ -17,9 +17,6 @@ class SSLSocket(_socket):
     @property
     def _ms(self):
         return self._raw._ms
-
-    def settimeout(self, value):
-        raise AttributeError("'SSLSocket' object has no attribute 'settimeout'")
 
     def setblocking(self, value):
         self._raw.setblocking(value)
