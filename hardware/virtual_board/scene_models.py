@@ -10,6 +10,7 @@ from the same rest state, so that a value never depends on when the caller began
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -159,6 +160,29 @@ def rain_mm_h(seed: int, hour: int) -> float:
     return day.rain_mm / day.rain_hours if 0 <= since < day.rain_hours else 0.0
 
 
+@dataclass(frozen=True)
+class _Hour:
+    sun_w_m2: float
+    air_c: float
+    evaporation_mm: float
+    rain_mm: float
+
+
+@lru_cache(maxsize=16384)
+def _hour_before(seed: int, hour: int, latitude: float, longitude: float) -> _Hour:
+    """The weather of the hour that ends at `hour`, by its middle; evaporation of a meadow after Makkink 1957."""
+    middle_s = (hour - 0.5) * HOUR_S
+    sun = radiation_w_m2(seed, middle_s, latitude, longitude)
+    air_c = air_temperature_c(seed, middle_s)
+    slope = 4098 * 0.6108 * exp(17.27 * air_c / (air_c + 237.3)) / (air_c + 237.3) ** 2
+    return _Hour(
+        sun_w_m2=sun,
+        air_c=air_c,
+        evaporation_mm=0.61 * slope / (slope + 0.067) * sun * HOUR_S / 2.45e6,
+        rain_mm=rain_mm_h(seed, hour - 1),
+    )
+
+
 # --- soil ---------------------------------------------------------------------------------------------------------
 
 LAYERS_CM = (30, 60, 90)
@@ -195,25 +219,23 @@ def dry_soil(
 ) -> list[tuple[float, ...]]:
     """Tension (kPa) at the three depths at each hour: rain in, roots and gravity out, films between the layers.
 
-    Evaporation by Makkink 1957 (radiation and temperature alone), uptake less by the square of dryness as Jarvis's
-    stress functions do; drainage in excess of 8 kPa with a day's time constant.
+    Roots take less as the square root of the water that is left to them; what is wetter than 8 kPa drains with a
+    day's time constant; films carry water between layers within weeks. A state belongs to the full hour.
     """
+    # Weather is the city's: a tenth of a degree is near enough, and sites then share its hours.
+    latitude, longitude = round(latitude, 1), round(longitude, 1)
     water = [soil.water_content(tension) for tension in (30.0, 25.0, 20.0)]
     wettest = soil.water_content(_DRAINS_ABOVE_KPA)
     driest = soil.water_content(_DRIEST_KPA)
     tensions = []
     for hour in hours:
-        moment_s = hour * HOUR_S
-        sun = radiation_w_m2(seed, moment_s, latitude, longitude)
-        air_c = air_temperature_c(seed, moment_s)
-        slope = 4098 * 0.6108 * exp(17.27 * air_c / (air_c + 237.3)) / (air_c + 237.3) ** 2
-        evaporation_mm = 0.61 * slope / (slope + 0.067) * sun * HOUR_S / 2.45e6
-        falls_mm = rain_mm_h(seed, hour) * soil.unsealed
+        weather = _hour_before(seed, hour, latitude, longitude)
+        falls_mm = weather.rain_mm * soil.unsealed
         for layer in range(3):
             height = _LAYER_MM[layer]
             room = (water[layer] - driest) / (wettest - driest)
             stress = min(1.0, max(0.0, room) ** 0.5)
-            taken = evaporation_mm * soil.uptake * _ROOTS[layer] * stress
+            taken = weather.evaporation_mm * soil.uptake * _ROOTS[layer] * stress
             water[layer] += (falls_mm - taken) / height
             excess = max(0.0, water[layer] - wettest)
             falls_mm = excess * height * (1 - exp(-1 / 24))
@@ -276,15 +298,13 @@ def breathe_water(
     Oxygen: Odum 1956: production − respiration + exchange with the air; production by Jassby and Platt 1976 (tanh of
     light), rates by the usual θ^(T−20). Each hour is solved exactly for its constant rates.
     """
-    latitude, longitude, altitude_m = site
+    latitude, longitude, altitude_m = round(site[0], 1), round(site[1], 1), site[2]
     temperature_c, oxygen = 21.0, 7.5
     states = []
     for hour in hours:
-        # A state belongs to the full hour; the rates that lead to it are those of the middle of the hour before.
-        middle_s = (hour - 0.5) * HOUR_S
-        sun = radiation_w_m2(seed, middle_s, latitude, longitude) * (1 - water.shade)
-        air_c = air_temperature_c(seed, middle_s)
-        rest_c = air_c - 2.0 + 0.011 * sun
+        weather = _hour_before(seed, hour, latitude, longitude)
+        sun = weather.sun_w_m2 * (1 - water.shade)
+        rest_c = weather.air_c - 2.0 + 0.011 * sun
         temperature_c += (rest_c - temperature_c) * (1 - exp(-1 / (22 * water.depth_m)))
         exchange_per_h = water.reaeration_per_d / 24 * 1.024 ** (temperature_c - 20)
         made = water.production_mg_l_h * tanh(sun / 320) * 1.036 ** (temperature_c - 20)
@@ -340,7 +360,7 @@ class HourlyStates:
 
     integrate: Callable[[range], list[tuple[float, ...]]]
     spin_up_days: int
-    _blocks: dict[int, list[tuple[float, ...]]] = field(default_factory=dict)
+    _blocks: dict[int, tuple[int, array[float]]] = field(default_factory=dict)
 
     def at(self, utc_s: float) -> tuple[float, ...]:
         """The states at a moment."""
@@ -349,19 +369,23 @@ class HourlyStates:
 
     def _full_hour(self, hour: int) -> tuple[float, ...]:
         number, inside = divmod(hour, _BLOCK_HOURS)
-        state = self._block(number)[inside]
+        state = self._in_block(number, inside)
         if inside >= _FADE_HOURS:
             return state
-        of_last_block = self._block(number - 1)[_BLOCK_HOURS + inside]
+        of_last_block = self._in_block(number - 1, _BLOCK_HOURS + inside)
         return _between(of_last_block, state, inside / _FADE_HOURS)
 
-    def _block(self, number: int) -> list[tuple[float, ...]]:
+    def _in_block(self, number: int, inside: int) -> tuple[float, ...]:
         if number not in self._blocks:
             first = number * _BLOCK_HOURS
             spin_up_hours = self.spin_up_days * 24
             hours = range(first - spin_up_hours, first + _BLOCK_HOURS + _FADE_HOURS)
-            self._blocks[number] = self.integrate(hours)[spin_up_hours:]
-        return self._blocks[number]
+            states = self.integrate(hours)[spin_up_hours:]
+            # Flat, so that a thousand sites fit into one process.
+            flat = array("d", (value for state in states for value in state))
+            self._blocks[number] = len(states[0]), flat
+        width, flat = self._blocks[number]
+        return tuple(flat[inside * width : (inside + 1) * width])
 
 
 def _between(before: tuple[float, ...], after: tuple[float, ...], part: float) -> tuple[float, ...]:
