@@ -4,7 +4,7 @@ import errno
 import select
 import socket
 
-from node.errors import LinkError
+from node.errors import LinkError, NotProvisioned
 from node.link.wait import WRITE, Waiter
 
 _CONNECTING = (errno.EINPROGRESS, errno.EAGAIN)
@@ -46,16 +46,10 @@ def secure(raw, server_name):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(config.blob("id", "cert"), config.blob("id", "key"))
-    context.load_verify_locations(cadata=_pinned())
-    return context.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=server_name)
-
-
-def _pinned():
-    from node import config
-    from node.errors import NotProvisioned
-
-    pinned = config.blob("id", "ca0")
+    context.load_verify_locations(config.blob("id", "ca0"))
     try:
-        return pinned + config.blob("id", "ca1")
+        # The CA to come, so that the broker can change over while the node sleeps.
+        context.load_verify_locations(config.blob("id", "ca1"))
     except NotProvisioned:
-        return pinned
+        pass
+    return context.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=server_name)

@@ -1,0 +1,67 @@
+"""Boards with our firmware on them, wired and configured for one test."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cbor2
+
+from hardware.catalogue import load_node_model
+from hardware.virtual_board.board import Board
+from hardware.virtual_board.wiring import Wiring
+from provisioning.firmware_bundle import FirmwareBundle, build_bundle
+from provisioning.node_configuration import node_map
+
+BUILT_AT_UTC_S = 1_780_000_000
+START_US = (BUILT_AT_UTC_S + 100_000) * 1_000_000
+NODE_ID = "n-3f9a1c"
+
+
+@cache
+def bundle() -> FirmwareBundle:
+    return build_bundle(built_at_utc_s=BUILT_AT_UTC_S, version="1.2.3")
+
+
+def tree_3() -> dict[str, Any]:
+    return copy.deepcopy(node_map(load_node_model("tree-3")))
+
+
+def pond_1() -> dict[str, Any]:
+    return copy.deepcopy(node_map(load_node_model("pond-1")))
+
+
+def make_board(
+    folder: Path,
+    wiring: Wiring,
+    *,
+    node: dict[str, Any] | None,
+    port: int = 9,
+    link: dict[str, Any] | None = None,
+    identity: dict[str, bytes] | None = None,
+    **options: Any,
+) -> Board:
+    """A flashed and enrolled board; without TLS unless `link` says so."""
+    board = Board(folder, wiring, start_utc_us=options.pop("start_utc_us", START_US), **options)
+    board.write_files(bundle().files_on_board())
+    blobs = {("id", "node_id"): NODE_ID.encode()}
+    blobs |= {("id", name): data for name, data in (identity or {}).items()}
+    if node is not None:
+        blobs["cfg", "node"] = cbor2.dumps(node)
+    plain = {
+        "host": "127.0.0.1",
+        "port": port,
+        "tls": False,
+        "server_name": "localhost",
+        "wifi": [["stadt", "geheim"]],
+        "ntp": "ntp.example",
+        "prefix": "",
+    }
+    blobs["cfg", "link"] = cbor2.dumps(plain | (link or {}))
+    script = "from esp32 import NVS\n" + "".join(
+        f"NVS({space!r}).set_blob({key!r}, {data!r})\n" for (space, key), data in blobs.items()
+    )
+    board.exec(script)
+    return board

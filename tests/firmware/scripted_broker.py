@@ -1,0 +1,236 @@
+"""A broker of a few lines that says exactly what a test wants it to say, over TCP or TLS.
+
+Written from the MQTT 3.1.1 specification and sharing nothing with the firmware. One thread per connection; everything a
+node published is kept in `published`, in order of arrival.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cbor2
+
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, DISCONNECT = 1, 3, 4, 8, 14
+_TIMEOUT_S = 45
+
+
+@dataclass
+class Behaviour:
+    """What the broker does. The default is a good broker with a server behind it.
+
+    `answers` maps a packet type to what is sent instead of the proper answer; an empty string is silence.
+    """
+
+    answers: dict[int, bytes] = field(default_factory=dict)
+    desired: bytes | None = cbor2.dumps(
+        {
+            "config": {"version": 1, "values": {}},
+            "release": None,
+            "commands": [],
+            "certificate": None,
+        }
+    )
+    receipt: bytes | None = b""  # empty: retained, nothing received yet
+    gives_receipts: bool = True
+    bytes_at_a_time: int = 0
+    close_after: int | None = None  # packet type after which the broker hangs up
+    extra_after_connect: bytes = b""
+    receipt_for: Callable[[int, int], bytes] | None = None
+
+
+class ScriptedBroker:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.behaviour = Behaviour()
+        self.published: list[tuple[str, bytes]] = []
+        self.subscriptions: list[str] = []
+        self.client_ids: list[str] = []
+        self.connections = 0
+        self.most_in_flight = 0
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
+        self._retained_receipt: bytes | None = None
+        self._accepting = threading.Thread(target=self._accept)
+        self._accepting.start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._accepting.join()
+        for open_socket in self._sockets:
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    # --- what a node said ---
+
+    def payloads(self, kind: str) -> list[bytes]:
+        """Payloads published on `up/…/<kind>`."""
+        return [payload for topic, payload in self.published if topic.endswith("/" + kind)]
+
+    def packs(self) -> list[list[dict[int, object]]]:
+        """Every telemetry pack, decoded, in order of arrival."""
+        return [cbor2.loads(payload) for payload in self.payloads("tm")]
+
+    def sequences(self) -> list[int]:
+        return [int(pack[2][2]) for pack in self.packs()]  # type: ignore[call-overload]
+
+    def state(self) -> dict[str, object]:
+        """The last state message."""
+        return dict(cbor2.loads(self.payloads("st")[-1]))
+
+    # --- the other side ---
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return
+            accepted.settimeout(_TIMEOUT_S)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets.append(accepted)
+            self.connections += 1
+            thread = threading.Thread(target=self._serve, args=(accepted,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, accepted: socket.socket) -> None:
+        stream = accepted
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            if self._context is not None:
+                stream = self._context.wrap_socket(accepted, server_side=True)
+            _Session(self, stream).run()
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+class _Session:
+    def __init__(self, broker: ScriptedBroker, stream: socket.socket) -> None:
+        self._broker = broker
+        self._stream = stream
+        self._file = stream.makefile("rb")
+        self._own_id = 0
+        self._arrived: list[int] = []
+
+    def run(self) -> None:
+        try:
+            while True:
+                kind, flags, content = self._packet()
+                if kind == DISCONNECT:
+                    return
+                self._handle(kind, flags, content)
+                if kind == self._broker.behaviour.close_after:
+                    return
+        finally:
+            self._file.close()
+
+    def _handle(self, kind: int, flags: int, content: bytes) -> None:
+        behaviour = self._broker.behaviour
+        if kind == CONNECT:
+            self._broker.client_ids.append(content[12:].decode())
+            self._answer(kind, b"\x20\x02\x00\x00")
+            self._send(behaviour.extra_after_connect)
+        elif kind == SUBSCRIBE:
+            topics = self._topics(content)
+            self._broker.subscriptions += topics
+            self._answer(kind, bytes((0x90, 2 + len(topics))) + content[:2] + b"\1" * len(topics))
+            self._send_retained(topics)
+        elif kind == PUBLISH:
+            end = 2 + struct.unpack_from(">H", content)[0]
+            topic = content[2:end].decode()
+            assert flags == 2, "QoS 1 is what the wire says"
+            payload = content[end + 2 :]
+            self._broker.published.append((topic, payload))
+            self._answer(kind, b"\x40\x02" + content[end : end + 2])
+            if topic.endswith("/tm"):
+                self._give_receipt(topic, payload)
+
+    def _topics(self, content: bytes) -> list[str]:
+        topics, at = [], 2
+        while at < len(content):
+            length = struct.unpack_from(">H", content, at)[0]
+            topics.append(content[at + 2 : at + 2 + length].decode())
+            at += 3 + length
+        return topics
+
+    def _send_retained(self, topics: list[str]) -> None:
+        behaviour = self._broker.behaviour
+        for topic in topics:
+            if topic.endswith("/des") and behaviour.desired is not None:
+                self._publish(topic, behaviour.desired)
+            if topic.endswith("/rcpt") and behaviour.receipt is not None:
+                self._publish(topic, self._broker._retained_receipt or behaviour.receipt)
+
+    def _give_receipt(self, topic: str, payload: bytes) -> None:
+        behaviour = self._broker.behaviour
+        if not behaviour.gives_receipts:
+            return
+        pack = cbor2.loads(payload)
+        spool, oldest = pack[1][2], pack[0][2]
+        held = {p[2][2] for p in self._broker.packs() if p[1][2] == spool}
+        seq = oldest - 1
+        while seq + 1 in held:
+            seq += 1
+        receipt = cbor2.dumps({"spool": spool, "seq": seq})
+        if behaviour.receipt_for is not None:
+            receipt = behaviour.receipt_for(spool, seq)
+        self._broker._retained_receipt = receipt
+        self._publish(topic.replace("up/", "dn/", 1).replace("/tm", "/rcpt"), receipt)
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        self._own_id += 1
+        name = topic.encode()
+        content = (
+            struct.pack(">H", len(name)) + name + struct.pack(">H", self._own_id) + payload
+        )
+        self._send(b"\x32" + _length(len(content)) + content)
+
+    def _answer(self, kind: int, proper: bytes) -> None:
+        self._send(self._broker.behaviour.answers.get(kind, proper))
+
+    def _send(self, data: bytes) -> None:
+        step = self._broker.behaviour.bytes_at_a_time
+        if not step:
+            self._stream.sendall(data)
+            return
+        for start in range(0, len(data), step):
+            self._stream.sendall(data[start : start + step])
+            time.sleep(0.001)
+
+    def _packet(self) -> tuple[int, int, bytes]:
+        first = self._read(1)[0]
+        length = shift = 0
+        while True:
+            byte = self._read(1)[0]
+            length |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        return first >> 4, first & 15, self._read(length)
+
+    def _read(self, length: int) -> bytes:
+        data = self._file.read(length)
+        if len(data) < length:
+            raise EOFError
+        return data
+
+
+def _length(length: int) -> bytes:
+    out = bytearray()
+    while True:
+        out.append(length & 127 | (128 if length > 127 else 0))
+        length >>= 7
+        if not length:
+            return bytes(out)
