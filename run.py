@@ -33,7 +33,11 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     if command == "test":
-        return subprocess.call([tool(ROOT / ".venv", "tox"), "run", *rest], cwd=ROOT) if make_tox() else 1
+        return (
+            subprocess.call([tool(ROOT / ".venv", "tox"), "run", *rest], cwd=ROOT)
+            if make_tox()
+            else 1
+        )
     if command == "demo":
         command, rest = "fleet", ["demo", *rest]
     if command not in ("fleet", "provision"):

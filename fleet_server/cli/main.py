@@ -17,11 +17,17 @@ _COMMANDS = {
     "ingest": ("fleet_server.cli.ingest:ingest", "Store what the nodes publish."),
     "worker": ("fleet_server.cli.worker:worker", "Send receipts and desired states to the nodes."),
     "db": ("fleet_server.cli.db:db", "Make or check the database."),
-    "broker": ("fleet_server.cli.broker:broker", "Embedded broker, mosquitto's configuration, resync."),
+    "broker": (
+        "fleet_server.cli.broker:broker",
+        "Embedded broker, mosquitto's configuration, resync.",
+    ),
     "ca": ("fleet_server.cli.ca:ca", "The fleet's own certificate authority."),
     "user": ("fleet_server.cli.user:user", "Local accounts."),
     "token": ("fleet_server.cli.token:token", "Enrolment tokens."),
-    "verify": ("fleet_server.cli.verify:verify", "Recompute everything from the packs as received."),
+    "verify": (
+        "fleet_server.cli.verify:verify",
+        "Recompute everything from the packs as received.",
+    ),
     "convert": ("fleet_server.cli.convert:convert", "One formula at work."),
     "bench": ("fleet_server.cli.bench:bench", "Measure speed and memory against their limits."),
 }

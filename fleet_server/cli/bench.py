@@ -1,0 +1,90 @@
+"""`fleet bench`: figures beside their limits, measured in the same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleet_server.bench import board as board_bench
+from fleet_server.bench import ingest as ingest_bench
+from fleet_server.bench import report
+from fleet_server.cli.answers import json_option
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed and memory against their limits.
+
+    Example: fleet bench ingest --json
+    """
+
+
+@bench.command()
+@click.option("--packs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option(
+    "--broker", type=click.Choice(["embedded", "mosquitto"]), default="embedded", show_default=True
+)
+@click.option(
+    "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
+)
+@json_option
+def ingest(*, packs: int, nodes: int, broker: str, database_url: str | None, as_json: bool) -> None:
+    """Packs stored per second, beside a bare MQTT drain that only acknowledges.
+
+    Example: fleet bench ingest --packs 20000 --broker mosquitto --database-url postgresql+psycopg://fleet@localhost/bench
+    """
+    _show(
+        ingest_bench.measure(packs=packs, nodes=nodes, broker=broker, database_url=database_url),
+        as_json=as_json,
+    )
+
+
+@bench.command()
+@click.option("--seconds", type=click.FloatRange(1, 300), default=20.0, show_default=True)
+@click.option("--nodes", type=click.IntRange(10, 2000), default=200, show_default=True)
+@json_option
+def board(*, seconds: float, nodes: int, as_json: bool) -> None:
+    """Boots of a virtual node per second, beside bare starts of the virtual machine; memory per node.
+
+    Example: fleet bench board --json
+    """
+    _show(board_bench.measure(seconds=seconds, nodes=nodes), as_json=as_json)
+
+
+@bench.command(name="all")
+@click.option("--markdown", "markdown", is_flag=True, help="Write docs/benchmarks.md.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("docs/benchmarks.md"),
+    show_default=True,
+)
+@json_option
+def everything(*, markdown: bool, output: Path, as_json: bool) -> None:
+    """Every benchmark at its default size, one after the other.
+
+    Example: fleet bench all --markdown
+    """
+    figures = {
+        "ingest": ingest_bench.measure(),
+        "board": board_bench.measure(),
+    }
+    if markdown:
+        output.write_text(report.as_markdown(figures), encoding="utf-8")
+        click.echo(f"Wrote {output}.", err=True)
+    if as_json:
+        click.echo(json.dumps(figures))
+    elif not markdown:
+        click.echo(report.as_markdown(figures))
+
+
+def _show(figures: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, figure in figures.items():
+        click.echo(f"{name:28} {figure}")

@@ -1,0 +1,63 @@
+"""`fleet verify`: recompute everything from the packs as received."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from fleet_server import db
+from fleet_server.cli.answers import json_option
+from fleet_server.errors import NotFound
+from fleet_server.services import verifying
+from fleet_server.settings import CONFIG_VARIABLE, Settings, load_settings
+
+
+@click.command()
+@click.option(
+    "--data",
+    "data_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".demo"),
+    show_default=True,
+    help="Data folder of a server or of a demo.",
+)
+@click.option("--database-url", help="Check this database instead of the folder's own.")
+@json_option
+def verify(*, data_dir: Path, database_url: str | None, as_json: bool) -> None:
+    """Recompute every observation from the packs as received, and check identities, gaps and receipts.
+
+    Exit 1 when anything but `packs` and `declared_lost` is not zero (or true).
+
+    Example: fleet verify --data .demo --json
+    """
+    settings = _settings_of(data_dir, database_url)
+    engine = db.make_engine(settings.database_url)
+    try:
+        db.check_schema(engine)
+        with db.session_factory(engine)() as session:
+            report = verifying.verify(session)
+    finally:
+        engine.dispose()
+    if as_json:
+        click.echo(json.dumps(report.counts()))
+    else:
+        for name, count in report.counts().items():
+            click.echo(f"{name:30} {count}")
+        for sentence in report.findings:
+            click.echo(sentence, err=True)
+        click.echo("All is well." if report.is_clean else "Something is wrong.", err=True)
+    if not report.is_clean:
+        sys.exit(1)
+
+
+def _settings_of(data_dir: Path, database_url: str | None) -> Settings:
+    """Settings of the folder: those that a demo wrote there, or those of a server that keeps its data there."""
+    configuration = data_dir / "fleet.toml"
+    if configuration.exists():
+        return load_settings({CONFIG_VARIABLE: str(configuration)}, database_url=database_url)
+    if database_url is None and not data_dir.is_dir():
+        raise NotFound(f"There is no folder {data_dir}. Name a data folder with --data.")
+    return load_settings(data_dir=data_dir, database_url=database_url)

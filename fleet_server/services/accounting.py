@@ -1,0 +1,113 @@
+"""The demo's books: what the boards wrote to their flash against what the server stored.
+
+A ledger is kept by a board, not by firmware or server (its JSON is described in docs/where_things_live.md); this module
+only compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fleet_server.errors import Invalid
+from fleet_server.models import Counter, Gap, NodeStatus, Observation, Pack, Quarantine, RawReading
+from fleet_server.models.counter import PACKS_RESENT
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What one board says: sequence numbers ever durable on its flash, and those still held, by spool."""
+
+    node_id: str
+    written: Mapping[int, frozenset[int]]
+    held: Mapping[int, frozenset[int]]
+
+
+def read_ledgers(folder: Path) -> list[Ledger]:
+    """The ledgers of all boards below `folder`.
+
+    Raises:
+        Invalid: a ledger is not what a board writes.
+    """
+    ledgers = []
+    for path in sorted(folder.glob("*/ledger.json")):
+        try:
+            node = json.loads((path.parent / "node.json").read_bytes())
+            spools = json.loads(path.read_bytes())["spools"]
+            ledgers.append(
+                Ledger(
+                    node_id=str(node["node_id"]),
+                    written={int(spool): _numbers(of["written"]) for spool, of in spools.items()},
+                    held={int(spool): _numbers(of["held"]) for spool, of in spools.items()},
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise Invalid(f"{path} is not a board's ledger: {problem}.") from problem
+    return ledgers
+
+
+def balance(session: Session, ledgers: Iterable[Ledger]) -> dict[str, int]:
+    """The counts of `fleet demo`'s last line.
+
+    `packs_missing` were written, but are not stored, not held by their board, and not declared lost. A pack in
+    quarantine whose identity was readable is accounted for: it is not missing, and it is not stored.
+    """
+    written = missing = 0
+    for ledger in ledgers:
+        for spool, numbers in ledger.written.items():
+            written += len(numbers)
+            missing += len(
+                numbers
+                - _accounted(session, ledger.node_id, spool)
+                - ledger.held.get(spool, frozenset())
+            )
+    identities = (
+        select(Pack.node_id, Pack.spool, Pack.seq)
+        .group_by(Pack.node_id, Pack.spool, Pack.seq)
+        .having(func.count() > 1)
+        .subquery()
+    )
+    return {
+        "packs_written": written,
+        "packs_stored": _count(session, select(func.count()).select_from(Pack)),
+        "packs_resent": _count(
+            session, select(func.sum(Counter.count)).where(Counter.name == PACKS_RESENT)
+        ),
+        "packs_duplicate": _count(session, select(func.count()).select_from(identities)),
+        "packs_missing": missing,
+        "readings": _count(session, select(func.count()).select_from(RawReading)),
+        "observations": _count(session, select(func.count()).select_from(Observation)),
+    }
+
+
+def firmware_versions(session: Session) -> list[str]:
+    """Versions that the nodes say they run, sorted."""
+    rows = session.scalars(
+        select(NodeStatus.version).where(NodeStatus.version.is_not(None)).distinct()
+    )
+    return sorted(str(version) for version in rows)
+
+
+def _accounted(session: Session, node_id: str, spool: int) -> set[int]:
+    stored = select(Pack.seq).where(Pack.node_id == node_id, Pack.spool == spool)
+    quarantined = select(Quarantine.seq).where(
+        Quarantine.node_id == node_id, Quarantine.spool == spool, Quarantine.seq.is_not(None)
+    )
+    numbers = set(session.scalars(stored))
+    numbers |= {seq for seq in session.scalars(quarantined) if seq is not None}
+    for gap in session.scalars(select(Gap).where(Gap.node_id == node_id, Gap.spool == spool)):
+        numbers |= set(range(gap.from_seq, gap.to_seq + 1))
+    return numbers
+
+
+def _numbers(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
+    return frozenset(seq for first, last in ranges for seq in range(first, last + 1))
+
+
+def _count(session: Session, statement: object) -> int:
+    return int(session.scalar(statement) or 0)  # type: ignore[call-overload]
