@@ -75,6 +75,9 @@ class FileSystem:
             block_cycles=100,
         )
         self._fs = lfs.LFSFilesystem()
+        # An import asks for five paths, most of which are not there; littlefs looks each up in 60 reads. So folders
+        # are remembered until something is written. {folder: {name: (is_directory, size)}}
+        self._listings: dict[str, dict[str, tuple[bool, int]]] = {}
         if fresh:
             self._try(lambda: lfs.format(self._fs, self._config))
         self._try(lambda: lfs.mount(self._fs, self._config))
@@ -93,6 +96,8 @@ class FileSystem:
         mode |= _LFS_CREATE if flags & _OPEN_CREATE else 0
         mode |= _LFS_EXCLUSIVE if flags & _OPEN_EXCLUSIVE else 0
         mode |= _LFS_TRUNCATE if flags & _OPEN_TRUNCATE else 0
+        if write:
+            self.forget_listings()
         handle = self._try(lambda: lfs.file_open(self._fs, path, lfs.LFSFileFlag(mode), "utf-8"))
         return FlashFile(self, handle, buffered=not write)
 
@@ -100,8 +105,11 @@ class FileSystem:
         """(is_directory, size in bytes)."""
         if path == "/":
             return True, 0
-        found = self._try(lambda: lfs.stat(self._fs, path, "utf-8"))
-        return found.type == lfs.LFSStat.TYPE_DIR, found.size
+        folder, _, name = path.rpartition("/")
+        found = self._listing(folder or "/").get(name)
+        if found is None:
+            raise OSError(errno.ENOENT, path)
+        return found
 
     def is_file(self, path: str) -> bool:
         """Whether there is a file of that name."""
@@ -109,6 +117,7 @@ class FileSystem:
 
     def mkdir(self, path: str) -> None:
         """Make one folder."""
+        self.forget_listings()
         self._try(lambda: lfs.mkdir(self._fs, path, "utf-8"))
 
     def rmdir(self, path: str) -> None:
@@ -117,10 +126,12 @@ class FileSystem:
 
     def unlink(self, path: str) -> None:
         """Remove a file (or, as littlefs does, an empty folder)."""
+        self.forget_listings()
         self._try(lambda: lfs.remove(self._fs, path, "utf-8"))
 
     def rename(self, old: str, new: str) -> None:
         """Rename in one atomic step, replacing what was there."""
+        self.forget_listings()
         self._try(lambda: lfs.rename(self._fs, old, new, "utf-8"))
 
     def scan(self, path: str) -> list[lfs.LFSStat]:
@@ -136,6 +147,10 @@ class FileSystem:
             return found
 
         return self._try(entries)
+
+    def forget_listings(self) -> None:
+        """Something is about to change, or has."""
+        self._listings.clear()
 
     def blocks(self) -> tuple[int, int, int]:
         """(block size in bytes, blocks in all, blocks free)."""
@@ -177,6 +192,15 @@ class FileSystem:
             else:
                 out.append((name, entry.size))
         return sorted(out)
+
+    def _listing(self, folder: str) -> dict[str, tuple[bool, int]]:
+        known = self._listings.get(folder)
+        if known is None:
+            if not self.stat(folder)[0]:
+                raise OSError(errno.ENOTDIR, folder)
+            known = {e.name: (e.type == lfs.LFSStat.TYPE_DIR, e.size) for e in self.scan(folder)}
+            self._listings[folder] = known
+        return known
 
     def _exists(self, path: str) -> bool:
         try:
@@ -240,11 +264,14 @@ class FlashFile:
     def sync(self) -> None:
         """On return the content survives a power cut."""
         fs = self._owner
+        fs.forget_listings()
         fs._try(lambda: lfs.file_sync(fs._fs, self._handle))
 
     def close(self) -> None:
         """Sync and close."""
         fs = self._owner
+        if not self._buffered:
+            fs.forget_listings()
         fs._try(lambda: lfs.file_close(fs._fs, self._handle))
 
     def entries(self) -> list[tuple[str, bool]]:
