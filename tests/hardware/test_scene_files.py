@@ -191,3 +191,15 @@ def test_server_can_read_scenes_without_the_virtual_board():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_the_readmes_scene_and_series_can_be_used_as_they_stand(tmp_path):
+    text = (Path(scenes.__file__).parent / "README.md").read_text(encoding="utf-8")
+    scene, series, fault = re.findall(r"```(?:toml|csv)\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "scene.toml").write_text(scene + fault, encoding="utf-8")
+    (tmp_path / "mypond.csv").write_text(series, encoding="utf-8")
+
+    node = load_scene(series_dir=tmp_path).node("pond-01")
+
+    assert isinstance(node.sources["do"], Measured)
+    assert node.disturbances[0].fault is Fault.FOULING
