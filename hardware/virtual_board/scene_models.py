@@ -227,7 +227,7 @@ def dry_soil(
     water = [soil.water_content(tension) for tension in (30.0, 25.0, 20.0)]
     wettest = soil.water_content(_DRAINS_ABOVE_KPA)
     driest = soil.water_content(_DRIEST_KPA)
-    tensions = []
+    tensions: list[tuple[float, ...]] = []
     for hour in hours:
         weather = _hour_before(seed, hour, latitude, longitude)
         falls_mm = weather.rain_mm * soil.unsealed
@@ -300,7 +300,7 @@ def breathe_water(
     """
     latitude, longitude, altitude_m = round(site[0], 1), round(site[1], 1), site[2]
     temperature_c, oxygen = 21.0, 7.5
-    states = []
+    states: list[tuple[float, ...]] = []
     for hour in hours:
         weather = _hour_before(seed, hour, latitude, longitude)
         sun = weather.sun_w_m2 * (1 - water.shade)
