@@ -39,7 +39,7 @@ _NTP_UNIX_DELTA_S = 2_208_988_800
 _NTP_ADDRESS = "192.0.2.123"  # RFC 5737: never a real host
 _EPOCH_2000_UNIX_US = 946_684_800 * 1_000_000
 _ROUND_TRIP_US = 20_000
-_TLS_RECORD = 16_384
+_HANDSHAKE_STEP_US = 2_000
 
 
 @dataclass
@@ -89,6 +89,8 @@ class _Tcp:
         self.wants_write = False
         self.sent = 0
         self.unreachable = False
+        self.quiet_until_us = 0  # a slow network: nothing arrives before
+        self.greeted = False
 
 
 class _Udp:
@@ -275,7 +277,7 @@ class Network:
         if not self._wait({found: _POLLOUT}, int(timeout_ms)):
             raise OSError(errno.ETIMEDOUT, "no answer")
         self._finish_connect(found)
-        self._slow()
+        self._clock.advance(self.policy.delay_ms * 1000)
 
     def _finish_connect(self, tcp: _Tcp) -> None:
         error = tcp.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -294,9 +296,9 @@ class Network:
             tcp.sent += size
             return size  # into the send buffer, and no further
         self._complete_handshake(tcp, timeout_ms)
-        self._slow()
         sent = self._retry(tcp, lambda: (tcp.tls or tcp.socket).send(data), timeout_ms, _POLLOUT)
         tcp.sent += sent
+        self._expect_delay(tcp)
         return sent
 
     def _recv(self, payload: str) -> int:
@@ -312,10 +314,8 @@ class Network:
             self._memory(address, len(data))[:] = data
             return len(data)
 
-        if self._deaf(tcp):
-            self._wait({tcp: _POLLIN}, timeout_ms)
-            raise OSError(errno.EAGAIN if timeout_ms == 0 else errno.ETIMEDOUT, "nothing came")
         self._complete_handshake(tcp, timeout_ms)
+        self._wait_through_silence(tcp, timeout_ms)
         return self._retry(tcp, receive, timeout_ms, _POLLIN)
 
     def _usable(self, number: str) -> _Tcp:
@@ -331,8 +331,18 @@ class Network:
         return tcp
 
     def _deaf(self, tcp: _Tcp) -> bool:
+        """Nothing arrives: for good (half-open) or not yet (slow)."""
         limit = self.policy.drop_after_sent
-        return self.policy.tcp == "half_open" or (limit is not None and tcp.sent > limit)
+        half_open = self.policy.tcp == "half_open" or (limit is not None and tcp.sent > limit)
+        return half_open or self._clock.now_us() < tcp.quiet_until_us
+
+    def _expect_delay(self, tcp: _Tcp) -> None:
+        if self.policy.delay_ms:
+            tcp.quiet_until_us = self._clock.now_us() + 2 * self.policy.delay_ms * 1000
+
+    def _wait_through_silence(self, tcp: _Tcp, timeout_ms: int) -> None:
+        if self._deaf(tcp) and not self._wait({tcp: _POLLIN}, timeout_ms):
+            raise OSError(errno.EAGAIN if timeout_ms == 0 else errno.ETIMEDOUT, "nothing came")
 
     def _retry(self, tcp: _Tcp, action: Callable[[], int], timeout_ms: int, direction: int) -> int:
         """Do `action` as soon as the socket lets it, within the time-out."""
@@ -360,10 +370,6 @@ class Network:
                 left_ms = (until_us - self._clock.now_us()) // 1000
             if (timeout_ms > 0 and left_ms <= 0) or not self._wait({tcp: wanted}, left_ms):
                 raise OSError(errno.ETIMEDOUT, "timed out")
-
-    def _slow(self) -> None:
-        if self.policy.delay_ms:
-            self._clock.advance(self.policy.delay_ms * 1000)
 
     # --- waiting ---
 
@@ -412,6 +418,9 @@ class Network:
             if until_us is not None:
                 wait_us = min(wait_us, until_us - now)
             arrivals = [a for s in wanted if isinstance(s, _Udp) for a, _ in s.replies if a > now]
+            arrivals += [
+                s.quiet_until_us for s in wanted if isinstance(s, _Tcp) and s.quiet_until_us > now
+            ]
             if arrivals:
                 wait_us = min(wait_us, min(arrivals) - now)
             self._let_pass(wanted, wait_us)
@@ -506,9 +515,6 @@ class Network:
         number, timeout_ms = payload.split()
         tcp = self._usable(number)
 
-        if self._deaf(tcp):
-            self._wait({tcp: _POLLIN}, int(timeout_ms))
-            raise OSError(errno.ETIMEDOUT, "nothing came")
         self._complete_handshake(tcp, int(timeout_ms))
 
     def _complete_handshake(self, tcp: _Tcp, timeout_ms: int) -> None:
@@ -521,8 +527,17 @@ class Network:
             tls.do_handshake()
             return 0
 
-        self._slow()
-        self._retry(tcp, handshake, timeout_ms, _POLLIN)
+        if not tcp.greeted:
+            tcp.greeted = True
+            self._expect_delay(tcp)
+        self._wait_through_silence(tcp, timeout_ms)
+        try:
+            self._retry(tcp, handshake, timeout_ms, _POLLIN)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                # Firmware that waits for the wrong direction would otherwise burn the host's time.
+                self._let_pass({tcp: _POLLIN}, _HANDSHAKE_STEP_US)
+            raise
         tcp.handshaken = True
         if tcp.verify_node_time:
             self._verify_by_node_time(tcp)

@@ -237,7 +237,9 @@ class Peripherals:
 
     def _uart_init(self, payload: str) -> None:
         number, baudrate, bits, parity, stop = map(int, payload.split())
-        self._uarts[number] = _Uart(1 + bits + parity + stop, baudrate, [])
+        before = self._uarts.get(number)  # a new setting does not empty the receive buffer
+        arriving = [] if before is None else before.arriving
+        self._uarts[number] = _Uart(1 + bits + parity + stop, baudrate, arriving)
 
     def _uart(self, number: int) -> _Uart:
         if number not in self._uarts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
@@ -102,7 +101,10 @@ board.run_wake()
     assert done.returncode == -9
 
     board = Board(tmp_path)
-    _main(board, "import machine, os\nprint(machine.reset_cause(), machine.RTC().memory()[:4], os.listdir())")
+    _main(
+        board,
+        "import machine, os\nprint(machine.reset_cause(), machine.RTC().memory()[:4], os.listdir())",
+    )
 
     assert board.run_wake().stdout.startswith("1 b'")
     assert b"kept" not in board.run_wake().stdout.encode()
@@ -225,7 +227,10 @@ def test_a_supply_that_collapses_restarts_the_board_cold(tmp_path: Path) -> None
                 raise Brownout("battery empty")
 
     board = Board(tmp_path, Wiring(power=[WeakSupply()]), start_utc_us=START_US)
-    _main(board, "import machine\nprint(machine.reset_cause())\nmachine.Pin(4, machine.Pin.OUT, value=1)")
+    _main(
+        board,
+        "import machine\nprint(machine.reset_cause())\nmachine.Pin(4, machine.Pin.OUT, value=1)",
+    )
 
     assert [board.run_wake().reason for _ in range(2)] == ["brownout"] * 2
     assert board.run_wake().stdout == "1\n"
@@ -390,10 +395,10 @@ def test_a_sleeping_board_holds_neither_machine_nor_open_file(tmp_path: Path) ->
 
 def test_built_in_modules_take_no_more_heap_than_was_added_for_them(board: Board) -> None:
     names = [name.removesuffix(".mpy") for name in rom_modules()]
-    measure = "import gc\ngc.collect()\n_a = gc.mem_free()\n{}\ngc.collect()\nprint(_a - gc.mem_free())"
+    measure = (
+        "import gc\ngc.collect()\n_a = gc.mem_free()\n{}\ngc.collect()\nprint(_a - gc.mem_free())"
+    )
 
     used = int(board.exec(measure.format("import " + ", ".join(names))))
 
     assert ROM_HEAP_BYTES * 0.7 < used <= ROM_HEAP_BYTES
-
-

@@ -27,7 +27,11 @@ class Signature:
 def _stub_tree(module: str) -> ast.Module:
     for package in ("micropython-esp32-stubs", "micropython-stdlib-stubs"):
         for file in importlib.metadata.files(package) or []:
-            if str(file) in (f"{module}.pyi", f"stdlib/{module}.pyi", f"stdlib/{module}/__init__.pyi"):
+            if str(file) in (
+                f"{module}.pyi",
+                f"stdlib/{module}.pyi",
+                f"stdlib/{module}/__init__.pyi",
+            ):
                 return ast.parse(Path(str(file.locate())).read_text(encoding="utf-8"))
     raise AssertionError(f"no stub for {module}")
 

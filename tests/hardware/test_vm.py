@@ -92,7 +92,9 @@ def test_the_module_as_shipped_fails_the_same_program() -> None:
 
 def test_a_program_larger_than_the_heap_gets_a_memory_error() -> None:
     bare = _Bare()
-    code = "try:\n    bytearray(90000)\n    bytearray(90000)\nexcept MemoryError:\n    print('full')"
+    code = (
+        "try:\n    bytearray(90000)\n    bytearray(90000)\nexcept MemoryError:\n    print('full')"
+    )
 
     bare.run(code, heap="100K")
 

@@ -1,0 +1,170 @@
+"""The virtual board's pins and buses: what a probe model sees and what the node gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hardware.virtual_board.board import Board
+from hardware.virtual_board.wiring import Wiring
+
+START_US = 1_780_000_000_000_000
+
+
+@dataclass
+class Divider:
+    """A resistor from one GPIO to the ADC pin, another to the second GPIO."""
+
+    seen: list[dict[int, int | None]] = field(default_factory=list)
+
+    def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
+        self.seen.append(levels)
+        if levels.get(25) is None or levels.get(26) is None:
+            return 0
+        return 3_300_000 * 1 // 3 if levels[25] else 3_300_000 * 2 // 3
+
+
+@dataclass
+class Rail:
+    changes: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def power_changed(self, pin: int, level: int, now_us: int) -> None:
+        self.changes.append((pin, level, now_us - START_US))
+
+
+@dataclass
+class Probe:
+    """A 1-Wire device that answers with what it was sent, once reset."""
+
+    sent: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    def reset(self, now_us: int) -> bool:
+        self.times.append(now_us)
+        return True
+
+    def write_byte(self, byte: int, now_us: int) -> None:
+        self.times.append(now_us)
+        self.sent.append(byte)
+
+    def read_byte(self, now_us: int) -> int:
+        self.times.append(now_us)
+        return self.sent.pop(0) if self.sent else 0xFF
+
+
+@dataclass
+class Modbus:
+    received: list[tuple[bytes, int]] = field(default_factory=list)
+
+    def receive(self, data: bytes, now_us: int) -> list[tuple[int, bytes]]:
+        self.received.append((data, now_us - START_US))
+        return [(50_000, b"reply:" + data)]
+
+
+def _exec(folder: Path, wiring: Wiring, code: str) -> str:
+    return Board(folder, wiring, start_utc_us=START_US).exec(code)
+
+
+def test_the_adc_sees_driven_pins_and_reads_calibrated_microvolts(tmp_path: Path) -> None:
+    divider = Divider()
+    printed = _exec(
+        tmp_path,
+        Wiring(analog={34: divider}),
+        "from machine import ADC, Pin\na = ADC(Pin(34), atten=ADC.ATTN_11DB)\n"
+        "p, q = Pin(25, Pin.OUT, value=1), Pin(26, Pin.OUT, value=0)\nprint(a.read_uv())\n"
+        "p.off(); q.on()\nprint(a.read_uv())\np.init(Pin.IN); q.init(Pin.IN)\nprint(a.read_uv())",
+    )
+
+    first, second, floating = map(int, printed.split())
+    assert first == pytest.approx(1_100_000, abs=1000)
+    assert second == pytest.approx(2_200_000, abs=1000)
+    assert floating == 0
+    assert [(s.get(25), s.get(26)) for s in divider.seen] == [(1, 0), (0, 1), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("attenuation", "true_uv", "read_uv"),
+    [("0DB", 1_500_000, 950_000), ("11DB", 3_300_000, 3_100_000), ("11DB", 90_000, 0)],
+)
+def test_the_adc_saturates_above_and_reads_zero_below_its_range(
+    tmp_path: Path, attenuation: str, true_uv: int, read_uv: int
+) -> None:
+    class Fixed:
+        def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
+            return true_uv
+
+    printed = _exec(
+        tmp_path,
+        Wiring(analog={35: Fixed()}),
+        f"from machine import ADC\nprint(ADC(35, atten=ADC.ATTN_{attenuation}).read_uv())",
+    )
+
+    assert int(printed) == read_uv
+
+
+def test_a_rail_is_told_when_it_rises_and_falls_and_at_the_end_of_the_wake(tmp_path: Path) -> None:
+    rail = Rail()
+    board = Board(tmp_path, Wiring(power=[rail]), start_utc_us=START_US)
+    board.write_file(
+        "/main.py",
+        b"import machine, time\np = machine.Pin(13, machine.Pin.OUT, value=0)\np.on()\n"
+        b"time.sleep_ms(50)\np.off()\np.value(1)\np(1)\nmachine.deepsleep(1000)",
+    )
+
+    board.run_wake()
+
+    assert [(pin, level) for pin, level, _ in rail.changes] == [(13, 1), (13, 0), (13, 1), (13, 0)]
+    assert rail.changes[1][2] - rail.changes[0][2] == 50_000
+
+
+def test_one_wire_carries_bytes_in_bus_time(tmp_path: Path) -> None:
+    probe = Probe()
+    printed = _exec(
+        tmp_path,
+        Wiring(one_wire={4: probe}),
+        "from machine import Pin\nfrom onewire import OneWire, OneWireError\n"
+        "w = OneWire(Pin(4))\nprint(w.reset())\nw.writebyte(0x44)\nw.write(b'\\xbe\\x01')\n"
+        "b = bytearray(4)\nw.readinto(b)\nprint(b, w.readbyte())\n"
+        "print(w.crc8(bytes.fromhex('021cb801000000')))\n"
+        "try:\n    OneWire(Pin(5)).reset(True)\nexcept OneWireError:\n    print('absent')",
+    )
+
+    lines = printed.splitlines()
+    assert lines[0] == "True"
+    assert lines[1] == "bytearray(b'D\\xbe\\x01\\xff') 255"
+    assert lines[2] == str(0xA2)  # the example of Maxim's application note 27
+    assert lines[3] == "absent"
+    assert probe.times[-1] - probe.times[0] == 8 * 560
+
+
+def test_a_uart_answer_arrives_after_its_delay_byte_by_byte(tmp_path: Path) -> None:
+    device = Modbus()
+    printed = _exec(
+        tmp_path,
+        Wiring(uart={2: device}),
+        "from machine import UART\nimport time\nu = UART(2, baudrate=9600, tx=17, rx=16, timeout=0)\n"
+        "t = time.ticks_us()\nprint(u.write(b'12345678'))\nu.flush()\n"
+        "print(time.ticks_diff(time.ticks_us(), t) // 100)\nprint(u.read(4), u.any())\n"
+        "time.sleep_ms(56)\nprint(u.any() in (4, 5, 6))\nu.init(9600, timeout=200, timeout_char=5)\n"
+        "print(u.read(14))\nprint(u.read(1))\n"
+        "v = UART(1, 9600)\nv.write(b'x')\nprint(v.read(), v.any())",
+    )
+
+    lines = printed.splitlines()
+    assert lines[0] == "8"
+    assert 83 <= int(lines[1]) <= 84  # 8 bytes of 10 bits at 9600 baud: 8.33 ms
+    assert lines[2:] == ["None 0", "True", "b'reply:12345678'", "None", "None 0"]
+    assert device.received[0][0] == b"12345678"
+
+
+def test_a_board_keeps_its_unique_id(tmp_path: Path) -> None:
+    code = "import machine, network\nprint(machine.unique_id().hex(), network.WLAN().config('mac').hex())"
+
+    first = _exec(tmp_path / "tree-01", Wiring(), code)
+
+    assert first == _exec(tmp_path / "tree-01", Wiring(), code)
+    assert first != _exec(tmp_path / "tree-02", Wiring(), code)
+    assert first.split()[0] == first.split()[1]
+    assert len(first.split()[0]) == 12
