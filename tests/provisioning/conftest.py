@@ -7,7 +7,7 @@ import http.server
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,9 @@ class SmallFleet:
     instead: tuple[int, Any] | None = None
     # Changes the answer just before it is sent.
     spoil: dict[str, Any] = field(default_factory=dict)
+    link: dict[str, Any] = field(default_factory=lambda: dict(LINK))
+    # Another authority than the listener's: (request in PEM, node id) → (certificate, trusted authorities), all PEM.
+    certify: Callable[[str, str], tuple[str, list[str]]] | None = None
 
     def answer(self, request: dict[str, Any]) -> tuple[int, Any]:
         self.requests.append(request)
@@ -86,16 +89,20 @@ class SmallFleet:
             return self.instead
         if request["token"] != GOOD_TOKEN:
             return 403, {"title": "Refused", "detail": "The enrolment token is not valid."}
-        signing_request = x509.load_pem_x509_csr(request["csr_pem"].encode())
         node_id = f"n-{len(self.requests):06x}"
-        certificate = self.authority.certify(node_id, signing_request.public_key())
+        certificate_pem, ca_pem = (self.certify or self._certify)(request["csr_pem"], node_id)
         return 201, {
             "node_id": node_id,
-            "certificate_pem": pem(certificate),
-            "ca_pem": [pem(self.authority.certificate)],
-            "link": LINK,
+            "certificate_pem": certificate_pem,
+            "ca_pem": ca_pem,
+            "link": self.link,
             **self.spoil,
         }
+
+    def _certify(self, request_pem: str, node_id: str) -> tuple[str, list[str]]:
+        public_key = x509.load_pem_x509_csr(request_pem.encode()).public_key()
+        certificate = self.authority.certify(node_id, public_key)
+        return pem(certificate), [pem(self.authority.certificate)]
 
 
 @pytest.fixture(scope="session")
