@@ -7,7 +7,7 @@
 
 All numbers little-endian. A record counts once its file is closed. A torn one at the end is as if it had never been, and
 its sequence is used again. After a torn one a new segment begins, so that nothing whole ever stands behind rubbish.
-At a normal wake one `stat` and one record are read (`saved` says where); everything else only after power-on.
+At a normal wake the id and one record are read (`saved` says where); everything else only after power-on.
 """
 
 import binascii
@@ -149,7 +149,7 @@ class Spool:
                 pack = _record_at(file, self._last_at)
         except OSError:
             return False
-        return pack is not None and pack[0] == self.next_seq - 1
+        return pack is not None and pack[0] == self.next_seq - 1 and self._read_id() == self.id
 
     def _scan(self, saved):
         """Find everything from the flash: the last segment is read, of the others only names and sizes."""
@@ -295,12 +295,12 @@ def _content(path):
 
 def _spool_in(body):
     """The spool id that a body names (its first record), should the `id` file be lost."""
-    if len(body) < 15 or body[:11] != b"\xa2\x00\x66_spool\x02":
+    if len(body) < 15 or body[:10] != b"\xa2\x00\x66_spool\x02":
         return None
-    if body[11] < 24:
-        return body[11]
-    length = {24: 1, 25: 2, 26: 4}.get(body[11], 0)
-    return int.from_bytes(body[12 : 12 + length], "big")
+    if body[10] < 24:
+        return body[10]
+    length = {24: 1, 25: 2, 26: 4}.get(body[10], 0)
+    return int.from_bytes(body[11 : 11 + length], "big")
 
 
 def _is_segment(name):

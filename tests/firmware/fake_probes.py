@@ -1,0 +1,120 @@
+"""Devices at the far end of a wire that do exactly what a test says, good or bad."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+def crc8(data: bytes) -> int:
+    """Maxim's CRC-8 (application note 27)."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x8C if crc & 1 else 0)
+    return crc
+
+
+def crc16(data: bytes) -> bytes:
+    """Modbus's CRC-16, low byte first."""
+    crc = 0xFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return struct.pack("<H", crc)
+
+
+def scratchpad(raw: int) -> bytes:
+    """A DS18B20's nine bytes."""
+    pad = struct.pack("<hBBBBBB", raw, 0x4B, 0x46, 0x7F, 0xFF, 0x0C, 0x10)
+    return pad + bytes((crc8(pad),))
+
+
+@dataclass
+class FakeThermometer:
+    """A DS18B20. `pads` are what it gives at one read after the other, the last one for ever."""
+
+    pads: list[bytes]
+    is_present: bool = True
+    vanishes_after_convert: bool = False
+    conversions: list[int] = field(default_factory=list)
+    reads: int = 0
+    _command: list[int] = field(default_factory=list)
+    _out: bytes = b""
+
+    def reset(self, now_us: int) -> bool:
+        self._command, self._out = [], b""
+        return self.is_present and not (self.vanishes_after_convert and self.conversions)
+
+    def write_byte(self, byte: int, now_us: int) -> None:
+        self._command.append(byte)
+        if self._command == [0xCC, 0x44]:
+            self.conversions.append(now_us)
+        if self._command == [0xCC, 0xBE]:
+            self._out = self.pads[min(self.reads, len(self.pads) - 1)]
+            self.reads += 1
+
+    def read_byte(self, now_us: int) -> int:
+        byte, self._out = (self._out[0], self._out[1:]) if self._out else (0xFF, b"")
+        return byte
+
+
+@dataclass
+class FakeResistance:
+    """A Watermark between pins a and b; each polarity has its own resistance. Also what a battery's divider gives."""
+
+    a: int
+    b: int
+    adc: int
+    first_ohm: float
+    second_ohm: float
+    series_ohm: float = 10_000
+    supply_uv: float = 3_300_000
+    pulses: list[tuple[int, int]] = field(default_factory=list)  # (µs, pin that was high)
+
+    def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
+        level_a, level_b = levels.get(self.a), levels.get(self.b)
+        if level_a is None or level_b is None:
+            return 0
+        self.pulses.append((now_us, self.a if level_a else self.b))
+        if level_a:
+            return round(self.supply_uv * self.series_ohm / (self.first_ohm + self.series_ohm))
+        return round(self.supply_uv * self.second_ohm / (self.second_ohm + self.series_ohm))
+
+
+@dataclass
+class FakeVoltage:
+    microvolt: int
+
+    def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
+        return self.microvolt
+
+
+def floats_reply(*values: float, address: int = 1, function: int = 3) -> bytes:
+    """A Modbus reply with these float32 registers, high word first."""
+    content = b"".join(struct.pack(">f", value) for value in values)
+    head = bytes((address, function, len(content))) + content
+    return head + crc16(head)
+
+
+@dataclass
+class FakeModbus:
+    """Gives `replies` one after the other, the last one for ever; each is bytes, or a function of the request."""
+
+    replies: list[bytes | Callable[[bytes], bytes]]
+    delay_us: int = 5_000
+    requests: list[tuple[int, bytes]] = field(default_factory=list)
+    powered_at_us: int | None = None
+    power_changes: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def receive(self, data: bytes, now_us: int) -> list[tuple[int, bytes]]:
+        reply = self.replies[min(len(self.requests), len(self.replies) - 1)]
+        self.requests.append((now_us, data))
+        content = reply(data) if callable(reply) else reply
+        return [(self.delay_us, content)] if content else []
+
+    def power_changed(self, pin: int, level: int, now_us: int) -> None:
+        self.power_changes.append((pin, level, now_us))

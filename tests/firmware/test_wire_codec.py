@@ -1,0 +1,117 @@
+"""The node's codec on the virtual machine, held to the vectors that the server's codec is held to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hardware.virtual_board.board import Board
+from nodes import run_on
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def _vectors(name: str) -> Any:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def _reading(reading: list[Any]) -> tuple[str, int | bytes | str]:
+    key, content = reading
+    if "float32" in content:
+        return key, bytes.fromhex(content["float32"])
+    return key, content.get("integer", content.get("reason"))
+
+
+def test_integers_are_written_in_shortest_form(board: Board) -> None:
+    vectors = _vectors("integers")
+    values = [vector["value"] for vector in vectors]
+
+    printed = run_on(
+        board, f"from node import cbor\nfor n in {values!r}: print(cbor.integer(n).hex())"
+    )
+
+    assert printed == [vector["hex"] for vector in vectors]
+
+
+def test_packs_are_written_byte_for_byte_as_the_wire_says(board: Board) -> None:
+    vectors = _vectors("packs")
+    cases = [
+        (
+            (v["spool"], v["seq"], v["power_up"], v["uptime_ms"], [_reading(r) for r in v["readings"]]),
+            (v["node_id"], v["time_utc_s"], v["oldest"]),
+        )
+        for v in vectors
+    ]
+
+    printed = run_on(
+        board,
+        f"from node import senml\nfor body, head in {cases!r}:\n"
+        "    n, b = senml.body(*body)\n    print(n, b.hex(), senml.head(*head, n).hex() + b.hex())",
+    )
+
+    assert printed == [
+        f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors
+    ]
+
+
+def test_state_messages_are_written_as_the_wire_says(board: Board) -> None:
+    vectors = _vectors("states")
+    cases = [list(vector["fields"].items()) for vector in vectors]
+
+    printed = run_on(
+        board, f"from node import cbor\nfor s in {cases!r}: print(cbor.encode_map(s).hex())"
+    )
+
+    assert printed == [vector["hex"] for vector in vectors]
+
+
+@pytest.mark.parametrize("name", ["receipts", "desired"])
+def test_what_the_server_says_is_read(board: Board, name: str) -> None:
+    vectors = _vectors(name)
+    cases = [bytes.fromhex(vector["hex"]) for vector in vectors]
+
+    printed = run_on(board, f"from node import cbor\nfor b in {cases!r}: print(repr(cbor.decode(b)))")
+
+    for vector, line in zip(vectors, printed, strict=True):
+        expected = {key: value for key, value in vector.items() if key != "hex"}
+        if isinstance(expected.get("certificate"), str):
+            expected["certificate"] = bytes.fromhex(expected["certificate"])
+        assert eval(line) == expected  # noqa: S307 - a literal printed by our own node
+
+
+def test_reasons_are_those_that_the_server_knows(board: Board) -> None:
+    printed = run_on(board, "from node import errors\nprint(' '.join(errors.REASONS))")
+
+    assert printed == [" ".join(_vectors("reasons"))]
+
+
+MALFORMED = {
+    "empty": "",
+    "cut short": "a26573706f6f6c01",
+    "more behind it": "0000",
+    "tag": "c000",
+    "indefinite array": "9fff",
+    "array longer than its bytes": "9b7fffffffffffffff",
+    "text longer than its bytes": "7b7fffffffffffffff61",
+    "text that is not UTF-8": "62c328",
+    "key twice": "a2616101616102",
+    "key that is a list": "a18001",
+    "nested deeper than anything ours": "81" * 40 + "00",
+    "more items than anything ours": "9901f4" + "00" * 500,
+    "reserved length": "1c",
+    "undefined simple value": "f8ff",
+    "infinite half": "f97c00",
+}
+
+
+@pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED.keys())
+def test_bytes_that_are_no_message_are_refused_by_name(board: Board, payload: str) -> None:
+    printed = run_on(
+        board,
+        f"from node import cbor\ntry:\n    print(cbor.decode({bytes.fromhex(payload)!r}))\n"
+        "except cbor.Malformed:\n    print('malformed')",
+    )
+
+    assert printed == ["malformed"]
