@@ -23,6 +23,7 @@ class Node(Base):
     state: Mapped[str]
     enrolled_at: Mapped[Moment]
     enrolment_token_id: Mapped[int | None] = mapped_column(ForeignKey("enrolment_token.id"))
+    public_key_sha256: Mapped[str] = mapped_column(unique=True)  # of the key's DER (SPKI)
     certificate_serial: Mapped[str | None] = mapped_column(unique=True)  # hexadecimal
     certificate_pem: Mapped[str | None]
     certificate_expires_at: Mapped[Moment | None]

@@ -14,7 +14,8 @@ DESIRED = "desired"
 class Outbox(Base):
     """A state that changed. The row says only *that*; what is published is read fresh, so it never goes back.
 
-    `version` rises with every change, `published_version` follows when the broker has it. Messages (webhooks, mails) will be
+    `version` rises with every change, `published_version` follows when the broker has it; `claimed_until` is the lease of the
+    publisher that is at it (wall clock: a lease is between processes, not in the fleet's time). Messages (webhooks, mails) will be
     rows of their own kind with a key of their own.
     """
 
@@ -34,3 +35,4 @@ class Outbox(Base):
     version: Mapped[Big]
     published_version: Mapped[Big]
     changed_at: Mapped[Moment]
+    claimed_until: Mapped[Moment | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Big, BigKey, Moment
@@ -19,7 +19,13 @@ class Pack(Base):
     __tablename__ = "pack"
     __table_args__ = (
         UniqueConstraint("node_id", "spool", "seq"),
-        Index("ix_pack_node_id_power_up", "node_id", "power_up"),
+        Index(
+            "ix_pack_without_time",  # those that wait for an anchor of their power-up
+            "node_id",
+            "power_up",
+            sqlite_where=text("claimed_at IS NULL"),
+            postgresql_where=text("claimed_at IS NULL"),
+        ),
         CheckConstraint("kind IN ('telemetry', 'event')", name="kind"),
     )
 

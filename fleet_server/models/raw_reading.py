@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Moment
@@ -21,12 +21,6 @@ class RawReading(Base):
     __tablename__ = "raw_reading"
     __table_args__ = (
         CheckConstraint("raw_value IS NOT NULL OR status IS NOT NULL", name="value_or_status"),
-        Index(
-            "ix_raw_reading_time_unknown",
-            "pack_id",
-            sqlite_where=text("sampled_at IS NULL"),
-            postgresql_where=text("sampled_at IS NULL"),
-        ),
         {"sqlite_with_rowid": False},
     )
 

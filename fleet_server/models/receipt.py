@@ -19,4 +19,5 @@ class Receipt(Base):
     node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"), primary_key=True)
     spool: Mapped[Big]
     seq: Mapped[Big]
+    highest_seq: Mapped[Big]  # highest sequence of the spool that ever came, stored or quarantined
     moved_at: Mapped[Moment | None]

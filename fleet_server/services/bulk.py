@@ -1,0 +1,116 @@
+"""Many rows at once, without an object per row: `executemany` on SQLite, one `INSERT … SELECT unnest(…)` on PostgreSQL.
+
+Rows are tuples; moments are integer seconds UTC. Whoever calls holds the writing transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
+
+from fleet_server.models import UtcSeconds
+
+Row = Sequence[Any]
+_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def insert_rows(
+    session: Session,
+    table: Table,
+    columns: tuple[str, ...],
+    rows: Sequence[Row],
+    *,
+    if_absent: bool = False,
+) -> int:
+    """Insert rows; with `if_absent`, those whose key is taken are passed over. Returns how many were inserted."""
+    if not rows:
+        return 0
+    connection = session.connection()
+    conflict = " ON CONFLICT DO NOTHING" if if_absent else ""
+    return _execute(connection, table, columns, rows, conflict)
+
+
+def add_to_counts(
+    session: Session, table: Table, columns: tuple[str, ...], rows: Sequence[Row]
+) -> None:
+    """Add the last column of each row to the count that its key has, or begin it. Keys must differ.
+
+    Rows are worked in their order: sort them, so that two workers never wait for each other.
+    """
+    if not rows:
+        return
+    *key, count = columns
+    conflict = (
+        f" ON CONFLICT ({', '.join(map(_quoted, key))}) DO UPDATE"
+        f" SET {_quoted(count)} = {_quoted(table.name)}.{_quoted(count)} + excluded.{_quoted(count)}"
+    )
+    _execute(session.connection(), table, columns, rows, conflict)
+
+
+def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
+    """Keys for `count` new rows of a table with a numbered key."""
+    connection = session.connection()
+    name = _quoted(table.name)
+    if connection.dialect.name == "sqlite":  # the one writer is us
+        highest = connection.exec_driver_sql(
+            f"SELECT coalesce(max(id), 0) FROM {name}"  # noqa: S608 - our own table's name
+        ).scalar_one()
+        return list(range(highest + 1, highest + 1 + count))
+    result = connection.exec_driver_sql(
+        "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
+        (table.name, count),
+    )
+    return [row[0] for row in result]
+
+
+def chunks(rows: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """`rows` in pieces of at most `size`."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _execute(
+    connection: Connection,
+    table: Table,
+    columns: tuple[str, ...],
+    rows: Sequence[Row],
+    conflict: str,
+) -> int:
+    if connection.dialect.name == "sqlite":
+        statement = _sqlite_insert(table, columns) + conflict
+        return connection.exec_driver_sql(statement, [tuple(row) for row in rows]).rowcount
+    arrays = tuple([*column] for column in zip(*rows, strict=True))
+    return connection.exec_driver_sql(
+        _postgresql_insert(table, columns) + conflict, arrays
+    ).rowcount
+
+
+@cache
+def _sqlite_insert(table: Table, columns: tuple[str, ...]) -> str:
+    names = ", ".join(map(_quoted, columns))
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {_quoted(table.name)} ({names}) VALUES ({marks})"  # noqa: S608 - our own names
+
+
+@cache
+def _postgresql_insert(table: Table, columns: tuple[str, ...]) -> str:
+    names = ", ".join(map(_quoted, columns))
+    values, arrays = [], []
+    for position, column in enumerate(columns):
+        kind = table.c[column].type
+        is_moment = isinstance(kind, UtcSeconds)
+        values.append(f"to_timestamp(c{position})" if is_moment else f"c{position}")
+        arrays.append(f"%s::{'bigint' if is_moment else kind.compile(_POSTGRESQL)}[]")
+    aliases = ", ".join(f"c{position}" for position in range(len(columns)))
+    return (
+        f"INSERT INTO {_quoted(table.name)} ({names}) SELECT {', '.join(values)}"  # noqa: S608 - our own names
+        f" FROM unnest({', '.join(arrays)}) AS given({aliases})"
+    )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

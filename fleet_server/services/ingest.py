@@ -1,0 +1,863 @@
+"""Storing what nodes publish: packs, events, states; each exactly once, and what cannot be read in quarantine.
+
+One batch is one durable transaction: packs, raw readings, observations, gaps, receipts and the outbox move together or not at all.
+Only when `store_batch` has returned may the broker be told that the messages are taken. Doing it again is harmless: a pack's
+identity is (node, spool, seq).
+
+Several workers may store at once (PostgreSQL): each holds the receipt rows of the nodes in its batch, so what a receipt
+says is computed from what is committed and from nothing else. Inside this module times are integer seconds UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import CompoundSelect, Table, bindparam, func, literal, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.models import (
+    Counter,
+    Event,
+    Gap,
+    Node,
+    NodeStatus,
+    Pack,
+    Quarantine,
+    RawReading,
+    Receipt,
+)
+from fleet_server.models.counter import PACKS_RESENT
+from fleet_server.models.gap import DECLARED_LOST
+from fleet_server.models.outbox import RECEIPT
+from fleet_server.models.raw_reading import DUPLICATE_INSTANT
+from fleet_server.services import bulk, observing, outbox, timing
+from fleet_server.services.timing import KnownTime
+from fleet_server.wire.errors import PackIdentity, WireError
+from fleet_server.wire.senml import EventPack, decode_event, decode_pack
+from fleet_server.wire.senml import Pack as WirePack
+from fleet_server.wire.state_message import NodeStateMessage, decode_state
+from fleet_server.wire.states import NodeState
+from fleet_server.wire.topics import TopicKind
+
+log = structlog.get_logger(__name__)
+
+QUARANTINED_BYTES_MAX = 65_536
+FUTURE_MARGIN_S = 86_400
+"""A reading from more than a day ahead of us comes from a wild clock."""
+
+_KIND_NAMES = {
+    TopicKind.TELEMETRY: "telemetry",
+    TopicKind.EVENT: "event",
+    TopicKind.STATE: "state",
+}
+_QUERY_KEYS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came from the broker; `node_id` and `kind` are read from its topic.
+
+    `kind` is None for a topic that nodes do not use.
+    """
+
+    kind: TopicKind | None
+    node_id: str
+    payload: bytes
+    received_at: datetime | None = None
+    """None: at the batch's `now`."""
+
+
+@dataclass
+class BatchResult:
+    """What one batch did. All of it is committed."""
+
+    packs_stored: int = 0
+    packs_resent: int = 0
+    states_stored: int = 0
+    quarantined: int = 0
+    observations_made: int = 0
+    receipts_moved: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """node id → (spool, seq)"""
+
+
+def store_batch(session: Session, messages: Sequence[Message], *, now: datetime) -> BatchResult:
+    """Store messages in their order, in one transaction. Committed and on disk on return; safe to repeat.
+
+    A message that the database refuses for its content does not hold up the others: the batch is then stored one by one, and
+    that message goes to quarantine.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the database is not there (any more). Nothing is stored.
+    """
+    arrivals = [_read(message, now) for message in messages]
+    try:
+        return _store(session, arrivals, now)
+    except (DataError, IntegrityError) as error:
+        log.warning("batch_refused_by_database", messages=len(messages), error=str(error.orig))
+    result = BatchResult()
+    for arrival in arrivals:
+        try:
+            one = _store(session, [arrival], now)
+        except (DataError, IntegrityError) as error:
+            log.error("message_refused_by_database", error=str(error.orig))
+            fault = WireError("not_storable", "The database refused the content.", arrival.identity)
+            one = _store(session, [replace(arrival, content=fault)], now)
+        _add(result, one)
+    return result
+
+
+def _add(total: BatchResult, one: BatchResult) -> None:
+    total.packs_stored += one.packs_stored
+    total.packs_resent += one.packs_resent
+    total.states_stored += one.states_stored
+    total.quarantined += one.quarantined
+    total.observations_made += one.observations_made
+    total.receipts_moved |= one.receipts_moved
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+_Content = WirePack | EventPack | NodeStateMessage | WireError
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A message, read as far as it can be."""
+
+    kind: str
+    node_id: str
+    payload: bytes
+    received_s: int
+    content: _Content
+
+    @property
+    def identity(self) -> PackIdentity | None:
+        """The pack's identity, where it was readable and is the sender's own."""
+        if isinstance(self.content, NodeStateMessage):
+            return None
+        identity = self.content.identity
+        return identity if identity is not None and identity.node_id == self.node_id else None
+
+
+def _read(message: Message, now: datetime) -> _Arrival:
+    kind = "unknown" if message.kind is None else _KIND_NAMES.get(message.kind, "unknown")
+    received_s = int((message.received_at or now).timestamp())
+    try:
+        content = _decode(kind, message, received_s)
+    except WireError as fault:
+        content = fault
+    return _Arrival(kind, message.node_id, message.payload, received_s, content)
+
+
+def _decode(kind: str, message: Message, received_s: int) -> _Content:
+    if kind == "state":
+        return decode_state(message.payload)
+    if kind == "unknown":
+        raise WireError("topic_unknown", "No node publishes on this topic.")
+    pack: WirePack | EventPack = (
+        decode_pack(message.payload) if kind == "telemetry" else decode_event(message.payload)
+    )
+    if pack.node_id != message.node_id:
+        raise WireError("node_id_differs", "The pack names another node than its sender.")
+    if pack.time_utc_s is not None and pack.time_utc_s > received_s + FUTURE_MARGIN_S:
+        raise WireError("time_in_future", "The pack's time lies in the future.", pack.identity)
+    return pack
+
+
+# ------------------------------------------------------------------------------------------------------------- storing
+
+
+@dataclass(slots=True)
+class _NodeProgress:
+    """A node's receipt while the batch is worked on."""
+
+    spool: int
+    seq: int
+    highest_seq: int
+    was_heard: bool
+    is_revoked: bool
+    oldest: int = 0
+    """Lowest sequence that the node says it still holds in this spool; 0 = it did not say."""
+    arrived: set[int] = field(default_factory=set)
+    """Sequences of this spool that the batch brought, stored or quarantined."""
+    resent: int = 0
+    before: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _NewPack:
+    """A pack that is not stored yet."""
+
+    arrival: _Arrival
+    pack: WirePack | EventPack
+    pack_id: int = 0
+
+
+def _store(session: Session, arrivals: Sequence[_Arrival], now: datetime) -> BatchResult:
+    with db.writing(session):
+        batch = _Batch(session, now, _lock_nodes(session, {a.node_id for a in arrivals}))
+        batch.sort(arrivals)
+        batch.store_packs()
+        batch.store_quarantine()
+        batch.move_receipts()
+        batch.store_statuses()
+        batch.store_counters()
+    for fault in batch.faults:
+        content = fault.content
+        if isinstance(content, WireError):
+            log.warning(
+                "message_quarantined",
+                node_id=fault.node_id,
+                kind=fault.kind,
+                reason=content.code,
+                bytes=len(fault.payload),
+            )
+    return batch.result
+
+
+def _lock_nodes(session: Session, node_ids: set[str]) -> dict[str, _NodeProgress]:
+    """Progress of the registered nodes among these. Their receipt rows are ours until the transaction ends."""
+    rows = session.execute(
+        select(
+            Receipt.node_id,
+            Receipt.spool,
+            Receipt.seq,
+            Receipt.highest_seq,
+            NodeStatus.last_heard_at,
+            Node.state,
+        )
+        .join(NodeStatus, NodeStatus.node_id == Receipt.node_id)
+        .join(Node, Node.node_id == Receipt.node_id)
+        .where(Receipt.node_id.in_(sorted(node_ids)))
+        .order_by(Receipt.node_id)  # every worker locks in the same order
+        .with_for_update(of=Receipt)
+    )
+    return {
+        node_id: _NodeProgress(
+            spool,
+            seq,
+            highest_seq,
+            was_heard=last_heard_at is not None,
+            is_revoked=state == NodeState.REVOKED,
+            before=(spool, seq, highest_seq),
+        )
+        for node_id, spool, seq, highest_seq, last_heard_at, state in rows
+    }
+
+
+class _Batch:
+    """The steps of one transaction, in their order, and what they hand to each other."""
+
+    def __init__(self, session: Session, now: datetime, nodes: dict[str, _NodeProgress]) -> None:
+        self.session = session
+        self.now = now
+        self.now_s = int(now.timestamp())
+        self.nodes = nodes
+        self.result = BatchResult()
+        self.faults: list[_Arrival] = []
+        self.new: list[_NewPack] = []
+        self.anchors: set[timing.AnchorRow] = set()
+        self.states: dict[str, tuple[_Arrival, NodeStateMessage]] = {}
+        self.heard_s: dict[str, int] = {}
+        self.sampled_s: dict[str, int] = {}
+
+    # -- sort
+
+    def sort(self, arrivals: Sequence[_Arrival]) -> None:
+        """Tell new packs from resent ones, states and faults."""
+        stored = _stored_bodies(self.session, arrivals)
+        for arrival in arrivals:
+            node = self.nodes.get(arrival.node_id)
+            if node is None or node.is_revoked:
+                self._refuse(arrival, node)
+                continue
+            self.heard_s[arrival.node_id] = max(
+                arrival.received_s, self.heard_s.get(arrival.node_id, 0)
+            )
+            content = arrival.content
+            if isinstance(content, WireError):
+                self._quarantine(arrival)
+            elif isinstance(content, NodeStateMessage):
+                self._take_state(arrival, content)
+            else:
+                self._take_pack(arrival, content, stored)
+        self._choose_spools()
+
+    def _refuse(self, arrival: _Arrival, node: _NodeProgress | None) -> None:
+        fault = (
+            WireError("node_unknown", "No such node is registered.", arrival.identity)
+            if node is None
+            else WireError("node_revoked", "The node's identity is revoked.", arrival.identity)
+        )
+        self.faults.append(replace(arrival, content=fault))
+
+    def _quarantine(self, arrival: _Arrival) -> None:
+        self.faults.append(arrival)
+
+    def _take_state(self, arrival: _Arrival, state: NodeStateMessage) -> None:
+        self.states[arrival.node_id] = (arrival, state)
+        self.result.states_stored += 1
+        if state.utc_s is not None and state.utc_s <= arrival.received_s + FUTURE_MARGIN_S:
+            self.anchors.add(
+                timing.AnchorRow(arrival.node_id, state.power_up, state.uptime_ms, state.utc_s)
+            )
+
+    def _take_pack(
+        self, arrival: _Arrival, pack: WirePack | EventPack, stored: dict[PackIdentity, _Stored]
+    ) -> None:
+        identity = pack.identity
+        known = stored.get(identity)
+        if known is None:
+            stored[identity] = _Stored(pack.body_sha256, pack.time_utc_s is not None)
+            self.new.append(_NewPack(arrival, pack))
+        elif known.body_sha256 != pack.body_sha256:
+            fault = WireError(
+                "body_differs", "Another pack with this identity is stored already.", identity
+            )
+            self.faults.append(replace(arrival, content=fault))
+            log.error(
+                "pack_body_differs",
+                node_id=identity.node_id,
+                spool=identity.spool,
+                seq=identity.seq,
+            )
+        else:
+            self.nodes[identity.node_id].resent += 1
+            self.result.packs_resent += 1
+            if pack.time_utc_s is not None and not known.has_time:
+                # The node has learnt the time since it sent the first copy.
+                self.anchors.add(
+                    timing.AnchorRow(
+                        identity.node_id, pack.power_up, pack.uptime_ms, pack.time_utc_s
+                    )
+                )
+
+    def _choose_spools(self) -> None:
+        """Decide which spool each node uses now, and collect what the batch says about that spool."""
+        newcomers: dict[tuple[str, int], None] = {}
+        for new in self.new:
+            node_id, spool = new.arrival.node_id, new.pack.spool
+            if spool != self.nodes[node_id].spool:
+                newcomers[node_id, spool] = None
+        for node_id, spool in newcomers:
+            # A spool that was heard before is an old one whose packs come late; a fresh one replaces it.
+            if not _has_packs(self.session, node_id, spool):
+                self._use_spool(node_id, spool)
+        for node_id, (_, state) in self.states.items():
+            if state.spool is not None and state.spool != self.nodes[node_id].spool:
+                self._use_spool(node_id, state.spool)
+        for new in self.new:
+            self._note(new.arrival.node_id, new.pack.spool, new.pack.seq, new.pack.oldest)
+        for fault in self.faults:
+            identity = fault.identity
+            if identity is not None and identity.node_id in self.nodes:
+                self._note(identity.node_id, identity.spool, identity.seq, 0)
+        for node_id, (_, state) in self.states.items():
+            if state.spool == self.nodes[node_id].spool and state.oldest is not None:
+                node = self.nodes[node_id]
+                # A state is redelivered like anything else: what it calls the oldest cannot be above all that ever came.
+                node.oldest = max(node.oldest, min(state.oldest, node.highest_seq + 1))
+
+    def _use_spool(self, node_id: str, spool: int) -> None:
+        node = self.nodes[node_id]
+        # Below a gap that was declared in that spool, everything is accounted for.
+        node.spool, node.seq = spool, _declared_up_to(self.session, node_id, spool)
+        node.highest_seq = _highest_seq(self.session, node_id, spool)
+        log.info("spool_changed", node_id=node_id, spool=spool)
+
+    def _note(self, node_id: str, spool: int, seq: int, oldest: int) -> None:
+        node = self.nodes[node_id]
+        if spool == node.spool:
+            node.arrived.add(seq)
+            node.highest_seq = max(node.highest_seq, seq)
+            node.oldest = max(node.oldest, oldest)
+
+    # -- packs
+
+    def store_packs(self) -> None:
+        """Packs, raw readings, observations and events of what is new; times that new anchors give to older packs."""
+        new_anchors = timing.store_anchors(self.session, self.anchors)
+        if self.new:
+            ids = bulk.reserve_ids(self.session, _table(Pack), len(self.new))
+            self.new = [
+                replace(new, pack_id=pack_id) for new, pack_id in zip(self.new, ids, strict=True)
+            ]
+            bulk.insert_rows(
+                self.session, _table(Pack), _PACK_COLUMNS, [self._pack_row(n) for n in self.new]
+            )
+            times = self._times()
+            self._store_readings(times)
+            self._store_events(times)
+            self.result.packs_stored = len(self.new)
+            self._shrink_gaps()
+        if new_anchors:
+            self._repair_times(new_anchors)
+
+    def _pack_row(self, new: _NewPack) -> tuple[Any, ...]:
+        pack = new.pack
+        return (
+            new.pack_id,
+            pack.node_id,
+            pack.spool,
+            pack.seq,
+            new.arrival.kind,
+            new.arrival.received_s,
+            self.now_s,
+            pack.time_utc_s,
+            pack.power_up,
+            pack.uptime_ms,
+            bytes.fromhex(pack.body_sha256),
+            hashlib.sha256(new.arrival.payload).digest(),
+            new.arrival.payload,
+        )
+
+    def _times(self) -> dict[int, KnownTime]:
+        """When each new pack was sampled, as far as that is known."""
+        untimed = [new for new in self.new if new.pack.time_utc_s is None]
+        power_ups = {(new.pack.node_id, new.pack.power_up) for new in untimed}
+        anchors = timing.load_anchors(self.session, power_ups)
+        times = {
+            new.pack_id: KnownTime(new.pack.time_utc_s, None)
+            for new in self.new
+            if new.pack.time_utc_s is not None
+        }
+        for new in untimed:
+            pack = new.pack
+            known = timing.estimate(anchors.get((pack.node_id, pack.power_up), ()), pack.uptime_ms)
+            if known is not None:
+                times[new.pack_id] = known
+        return times
+
+    def _store_readings(self, times: dict[int, KnownTime]) -> None:
+        packs = [(new.pack_id, new.pack) for new in self.new if isinstance(new.pack, WirePack)]
+        sampled = [
+            observing.SampledPack(pack_id, pack.node_id, times[pack_id].utc_s, pack.readings)
+            for pack_id, pack in packs
+            if pack_id in times
+        ]
+        doubles = self._observe(sampled)
+        rows = []
+        for pack_id, pack in packs:
+            known = times.get(pack_id)
+            at_s, interval_s = (None, None) if known is None else (known.utc_s, known.interval_s)
+            for key, value, reason in pack.readings:
+                status = DUPLICATE_INSTANT if (pack_id, key) in doubles else reason
+                raw = None if value is None else float(value)
+                rows.append((pack_id, key, raw, status, at_s, interval_s is not None, interval_s))
+        bulk.insert_rows(self.session, _table(RawReading), _READING_COLUMNS, rows)
+
+    def _observe(self, sampled: Sequence[observing.SampledPack]) -> set[tuple[int, str]]:
+        for pack in sampled:
+            newest = self.sampled_s.get(pack.node_id, 0)
+            self.sampled_s[pack.node_id] = max(newest, pack.sampled_s)
+        if not sampled:
+            return set()
+        book = observing.load_channels(self.session, {pack.node_id for pack in sampled})
+        made = observing.make_observations(sampled, book)
+        doubles = observing.store_observations(self.session, made, now=self.now)
+        self.result.observations_made += len(made) - len(doubles)
+        return doubles
+
+    def _store_events(self, times: dict[int, KnownTime]) -> None:
+        for new in self.new:
+            if isinstance(new.pack, EventPack):
+                known = times.get(new.pack_id)
+                self.session.add(
+                    Event(
+                        pack_id=new.pack_id,
+                        node_id=new.pack.node_id,
+                        name=new.pack.event,
+                        details=[list(detail) for detail in new.pack.details],
+                        happened_at=None if known is None else _at(known.utc_s),
+                    )
+                )
+        self.session.flush()
+
+    def _repair_times(self, anchors: set[timing.AnchorRow]) -> None:
+        """Give packs of these power-ups that were stored without a time the one that their anchors say."""
+        power_ups = {(anchor.node_id, anchor.power_up) for anchor in anchors}
+        timing.repair_events(self.session, power_ups)
+        repaired = timing.repair(self.session, power_ups)
+        if repaired:
+            doubles = self._observe(repaired)
+            observing.mark_duplicate_instants(self.session, doubles)
+            log.info("times_repaired", packs=len(repaired))
+
+    # -- quarantine
+
+    def store_quarantine(self) -> None:
+        """What could not be stored as a pack. The same bytes again are counted, not kept twice."""
+        self.result.quarantined = len(self.faults)
+        rows: dict[tuple[str, bytes, str], dict[str, Any]] = {}
+        for arrival in self.faults:
+            row = self._quarantine_row(arrival)
+            key = (row["node_id"], row["payload_sha256"], row["reason"])
+            if key in rows:
+                rows[key]["times_received"] += 1
+            else:
+                rows[key] = row
+        if not rows:
+            return
+        statement = _insert(self.session)(Quarantine)
+        statement = statement.on_conflict_do_update(
+            index_elements=["node_id", "payload_sha256", "reason"],
+            set_={
+                "times_received": Quarantine.times_received + statement.excluded.times_received,
+                "last_received_at": statement.excluded.last_received_at,
+            },
+        )
+        self.session.execute(statement, [rows[key] for key in sorted(rows)])
+
+    def _quarantine_row(self, arrival: _Arrival) -> dict[str, Any]:
+        fault = arrival.content
+        assert isinstance(fault, WireError)  # noqa: S101 - only faults are kept in this list
+        identity = arrival.identity
+        received_at = _at(arrival.received_s)
+        return {
+            "node_id": arrival.node_id,
+            "spool": identity.spool if identity else None,
+            "seq": identity.seq if identity else None,
+            "kind": arrival.kind,
+            "reason": fault.code,
+            "sentence": fault.sentence,
+            "received_at": received_at,
+            "last_received_at": received_at,
+            "times_received": 1,
+            "payload_sha256": hashlib.sha256(arrival.payload).digest(),
+            "payload": arrival.payload[:QUARANTINED_BYTES_MAX],
+        }
+
+    # -- receipts
+
+    def move_receipts(self) -> None:
+        """Declare lost what nodes no longer hold, and move each receipt to the highest sequence with nothing missing below."""
+        rows = []
+        for node_id, node in sorted(self.nodes.items()):
+            if node.oldest - 1 > node.seq:
+                self._declare_lost(node_id, node)
+            node.seq = self._contiguous(node_id, node)
+            now = (node.spool, node.seq, node.highest_seq)
+            if now != node.before:
+                rows.append(
+                    {
+                        "key": node_id,
+                        "spool": node.spool,
+                        "seq": node.seq,
+                        "highest_seq": node.highest_seq,
+                        "moved_at": self.now,
+                    }
+                )
+            if now[:2] != node.before[:2]:
+                self.result.receipts_moved[node_id] = now[:2]
+        if rows:
+            statement = update(Receipt.__table__).where(  # type: ignore[arg-type]
+                Receipt.node_id == bindparam("key")
+            )
+            self.session.connection().execute(
+                statement.values({name: bindparam(name) for name in rows[0] if name != "key"}), rows
+            )
+        # A node that sends again what is stored has missed its receipt; the retained one is still right.
+        outbox.mark_changed(self.session, RECEIPT, self.result.receipts_moved, now=self.now)
+
+    def _declare_lost(self, node_id: str, node: _NodeProgress) -> None:
+        first, last = node.seq + 1, node.oldest - 1
+        present = _present(self.session, node_id, node.spool, first, last)
+        for from_seq, to_seq in holes(present, first, last):
+            self.session.add(
+                Gap(
+                    node_id=node_id,
+                    spool=node.spool,
+                    from_seq=from_seq,
+                    to_seq=to_seq,
+                    state=DECLARED_LOST,
+                    reason="below_oldest",
+                    noticed_at=self.now,
+                )
+            )
+            log.warning(
+                "packs_declared_lost",
+                node_id=node_id,
+                spool=node.spool,
+                from_seq=from_seq,
+                to_seq=to_seq,
+            )
+        self.session.flush()
+        node.seq = last
+
+    def _contiguous(self, node_id: str, node: _NodeProgress) -> int:
+        seq = node.seq
+        if node.before[0] == node.spool and node.before[2] <= node.before[1]:
+            # Nothing was stored above the old receipt, so only this batch can carry it on.
+            while seq + 1 in node.arrived:
+                seq += 1
+            return seq
+        if node.highest_seq <= seq:
+            return seq
+        return _run_from(self.session, node_id, node.spool, seq)
+
+    def _shrink_gaps(self) -> None:
+        """A pack that was declared lost and came after all is no gap any more."""
+        for new in self.new:
+            pack = new.pack
+            node = self.nodes[pack.node_id]
+            if pack.spool == node.before[0] and pack.seq > node.before[1]:
+                continue
+            gap = self.session.scalar(
+                select(Gap).where(
+                    Gap.node_id == pack.node_id,
+                    Gap.spool == pack.spool,
+                    Gap.from_seq <= pack.seq,
+                    Gap.to_seq >= pack.seq,
+                )
+            )
+            if gap is not None:
+                _split(self.session, gap, pack.seq)
+
+    # -- status and counters
+
+    def store_statuses(self) -> None:
+        """When nodes were last heard, and what they said about themselves."""
+        if not self.heard_s:
+            return
+        connection = self.session.connection()
+        rows = [
+            {
+                "key": node_id,
+                "heard": _at(heard_s),
+                "sampled": _at(self.sampled_s.get(node_id, 0)),
+            }
+            for node_id, heard_s in sorted(self.heard_s.items())
+        ]
+        status: Table = _table(NodeStatus)
+        connection.execute(
+            update(status)
+            .where(status.c.node_id == bindparam("key"))
+            .values(
+                last_heard_at=_later(self.session, status.c.last_heard_at, bindparam("heard")),
+                last_sampled_at=_later(
+                    self.session, status.c.last_sampled_at, bindparam("sampled")
+                ),
+            ),
+            rows,
+        )
+        fresh = [node_id for node_id in self.heard_s if not self.nodes[node_id].was_heard]
+        if fresh:
+            self.session.execute(
+                update(Node)
+                .where(Node.node_id.in_(fresh), Node.state == NodeState.ENROLLED)
+                .values(state=NodeState.ACTIVE)
+            )
+        if self.states:
+            self._store_states()
+
+    def _store_states(self) -> None:
+        status: Table = _table(NodeStatus)
+        rows = [
+            {
+                "key": node_id,
+                "said_last_state_at": _at(arrival.received_s),
+                **{f"said_{name}": getattr(state, name) for name in _STATE_COLUMNS},
+            }
+            for node_id, (arrival, state) in sorted(self.states.items())
+        ]
+        names = ("last_state_at", *_STATE_COLUMNS)
+        self.session.connection().execute(
+            update(status)
+            .where(status.c.node_id == bindparam("key"))
+            .values({name: bindparam(f"said_{name}") for name in names}),
+            rows,
+        )
+
+    def store_counters(self) -> None:
+        """Packs that came again, per node."""
+        rows = [
+            (PACKS_RESENT, node_id, node.resent)
+            for node_id, node in sorted(self.nodes.items())
+            if node.resent
+        ]
+        bulk.add_to_counts(self.session, _table(Counter), ("name", "node_id", "count"), rows)
+
+
+_PACK_COLUMNS = (
+    "id",
+    "node_id",
+    "spool",
+    "seq",
+    "kind",
+    "received_at",
+    "stored_at",
+    "claimed_at",
+    "power_up",
+    "uptime_ms",
+    "body_sha256",
+    "payload_sha256",
+    "payload",
+)
+_READING_COLUMNS = (
+    "pack_id",
+    "channel",
+    "raw_value",
+    "status",
+    "sampled_at",
+    "time_estimated",
+    "time_interval_s",
+)
+_STATE_COLUMNS = (
+    "model",
+    "version",
+    "bundle_sha256",
+    "config_version",
+    "config_sha256",
+    "slot",
+    "slot_state",
+    "battery_mv",
+    "rssi_dbm",
+    "free_heap",
+    "heap_low",
+    "idf_largest",
+    "spool",
+    "spool_depth",
+    "oldest",
+    "newest",
+    "power_up",
+    "uptime_ms",
+    "boot_count",
+    "reset_cause",
+    "drift_ppm",
+    "last_error",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What is known of a pack that is stored, or is new in this batch."""
+
+    body_sha256: str
+    has_time: bool
+
+
+def _stored_bodies(session: Session, arrivals: Iterable[_Arrival]) -> dict[PackIdentity, _Stored]:
+    identities = sorted(
+        {
+            (arrival.content.node_id, arrival.content.spool, arrival.content.seq)
+            for arrival in arrivals
+            if isinstance(arrival.content, WirePack | EventPack)
+        }
+    )
+    stored = {}
+    for some in bulk.chunks(identities, _QUERY_KEYS):
+        rows = session.execute(
+            select(Pack.node_id, Pack.spool, Pack.seq, Pack.body_sha256, Pack.claimed_at).where(
+                tuple_(Pack.node_id, Pack.spool, Pack.seq).in_(some)
+            )
+        )
+        for node_id, spool, seq, body_sha256, claimed_at in rows:
+            identity = PackIdentity(node_id, spool, seq)
+            stored[identity] = _Stored(body_sha256.hex(), claimed_at is not None)
+    return stored
+
+
+def _has_packs(session: Session, node_id: str, spool: int) -> bool:
+    found = select(Pack.id).where(Pack.node_id == node_id, Pack.spool == spool).limit(1)
+    return session.scalar(found) is not None
+
+
+def _declared_up_to(session: Session, node_id: str, spool: int) -> int:
+    gaps = select(func.max(Gap.to_seq)).where(Gap.node_id == node_id, Gap.spool == spool)
+    return session.scalar(gaps) or 0
+
+
+def _highest_seq(session: Session, node_id: str, spool: int) -> int:
+    packs = select(func.max(Pack.seq)).where(Pack.node_id == node_id, Pack.spool == spool)
+    return session.scalar(packs) or 0
+
+
+def _present(session: Session, node_id: str, spool: int, first: int, last: int) -> list[int]:
+    """Sequences from first to last that came, stored or quarantined, in order."""
+    came = _came(node_id, spool).subquery()
+    within = select(came.c.seq).where(came.c.seq.between(first, last)).order_by(came.c.seq)
+    return list(session.scalars(within))
+
+
+def _came(node_id: str, spool: int, *, above: int = -1) -> CompoundSelect[int]:
+    packs = select(Pack.seq.label("seq")).where(
+        Pack.node_id == node_id, Pack.spool == spool, Pack.seq > above
+    )
+    faults = select(Quarantine.seq.label("seq")).where(
+        Quarantine.node_id == node_id, Quarantine.spool == spool, Quarantine.seq > above
+    )
+    return packs.union(faults)
+
+
+def _run_from(session: Session, node_id: str, spool: int, base: int) -> int:
+    """The highest sequence that is reached from `base` without a hole, over everything stored or quarantined."""
+    came = _came(node_id, spool, above=base).subquery()
+    numbered = select(
+        came.c.seq, func.row_number().over(order_by=came.c.seq).label("place")
+    ).subquery()
+    run = select(func.max(numbered.c.seq)).where(numbered.c.seq - numbered.c.place == literal(base))
+    return session.scalar(run) or base
+
+
+def holes(present: Iterable[int], first: int, last: int) -> list[tuple[int, int]]:
+    """Ranges from `first` to `last` that are not in `present` (ascending).
+
+    >>> holes([3, 4, 7], 1, 8)
+    [(1, 2), (5, 6), (8, 8)]
+    """
+    found, expected = [], first
+    for seq in present:
+        if seq > expected:
+            found.append((expected, seq - 1))
+        expected = max(expected, seq + 1)
+    if expected <= last:
+        found.append((expected, last))
+    return found
+
+
+def _split(session: Session, gap: Gap, seq: int) -> None:
+    """Take one sequence out of a gap."""
+    from_seq, to_seq = gap.from_seq, gap.to_seq
+    session.delete(gap)
+    session.flush()
+    for first, last in holes([seq], from_seq, to_seq):
+        session.add(
+            Gap(
+                node_id=gap.node_id,
+                spool=gap.spool,
+                from_seq=first,
+                to_seq=last,
+                state=gap.state,
+                reason=gap.reason,
+                noticed_at=gap.noticed_at,
+            )
+        )
+    session.flush()
+
+
+def _later(session: Session, column: Any, value: Any) -> Any:
+    """The later of a stored and a new moment; the new one is stored when there is none."""
+    if session.get_bind().dialect.name == "sqlite":
+        return func.max(func.coalesce(column, value), value)
+    return func.greatest(column, value)
+
+
+def _insert(session: Session) -> Any:
+    return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+
+
+def _at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _table(model: type[Any]) -> Table:
+    table: Table = model.__table__
+    return table
