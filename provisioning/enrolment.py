@@ -1,8 +1,9 @@
 """Giving a node its identity: key and request at the bench, certificate from the fleet, both into the board's NVS.
 
 The key is drawn here, because stock MicroPython cannot make a certificate request; it goes to the board and nowhere
-else. The board counts as enrolled only when `node_id` is in its NVS, and that is written last: power that fails
-half-way leaves an unenrolled board, and enrolling it again is safe.
+else, and it is there before the fleet is asked. The board counts as enrolled only when `node_id` is in its NVS, and that
+is written last. So whatever is interrupted leaves an unenrolled board (or the old identity), and enrolling it once more
+asks with the same key and gets the identity that the fleet had already given it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _ANSWER_TIMEOUT_S = 20.0
 _LONGEST_ANSWER_BYTES = 64 * 1024
 # The board prints this word before what we ask it for, so that anything else it says does not disturb.
 _REPLY = "enrolment:"
+# Where a key waits on the board while the fleet is asked to certify it.
+_NEXT_KEY = "next_key"
+_LONGEST_BLOB_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,12 @@ def enrol_node(
         CatalogueError: the model is not known.
     """
     model = load_node_model(model_id)
-    if not again and (present := read_node_id(board)) is not None:
+    present = read_node_id(board)
+    if present is not None and not again:
         return Enrolment(present, is_new=False)
-    identity = request_identity(fleet, label=label, model_id=model_id, token=token)
+    identity = request_identity(
+        fleet, _key_on_board(board), label=label, model_id=model_id, token=token
+    )
     write_enrolment(
         board,
         identity,
@@ -100,20 +107,22 @@ def enrol_node(
 
 def read_node_id(board: BenchBoard) -> str | None:
     """The id that the board is enrolled under; None when it is not."""
-    printed = board.exec(_READ_NODE_ID)
-    for line in printed.splitlines():
-        if line.startswith(_REPLY):
-            return line.removeprefix(_REPLY).strip() or None
-    raise BenchError("The board did not say whether it is enrolled.")
+    return _read_blob(board, "node_id").decode() or None
 
 
-def request_identity(fleet: FleetAddress, *, label: str, model_id: str, token: str) -> Identity:
-    """Draw a key and have the fleet certify it.
+def draw_key() -> ec.EllipticCurvePrivateKey:
+    """A new key for a node."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def request_identity(
+    fleet: FleetAddress, key: ec.EllipticCurvePrivateKey, *, label: str, model_id: str, token: str
+) -> Identity:
+    """Have the fleet certify a node's key.
 
     Raises:
         BenchError: not reachable, not trusted, refused, or an answer that is not about our key.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
     request = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)]))
@@ -143,15 +152,42 @@ def write_enrolment(
     board.exec(_enrolment_script(identity.node_id, blobs, configuration))
 
 
-_READ_NODE_ID = f"""
+def _key_on_board(board: BenchBoard) -> ec.EllipticCurvePrivateKey:
+    """The key of an enrolment that was interrupted, or a new one, on the board before anybody is told of it."""
+    kept = _read_blob(board, _NEXT_KEY)
+    if kept:
+        try:
+            key = serialization.load_der_private_key(kept, password=None)
+        except ValueError:
+            key = None
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return key
+    key = draw_key()
+    board.exec(
+        "from binascii import a2b_base64\nfrom esp32 import NVS\nidentity = NVS('id')\n"
+        f"identity.set_blob({_NEXT_KEY!r}, {_literal(_der(key))})\nidentity.commit()\n"
+    )
+    return key
+
+
+def _read_blob(board: BenchBoard, name: str) -> bytes:
+    """A blob of the board's `id` namespace; empty when it is not there."""
+    printed = board.exec(
+        f"""
+from binascii import hexlify
 from esp32 import NVS
-_buffer = bytearray(64)
+buffer = bytearray({_LONGEST_BLOB_BYTES})
 try:
-    _size = NVS("id").get_blob("node_id", _buffer)
+    size = NVS("id").get_blob({name!r}, buffer)
 except OSError:
-    _size = 0
-print({_REPLY!r} + bytes(_buffer[:_size]).decode())
+    size = 0
+print({_REPLY!r} + hexlify(buffer[:size]).decode())
 """
+    )
+    for line in printed.splitlines():
+        if line.startswith(_REPLY):
+            return bytes.fromhex(line.removeprefix(_REPLY))
+    raise BenchError("The board did not say whether it is enrolled.")
 
 
 def _enrolment_script(
@@ -181,6 +217,8 @@ def _enrolment_script(
             ],
             "configuration.commit()",
             f"identity.set_blob('node_id', {node_id.encode()!r})",
+            "identity.commit()",
+            f"erase(identity, {_NEXT_KEY!r})",
             "identity.commit()",
             "",
         ]
@@ -268,14 +306,18 @@ def _identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -
         raise BenchError(f"The fleet names {len(authorities)} CAs, but a node pins one or two.")
     return Identity(
         node_id=node_id,
-        key=key.private_bytes(
-            serialization.Encoding.DER,
-            serialization.PrivateFormat.TraditionalOpenSSL,
-            serialization.NoEncryption(),
-        ),
+        key=_der(key),
         certificate=certificate.public_bytes(serialization.Encoding.DER),
         authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
         link=link,
+    )
+
+
+def _der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from hardware.scenes import Scene, SceneError, load_scene
 from hardware.virtual_board.bench import measure_boots, measure_memory
 from hardware.virtual_board.node_folder import EnrolledNode, NodeFolder
 from hardware.virtual_board.pacing import FleetClock
-from hardware.virtual_board.runner import RunnerError, RunPlan, run_boards
+from hardware.virtual_board.runner import RunnerError, RunPlan, holding, run_boards
 from hardware.virtual_board.runner_worker import Status
 from provisioning.bench_nodes import BENCH_SCENE, prepare_bench_nodes
 from provisioning.boards import VirtualBoard
@@ -130,10 +129,13 @@ def run(
     Example: provision virtual run --data boards --nodes 6 --start 1750000000 --now 1750086400
     --server https://127.0.0.1:8443 --server-ca root.crt --token T
     """
-    wall_s = time.time()
+    wall_s, started = time.time(), time.monotonic()
+    power_cut_rate = _fault_rate(faults, "power_cut")
     content = open_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
     speak = _speaker(as_json)
-    with _stopped_by_signals() as stop:
+    status = Status()
+    with _stopped_by_signals() as stop, _runner_errors(), holding(data_dir) as lock:
+        machine = machine_version()
         prepare_nodes(
             content,
             data_dir,
@@ -151,22 +153,18 @@ def run(
             labels=tuple(node.label for node in content.nodes),
             clock=FleetClock(now_utc_s, wall_s, speed),
             until_caught_up=until_caught_up,
+            processes=processes or os.cpu_count() or 1,
             awake_limit=awake_limit,
             patience_s=patience_s,
             scene_seed=seed,
             series_end_utc_s=kept_series_end(data_dir, now_utc_s),
             fault_seed=seed or 1,
-            power_cut_rate=_fault_rate(faults, "power_cut"),
+            power_cut_rate=power_cut_rate,
         )
-        if processes is not None:
-            plan = replace(plan, processes=processes)
-        started = time.monotonic()
-        try:
-            status = run_boards(plan, report=lambda s: speak(_progress(s)), stop=stop)
-        except RunnerError as error:
-            raise BenchError(str(error)) from error
+        if not stop.is_set():
+            status = run_boards(plan, lock, report=lambda s: speak(_progress(s)), stop=stop)
     seconds = round(time.monotonic() - started, 3)
-    speak({**_progress(status), "event": "done", "seconds": seconds})
+    speak({**_progress(status), "event": "done", "seconds": seconds, "vm": machine})
 
 
 @virtual.command()
@@ -222,6 +220,13 @@ def open_scene(
         return load_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
     except SceneError as error:
         raise BenchError(str(error)) from error
+
+
+def machine_version() -> str:
+    """What the boards run on, in the machine's own words. The first call on a computer makes the machine ready."""
+    with tempfile.TemporaryDirectory(prefix="stadtsensor-board-") as scratch:
+        said = VirtualBoard(Path(scratch)).exec("import sys\nprint(sys.version)")
+    return said.strip()
 
 
 def kept_series_end(data_dir: Path, now_utc_s: int) -> int:
@@ -308,6 +313,14 @@ def _fault_rate(faults: tuple[str, ...], kind: str) -> float:
                 param_hint="--fault",
             )
     return rates.get(kind, 0.0)
+
+
+@contextmanager
+def _runner_errors() -> Iterator[None]:
+    try:
+        yield
+    except RunnerError as error:
+        raise BenchError(str(error)) from error
 
 
 @contextmanager

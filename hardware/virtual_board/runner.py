@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from hardware.virtual_board.pacing import FleetClock
 from hardware.virtual_board.runner_worker import Orders, Status
@@ -64,16 +64,43 @@ class RunPlan:
     power_cut_rate: float = 0.0
 
 
-def run_boards(plan: RunPlan, *, report: Callable[[Status], None], stop: threading.Event) -> Status:
+class FolderLock(NamedTuple):
+    """The proof that a data folder is held; workers inherit `descriptor`, so that it outlives a killed parent."""
+
+    descriptor: int
+
+
+@contextmanager
+def holding(data_dir: Path) -> Iterator[FolderLock]:
+    """Hold a data folder against other runs; waits for boards of a killed run that still finish their boots.
+
+    Raises:
+        RunnerError: another run holds it.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "run.lock").open("ab") as run, (data_dir / "boards.lock").open("ab") as boards:
+        if not _try_lock(run):
+            raise RunnerError(f"{data_dir} is in use by another run.")
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while not _try_lock(boards):
+            if time.monotonic() > deadline:
+                raise RunnerError(f"Boards of a killed run in {data_dir} do not end.")
+            time.sleep(_TICK_S)
+        yield FolderLock(boards.fileno())
+
+
+def run_boards(
+    plan: RunPlan, lock: FolderLock, *, report: Callable[[Status], None], stop: threading.Event
+) -> Status:
     """Run until `stop` is set, or until caught up when the plan says so; returns the last account.
 
     `report` is called at most twice per second, and only when something changed. On return every board sleeps and
     its folder is complete.
 
     Raises:
-        RunnerError: the folder is in use, a board cannot be run, or the boards make no progress any more.
+        RunnerError: a board cannot be run, or the boards make no progress any more.
     """
-    with _exclusive(plan.data_dir) as lock, _started(plan, lock) as workers:
+    with _started(plan, lock) as workers:
         watch = _Watch(plan)
         reported_at, reported = 0.0, None
         while not stop.wait(_TICK_S):
@@ -138,7 +165,7 @@ class _Watch:
 class _WorkerProcess:
     """One worker and what it said last."""
 
-    def __init__(self, orders: Orders, lock: int) -> None:
+    def __init__(self, orders: Orders, lock: FolderLock) -> None:
         self.status = Status()
         self._failure: str | None = None
         self._process = subprocess.Popen(  # noqa: S603 - this Python, our own module
@@ -147,9 +174,7 @@ class _WorkerProcess:
             stdout=subprocess.PIPE,
             text=True,
             # The lock lives as long as any process has it: boards of a killed run are never run twice.
-            pass_fds=[lock],
-            # Ctrl-C at the terminal reaches the parent alone, which then stops its workers in order.
-            start_new_session=True,
+            pass_fds=[lock.descriptor],
         )
         self._say(orders.to_line())
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -214,7 +239,7 @@ class _WorkerProcess:
 
 
 @contextmanager
-def _started(plan: RunPlan, lock: int) -> Iterator[list[_WorkerProcess]]:
+def _started(plan: RunPlan, lock: FolderLock) -> Iterator[list[_WorkerProcess]]:
     count = max(1, min(plan.processes, len(plan.labels)))
     workers = [
         _WorkerProcess(
@@ -243,18 +268,9 @@ def _started(plan: RunPlan, lock: int) -> Iterator[list[_WorkerProcess]]:
             worker.kill()
 
 
-@contextmanager
-def _exclusive(data_dir: Path) -> Iterator[int]:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "lock").open("ab") as file:
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunnerError(f"{data_dir} is in use by another run.") from None
-                time.sleep(_TICK_S)
-        os.set_inheritable(file.fileno(), True)
-        yield file.fileno()
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

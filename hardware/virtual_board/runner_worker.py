@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -189,6 +190,9 @@ class Worker:
 
 def main() -> None:
     """Read the orders, run the boards, report until stdin closes or says stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # They reach the whole process group; the parent takes them and stops its workers in order.
+        signal.signal(number, signal.SIG_IGN)
     line, rest = _read_line(_STDIN)
     # Only now: a test of the scheduling needs no virtual machine.
     from hardware.virtual_board.virtual_node import open_nodes
@@ -240,4 +244,3 @@ def _say(content: dict[str, Any]) -> None:
     except OSError:
         # The parent is gone; stdin tells us to stop at the same moment.
         return
-
