@@ -162,8 +162,10 @@ class EmbeddedBroker(Broker):
         self.prefix = prefix
         self.tally = tally or Tally()
         self.limits = limits or Limits()
-        self._contexts: list[ssl.SSLContext] = []
-        self._revocations = _Revocations(authority.crl)
+        self._revocations = {
+            ListenerName.NODES: _Revocations(authority.issuing.crl),
+            ListenerName.SERVICES: _Revocations(authority.services_authority.crl),
+        }
         self._subscribed = asyncio.Event()
         self._wildcard_filters: set[str] = set()
         self._tick_task: asyncio.Task[None] | None = None
@@ -188,7 +190,8 @@ class EmbeddedBroker(Broker):
         Raises:
             Unavailable: a port is taken.
         """
-        self._revocations.reload()
+        for revocations in self._revocations.values():
+            revocations.reload()
         await super().start()
         self._tick_task = asyncio.create_task(self._tick())
 
@@ -218,7 +221,7 @@ class EmbeddedBroker(Broker):
         Raises:
             ConnectionRefused: revoked, at the wrong door, or under another's name.
         """
-        if self._revocations.contains(certificate.serial):
+        if self._revocations[listener].contains(certificate.serial):
             raise ConnectionRefused(Refusal.CERTIFICATE_REVOKED, NOT_AUTHORIZED)
         client = Client(certificate.common_name, listener)
         if not access.may_enter(client):
@@ -238,7 +241,7 @@ class EmbeddedBroker(Broker):
 
     # --- connections
 
-    def _make_context(self) -> ssl.SSLContext:
+    def _make_context(self, listener: ListenerName) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
@@ -249,10 +252,14 @@ class EmbeddedBroker(Broker):
         context.load_cert_chain(
             self._authority.certificate("broker"), self._authority.key("broker")
         )
-        context.load_verify_locations(self._authority.chain)
-        context.load_verify_locations(self._authority.crl)
+        is_for_nodes = listener is ListenerName.NODES
+        context.load_verify_locations(
+            self._authority.chain
+            if is_for_nodes
+            else self._authority.services_authority.certificate
+        )
+        self._revocations[listener].tell(context)
         context.sslobject_class = self._counting_handshakes()
-        self._contexts.append(context)
         return context
 
     def _counting_handshakes(self) -> type[ssl.SSLObject]:
@@ -281,7 +288,7 @@ class EmbeddedBroker(Broker):
 
     async def _start_listeners(self) -> None:
         for name in ListenerName:
-            context = self._make_context()
+            context = self._make_context(name)
             instance = await self._create_server_instance(
                 name.value, ListenerType.TCP, self._host, self._ports[name], context
             )
@@ -492,9 +499,8 @@ class EmbeddedBroker(Broker):
         """Let go who is silent or revoked, read the revocation list when it changed, write the status."""
         while True:
             now = self._loop.time()
-            if self._revocations.reload_when_changed():
-                for context in self._contexts:
-                    context.load_verify_locations(self._authority.crl)
+            for revocations in self._revocations.values():
+                revocations.reload_when_changed()
             for _, handler in list(self._sessions.values()):
                 if isinstance(handler, FleetHandler):
                     self._look_after(handler, now)
@@ -504,7 +510,7 @@ class EmbeddedBroker(Broker):
     def _look_after(self, handler: FleetHandler, now: float) -> None:
         if handler.streams is None:
             return
-        if self._revocations.contains(handler.serial):
+        if self._revocations[handler.client.listener].contains(handler.serial):
             self.tally.refuse(Refusal.CERTIFICATE_REVOKED, client=handler.client.name)
             handler.abort()
         elif now > handler.deadline:
@@ -716,31 +722,37 @@ class FleetHandler(BrokerProtocolHandler):
 
 
 class _Revocations:
-    """The revocation list's serials, read again when the file changes."""
+    """The serials on a revocation list, read again when the file changes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._serials: frozenset[int] = frozenset()
         self._seen: tuple[int, int] | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def tell(self, context: ssl.SSLContext) -> None:
+        """Let the handshake know the list, now and after each change; OpenSSL takes the newest it was given."""
+        self._context = context
+        context.load_verify_locations(self._path)
 
     def contains(self, serial: int) -> bool:
         self.reload_when_changed()
         return serial in self._serials
 
-    def reload_when_changed(self) -> bool:
-        """True when the file had changed; one that cannot be read leaves the last known list in force."""
+    def reload_when_changed(self) -> None:
+        """A file that cannot be read leaves the last known list in force."""
         with suppress(OSError, ValueError):
             stat = self._path.stat()
             if (stat.st_mtime_ns, stat.st_ino) != self._seen:
                 self.reload()
-                return True
-        return False
 
     def reload(self) -> None:
         stat = self._path.stat()
         crl = x509.load_pem_x509_crl(self._path.read_bytes())
         self._serials = frozenset(entry.serial_number for entry in crl)
         self._seen = (stat.st_mtime_ns, stat.st_ino)
+        if self._context is not None:
+            self._context.load_verify_locations(self._path)
 
 
 async def run(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import click
 
 from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.errors import Unavailable
 from fleet_server.logs import set_up_logging
 from fleet_server.settings import load_settings
 
@@ -50,3 +52,110 @@ def embedded(
             settings, host=host, node_port=node_port, service_port=service_port, on_ready=say_ready
         )
     )
+
+
+@broker.command()
+@data_option
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the files. [default: DATA/mosquitto]",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Name or address of the broker as nodes and services know it; a loopback one keeps it on this machine.",
+)
+@click.option("--node-port", type=click.IntRange(1, 65535), default=8883, show_default=True)
+@click.option("--service-port", type=click.IntRange(1, 65535), default=8884, show_default=True)
+@click.option("--public-port", type=click.IntRange(1, 65535), help="Public reading of v1.1/#.")
+@click.option(
+    "--service-bind",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of the services' listener.",
+)
+@click.option(
+    "--user",
+    help="System user of mosquitto when root starts it. [default: mosquitto if it can reach the files]",
+)
+@json_option
+def config(
+    data_dir: str | None,
+    out: Path | None,
+    host: str,
+    node_port: int,
+    service_port: int,
+    public_port: int | None,
+    service_bind: str,
+    user: str | None,
+    as_json: bool,
+) -> None:
+    """Write the configuration of a mosquitto 2.0 and say how to start and use it.
+
+    Example: fleet broker config --host broker.example.org --out /etc/mosquitto/stadtsensor
+    """
+    from fleet_server.broker import mosquitto
+    from fleet_server.services.authority import existing_files
+
+    settings = load_settings(data_dir=data_dir)
+    plan = mosquitto.MosquittoPlan(
+        folder=out or settings.data_dir / "mosquitto",
+        host=host,
+        node_port=node_port,
+        service_port=service_port,
+        public_port=public_port,
+        service_bind=service_bind,
+        user=user,
+    )
+    files = existing_files(settings.ca_dir)
+    path = mosquitto.write_configuration(plan, files, prefix=settings.topic_prefix)
+    url, start = mosquitto.broker_url(plan), f"mosquitto -c {path}"
+    sentence = (
+        f"Start the broker with:\n  {start}\nand the server with:\n  FLEET_BROKER_URL='{url}'"
+    )
+    fields = {"configuration": str(path), "start": start, "broker_url": url}
+    answer(fields, sentence, as_json=as_json)
+
+
+@broker.command()
+@data_option
+@json_option
+def resync(data_dir: str | None, as_json: bool) -> None:
+    """Let the worker publish every receipt and desired state again.
+
+    It does so by itself when the broker has lost its memory; this is for when in doubt.
+
+    Example: fleet broker resync
+    """
+    from fleet_server import clock, db
+    from fleet_server.services import publishing
+
+    settings = load_settings(data_dir=data_dir)
+    clock.use_clock(settings.clock)
+    engine = db.make_engine(settings.database_url)
+    db.check_schema(engine)
+    with db.session_factory(engine)() as session:
+        nodes = publishing.mark_everything_changed(session, now=clock.now())
+    answer({"nodes": nodes}, f"The states of {nodes} nodes will be sent again.", as_json=as_json)
+
+
+@broker.command()
+@click.argument("node_id")
+@data_option
+@json_option
+def kick(node_id: str, data_dir: str | None, as_json: bool) -> None:
+    """End a node's live session on mosquitto, after its certificate was revoked.
+
+    First `fleet ca revoke`, then SIGHUP to mosquitto so that it reads the list, then this.
+
+    Example: fleet broker kick n-3f9a1c
+    """
+    from fleet_server.mqtt.kicking import end_session
+
+    settings = load_settings(data_dir=data_dir)
+    if settings.broker_is_embedded:
+        raise Unavailable("The embedded broker ends revoked sessions by itself, within a second.")
+    end_session(settings, node_id)
+    answer({"node_id": node_id}, f"The session of {node_id} was ended.", as_json=as_json)

@@ -123,12 +123,14 @@ def revoke(name_or_serial: str, data_dir: str | None, as_json: bool) -> None:
 @data_option
 @json_option
 def crl(data_dir: str | None, as_json: bool) -> None:
-    """Sign the revocation list anew, before it runs out. `fleet worker` does this by itself.
+    """Sign the revocation lists anew, before they run out. `fleet worker` does this by itself.
 
     Example: fleet ca crl
     """
     folder = load_settings(data_dir=data_dir).ca_dir
     runs_out = authority.write_crl(folder)
-    path = authority.AuthorityFiles(folder).crl
-    fields = {"crl": str(path), "runs_out": runs_out.isoformat()}
-    answer(fields, f"{path} is valid until {runs_out:%Y-%m-%d}.", as_json=as_json)
+    files = authority.AuthorityFiles(folder)
+    paths = [str(issuer.crl) for issuer in (files.issuing, files.services_authority)]
+    fields = {"crl": paths, "runs_out": runs_out.isoformat()}
+    sentence = f"{' and '.join(paths)} are valid until {runs_out:%Y-%m-%d}."
+    answer(fields, sentence, as_json=as_json)

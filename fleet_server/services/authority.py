@@ -1,5 +1,8 @@
 """The fleet's own certificate authority: a root, one issuing authority below it, and what they sign.
 
+The services (ingest, control) have an authority of their own that no node's certificate leads to: at the broker's door for
+services a node does not get through the handshake, whatever broker stands behind it.
+
 Everything lives as files in one folder (`<data>/ca`). Invariants: a private key never leaves the folder and is
 readable by its owner only; a file appears whole or not at all; nothing that exists is overwritten, except a
 service's pair by `issue_pair` and the revocation list by `revoke` and `write_crl`.
@@ -75,6 +78,15 @@ class CertificateUnknown(NotFound):
 
 
 @dataclass(frozen=True)
+class Issuer:
+    """Who signs: certificate, key and revocation list."""
+
+    certificate: Path
+    key: Path
+    crl: Path
+
+
+@dataclass(frozen=True)
 class AuthorityFiles:
     """Paths of what the authority keeps; other programs read them by these names."""
 
@@ -94,21 +106,21 @@ class AuthorityFiles:
         return self.folder / "root-next.crt"
 
     @property
-    def issuing_certificate(self) -> Path:
-        return self.folder / "issuing.crt"
+    def issuing(self) -> Issuer:
+        """Signs nodes and listeners."""
+        folder = self.folder
+        return Issuer(folder / "issuing.crt", folder / "issuing.key", folder / "crl.pem")
 
     @property
-    def issuing_key(self) -> Path:
-        return self.folder / "issuing.key"
+    def services_authority(self) -> Issuer:
+        """Signs the services and nothing else; a root of its own."""
+        folder = self._services_folder
+        return Issuer(folder / "ca.crt", folder / "ca.key", folder / "crl.pem")
 
     @property
     def chain(self) -> Path:
-        """Issuing and root certificate: what a server needs to judge a client that sends its leaf alone."""
+        """Issuing and root certificate: what a listener needs to judge a node, which sends its leaf alone."""
         return self.folder / "chain.pem"
-
-    @property
-    def crl(self) -> Path:
-        return self.folder / "crl.pem"
 
     @property
     def register(self) -> Path:
@@ -121,8 +133,16 @@ class AuthorityFiles:
     def key(self, name: str) -> Path:
         return self._pair_folder(name) / f"{name}.key"
 
+    def issuer_of(self, name: str) -> Issuer:
+        """Who signs, and revokes, certificates of this name."""
+        return self.services_authority if name in SERVICES else self.issuing
+
     def _pair_folder(self, name: str) -> Path:
-        return self.folder / "services" if name in SERVICES else self.folder
+        return self._services_folder if name in SERVICES else self.folder
+
+    @property
+    def _services_folder(self) -> Path:
+        return self.folder / "services"
 
 
 @dataclass(frozen=True)
@@ -163,20 +183,25 @@ def initialise(
     made: list[Path] = []
     with _locked(folder):
         if not files.root_certificate.exists():
-            made += _make_root(files, start)
-        if not files.issuing_certificate.exists():
+            made += _make_root("root", files.root_certificate, files.root_key, start)
+        if not files.services_authority.certificate.exists():
+            own = files.services_authority
+            own.key.parent.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            made += _make_root("services", own.certificate, own.key, start)
+        if not files.issuing.certificate.exists():
             made += _make_issuing(files, start)
         if not files.chain.exists():
-            chain = files.issuing_certificate.read_bytes() + files.root_certificate.read_bytes()
+            chain = files.issuing.certificate.read_bytes() + files.root_certificate.read_bytes()
             _write(files.chain, chain)
             made.append(files.chain)
         for name in (*LISTENERS, *SERVICES):
             if not files.certificate(name).exists():
                 _write_pair(files, name, start=start, now=now, hosts=hosts)
                 made += [files.certificate(name), files.key(name)]
-        if not files.crl.exists():
-            _write_crl(files, {}, now=now)
-            made.append(files.crl)
+        for issuer in _issuers(files):
+            if not issuer.crl.exists():
+                _write_crl(issuer, {}, now=now)
+                made.append(issuer.crl)
     return [str(path.relative_to(folder)) for path in made]
 
 
@@ -187,7 +212,7 @@ def existing_files(folder: Path) -> AuthorityFiles:
         AuthorityMissing: it has not.
     """
     files = AuthorityFiles(folder)
-    if not files.issuing_certificate.exists():
+    if not files.issuing.certificate.exists():
         raise AuthorityMissing(f"There is no authority in {folder}; make one with `fleet ca init`.")
     return files
 
@@ -233,7 +258,7 @@ def sign_node_request(
     now = now or datetime.now(UTC)
     files = existing_files(folder)
     with _locked(folder):
-        issuer = _load_certificate(files.issuing_certificate)
+        issuer = _load_certificate(files.issuing.certificate)
         builder = _leaf(node_id, public_key, start=issuer.not_valid_before_utc, now=now)
         builder = builder.add_extension(
             x509.SubjectAlternativeName([x509.DNSName(node_id)]), critical=False
@@ -271,22 +296,24 @@ def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) ->
     now = now or datetime.now(UTC)
     files = existing_files(folder)
     with _locked(folder):
-        serials = [
-            serial
+        found = {
+            serial: files.issuer_of(name)
             for name, serial in _register(files)
             if name_or_serial == name or name_or_serial.lower() == f"{serial:x}"
-        ]
-        if not serials:
+        }
+        if not found:
             raise CertificateUnknown(f"No certificate was issued for {name_or_serial!r}.")
-        revoked = _revoked(files)
-        for serial in serials:
-            revoked.setdefault(serial, now)
-        _write_crl(files, revoked, now=now)
-    return serials
+        for issuer in set(found.values()):
+            revoked = _revoked(issuer)
+            for serial in found:
+                if found[serial] == issuer:
+                    revoked.setdefault(serial, now)
+            _write_crl(issuer, revoked, now=now)
+    return list(found)
 
 
 def write_crl(folder: Path, *, now: datetime | None = None) -> datetime:
-    """Sign the revocation list anew, with the same entries; returns when it runs out.
+    """Sign the revocation lists anew, with the same entries; returns when they run out.
 
     Raises:
         AuthorityMissing: the authority was never made.
@@ -294,30 +321,31 @@ def write_crl(folder: Path, *, now: datetime | None = None) -> datetime:
     now = now or datetime.now(UTC)
     files = existing_files(folder)
     with _locked(folder):
-        return _write_crl(files, _revoked(files), now=now)
+        return max(_write_crl(issuer, _revoked(issuer), now=now) for issuer in _issuers(files))
 
 
 def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
-    """Sign the revocation list anew when it runs out within `CRL_RENEW_BEFORE`; True when it was.
+    """Sign the revocation lists anew when one runs out within `CRL_RENEW_BEFORE`; True when it was.
 
     Raises:
         AuthorityMissing: the authority was never made.
     """
     now = now or datetime.now(UTC)
-    runs_out = _load_crl(existing_files(folder).crl).next_update_utc
-    if runs_out is not None and runs_out - now > CRL_RENEW_BEFORE:
+    ends = [_load_crl(issuer.crl).next_update_utc for issuer in _issuers(existing_files(folder))]
+    if all(end is not None and end - now > CRL_RENEW_BEFORE for end in ends):
         return False
     write_crl(folder, now=now)
     return True
 
 
 def revoked_serials(folder: Path) -> frozenset[int]:
-    """Serials on the revocation list.
+    """Serials on the revocation lists.
 
     Raises:
         AuthorityMissing: the authority was never made.
     """
-    return frozenset(_revoked(existing_files(folder)))
+    files = existing_files(folder)
+    return frozenset(serial for issuer in _issuers(files) for serial in _revoked(issuer))
 
 
 def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
@@ -337,15 +365,20 @@ def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
     return public_key
 
 
-def _make_root(files: AuthorityFiles, start: datetime) -> list[Path]:
-    key = _load_or_make_key(files.root_key)
-    name = _subject("Stadtsensor root")
+def _issuers(files: AuthorityFiles) -> tuple[Issuer, ...]:
+    return files.issuing, files.services_authority
+
+
+def _make_root(title: str, certificate: Path, key_path: Path, start: datetime) -> list[Path]:
+    """A certificate that nobody but itself vouches for."""
+    key = _load_or_make_key(key_path)
+    name = _subject(f"Stadtsensor {title}")
     builder = _authority(name, name, key.public_key(), start, ROOT_LIFETIME, path_length=1)
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
     )
-    _write(files.root_certificate, _pem(builder.sign(key, hashes.SHA256())))
-    return [files.root_certificate, files.root_key]
+    _write(certificate, _pem(builder.sign(key, hashes.SHA256())))
+    return [certificate, key_path]
 
 
 def _make_issuing(files: AuthorityFiles, start: datetime) -> list[Path]:
@@ -355,7 +388,7 @@ def _make_issuing(files: AuthorityFiles, start: datetime) -> list[Path]:
         )
     root = _load_certificate(files.root_certificate)
     root_key = _load_key(files.root_key)
-    key = _load_or_make_key(files.issuing_key)
+    key = _load_or_make_key(files.issuing.key)
     start = max(start, root.not_valid_before_utc)
     builder = _authority(
         _subject("Stadtsensor issuing"),
@@ -366,8 +399,8 @@ def _make_issuing(files: AuthorityFiles, start: datetime) -> list[Path]:
         path_length=0,
     )
     builder = builder.add_extension(_authority_key_identifier(root), critical=False)
-    _write(files.issuing_certificate, _pem(builder.sign(root_key, hashes.SHA256())))
-    return [files.issuing_certificate, files.issuing_key]
+    _write(files.issuing.certificate, _pem(builder.sign(root_key, hashes.SHA256())))
+    return [files.issuing.certificate, files.issuing.key]
 
 
 def _authority(
@@ -396,7 +429,7 @@ def _authority(
 def _write_pair(
     files: AuthorityFiles, name: str, *, start: datetime, now: datetime, hosts: Sequence[str]
 ) -> IssuedCertificate:
-    """New key and certificate of a service or listener; the file holds leaf and issuing certificate."""
+    """New key and certificate of a service or listener; a listener's file holds the issuing certificate, too."""
     is_listener = name in LISTENERS
     key = ec.generate_private_key(ec.SECP256R1())
     names = [_general_name(host) for host in hosts] if is_listener else [x509.DNSName(name)]
@@ -408,9 +441,9 @@ def _write_pair(
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     )
     issued = _sign_leaf(files, name, builder)
-    files.key(name).parent.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+    above = files.issuing.certificate.read_bytes() if is_listener else b""
     _write(files.key(name), _key_pem(key), mode=_KEY_MODE)
-    _write(files.certificate(name), issued.pem.encode() + files.issuing_certificate.read_bytes())
+    _write(files.certificate(name), issued.pem.encode() + above)
     return issued
 
 
@@ -433,12 +466,13 @@ def _leaf(
 def _sign_leaf(
     files: AuthorityFiles, name: str, builder: x509.CertificateBuilder
 ) -> IssuedCertificate:
-    """Sign with the issuing key and enter into the register, register first: none is ever unknown to `revoke`."""
-    issuer = _load_certificate(files.issuing_certificate)
+    """Sign with the issuer's key and enter into the register, register first: none is ever unknown to `revoke`."""
+    issuer = files.issuer_of(name)
+    above = _load_certificate(issuer.certificate)
     certificate = (
-        builder.issuer_name(issuer.subject)
-        .add_extension(_authority_key_identifier(issuer), critical=False)
-        .sign(_load_key(files.issuing_key), hashes.SHA256())
+        builder.issuer_name(above.subject)
+        .add_extension(_authority_key_identifier(above), critical=False)
+        .sign(_load_key(issuer.key), hashes.SHA256())
     )
     not_after = certificate.not_valid_after_utc
     entry = {"name": name, "serial": certificate.serial_number, "not_after": not_after.isoformat()}
@@ -461,23 +495,23 @@ def _register(files: AuthorityFiles) -> Iterator[tuple[str, int]]:
                 yield entry["name"], entry["serial"]
 
 
-def _revoked(files: AuthorityFiles) -> dict[int, datetime]:
-    if not files.crl.exists():
+def _revoked(issuer: Issuer) -> dict[int, datetime]:
+    if not issuer.crl.exists():
         return {}
-    return {entry.serial_number: entry.revocation_date_utc for entry in _load_crl(files.crl)}
+    return {entry.serial_number: entry.revocation_date_utc for entry in _load_crl(issuer.crl)}
 
 
-def _write_crl(files: AuthorityFiles, revoked: dict[int, datetime], *, now: datetime) -> datetime:
-    issuer = _load_certificate(files.issuing_certificate)
-    number = _crl_number(files) + 1
+def _write_crl(issuer: Issuer, revoked: dict[int, datetime], *, now: datetime) -> datetime:
+    above = _load_certificate(issuer.certificate)
+    number = _crl_number(issuer) + 1
     runs_out = now + CRL_LIFETIME
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.subject)
+        .issuer_name(above.subject)
         .last_update(now - CLOCK_MARGIN)
         .next_update(runs_out)
         .add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(_authority_key_identifier(issuer), critical=False)
+        .add_extension(_authority_key_identifier(above), critical=False)
     )
     for serial, revoked_at in sorted(revoked.items()):
         builder = builder.add_revoked_certificate(
@@ -486,15 +520,15 @@ def _write_crl(files: AuthorityFiles, revoked: dict[int, datetime], *, now: date
             .revocation_date(revoked_at)
             .build()
         )
-    crl = builder.sign(_load_key(files.issuing_key), hashes.SHA256())
-    _write(files.crl, crl.public_bytes(serialization.Encoding.PEM))
+    crl = builder.sign(_load_key(issuer.key), hashes.SHA256())
+    _write(issuer.crl, crl.public_bytes(serialization.Encoding.PEM))
     return runs_out
 
 
-def _crl_number(files: AuthorityFiles) -> int:
-    if not files.crl.exists():
+def _crl_number(issuer: Issuer) -> int:
+    if not issuer.crl.exists():
         return 0
-    return _load_crl(files.crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    return _load_crl(issuer.crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:

@@ -40,7 +40,7 @@ def certificate_in(path: Path) -> x509.Certificate:
 
 def test_private_keys_are_readable_by_their_owner_only(folder: Path) -> None:
     keys = list(folder.rglob("*.key"))
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
 
 
@@ -53,8 +53,8 @@ def test_repeated_init_changes_no_file(folder: Path) -> None:
 def test_init_that_was_cut_short_is_finished_with_the_keys_it_had(tmp_path: Path) -> None:
     authority.initialise(tmp_path, now=NOW)
     files = authority.AuthorityFiles(tmp_path)
-    kept = files.issuing_key.read_bytes()
-    for path in (files.issuing_certificate, files.chain, files.crl):
+    kept = files.issuing.key.read_bytes()
+    for path in (files.issuing.certificate, files.chain, files.issuing.crl):
         path.unlink()
     assert authority.initialise(tmp_path, now=NOW) == [
         "issuing.crt",
@@ -62,7 +62,7 @@ def test_init_that_was_cut_short_is_finished_with_the_keys_it_had(tmp_path: Path
         "chain.pem",
         "crl.pem",
     ]
-    assert files.issuing_key.read_bytes() == kept
+    assert files.issuing.key.read_bytes() == kept
 
 
 def test_root_key_kept_elsewhere_is_not_missed_until_it_must_sign(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_root_key_kept_elsewhere_is_not_missed_until_it_must_sign(tmp_path: Path
     files = authority.AuthorityFiles(tmp_path)
     files.root_key.unlink()
     authority.sign_node_request(tmp_path, request_pem(), node_id="n-1", now=NOW)
-    files.issuing_certificate.unlink()
+    files.issuing.certificate.unlink()
     with pytest.raises(authority.AuthorityKeyMissing):
         authority.initialise(tmp_path, now=NOW)
 
@@ -116,7 +116,7 @@ def test_authority_of_a_demo_is_valid_in_the_past_days_that_nodes_live_through(
     authority.initialise(tmp_path, now=NOW, valid_from=start)
     issued = authority.sign_node_request(tmp_path, request_pem(), node_id="n-1", now=NOW)
     files = authority.AuthorityFiles(tmp_path)
-    paths = [files.root_certificate, files.issuing_certificate, files.certificate("broker")]
+    paths = [files.root_certificate, files.issuing.certificate, files.certificate("broker")]
     certificates = [certificate_in(path) for path in paths]
     certificates.append(x509.load_pem_x509_certificate(issued.pem.encode()))
     assert all(certificate.not_valid_before_utc <= start for certificate in certificates)
@@ -157,7 +157,7 @@ def test_revoked_node_is_on_a_newer_list_with_all_its_certificates(folder: Path)
         authority.sign_node_request(folder, request_pem(), node_id="n-lost", now=NOW).serial
         for _ in range(2)
     ]
-    crl_path = authority.AuthorityFiles(folder).crl
+    crl_path = authority.AuthorityFiles(folder).issuing.crl
     before = x509.load_pem_x509_crl(crl_path.read_bytes())
     assert authority.revoke(folder, "n-lost", now=NOW) == serials
     after = x509.load_pem_x509_crl(crl_path.read_bytes())
@@ -167,15 +167,40 @@ def test_revoked_node_is_on_a_newer_list_with_all_its_certificates(folder: Path)
         > before.extensions.get_extension_for_class(number).value.crl_number
     )
     assert authority.revoked_serials(folder) >= set(serials)
-    issuing = certificate_in(authority.AuthorityFiles(folder).issuing_certificate)
+    issuing = certificate_in(authority.AuthorityFiles(folder).issuing.certificate)
     assert after.is_signature_valid(issuing.public_key())
+
+
+def test_services_have_an_authority_that_no_node_leads_to(folder: Path) -> None:
+    files = authority.AuthorityFiles(folder)
+    services = certificate_in(files.services_authority.certificate)
+    verifier = (
+        verification.PolicyBuilder()
+        .store(verification.Store([services]))
+        .time(NOW)
+        .build_client_verifier()
+    )
+    verifier.verify(certificate_in(files.certificate("svc-ingest")), [])
+    node = authority.sign_node_request(folder, request_pem(), node_id="n-1", now=NOW)
+    above = x509.load_pem_x509_certificates(files.chain.read_bytes())
+    with pytest.raises(verification.VerificationError):
+        verifier.verify(x509.load_pem_x509_certificate(node.pem.encode()), above)
+
+
+def test_revoked_service_is_on_the_list_of_its_own_authority(tmp_path: Path) -> None:
+    authority.initialise(tmp_path, now=NOW)
+    files = authority.AuthorityFiles(tmp_path)
+    (serial,) = authority.revoke(tmp_path, "svc-ingest", now=NOW)
+    crl = x509.load_pem_x509_crl(files.services_authority.crl.read_bytes())
+    assert [entry.serial_number for entry in crl] == [serial]
+    assert authority.revoked_serials(tmp_path) == {serial}
 
 
 def test_revocation_date_stays_when_revoked_again(folder: Path) -> None:
     serial = authority.sign_node_request(folder, request_pem(), node_id="n-2x", now=NOW).serial
     authority.revoke(folder, f"{serial:X}", now=NOW)
     authority.revoke(folder, "n-2x", now=NOW + timedelta(days=3))
-    crl = x509.load_pem_x509_crl(authority.AuthorityFiles(folder).crl.read_bytes())
+    crl = x509.load_pem_x509_crl(authority.AuthorityFiles(folder).issuing.crl.read_bytes())
     entry = crl.get_revoked_certificate_by_serial_number(serial)
     assert entry is not None
     assert entry.revocation_date_utc == NOW

@@ -1,0 +1,197 @@
+"""Configuration of a real mosquitto 2.0: doors, access, persistence. Nothing in it depends on our code at run time.
+
+Invariants: a node's client id and user name are its certificate's CN; the door for services trusts another authority
+than the one that signs nodes; what a broker needs to read of the authority's folder it can read, and no more.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+from fleet_server.broker.access import NODE_READS, NODE_WRITES, PUBLIC_TREE, SERVICE_ACCESS
+from fleet_server.errors import Invalid
+from fleet_server.services.authority import AuthorityFiles
+from fleet_server.settings import is_loopback
+
+PACKAGE_USER = "mosquitto"
+CONFIGURATION_FILE = "mosquitto.conf"
+ACCESS_FILE = "access"
+_BROKER_MAY_READ_KEY = 0o640
+
+
+@dataclass(frozen=True)
+class MosquittoPlan:
+    """What the operator chooses."""
+
+    folder: Path
+    host: str
+    """Name or address under which nodes and services reach the broker."""
+    node_port: int
+    service_port: int
+    public_port: int | None
+    service_bind: str
+    user: str | None
+    """System user that mosquitto becomes when root starts it; None = chosen by `choose_user`."""
+
+
+def write_configuration(plan: MosquittoPlan, files: AuthorityFiles, *, prefix: str = "") -> Path:
+    """Write `mosquitto.conf` and its access file; returns the path for `mosquitto -c`. Safe to repeat.
+
+    When root writes them for another user, that user gets the store and may read the broker's key; no other file changes.
+
+    Raises:
+        Invalid: the ports are not different, or there is no such user.
+    """
+    ports = [port for port in (plan.node_port, plan.service_port, plan.public_port) if port]
+    if len(set(ports)) < len(ports):
+        raise Invalid("The listeners need different ports.")
+    folder = plan.folder.absolute()
+    store = folder / "store"
+    store.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    user = plan.user or choose_user([files.folder, folder])
+    access_path = folder / ACCESS_FILE
+    access_path.write_text(access_file(prefix, has_public=bool(plan.public_port)), encoding="utf-8")
+    access_path.chmod(0o640)
+    _hand_over(user, own=[store], readable=[access_path, files.key("broker")])
+    configuration = folder / CONFIGURATION_FILE
+    configuration.write_text(_configuration(plan, files, folder, user), encoding="utf-8")
+    return configuration
+
+
+def choose_user(folders: list[Path]) -> str:
+    """Whom mosquitto shall be: Debian's `mosquitto` when root starts it and that user can get at the files, else who we are."""
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    if os.geteuid() != 0 or not _exists(PACKAGE_USER):
+        return own
+    reachable = all(
+        parent.stat().st_mode & 0o001
+        for folder in folders
+        for parent in (folder.absolute(), *folder.absolute().parents)
+        if parent.exists()
+    )
+    return PACKAGE_USER if reachable else own
+
+
+def access_file(prefix: str = "", *, has_public: bool = False) -> str:
+    """The access rules of `access.py` in mosquitto's own words."""
+    start = f"{prefix}/" if prefix else ""
+    lines = ["# Written by `fleet broker config`."]
+    if has_public:
+        lines += ["# Anyone:", f"topic read {start}{PUBLIC_TREE}"]
+    for name, granted in SERVICE_ACCESS.items():
+        lines += ["", f"user {name}"]
+        lines += [f"topic read {start}{tree}" for tree in granted.reads]
+        lines += [f"topic write {start}{tree}" for tree in granted.writes]
+    lines += [
+        "",
+        "# Every node, %u being the CN of its certificate:",
+        f"pattern write {start}{NODE_WRITES.format('%u')}",
+        f"pattern read {start}{NODE_READS.format('%u')}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def broker_url(plan: MosquittoPlan) -> str:
+    """What `FLEET_BROKER_URL` has to be for this broker."""
+    host = f"[{plan.host}]" if ":" in plan.host else plan.host
+    return f"mqtts://{host}:{plan.node_port}?service_port={plan.service_port}"
+
+
+def _configuration(plan: MosquittoPlan, files: AuthorityFiles, folder: Path, user: str) -> str:
+    bind = plan.host if is_loopback(plan.host) else ""
+    text = f"""\
+        # Written by `fleet broker config`; start it with: mosquitto -c {folder / CONFIGURATION_FILE}
+        # After a change of the revocation lists: kill -HUP the process named in {folder / "store" / "mosquitto.pid"}
+        user {user}
+        pid_file {folder / "store" / "mosquitto.pid"}
+        log_dest stderr
+        log_type error
+        log_type warning
+        log_type notice
+        log_type information
+
+        # What was not acknowledged survives a restart. Not after every change: that rewrites the whole file each time.
+        persistence true
+        persistence_location {folder / "store"}/
+        autosave_interval 30
+
+        # Ingest may be away for a while; a pack is about 250 bytes.
+        max_queued_messages 100000
+        max_inflight_messages 1000
+        max_packet_size 65536
+        set_tcp_nodelay true
+
+        allow_anonymous {"true" if plan.public_port else "false"}
+        allow_zero_length_clientid false
+        acl_file {folder / ACCESS_FILE}
+
+        # Nodes: who connects is who the certificate says, and nobody can take another's client id.
+        listener {plan.node_port} {bind}
+        {_tls(files)}
+        require_certificate true
+        cafile {files.chain}
+        crlfile {files.issuing.crl}
+        use_identity_as_username true
+        use_username_as_clientid true
+
+        # Services: another authority, so that no node's certificate opens this door. Client ids are free here, because the
+        # fleet ends a revoked node's session by taking its client id.
+        listener {plan.service_port} {plan.service_bind}
+        {_tls(files)}
+        require_certificate true
+        cafile {files.services_authority.certificate}
+        crlfile {files.services_authority.crl}
+        use_identity_as_username true
+    """
+    if plan.public_port:
+        text += f"""
+        # Anyone may read what is public, and nothing else.
+        listener {plan.public_port} {bind}
+        {_tls(files)}
+        """
+    lines = (line.strip() for line in dedent(text).replace("\n        ", "\n").splitlines())
+    return "\n".join(lines).strip() + "\n"
+
+
+def _tls(files: AuthorityFiles) -> str:
+    """Server certificate and the oldest TLS that is spoken; one line each."""
+    return "\n".join(
+        (
+            f"certfile {files.certificate('broker')}",
+            f"keyfile {files.key('broker')}",
+            "tls_version tlsv1.2",
+        )
+    )
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _hand_over(user: str, *, own: list[Path], readable: list[Path]) -> None:
+    """Give `user` the folders and let it read the files, through its group."""
+    if not _exists(user):
+        raise Invalid(f"There is no user {user!r} on this machine.")
+    entry = pwd.getpwnam(user)
+    if entry.pw_uid == os.geteuid():
+        return
+    group = grp.getgrgid(entry.pw_gid).gr_name
+    try:
+        for path in (*own, *(kept for folder in own for kept in folder.iterdir())):
+            shutil.chown(path, user, group)
+        for path in readable:
+            shutil.chown(path, group=group)
+            path.chmod(_BROKER_MAY_READ_KEY)
+    except PermissionError as problem:
+        raise Invalid(f"Only root can prepare files for the user {user!r}.") from problem

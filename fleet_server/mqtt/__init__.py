@@ -1,0 +1,1 @@
+"""MQTT adapters: what comes up from the nodes, and what goes down to them."""

@@ -1,0 +1,95 @@
+"""How the services reach the broker: address, certificates, one prepared paho client."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from fleet_server.errors import Unavailable
+from fleet_server.services.authority import existing_files
+from fleet_server.settings import Settings
+
+KEEP_ALIVE_S = 20
+# Unacknowledged messages in one direction; the brokers allow as many.
+MAX_IN_FLIGHT = 1000
+CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class ServiceAddress:
+    """The broker's listener for services."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+
+def service_address(settings: Settings) -> ServiceAddress:
+    """Where the services connect.
+
+    `mqtt://` brokers have one plain listener for all, which the settings allow on this machine only.
+
+    Raises:
+        Unavailable: the broker is the embedded one and has not been started.
+    """
+    if settings.broker_is_embedded:
+        path = settings.data_dir / "broker" / "status.json"
+        try:
+            status = json.loads(path.read_text(encoding="utf-8"))
+            return ServiceAddress(status["host"], status["ports"]["services"], is_tls=True)
+        except (OSError, ValueError, KeyError) as problem:
+            raise Unavailable(
+                f"The embedded broker has not been started for {settings.data_dir}; run `fleet broker embedded`."
+            ) from problem
+    parts = urlsplit(settings.broker_url)
+    is_tls = parts.scheme == "mqtts"
+    port = settings.service_port if is_tls or "service_port" in parts.query else parts.port or 1883
+    return ServiceAddress(parts.hostname or "", port, is_tls)
+
+
+def make_client(
+    settings: Settings,
+    address: ServiceAddress,
+    service: str,
+    *,
+    client_id: str,
+    is_clean: bool,
+    reconnects: bool,
+) -> mqtt.Client:
+    """A client with this service's certificate, not yet connected.
+
+    Args:
+        is_clean: False lets the broker keep what was not acknowledged.
+        reconnects: Whether the client comes back by itself, with what it had in hand.
+
+    Raises:
+        AuthorityMissing: there are no certificates yet.
+    """
+    client = mqtt.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=is_clean,
+        manual_ack=True,
+        reconnect_on_failure=reconnects,
+    )
+    if address.is_tls:
+        files = existing_files(settings.ca_dir)
+        context = ssl.create_default_context(cafile=files.root_certificate)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(files.certificate(service), files.key(service))
+        client.tls_set_context(context)
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    client.max_inflight_messages_set(MAX_IN_FLIGHT)
+    client.max_queued_messages_set(0)
+    client.reconnect_delay_set(1, 8)
+    return client
+
+
+def service_client_id(service: str, name: str | None) -> str:
+    """Client id of a service's process; `name` tells several of one service apart."""
+    return service if name is None else f"{service}-{name}"

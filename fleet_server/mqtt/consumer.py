@@ -1,0 +1,236 @@
+"""The consumer (`fleet ingest`): stores what the nodes publish, and acknowledges it to the broker afterwards.
+
+* A message is acknowledged only after the transaction that stored it (or put it into quarantine) is on disk. One transaction
+  takes a whole batch: whatever came in while the one before was being written.
+* While the database is away nothing is acknowledged; the batch is kept and tried again, the broker holds back the rest.
+  A process that dies loses nothing: its session at the broker is not clean, what it had not acknowledged comes again.
+* A message that cannot be stored is singled out and never holds up the others.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import paho.mqtt.client as mqtt
+import structlog
+from paho.mqtt.reasoncodes import ReasonCode
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server import clock
+from fleet_server.errors import FleetError, Unavailable
+from fleet_server.mqtt.connection import (
+    KEEP_ALIVE_S,
+    make_client,
+    service_address,
+    service_client_id,
+)
+from fleet_server.services import ingest
+from fleet_server.services.ingest import Message
+from fleet_server.settings import Settings
+from fleet_server.wire.errors import WireError
+from fleet_server.wire.topics import SERVICE_INGEST, parse_topic
+
+log = structlog.get_logger(__name__)
+
+BATCH_SIZE = 500
+# Waited for more after the first message of a batch: long enough to gather one node's burst, nothing for a person.
+GATHER_S = 0.005
+FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
+SHARE = "ingest"
+_POLL_S = 0.2
+
+_DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError, Unavailable)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message in hand: its content, and what it is acknowledged by."""
+
+    message: Message
+    packet_id: int
+    qos: int
+    connection: int
+    """Which connection it came by: after a new one the broker gives packet ids out again."""
+
+
+class Consumer:
+    """One ingest process.
+
+    Args:
+        name: Tells several ingest processes apart; they then share the work (not on the embedded broker).
+    """
+
+    def __init__(
+        self, settings: Settings, sessions: sessionmaker[Session], *, name: str | None = None
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._name = name
+        self._received: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._connection = 0
+        self._lock = threading.Lock()
+        self._subscribed = threading.Event()
+        self._client: mqtt.Client | None = None
+
+    def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Store until `stop`; waits for broker and database as long as they are away."""
+        client = self._open(stop)
+        if client is None:
+            return
+        is_announced = False
+        try:
+            while not stop.is_set():
+                if not is_announced and self._subscribed.is_set():
+                    is_announced = True
+                    on_ready()
+                batch = self._next_batch()
+                if batch and self._store(batch, stop):
+                    self._acknowledge(client, batch)
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+    # --- broker
+
+    def _open(self, stop: threading.Event) -> mqtt.Client | None:
+        """A client that connects, and comes back, by itself; None when stopped before the broker was ever started."""
+        while not stop.is_set():
+            try:
+                address = service_address(self._settings)
+                client = make_client(
+                    self._settings,
+                    address,
+                    SERVICE_INGEST,
+                    client_id=service_client_id(SERVICE_INGEST, self._name),
+                    is_clean=False,
+                    reconnects=True,
+                )
+            except (FleetError, OSError) as problem:
+                log.warning("ingest_waits_for_broker", reason=str(problem))
+                stop.wait(FIRST_BACK_OFF_S)
+                continue
+            client.on_connect = self._on_connect
+            client.on_subscribe = self._on_subscribe
+            client.on_disconnect = self._on_disconnect
+            client.on_message = self._on_message
+            client.connect_async(address.host, address.port, keepalive=KEEP_ALIVE_S)
+            client.loop_start()
+            return client
+        return None
+
+    def _on_connect(
+        self, client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _: object
+    ) -> None:
+        if reason.is_failure:
+            log.error("broker_refuses_ingest", reason=str(reason))
+            return
+        with self._lock:
+            self._connection += 1
+        # All of it: what is no topic of ours belongs into quarantine, not into nothing.
+        tree = f"{self._settings.topic_prefix}/up/#" if self._settings.topic_prefix else "up/#"
+        client.subscribe(tree if self._name is None else f"$share/{SHARE}/{tree}", qos=1)
+        log.info("ingest_connected")
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: object, _id: int, reasons: list[ReasonCode], _: object
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            log.error("broker_refuses_subscription", reasons=refused)
+            return
+        self._subscribed.set()
+
+    def _on_disconnect(self, *_: object) -> None:
+        with self._lock:
+            self._connection += 1
+        self._subscribed.clear()
+        log.warning("ingest_disconnected")
+
+    def _on_message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        if message.retain:
+            # A copy that the broker kept; nodes retain nothing, and what was sent live has been stored.
+            client.ack(message.mid, message.qos)
+            log.warning("retained_message_ignored", topic=message.topic)
+            return
+        received = _read_topic(message.topic, bytes(message.payload), self._settings.topic_prefix)
+        self._received.put(Delivery(received, message.mid, message.qos, self._connection))
+
+    def _acknowledge(self, client: mqtt.Client, batch: Sequence[Delivery]) -> None:
+        """Tell the broker, for what came by the present connection; the rest comes again and is recognised."""
+        for delivery in batch:
+            with self._lock:
+                if delivery.connection != self._connection:
+                    continue
+                client.ack(delivery.packet_id, delivery.qos)
+
+    # --- database
+
+    def _next_batch(self) -> list[Delivery]:
+        """What is there, at most `BATCH_SIZE`; empty when nothing comes for a while."""
+        try:
+            batch = [self._received.get(timeout=_POLL_S)]
+        except queue.Empty:
+            return []
+        deadline = time.monotonic() + GATHER_S
+        while len(batch) < BATCH_SIZE:
+            try:
+                batch.append(self._received.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                break
+        return batch
+
+    def _store(self, batch: Sequence[Delivery], stop: threading.Event) -> bool:
+        """Store, however long the database is away; False when stopped before that."""
+        back_off_s = FIRST_BACK_OFF_S
+        while True:
+            try:
+                self._store_or_single_out(batch)
+            except _DATABASE_AWAY as problem:
+                log.warning(
+                    "ingest_waits_for_database",
+                    reason=str(problem).splitlines()[0],
+                    messages=len(batch),
+                    seconds=back_off_s,
+                )
+                if stop.wait(back_off_s):
+                    return False
+                back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
+            else:
+                return True
+
+    def _store_or_single_out(self, batch: Sequence[Delivery]) -> None:
+        """One transaction; when some message breaks it, halves, down to the one at fault, which goes into quarantine."""
+        messages = [delivery.message for delivery in batch]
+        try:
+            with self._sessions() as session:
+                result = ingest.store_batch(session, messages, now=clock.now())
+        except _DATABASE_AWAY:
+            raise
+        except Exception:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._store_or_single_out(batch[:middle])
+                self._store_or_single_out(batch[middle:])
+                return
+            # A fault of ours: what the database refuses for its content `store_batch` has sorted out already.
+            log.exception("message_not_storable", node_id=messages[0].node_id)
+            with self._sessions() as session:
+                ingest.store_batch(session, [replace(messages[0], kind=None)], now=clock.now())
+        else:
+            log.debug("batch_stored", messages=len(messages), result=repr(result))
+
+
+def _read_topic(name: str, payload: bytes, prefix: str) -> Message:
+    """The message as ingest takes it; on an unknown topic the sender is still the one that the broker let write there."""
+    try:
+        topic = parse_topic(name, prefix=prefix)
+    except (WireError, ValueError):
+        levels = name.removeprefix(f"{prefix}/" if prefix else "").split("/")
+        return Message(None, levels[1] if len(levels) > 1 else "", payload, clock.now())
+    return Message(topic.kind, topic.node_id, payload, clock.now())
