@@ -1,0 +1,150 @@
+"""`provision node …` as a person types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cbor2
+import pytest
+
+from hardware.virtual_board.board import Board
+from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet, pem
+
+PROVISION = Path(sys.executable).parent / "provision"
+PASSWORD = "Grüße ~\"'\\#"
+
+
+def provision(*arguments: object) -> tuple[int, str, str]:
+    result = subprocess.run(
+        [PROVISION, *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in result.stderr
+    return result.returncode, result.stdout, result.stderr
+
+
+def enrol(fleet: SmallFleet, folder: Path, *more: object) -> tuple[int, str, str]:
+    return provision(
+        "node", "enrol", "--board", f"virtual:{folder}", "--server", fleet.url,
+        "--server-ca", fleet.ca_file, "--token", GOOD_TOKEN,
+        "--label", "tree-01", "--model", "tree-3", *more,
+    )  # fmt: skip
+
+
+def test_a_flashed_board_carries_the_compiled_firmware(tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    status, out, _ = provision(
+        "node", "flash", "--board", f"virtual:{folder}", "--build-date", "1750000000", "--json"
+    )
+    said = json.loads(out)
+    assert (status, said["event"]) == (0, "flashed")
+    files = dict(Board(folder).list_files())
+    assert {"/boot.py", "/main.py", "/slots.py", "/a/node/cycle.mpy", "/a/VERSION"} <= set(files)
+    version = json.loads(Board(folder).read_file("/a/VERSION"))
+    assert version == {
+        "version": said["version"],
+        "built_utc_s": 1750000000,
+        "sha256": said["sha256"],
+    }
+
+
+def test_flashing_again_keeps_identity_and_spool(fleet: SmallFleet, tmp_path: Path) -> None:
+    folder = tmp_path / "board"
+    assert enrol(fleet, folder)[0] == 0
+    Board(folder).write_file("/spool/00000001.seg", b"readings")
+    assert provision("node", "flash", "--board", f"virtual:{folder}")[0] == 0
+    assert Board(folder).nvs_blob("id", "node_id") == b"n-000001"
+    assert Board(folder).read_file("/spool/00000001.seg") == b"readings"
+
+
+def test_enrolling_says_who_the_node_is_and_twice_changes_nothing(
+    fleet: SmallFleet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "board"
+    assert enrol(fleet, folder)[:2] == (0, "tree-01 is enrolled as n-000001.\n")
+    status, out, _ = enrol(fleet, folder, "--json")
+    assert status == 0
+    assert json.loads(out) == {
+        "event": "enrolled",
+        "label": "tree-01",
+        "node_id": "n-000001",
+        "new": False,
+    }
+    assert enrol(fleet, folder, "--again")[1] == "tree-01 is enrolled as n-000002.\n"
+
+
+def test_wifi_passwords_reach_the_board_and_no_output(fleet: SmallFleet, tmp_path: Path) -> None:
+    wifi = tmp_path / "wifi.toml"
+    wifi.write_text(
+        f"[[network]]\nssid = 'Büro'\npassword = {json.dumps(PASSWORD, ensure_ascii=False)}\n",
+        encoding="utf-8",
+    )
+    folder = tmp_path / "board"
+    status, out, err = enrol(fleet, folder, "--wifi-file", wifi)
+    assert status == 0
+    assert cbor2.loads(Board(folder).nvs_blob("cfg", "link"))["wifi"] == [["Büro", PASSWORD]]
+    assert PASSWORD not in out + err
+    assert GOOD_TOKEN not in out + err
+
+
+@pytest.mark.parametrize(
+    "content", ["network = 3", "[[network]]\nssid = 'x'", "[[network]]\npassword = secret-word", ""]
+)
+def test_a_wrong_wifi_file_is_refused_without_quoting_it(
+    fleet: SmallFleet, tmp_path: Path, content: str
+) -> None:
+    wifi = tmp_path / "wifi.toml"
+    wifi.write_text(content)
+    status, _, err = enrol(fleet, tmp_path / "board", "--wifi-file", wifi)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "secret-word" not in err
+    assert fleet.requests == []
+
+
+def test_a_refused_enrolment_is_one_sentence_and_leaves_the_board_unenrolled(
+    fleet: SmallFleet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "board"
+    status, out, err = enrol(fleet, folder, "--token", "wrong")
+    assert (status, out) == (1, "")
+    assert err == "provision: The fleet refused the enrolment: The enrolment token is not valid.\n"
+    assert enrol(fleet, folder)[0] == 0
+
+
+def test_a_fleet_of_another_authority_is_one_sentence(fleet: SmallFleet, tmp_path: Path) -> None:
+    other = tmp_path / "other.crt"
+    other.write_text(pem(type(fleet.authority)("Somebody else").certificate))
+    status, _, err = enrol(fleet, tmp_path / "board", "--server-ca", other)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "is not to be trusted" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["node", "enrol"], 2),
+        (["node", "flash"], 2),
+        (["node", "flash", "--board", "/dev/ttyUSB0"], 1),
+        (["node", "fly"], 2),
+        (["--help"], 0),
+        (["node", "enrol", "--help"], 0),
+        (["node", "flash", "--help"], 0),
+        (["virtual", "run", "--help"], 0),
+        (["virtual", "bench", "--help"], 0),
+    ],
+)
+def test_wrong_use_and_help_have_their_exit_codes(arguments: list[str], status: int) -> None:
+    result, out, _ = provision(*arguments)
+    assert result == status
+    if "--help" in arguments:
+        assert "Example:" in out
+
+
+def test_the_bench_measures_boots_against_bare_starts_and_memory_per_node() -> None:
+    status, out, err = provision(
+        "virtual", "bench", "--seconds", "1", "--processes", "1", "--nodes", "12", "--json"
+    )
+    assert status == 0, err
+    figures = json.loads(out)
+    assert 0 < figures["boots_per_second"] < figures["limit_boots_per_second"]
+    assert 0 < figures["rss_mb_per_1000_nodes"] < 1000
