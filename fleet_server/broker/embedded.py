@@ -417,7 +417,12 @@ class EmbeddedBroker(Broker):
             if self._matches(topic, topic_filter):
                 found += self._subscriptions.get(topic_filter, ())
         handlers = ((self._get_handler(session), qos) for session, qos in found)
-        return [(handler, qos) for handler, qos in handlers if isinstance(handler, FleetHandler)]
+        # One that has just ended may still be subscribed: trying it again and again would never let the loop end it.
+        return [
+            (handler, qos)
+            for handler, qos in handlers
+            if isinstance(handler, FleetHandler) and handler.streams is not None
+        ]
 
     async def route(self, message: Message) -> bool:
         """Give a message to its subscribers; True when the publisher may be told that it arrived.
