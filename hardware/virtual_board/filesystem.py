@@ -1,7 +1,8 @@
 """The board's littlefs (the real one) on its flash, as files of a run and as files for the bench.
 
-Parameters are MicroPython's for the ESP32 (32-byte reads and programs, 4 KiB blocks), so that the number of
-flash operations, and with it every possible power cut, is the real board's.
+Parameters are MicroPython's for the ESP32 (32-byte reads and programs, 128-byte cache, 4 KiB blocks). Only the
+cache is larger here, because every fill is a call into Python; what it programs is cut into the real
+cache's pieces again, so that a power cut can fall between any two of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from hardware.virtual_board.flash import Flash
 
 _READ_BYTES = 32
-_CACHE_BYTES = 128
+_PIECE_BYTES = 128  # the real cache, and so the longest program and inline file
+_CACHE_BYTES = SECTOR_BYTES
 _OPEN_CREATE, _OPEN_DIRECTORY, _OPEN_EXCLUSIVE, _OPEN_TRUNCATE = 1, 2, 4, 8
 _LFS_READ, _LFS_WRITE = 1, 2
 _LFS_CREATE, _LFS_EXCLUSIVE, _LFS_TRUNCATE, _LFS_APPEND = 0x100, 0x200, 0x400, 0x800
@@ -48,8 +50,11 @@ class _FlashContext:
         return bytearray(self._flash.read(self._offset + block * SECTOR_BYTES + offset, size))
 
     def prog(self, _config: lfs.LFSConfig, block: int, offset: int, data: bytes) -> int:
-        done = self._flash.program(self._offset + block * SECTOR_BYTES + offset, bytes(data))
-        return 0 if done else _LFS_ERR_IO
+        start = self._offset + block * SECTOR_BYTES + offset
+        for at in range(0, len(data), _PIECE_BYTES):
+            if not self._flash.program(start + at, bytes(data[at : at + _PIECE_BYTES])):
+                return _LFS_ERR_IO
+        return 0
 
     def erase(self, _config: lfs.LFSConfig, block: int) -> int:
         return 0 if self._flash.erase(self._offset + block * SECTOR_BYTES) else _LFS_ERR_IO
@@ -73,11 +78,12 @@ class FileSystem:
             cache_size=_CACHE_BYTES,
             lookahead_size=32,
             block_cycles=100,
+            inline_max=_PIECE_BYTES,
         )
         self._fs = lfs.LFSFilesystem()
-        # An import asks for five paths, most of which are not there; littlefs looks each up in 60 reads. So folders
-        # are remembered until something is written. {folder: {name: (is_directory, size)}}
-        self._listings: dict[str, dict[str, tuple[bool, int]]] = {}
+        # Imports ask for many names that are not there. What a folder holds is read once and forgotten
+        # when something in it changes; only this object writes while it is mounted.
+        self._folders: dict[str, dict[str, tuple[bool, int]] | OSError] = {}
         if fresh:
             self._try(lambda: lfs.format(self._fs, self._config))
         self._try(lambda: lfs.mount(self._fs, self._config))
@@ -89,27 +95,35 @@ class FileSystem:
     ) -> FlashFile | FlashFolder:
         """Open a file, or a folder with the directory flag or when `path` is one."""
         if flags & _OPEN_DIRECTORY or (not write and self._is_directory(path)):
-            entries = [(e.name, e.type == lfs.LFSStat.TYPE_DIR) for e in self.scan(path)]
-            return FlashFolder(entries)
+            found = self._folder(path)
+            return FlashFolder([(name, is_folder) for name, (is_folder, _) in found.items()])
         mode = (_LFS_READ if read else 0) | (_LFS_WRITE if write else 0)
         mode |= _LFS_APPEND if append else 0
         mode |= _LFS_CREATE if flags & _OPEN_CREATE else 0
         mode |= _LFS_EXCLUSIVE if flags & _OPEN_EXCLUSIVE else 0
         mode |= _LFS_TRUNCATE if flags & _OPEN_TRUNCATE else 0
         if write:
-            self.forget_listings()
+            self.changed(path)
         handle = self._try(lambda: lfs.file_open(self._fs, path, lfs.LFSFileFlag(mode), "utf-8"))
-        return FlashFile(self, handle, buffered=not write)
+        return FlashFile(self, handle, path=path, buffered=not write)
 
     def stat(self, path: str) -> tuple[bool, int]:
         """(is_directory, size in bytes)."""
         if path == "/":
             return True, 0
-        folder, _, name = path.rpartition("/")
-        found = self._listing(folder or "/").get(name)
+        above, _, name = path.rpartition("/")
+        try:
+            found = self._folder(above or "/").get(name)
+        except OSError as error:
+            raise OSError(errno.ENOENT, path) from error
         if found is None:
             raise OSError(errno.ENOENT, path)
         return found
+
+    def changed(self, path: str) -> None:
+        """Something about `path` is about to change on flash."""
+        self._folders.pop(path.rpartition("/")[0] or "/", None)
+        self._folders.pop(path, None)
 
     def is_file(self, path: str) -> bool:
         """Whether there is a file of that name."""
@@ -117,7 +131,7 @@ class FileSystem:
 
     def mkdir(self, path: str) -> None:
         """Make one folder."""
-        self.forget_listings()
+        self._folders.clear()
         self._try(lambda: lfs.mkdir(self._fs, path, "utf-8"))
 
     def rmdir(self, path: str) -> None:
@@ -126,31 +140,35 @@ class FileSystem:
 
     def unlink(self, path: str) -> None:
         """Remove a file (or, as littlefs does, an empty folder)."""
-        self.forget_listings()
+        self.changed(path)
         self._try(lambda: lfs.remove(self._fs, path, "utf-8"))
 
     def rename(self, old: str, new: str) -> None:
         """Rename in one atomic step, replacing what was there."""
-        self.forget_listings()
+        self._folders.clear()  # a folder's new name changes every path below it
         self._try(lambda: lfs.rename(self._fs, old, new, "utf-8"))
 
-    def scan(self, path: str) -> list[lfs.LFSStat]:
-        """A folder's entries with type, size and name."""
+    def _folder(self, path: str) -> dict[str, tuple[bool, int]]:
+        """What a folder holds: name -> (is_directory, size)."""
+        known = self._folders.get(path)
+        if known is None:
+            try:
+                known = self._try(lambda: self._read_folder(path))
+            except OSError as error:
+                known = error
+            self._folders[path] = known
+        if isinstance(known, OSError):
+            raise known
+        return known
 
-        def entries() -> list[lfs.LFSStat]:
-            folder = lfs.dir_open(self._fs, path, "utf-8")
-            found = []
-            while (entry := lfs.dir_read(self._fs, folder, "utf-8")) is not None:
-                if entry.name not in (".", ".."):
-                    found.append(entry)
-            lfs.dir_close(self._fs, folder)
-            return found
-
-        return self._try(entries)
-
-    def forget_listings(self) -> None:
-        """Something is about to change, or has."""
-        self._listings.clear()
+    def _read_folder(self, path: str) -> dict[str, tuple[bool, int]]:
+        folder = lfs.dir_open(self._fs, path, "utf-8")
+        found = {}
+        while (entry := lfs.dir_read(self._fs, folder, "utf-8")) is not None:
+            if entry.name not in (".", ".."):
+                found[entry.name] = (entry.type == lfs.LFSStat.TYPE_DIR, entry.size)
+        lfs.dir_close(self._fs, folder)
+        return found
 
     def blocks(self) -> tuple[int, int, int]:
         """(block size in bytes, blocks in all, blocks free)."""
@@ -185,22 +203,13 @@ class FileSystem:
     def walk(self, path: str = "/") -> list[tuple[str, int]]:
         """Every file below `path` as (path, size)."""
         out = []
-        for entry in self.scan(path):
-            name = f"{path.rstrip('/')}/{entry.name}"
-            if entry.type == lfs.LFSStat.TYPE_DIR:
+        for entry, (is_directory, size) in self._folder(path).items():
+            name = f"{path.rstrip('/')}/{entry}"
+            if is_directory:
                 out += self.walk(name)
             else:
-                out.append((name, entry.size))
+                out.append((name, size))
         return sorted(out)
-
-    def _listing(self, folder: str) -> dict[str, tuple[bool, int]]:
-        known = self._listings.get(folder)
-        if known is None:
-            if not self.stat(folder)[0]:
-                raise OSError(errno.ENOTDIR, folder)
-            known = {e.name: (e.type == lfs.LFSStat.TYPE_DIR, e.size) for e in self.scan(folder)}
-            self._listings[folder] = known
-        return known
 
     def _exists(self, path: str) -> bool:
         try:
@@ -230,8 +239,11 @@ class FlashFile:
 
     is_directory = False
 
-    def __init__(self, file_system: FileSystem, handle: lfs.LFSFile, *, buffered: bool) -> None:
+    def __init__(
+        self, file_system: FileSystem, handle: lfs.LFSFile, *, path: str, buffered: bool
+    ) -> None:
         self._owner = file_system
+        self._path = path
         self._handle = handle
         self._buffered = buffered
         self._ahead = b""
@@ -264,14 +276,14 @@ class FlashFile:
     def sync(self) -> None:
         """On return the content survives a power cut."""
         fs = self._owner
-        fs.forget_listings()
+        fs.changed(self._path)
         fs._try(lambda: lfs.file_sync(fs._fs, self._handle))
 
     def close(self) -> None:
         """Sync and close."""
         fs = self._owner
         if not self._buffered:
-            fs.forget_listings()
+            fs.changed(self._path)
         fs._try(lambda: lfs.file_close(fs._fs, self._handle))
 
     def entries(self) -> list[tuple[str, bool]]:

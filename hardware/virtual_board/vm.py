@@ -15,7 +15,8 @@ import ctypes
 import functools
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -24,7 +25,7 @@ from hardware.virtual_board import vm_module
 from hardware.virtual_board.wasi import WASI_FUNCTIONS, FileTable, GuestExit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from hardware.virtual_board.wasi import GuestFiles
 
@@ -40,7 +41,7 @@ _HostCallback = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
     ctypes.c_void_p,
     ctypes.c_void_p,
-    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ctypes.c_uint32),
     ctypes.c_size_t,
 )
 _NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
@@ -195,6 +196,32 @@ def _host_call(
     return len(result)
 
 
+# Each raw value takes 16 bytes (it may be a vector), so an argument begins at every fourth 32-bit word.
+_ARGUMENTS: dict[str, Callable[[Any], tuple[int, ...]]] = {
+    "": lambda _: (),
+    "i": lambda raw: (raw[0],),
+    "ii": lambda raw: (raw[0], raw[4]),
+    "iii": lambda raw: (raw[0], raw[4], raw[8]),
+    "iiii": lambda raw: (raw[0], raw[4], raw[8], raw[12]),
+    "iiiii": lambda raw: (raw[0], raw[4], raw[8], raw[12], raw[16]),
+    "iiiiii": lambda raw: (raw[0], raw[4], raw[8], raw[12], raw[16], raw[20]),
+    "iIi": lambda raw: (raw[0], _i64(raw, 4), raw[8]),
+    "iIii": lambda raw: (raw[0], _i64(raw, 4), raw[8], raw[12]),
+    "iiiIi": lambda raw: (raw[0], raw[4], raw[8], _i64(raw, 12), raw[16]),
+    "iiiiiIIii": lambda raw: (
+        *(raw[i] for i in (0, 4, 8, 12, 16)),
+        _i64(raw, 20),
+        _i64(raw, 24),
+        raw[28],
+        raw[32],
+    ),
+}
+
+
+def _i64(raw: Any, word: int) -> int:
+    return int(raw[word] | raw[word + 1] << 32)
+
+
 _callbacks: list[object] = []  # ctypes callbacks must outlive the linker
 
 
@@ -206,13 +233,12 @@ def _define(
     has_result: bool,
     function: Callable[..., int | None],
 ) -> None:
-    masks = [(2 * i, 0xFFFF_FFFF if kind == "i" else -1) for i, kind in enumerate(parameters)]
+    arguments_of = _ARGUMENTS[parameters]
 
-    def callback(_env: int, _caller: int, raw: ctypes._Pointer[ctypes.c_uint64], _n: int) -> int:
-        # Each raw value takes 16 bytes (it may be a vector); above an i32 they are undefined.
+    def callback(_env: int, _caller: int, raw: ctypes._Pointer[ctypes.c_uint32], _n: int) -> int:
         vm: Vm = _running.vm
         try:
-            result = function(vm, *[raw[i] & mask for i, mask in masks])
+            result = function(vm, *arguments_of(raw))
             if has_result:
                 raw[0] = result or 0
         except BaseException as error:  # noqa: BLE001 - must not cross the foreign frames
