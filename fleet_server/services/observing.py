@@ -298,6 +298,12 @@ def lineage_ids_of(session: Session, keys: Iterable[LineageKey]) -> dict[Lineage
     return known
 
 
+def stored_lineages(session: Session) -> dict[int, LineageKey]:
+    """What every lineage says, by id."""
+    columns = [getattr(Lineage, name) for name in _LINEAGE_COLUMNS]
+    return {row[-1]: tuple(row[:-1]) for row in session.execute(select(*columns, Lineage.id))}
+
+
 _LINEAGE_COLUMNS = (
     "sensor_id",
     "calibration_id",
