@@ -1,0 +1,1 @@
+"""JSON in and out: the management API, what operations scrape, and the nodes' own listener."""

@@ -1,0 +1,71 @@
+"""What the bench and the nodes ask over HTTPS: `/node/v1/enrol`."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from fleet_server import clock
+from fleet_server.errors import Invalid
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.limits import ENROL_LIMIT, limiter
+from fleet_server.services import enrolment
+from fleet_server.settings import DEFAULT_NODE_LISTENER_PORT, Settings, is_loopback
+
+node_listener = Blueprint("node_listener", __name__, url_prefix="/node/v1")
+
+LONGEST_REQUEST_BYTES = 64 * 1024
+_FIELDS = ("token", "label", "model", "csr_pem")
+
+
+@node_listener.post("/enrol")
+@limiter.limit(ENROL_LIMIT)
+def enrol() -> tuple[Response, int]:
+    """Certify the key behind a request, for who bears a token; 201 with all that the node must know."""
+    given = _given()
+    settings: Settings = current_app.config["FLEET_SETTINGS"]
+    node = enrolment.enrol_node(
+        current_session(),
+        token=given["token"],
+        label=given["label"],
+        model=given["model"],
+        csr_pem=given["csr_pem"],
+        ca_dir=settings.ca_dir,
+        now=clock.now(),
+    )
+    answer = jsonify(
+        {
+            "node_id": node.node_id,
+            "certificate_pem": node.certificate_pem,
+            "ca_pem": list(node.ca_pem),
+            "link": link_of(settings),
+        }
+    )
+    answer.headers["Cache-Control"] = "no-store"
+    return answer, 201
+
+
+def _given() -> dict[str, str]:
+    given = request.get_json(force=True, silent=True)
+    if not isinstance(given, dict):
+        raise Invalid("The request wants one JSON object.")
+    wrong = [name for name in _FIELDS if not isinstance(given.get(name), str)]
+    if wrong:
+        raise Invalid(f"The request wants a text for each of: {', '.join(wrong)}.")
+    return {name: given[name] for name in _FIELDS}
+
+
+def link_of(settings: Settings) -> dict[str, object]:
+    """Where the node finds its broker, as its configuration spells it."""
+    parts = urlsplit("mqtts://127.0.0.1" if settings.broker_is_embedded else settings.broker_url)
+    host = parts.hostname or "127.0.0.1"
+    return {
+        "host": host,
+        "port": parts.port or DEFAULT_NODE_LISTENER_PORT,
+        "tls": parts.scheme == "mqtts",
+        # A certificate on this machine is for `localhost`; TLS libraries on nodes compare names, not addresses.
+        "server_name": "localhost" if is_loopback(host) else host,
+        "ntp": settings.ntp_server,
+        "prefix": settings.topic_prefix,
+    }

@@ -1,0 +1,70 @@
+"""What operations ask: is it alive, is it ready, how much of what."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import Unauthorized
+
+from fleet_server import clock, db
+from fleet_server.errors import Unavailable
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.limits import limiter
+from fleet_server.services import overviews
+
+operations = Blueprint("operations", __name__)
+
+
+@operations.get("/healthz")
+@limiter.exempt
+def healthz() -> Response:
+    """This process answers."""
+    return jsonify({"status": "ok"})
+
+
+@operations.get("/readyz")
+@limiter.exempt
+def readyz() -> Response:
+    """The database answers too, with the tables of this version; otherwise 503 with the reason."""
+    try:
+        engine = current_session().get_bind()
+        assert isinstance(engine, Engine)  # noqa: S101 - our sessions are bound to engines
+        db.check_schema(engine)
+    except SQLAlchemyError as problem:
+        raise Unavailable("The database does not answer.") from problem
+    return jsonify({"status": "ready"})
+
+
+@operations.get("/metrics")
+def metrics() -> Response:
+    """Figures of the whole fleet for Prometheus, read fresh from the database: the same from every replica."""
+    token = current_app.config["FLEET_SETTINGS"].metrics_token
+    borne = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if token and not hmac.compare_digest(borne.encode(), token.encode()):
+        raise Unauthorized("The metrics want `Authorization: Bearer <metrics_token>`.")
+    session = current_session()
+    nodes = overviews.node_overviews(session, now=clock.now())
+    registry = CollectorRegistry()
+    by_health = Gauge("fleet_nodes", "Nodes by health", ["health"], registry=registry)
+    for node in nodes:
+        by_health.labels(node.health).inc()
+    figures = {
+        "fleet_packs_stored": ("Packs stored", sum(node.packs for node in nodes)),
+        "fleet_packs_missing": ("Packs that never came", sum(node.missing_packs for node in nodes)),
+        "fleet_packs_declared_lost": (
+            "Packs declared lost",
+            sum(node.lost_packs for node in nodes),
+        ),
+        "fleet_quarantine_entries": ("Messages in quarantine", overviews.quarantine_size(session)),
+        "fleet_spool_depth_packs": (
+            "Packs that nodes hold without a receipt",
+            sum(node.spool_depth or 0 for node in nodes),
+        ),
+    }
+    for name, (text, value) in figures.items():
+        Gauge(name, text, registry=registry).set(value)
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,165 @@
+"""`fleet serve`: pages, feeds and API on one listener, the nodes' TLS listener on another, in one process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+from cheroot import wsgi
+from cheroot.ssl.builtin import BuiltinSSLAdapter
+from flask import Flask
+
+from fleet_server import clock, db, logs
+from fleet_server.app import create_app, create_node_app
+from fleet_server.errors import Unavailable
+from fleet_server.services import authority
+from fleet_server.settings import Settings, load_settings
+from fleet_server.web import assets
+
+log = structlog.get_logger(__name__)
+
+_NODE_LISTENER = "node-listener"
+_PAGE_THREADS = 8
+_NODE_THREADS = 4
+_ASSETS_PATIENCE_S = 10.0
+"""How long a first start waits for the chart library before pages answer without it; usually it takes one second."""
+
+
+@click.command()
+@click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data folder.")
+@click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, help="Port of the pages; 0 = any.")
+@click.option("--node-port", type=int, help="Port of the nodes' TLS listener; 0 = any.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Say on stdout in one line of JSON when ready."
+)
+def serve(
+    *,
+    data_dir: Path | None,
+    database_url: str | None,
+    host: str,
+    port: int | None,
+    node_port: int | None,
+    as_json: bool,
+) -> None:
+    """Pages, feeds and API, and the nodes' TLS listener, until SIGTERM or Ctrl-C.
+
+    Example: fleet serve --data .fleet --port 8080
+    """
+    settings = load_settings(
+        data_dir=data_dir, database_url=database_url, port=port, node_port=node_port
+    )
+    logs.set_up_logging(settings)
+    clock.use_clock(settings.clock)
+    engine = db.make_engine(settings.database_url)
+    try:
+        db.check_schema(engine)
+        sessions = db.session_factory(engine)
+        _fetch_assets()
+        pages = listen(create_app(settings, sessions), host, settings.port, threads=_PAGE_THREADS)
+        nodes = _listen_to_nodes(settings, create_node_app(settings, sessions), host)
+        _announce(pages, nodes, as_json=as_json)
+        _run_until_told([pages, nodes] if nodes else [pages])
+    finally:
+        engine.dispose()
+
+
+def listen(
+    app: Flask, host: str, port: int, *, threads: int, tls: BuiltinSSLAdapter | None = None
+) -> wsgi.Server:
+    """A bound server; `url_of` tells its port, `serve()` runs it.
+
+    Raises:
+        Unavailable: the address is taken or not ours.
+    """
+    server = wsgi.Server((host, port), app, numthreads=threads, server_name="stadtsensor")
+    server.ssl_adapter = tls
+    server.shutdown_timeout = 2
+    try:
+        server.prepare()
+    except OSError as problem:
+        raise Unavailable(f"Cannot listen on {host}:{port}: {problem}.") from problem
+    return server
+
+
+def url_of(server: wsgi.Server) -> str:
+    scheme = "https" if server.ssl_adapter else "http"
+    host, port = server.bind_addr[:2]
+    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - only compared
+    return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}"
+
+
+def _listen_to_nodes(settings: Settings, app: Flask, host: str) -> wsgi.Server | None:
+    files = authority.AuthorityFiles(settings.ca_dir)
+    certificate, key = files.certificate(_NODE_LISTENER), files.key(_NODE_LISTENER)
+    if not (certificate.exists() and key.exists()):
+        log.warning("node_listener_off", missing=str(certificate), next_step="fleet ca init")
+        return None
+    tls = BuiltinSSLAdapter(str(certificate), str(key))
+    tls.context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return listen(app, host, settings.node_port, threads=_NODE_THREADS, tls=tls)
+
+
+def _fetch_assets() -> None:
+    """Fetch the chart library in the background; a machine without npm's registry starts all the same."""
+
+    def fetch() -> None:
+        try:
+            assets.ensure_assets()
+        except Unavailable as problem:
+            log.warning("charts_off", reason=str(problem))
+
+    fetching = threading.Thread(target=fetch, name="chart-library", daemon=True)
+    fetching.start()
+    fetching.join(_ASSETS_PATIENCE_S)
+
+
+def _announce(pages: wsgi.Server, nodes: wsgi.Server | None, *, as_json: bool) -> None:
+    node_url = url_of(nodes) if nodes else None
+    if as_json:
+        ready = {"event": "ready", "url": url_of(pages), "node_url": node_url}
+        click.echo(json.dumps(ready))
+    else:
+        click.echo(f"Pages:  {url_of(pages)}", err=True)
+        click.echo(f"Nodes:  {node_url or 'no listener; run `fleet ca init` first'}", err=True)
+
+
+def _run_until_told(servers: list[wsgi.Server]) -> None:
+    """Serve until SIGTERM, SIGINT or the failure of a listener; requests under way are answered first."""
+    told = threading.Event()
+    failures: list[BaseException] = []
+
+    def run(serve_one: Callable[[], Any]) -> None:
+        try:
+            serve_one()
+        except BaseException as problem:  # noqa: BLE001 - outer loop of a listener: raised again below
+            failures.append(problem)
+        finally:
+            told.set()
+
+    previous = {
+        number: signal.signal(number, lambda *_: told.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    threads = [threading.Thread(target=run, args=(server.serve,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        told.wait()
+    finally:
+        for server in servers:
+            server.stop()
+        for thread in threads:
+            thread.join()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if failures:
+        raise failures[0]

@@ -1,0 +1,1 @@
+"""What other cities' software reads: OGC SensorThings and, later, files and catalogues."""

@@ -1,0 +1,644 @@
+"""Our rows as SensorThings entities: where each set comes from, what it may be ordered and filtered by, how it reads.
+
+Mapping: Thing = site, Location = its place, Datastream = (site, property, depth, level), which survives probe swaps, Sensor =
+the serial-numbered probe, FeatureOfInterest = the sampled volume (site and depth), Observation = current version only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    String,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.orm import Session
+
+from fleet_server.feeds.sensorthings import vocabulary
+from fleet_server.feeds.sensorthings.paths import MAX_ID
+from fleet_server.models import (
+    Calibration,
+    Channel,
+    Datastream,
+    Deployment,
+    Lineage,
+    Observation,
+    ObservationCount,
+    Pack,
+    RawReading,
+    Sensor,
+    Site,
+    observation_id,
+    observation_key,
+)
+from hardware import catalogue
+
+OM_MEASUREMENT = "http://www.opengis.net/def/observationType/OGC-OM/2.0/OM_Measurement"
+GEO_JSON = "application/geo+json"
+_DEPTHS_PER_SITE = 100_000  # FeatureOfInterest id = site · 100,000 + depth in cm
+_HIGHEST_DATASTREAM = 1 << 22
+
+AnyRow = Row[Any]
+Companions = Mapping[str, Any]
+"""What a batch of rows needs besides itself, fetched in a fixed number of statements."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What `$orderby` and `$filter` may name: its columns in order, and the kind of its values."""
+
+    columns: tuple[ColumnElement[Any], ...]
+    kind: str  # id, number, text or time
+    is_nullable: bool = False
+
+
+@dataclass(frozen=True)
+class EntitySet:
+    """One set: `source(only_public)` selects its rows, `key` orders them, `represent` writes one as JSON."""
+
+    name: str
+    source: Callable[[bool], Select[Any]]
+    attributes: Mapping[str, Attribute]
+    represent: Callable[[AnyRow, Companions], dict[str, Any]]
+    companions: Callable[[Session, Sequence[AnyRow]], Companions] = field(
+        default=lambda _session, _rows: {}
+    )
+
+    @property
+    def key(self) -> tuple[ColumnElement[Any], ...]:
+        return self.attributes["id"].columns
+
+    def id_of(self, row: AnyRow) -> int:
+        if self.name == "Observations":
+            return observation_id(row.datastream_id, row.sampled_at)
+        return int(row.id)
+
+    def has_id(self, entity_id: int) -> ColumnElement[bool] | None:
+        """The condition for one id; None when no row can have it."""
+        if not 0 < entity_id <= MAX_ID:
+            return None
+        if self.name != "Observations":
+            return self.key[0] == literal(entity_id, BigInteger)
+        datastream_id, sampled_at = observation_key(entity_id)
+        if not 0 < datastream_id < _HIGHEST_DATASTREAM:
+            return None
+        return (Observation.datastream_id == datastream_id) & (Observation.sampled_at == sampled_at)
+
+    def has_ids(self, ids: Sequence[int]) -> ColumnElement[bool]:
+        if self.name == "Observations":
+            return tuple_(*self.key).in_([observation_key(one) for one in ids])
+        return self.key[0].in_(ids)
+
+
+def iso(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _point(row: AnyRow) -> dict[str, Any]:
+    return {"type": "Point", "coordinates": [row.longitude, row.latitude]}
+
+
+# --- Things, Locations, HistoricalLocations: all are sites ---
+
+
+def _sites(only_public: bool) -> Select[Any]:
+    query = select(
+        Site.id,
+        Site.code,
+        Site.name,
+        Site.kind,
+        Site.latitude,
+        Site.longitude,
+        Site.description,
+        Site.created_at,
+    )
+    return query.where(Site.is_public) if only_public else query
+
+
+def _thing(row: AnyRow, _: Companions) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "description": row.description or f"A measured {row.kind}.",
+        "properties": {"code": row.code, "kind": row.kind},
+    }
+
+
+def _location(row: AnyRow, _: Companions) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "description": f"Where {row.name} is (WGS84).",
+        "encodingType": GEO_JSON,
+        "location": _point(row),
+    }
+
+
+def _historical_location(row: AnyRow, _: Companions) -> dict[str, Any]:
+    return {"time": iso(row.created_at)}
+
+
+_SITE_ATTRIBUTES = {
+    "id": Attribute((Site.id,), "id"),
+    "name": Attribute((Site.name,), "text"),
+    "description": Attribute((Site.description,), "text"),
+}
+
+# --- Datastreams ---
+
+
+def _current_sensor() -> ColumnElement[Any]:
+    """The probe that feeds a datastream now, or the last one that did."""
+    return (
+        select(Channel.sensor_id)
+        .where(Channel.datastream_id == Datastream.id)
+        .order_by(Channel.from_at.desc(), Channel.id.desc())
+        .limit(1)
+        .correlate(Datastream)
+        .scalar_subquery()
+    )
+
+
+def _edge_of_time(edge: Callable[[Any], Any]) -> ColumnElement[Any]:
+    return (
+        select(edge(Observation.sampled_at))
+        .where(Observation.datastream_id == Datastream.id)
+        .correlate(Datastream)
+        .scalar_subquery()
+    )
+
+
+def _datastreams(only_public: bool) -> Select[Any]:
+    query = select(
+        Datastream.id,
+        Datastream.site_id,
+        Datastream.property,
+        Datastream.unit,
+        Datastream.depth_cm,
+        Datastream.level,
+        Site.code,
+        Site.name.label("site_name"),
+        _current_sensor().label("sensor_id"),
+        _edge_of_time(func.min).label("first_at"),
+        _edge_of_time(func.max).label("last_at"),
+    ).join(Site, Site.id == Datastream.site_id)
+    return query.where(Site.is_public) if only_public else query
+
+
+def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
+    sensors: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    query = (
+        select(
+            Channel.datastream_id,
+            Channel.from_at,
+            Channel.to_at,
+            Channel.key,
+            Sensor.id,
+            Sensor.serial,
+            Deployment.node_id,
+        )
+        .join(Sensor, Sensor.id == Channel.sensor_id)
+        .join(Deployment, Deployment.id == Channel.deployment_id)
+        .where(Channel.datastream_id.in_([row.id for row in rows]))
+        .order_by(Channel.from_at, Channel.id)
+    )
+    for row in session.execute(query):
+        sensors[row.datastream_id].append(
+            {
+                "sensorId": row.id,
+                "serial": row.serial,
+                "nodeId": row.node_id,
+                "channel": row.key,
+                "from": iso(row.from_at),
+                "to": iso(row.to_at) if row.to_at else None,
+            }
+        )
+    return {"sensors": sensors}
+
+
+def _datastream(row: AnyRow, companions: Companions) -> dict[str, Any]:
+    title = vocabulary.name_of(row.property)
+    where = f" at {row.depth_cm} cm depth" if row.depth_cm else ""
+    entity = {
+        "name": f"{title}{where}, {row.site_name}",
+        "description": f"{title}{where} at {row.site_name}, {row.level} values.",
+        "observationType": OM_MEASUREMENT,
+        "unitOfMeasurement": vocabulary.unit_of_measurement(row.unit),
+        "properties": {
+            "property": row.property,
+            "depthCm": row.depth_cm,
+            "level": row.level,
+            "siteCode": row.code,
+            "sensors": companions["sensors"][row.id],
+        },
+    }
+    if row.first_at is not None:
+        entity["phenomenonTime"] = f"{iso(row.first_at)}/{iso(row.last_at)}"
+    return entity
+
+
+# --- Sensors ---
+
+
+def _sensors(only_public: bool) -> Select[Any]:
+    query = select(Sensor.id, Sensor.serial, Sensor.sensor_type, Sensor.created_at)
+    if not only_public:
+        return query
+    return query.where(
+        Sensor.id.in_(
+            select(Channel.sensor_id).where(Channel.datastream_id.in_(_public_datastreams()))
+        )
+    )
+
+
+def _sensor_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
+    calibrations: dict[int, list[Calibration]] = defaultdict(list)
+    for calibration in session.scalars(
+        select(Calibration)
+        .where(Calibration.sensor_id.in_([row.id for row in rows]))
+        .order_by(Calibration.property, Calibration.version)
+    ):
+        calibrations[calibration.sensor_id].append(calibration)
+    return {"calibrations": calibrations}
+
+
+@cache
+def _sensor_title(sensor_type: str) -> str:
+    try:
+        return catalogue.load_sensor_type(sensor_type).title
+    except catalogue.CatalogueError:
+        return sensor_type
+
+
+def _sensor(row: AnyRow, companions: Companions) -> dict[str, Any]:
+    return {
+        "name": row.serial,
+        "description": f"{_sensor_title(row.sensor_type)}, serial number {row.serial}",
+        "encodingType": "application/json",
+        "metadata": {
+            "serial": row.serial,
+            "sensorType": row.sensor_type,
+            "calibrations": [_calibration(one) for one in companions["calibrations"][row.id]],
+        },
+    }
+
+
+def _calibration(row: Calibration) -> dict[str, Any]:
+    return {
+        "calibrationId": row.id,
+        "property": row.property,
+        "version": row.version,
+        "kind": row.kind,
+        "slope": row.slope,
+        "offset": row.offset,
+        "uAbsolute": row.u_absolute,
+        "uRelative": row.u_relative,
+        "uSlope": row.u_slope,
+        "uOffset": row.u_offset,
+        "slopeOffsetCovariance": row.slope_offset_covariance,
+        "k": row.coverage_factor,
+        "validFrom": iso(row.valid_from),
+        "validTo": iso(row.valid_to) if row.valid_to else None,
+        "performedBy": row.performed_by,
+        "reference": row.reference,
+    }
+
+
+# --- ObservedProperties: a fixed vocabulary, joined in as a table of constants ---
+
+_PROPERTIES = union_all(
+    *(
+        select(
+            literal_column(str(known.id), Integer).label("id"),
+            literal(known.key, String).label("key"),
+            literal(known.name, String).label("name"),
+        )
+        for known in vocabulary.OBSERVED_PROPERTIES
+    )
+).subquery("observed_property")
+
+
+def _observed_properties(_only_public: bool) -> Select[Any]:
+    return select(_PROPERTIES.c.id, _PROPERTIES.c.key)
+
+
+def _observed_property(row: AnyRow, _: Companions) -> dict[str, Any]:
+    known = vocabulary.BY_ID[row.id]
+    return {
+        "name": known.name,
+        "description": known.description,
+        "definition": known.definition,
+        "properties": {"property": known.key},
+    }
+
+
+# --- FeaturesOfInterest ---
+
+_SAMPLED = (
+    select(
+        (
+            cast(Datastream.site_id, BigInteger) * literal_column(str(_DEPTHS_PER_SITE))
+            + Datastream.depth_cm
+        ).label("id"),
+        Datastream.site_id,
+        Datastream.depth_cm,
+    )
+    .distinct()
+    .subquery("sampled_volume")
+)
+
+
+def _features(only_public: bool) -> Select[Any]:
+    query = select(
+        _SAMPLED.c.id,
+        _SAMPLED.c.site_id,
+        _SAMPLED.c.depth_cm,
+        Site.name,
+        Site.kind,
+        Site.latitude,
+        Site.longitude,
+    ).join(Site, Site.id == _SAMPLED.c.site_id)
+    return query.where(Site.is_public) if only_public else query
+
+
+def feature_id(site_id: int, depth_cm: int) -> int:
+    return site_id * _DEPTHS_PER_SITE + depth_cm
+
+
+def _feature(row: AnyRow, _: Companions) -> dict[str, Any]:
+    medium = "water" if row.kind == "water" else "soil"
+    where = f" at {row.depth_cm} cm depth" if row.depth_cm else ""
+    return {
+        "name": f"{row.name}{where}",
+        "description": f"The {medium}{where} that is sampled at {row.name}.",
+        "encodingType": GEO_JSON,
+        "feature": _point(row),
+        "properties": {"depthCm": row.depth_cm},
+    }
+
+
+# --- Observations ---
+
+
+def _public_datastreams() -> Select[Any]:
+    return select(Datastream.id).join(Site, Site.id == Datastream.site_id).where(Site.is_public)
+
+
+def _observations(only_public: bool) -> Select[Any]:
+    query = select(
+        Observation.datastream_id,
+        Observation.sampled_at,
+        Observation.value,
+        Observation.u,
+        Observation.flag,
+        Observation.known_from,
+        Observation.lineage_id,
+        Observation.pack_id,
+    )
+    if only_public:
+        query = query.where(Observation.datastream_id.in_(_public_datastreams()))
+    return query
+
+
+def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
+    """Four statements: streams, lineages, channels and the packs with their raw readings."""
+    stream_ids = {row.datastream_id for row in rows}
+    pack_ids = {row.pack_id for row in rows if row.pack_id is not None}
+    streams = session.execute(
+        select(Datastream.id, Datastream.site_id, Datastream.depth_cm).where(
+            Datastream.id.in_(stream_ids)
+        )
+    )
+    lineages = session.scalars(
+        select(Lineage).where(Lineage.id.in_({row.lineage_id for row in rows}))
+    )
+    channels: dict[tuple[int, str], list[Channel]] = defaultdict(list)
+    for channel, node_id in session.execute(
+        select(Channel, Deployment.node_id)
+        .join(Deployment, Deployment.id == Channel.deployment_id)
+        .where(Channel.datastream_id.in_(stream_ids))
+    ):
+        channels[channel.datastream_id, node_id].append(channel)
+    packs: dict[int, Any] = {}
+    raw: dict[tuple[int, str], Any] = {}
+    for row in session.execute(
+        select(
+            Pack.id,
+            Pack.node_id,
+            Pack.spool,
+            Pack.seq,
+            RawReading.channel,
+            RawReading.raw_value,
+            RawReading.status,
+        )
+        .join(RawReading, RawReading.pack_id == Pack.id)
+        .where(Pack.id.in_(pack_ids))
+    ):
+        packs[row.id] = row
+        raw[row.id, row.channel] = row
+    return {
+        "streams": {row.id: row for row in streams},
+        "lineages": {row.id: row for row in lineages},
+        "channels": channels,
+        "packs": packs,
+        "raw": raw,
+    }
+
+
+def _channel_of(row: AnyRow, companions: Companions) -> Channel | None:
+    """The channel that an observation came through: of its pack's node, in force when sampled."""
+    pack = companions["packs"].get(row.pack_id)
+    if pack is None:
+        return None
+    for channel in companions["channels"][row.datastream_id, pack.node_id]:
+        is_over = channel.to_at is not None and channel.to_at <= row.sampled_at
+        if channel.from_at <= row.sampled_at and not is_over:
+            found: Channel = channel
+            return found
+    return None
+
+
+def _observation(row: AnyRow, companions: Companions) -> dict[str, Any]:
+    lineage: Lineage = companions["lineages"][row.lineage_id]
+    k = lineage.coverage_factor
+    return {
+        "phenomenonTime": iso(row.sampled_at),
+        "resultTime": iso(row.known_from),
+        "result": row.value,
+        "resultQuality": {
+            "flag": row.flag,
+            "flagName": vocabulary.FLAG_NAMES[row.flag],
+            "u": row.u,
+            "k": k,
+            "U": None if row.u is None else row.u * k,
+        },
+        "parameters": {
+            "qcFlag": row.flag,
+            "version": 1,
+            "calibrationId": lineage.calibration_id,
+            "sensorId": lineage.sensor_id,
+            "lineageId": lineage.id,
+            "conversion": lineage.conversion,
+            "inputs": lineage.inputs,
+            "pipelineVersion": lineage.pipeline_version,
+            **_origin(row, companions),
+        },
+    }
+
+
+def _origin(row: AnyRow, companions: Companions) -> dict[str, Any]:
+    """The raw reading and the pack that an observation was made from."""
+    pack = companions["packs"].get(row.pack_id)
+    if pack is None:
+        return {}
+    origin = {"packId": pack.id, "nodeId": pack.node_id, "spool": pack.spool, "seq": pack.seq}
+    channel = _channel_of(row, companions)
+    raw = companions["raw"].get((pack.id, channel.key)) if channel else None
+    if channel is None or raw is None:
+        return origin
+    return origin | {
+        "channel": channel.key,
+        "rawResult": raw.raw_value,
+        "rawUnit": channel.raw_unit,
+        "rawStatus": raw.status,
+    }
+
+
+_OBSERVATION_TIME = Attribute((Observation.sampled_at,), "time")
+
+SETS: dict[str, EntitySet] = {
+    one.name: one
+    for one in (
+        EntitySet("Things", _sites, _SITE_ATTRIBUTES, _thing),
+        EntitySet("Locations", _sites, _SITE_ATTRIBUTES, _location),
+        EntitySet(
+            "HistoricalLocations",
+            _sites,
+            {
+                "id": Attribute((Site.id,), "id"),
+                "time": Attribute((Site.created_at,), "time"),
+            },
+            _historical_location,
+        ),
+        EntitySet(
+            "Datastreams",
+            _datastreams,
+            {"id": Attribute((Datastream.id,), "id")},
+            _datastream,
+            _datastream_companions,
+        ),
+        EntitySet(
+            "Sensors",
+            _sensors,
+            {
+                "id": Attribute((Sensor.id,), "id"),
+                "name": Attribute((Sensor.serial,), "text"),
+            },
+            _sensor,
+            _sensor_companions,
+        ),
+        EntitySet(
+            "ObservedProperties",
+            _observed_properties,
+            {
+                "id": Attribute((_PROPERTIES.c.id,), "id"),
+                "name": Attribute((_PROPERTIES.c.name,), "text"),
+            },
+            _observed_property,
+        ),
+        EntitySet(
+            "Observations",
+            _observations,
+            {
+                "id": Attribute((Observation.datastream_id, Observation.sampled_at), "id"),
+                "phenomenonTime": _OBSERVATION_TIME,
+                "resultTime": Attribute((Observation.known_from,), "time"),
+                "result": Attribute((Observation.value,), "number", is_nullable=True),
+            },
+            _observation,
+            _observation_companions,
+        ),
+        EntitySet(
+            "FeaturesOfInterest",
+            _features,
+            {
+                "id": Attribute((_SAMPLED.c.id,), "id"),
+                "name": Attribute((Site.name,), "text"),
+            },
+            _feature,
+        ),
+    )
+}
+
+
+def to_one(set_name: str, navigation: str, row: AnyRow, companions: Companions) -> int | None:
+    """The id that a navigation to one entity leads to; None when there is none."""
+    match set_name, navigation:
+        case "HistoricalLocations", "Thing":
+            return int(row.id)
+        case "Datastreams", "Thing":
+            return int(row.site_id)
+        case "Datastreams", "Sensor":
+            return None if row.sensor_id is None else int(row.sensor_id)
+        case "Datastreams", "ObservedProperty":
+            known = vocabulary.BY_KEY.get(row.property)
+            return known.id if known else None
+        case "Observations", "Datastream":
+            return int(row.datastream_id)
+        case "Observations", "FeatureOfInterest":
+            stream = companions["streams"][row.datastream_id]
+            return feature_id(stream.site_id, stream.depth_cm)
+    raise AssertionError(f"{set_name}/{navigation} does not lead to one entity")
+
+
+def to_many(set_name: str, navigation: str, row: AnyRow) -> ColumnElement[bool]:
+    """The condition on the target set that a navigation to many entities stands for."""
+    match set_name, navigation:
+        case (
+            ("Things" | "Locations" | "HistoricalLocations"),
+            ("Things" | "Locations" | "HistoricalLocations"),
+        ):
+            return Site.id == row.id
+        case "Things", "Datastreams":
+            return Datastream.site_id == row.id
+        case "Sensors", "Datastreams":
+            return _current_sensor() == row.id
+        case "ObservedProperties", "Datastreams":
+            return Datastream.property == row.key
+        case "Datastreams", "Observations":
+            return Observation.datastream_id == row.id
+        case "FeaturesOfInterest", "Observations":
+            return Observation.datastream_id.in_(_streams_of_feature(row))
+    raise AssertionError(f"{set_name}/{navigation} does not lead to many entities")
+
+
+def _streams_of_feature(row: AnyRow) -> Select[Any]:
+    return select(Datastream.id).where(
+        Datastream.site_id == row.site_id, Datastream.depth_cm == row.depth_cm
+    )
+
+
+def kept_count(set_name: str | None, row: AnyRow | None, only_public: bool) -> Select[Any]:
+    """How many observations there are (of one Datastream or FeatureOfInterest), from the counts kept per month."""
+    query = select(func.coalesce(func.sum(ObservationCount.count), 0))
+    if only_public:
+        query = query.where(ObservationCount.datastream_id.in_(_public_datastreams()))
+    if set_name == "Datastreams" and row is not None:
+        return query.where(ObservationCount.datastream_id == row.id)
+    if set_name == "FeaturesOfInterest" and row is not None:
+        return query.where(ObservationCount.datastream_id.in_(_streams_of_feature(row)))
+    return query

@@ -1,0 +1,1 @@
+"""What pages, API and feeds share, so that they need not import each other."""

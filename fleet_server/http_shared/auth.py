@@ -1,0 +1,65 @@
+"""Who is asking: a session cookie for people. Every write from a page carries a CSRF token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flask import Flask, redirect, request, url_for
+from flask_login import LoginManager, UserMixin, current_user
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import BadRequest, Unauthorized
+from werkzeug.wrappers import Response
+
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.problems import wants_problem_json
+from fleet_server.services import accounts
+
+SESSION_LIFETIME = timedelta(hours=12)
+"""A shift: nobody has to log in twice a day, and a forgotten browser is closed by the next morning."""
+
+
+@dataclass(frozen=True)
+class Person(UserMixin):  # type: ignore[misc] # Flask-Login has no types
+    """The account behind a session, as templates see it."""
+
+    id: int
+    name: str
+
+    def get_id(self) -> str:
+        return str(self.id)
+
+
+def register_auth(app: Flask, *, is_https: bool) -> None:
+    """Sessions by Flask-Login, CSRF by Flask-WTF."""
+    app.config.update(
+        SESSION_COOKIE_NAME="stadtsensor",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=is_https,
+        PERMANENT_SESSION_LIFETIME=SESSION_LIFETIME,
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch still works
+    )
+    CSRFProtect(app)
+    manager = LoginManager(app)
+    manager.session_protection = None  # a phone changes its address while its owner walks
+
+    @manager.user_loader
+    def _load(user_id: str) -> Person | None:
+        user = accounts.find_user(current_session(), int(user_id)) if user_id.isdecimal() else None
+        return None if user is None else Person(user.id, user.name)
+
+    @manager.unauthorized_handler
+    def _unauthorized() -> Response:
+        if wants_problem_json():
+            raise Unauthorized("Log in first.")
+        target = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("web.login", next=target))
+
+    @app.errorhandler(CSRFError)
+    def _csrf(_problem: CSRFError) -> Response:
+        raise BadRequest("This form is out of date; load the page again and repeat.")
+
+
+def is_logged_in() -> bool:
+    return bool(current_user.is_authenticated)

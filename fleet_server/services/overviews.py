@@ -1,0 +1,530 @@
+"""What pages show: sites with their latest readings, nodes with their health, one node's series. Reads only.
+
+Every function asks a fixed number of statements, however many nodes, sites or streams there are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, literal, select, union_all
+from sqlalchemy.orm import Session
+
+from fleet_server.errors import NotFound
+from fleet_server.models import (
+    Calibration,
+    Channel,
+    Datastream,
+    Deployment,
+    Gap,
+    Lineage,
+    Node,
+    Observation,
+    Pack,
+    Quarantine,
+    RawReading,
+    Sensor,
+    Site,
+    observation_id,
+)
+from fleet_server.services import health
+
+TROUBLED = "troubled"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One observation as people see it; `expanded_u` is U = k·u in the reading's unit."""
+
+    datastream_id: int
+    property: str
+    depth_cm: int
+    unit: str
+    sampled_at: datetime
+    value: float | None
+    expanded_u: float | None
+    flag: int
+    lineage_id: int
+
+    @property
+    def observation_id(self) -> int:
+        return observation_id(self.datastream_id, self.sampled_at)
+
+
+@dataclass(frozen=True)
+class NodeName:
+    id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class SiteOverview:
+    id: int
+    name: str
+    kind: str
+    latitude: float
+    longitude: float
+    readings: tuple[Reading, ...]
+    nodes: tuple[NodeName, ...] = ()
+
+    @property
+    def latest_at(self) -> datetime | None:
+        return max((reading.sampled_at for reading in self.readings), default=None)
+
+
+@dataclass(frozen=True)
+class NodeOverview:
+    """`missing_packs`: sequence numbers below the highest one stored that neither came nor were declared lost."""
+
+    id: str
+    label: str
+    model: str
+    health: str
+    site_name: str | None
+    last_heard_at: datetime | None
+    spool_depth: int | None
+    battery_mv: int | None
+    firmware_version: str | None
+    last_error: str | None
+    packs: int
+    missing_packs: int
+    lost_packs: int
+    receipt_seq: int | None
+
+
+@dataclass(frozen=True)
+class ChannelOverview:
+    """One datastream that a node feeds: its newest reading, and readings of a time range, newest first."""
+
+    datastream_id: int
+    property: str
+    depth_cm: int
+    unit: str
+    sensor: str
+    calibration: str
+    latest: Reading | None
+    total: int
+    rows: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True)
+class LineageLine:
+    id: int
+    sensor: str
+    calibration: str
+    software: str
+    k: float
+
+
+@dataclass(frozen=True)
+class NodeReadings:
+    channels: tuple[ChannelOverview, ...]
+    lineages: tuple[LineageLine, ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Columns of one datastream in time order; `time_s` is UTC, `expanded_u` is U."""
+
+    datastream: Datastream
+    site_kind: str
+    time_s: list[int] = field(default_factory=list)
+    value: list[float | None] = field(default_factory=list)
+    expanded_u: list[float | None] = field(default_factory=list)
+    flag: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class QuarantineEntry:
+    id: int
+    node_id: str
+    kind: str
+    reason: str
+    sentence: str
+    received_at: datetime
+    times_received: int
+    size_bytes: int
+    begin_hex: str
+
+
+def site_overviews(session: Session, *, only_public: bool) -> list[SiteOverview]:
+    """All sites by name, each with the latest reading of its calibrated datastreams. Three statements."""
+    query = select(Site).order_by(Site.name, Site.id)
+    if only_public:
+        query = query.where(Site.is_public)
+    sites = session.scalars(query).all()
+    readings: dict[int, list[Reading]] = defaultdict(list)
+    for site_id, reading in _latest_readings(session):
+        readings[site_id].append(reading)
+    nodes: dict[int, list[NodeName]] = defaultdict(list)
+    for site_id, node_id, label in session.execute(
+        select(Deployment.site_id, Node.node_id, Node.label)
+        .join(Node, Node.node_id == Deployment.node_id)
+        .where(Deployment.to_at.is_(None))
+        .order_by(Node.label)
+    ):
+        nodes[site_id].append(NodeName(node_id, label))
+    return [
+        SiteOverview(
+            id=site.id,
+            name=site.name,
+            kind=site.kind,
+            latitude=site.latitude,
+            longitude=site.longitude,
+            readings=tuple(readings[site.id]),
+            nodes=tuple(nodes[site.id]),
+        )
+        for site in sites
+    ]
+
+
+def _latest_readings(
+    session: Session, datastream_ids: Iterable[int] | None = None
+) -> list[tuple[int, Reading]]:
+    """(site id, newest reading) of each calibrated datastream: one index look-up per datastream."""
+    newest = (
+        select(func.max(Observation.sampled_at))
+        .where(Observation.datastream_id == Datastream.id)
+        .correlate(Datastream)
+        .scalar_subquery()
+    )
+    query = (
+        _readings()
+        .add_columns(Datastream.site_id)
+        .where(Datastream.level == "calibrated", Observation.sampled_at == newest)
+        .order_by(Datastream.property, Datastream.depth_cm, Datastream.id)
+    )
+    if datastream_ids is not None:
+        query = query.where(Datastream.id.in_(list(datastream_ids)))
+    return [(row.site_id, _reading(row)) for row in session.execute(query)]
+
+
+def _readings() -> Select[Any]:
+    return (
+        select(
+            Observation.datastream_id,
+            Observation.sampled_at,
+            Observation.value,
+            (Observation.u * Lineage.coverage_factor).label("expanded_u"),
+            Observation.flag,
+            Observation.lineage_id,
+            Datastream.property,
+            Datastream.depth_cm,
+            Datastream.unit,
+        )
+        .join(Datastream, Datastream.id == Observation.datastream_id)
+        .join(Lineage, Lineage.id == Observation.lineage_id)
+    )
+
+
+def _reading(row: Any) -> Reading:
+    return Reading(
+        datastream_id=row.datastream_id,
+        property=row.property,
+        depth_cm=row.depth_cm,
+        unit=row.unit,
+        sampled_at=row.sampled_at,
+        value=row.value,
+        expanded_u=row.expanded_u,
+        flag=row.flag,
+        lineage_id=row.lineage_id,
+    )
+
+
+def node_overviews(
+    session: Session, *, now: datetime, node_id: str | None = None
+) -> list[NodeOverview]:
+    """All nodes by label (or the one asked for). Three statements.
+
+    Raises:
+        NotFound: there is no node `node_id`.
+    """
+    packs = select(Pack.node_id, Pack.spool, func.max(Pack.seq), func.count()).group_by(
+        Pack.node_id, Pack.spool
+    )
+    lost = (
+        select(Gap.node_id, func.sum(Gap.to_seq - Gap.from_seq + 1))
+        .where(Gap.state == "declared_lost")
+        .group_by(Gap.node_id)
+    )
+    if node_id is not None:
+        packs = packs.where(Pack.node_id == node_id)
+        lost = lost.where(Gap.node_id == node_id)
+    stored: dict[str, int] = defaultdict(int)
+    highest: dict[str, int] = defaultdict(int)
+    for of_node, _spool, last, count in session.execute(packs):
+        stored[of_node] += count
+        highest[of_node] += last
+    declared_lost = {of_node: int(count) for of_node, count in session.execute(lost)}
+    found = [
+        NodeOverview(
+            id=one.node.node_id,
+            label=one.node.label,
+            model=one.node.model,
+            health=_health_word(one),
+            site_name=one.site.name if one.site else None,
+            last_heard_at=one.status.last_heard_at,
+            spool_depth=one.status.spool_depth,
+            battery_mv=one.status.battery_mv,
+            firmware_version=one.status.version,
+            last_error=one.status.last_error,
+            packs=stored[one.node.node_id],
+            lost_packs=declared_lost.get(one.node.node_id, 0),
+            missing_packs=max(
+                0,
+                highest[one.node.node_id]
+                - stored[one.node.node_id]
+                - declared_lost.get(one.node.node_id, 0),
+            ),
+            receipt_seq=one.receipt.seq or None,
+        )
+        for one in health.fleet_health(session, now=now, node_id=node_id)
+    ]
+    if node_id is not None and not found:
+        raise NotFound(f"There is no node {node_id!r}.")
+    return found
+
+
+def _health_word(one: health.NodeHealth) -> str:
+    """How it stands against its schedule; `troubled` when it reports in time, but with an error."""
+    if one.freshness is health.Freshness.FRESH and one.status.last_error:
+        return TROUBLED
+    return one.freshness.value
+
+
+def newest_sample_at(session: Session, node_id: str) -> datetime | None:
+    """Time of the newest observation in the node's datastreams."""
+    latest = _latest_readings(session, _datastream_ids(session, node_id))
+    return max((reading.sampled_at for _, reading in latest), default=None)
+
+
+def _datastream_ids(session: Session, node_id: str) -> Sequence[int]:
+    return session.scalars(
+        select(Channel.datastream_id)
+        .join(Deployment, Deployment.id == Channel.deployment_id)
+        .where(Deployment.node_id == node_id)
+        .distinct()
+    ).all()
+
+
+def node_readings(
+    session: Session, node_id: str, *, begin: datetime, end: datetime, rows_per_channel: int
+) -> NodeReadings:
+    """Every datastream that the node feeds or fed, with its newest rows in begin ≤ sampled_at < end. Five statements."""
+    channels = _current_channels(session, node_id)
+    ids = list(channels)
+    if not ids:
+        return NodeReadings((), ())
+    latest = {reading.datastream_id: reading for _, reading in _latest_readings(session, ids)}
+    in_range = (Observation.sampled_at >= begin, Observation.sampled_at < end)
+    counted = session.execute(
+        select(Observation.datastream_id, func.count())
+        .where(Observation.datastream_id.in_(ids), *in_range)
+        .group_by(Observation.datastream_id)
+    )
+    totals = {row[0]: int(row[1]) for row in counted}
+    newest = union_all(
+        *(
+            _readings()
+            .where(Observation.datastream_id == datastream_id, *in_range)
+            .order_by(Observation.sampled_at.desc())
+            .limit(rows_per_channel)
+            .subquery()
+            .select()
+            for datastream_id in ids
+        )
+    )
+    rows: dict[int, list[Reading]] = defaultdict(list)
+    for row in session.execute(newest):
+        rows[row.datastream_id].append(_reading(row))
+    for readings in rows.values():
+        readings.sort(key=lambda reading: reading.sampled_at, reverse=True)
+    used = {reading.lineage_id for readings in rows.values() for reading in readings}
+    used |= {reading.lineage_id for reading in latest.values()}
+    return NodeReadings(
+        channels=tuple(
+            ChannelOverview(
+                datastream_id=datastream.id,
+                property=datastream.property,
+                depth_cm=datastream.depth_cm,
+                unit=datastream.unit,
+                sensor=f"{sensor.sensor_type} {sensor.serial}",
+                calibration=_calibration_line(calibration, datastream.unit),
+                latest=latest.get(datastream.id),
+                total=totals.get(datastream.id, 0),
+                rows=tuple(rows[datastream.id]),
+            )
+            for datastream, sensor, calibration in channels.values()
+        ),
+        lineages=_lineage_lines(session, used),
+    )
+
+
+def _current_channels(
+    session: Session, node_id: str
+) -> Mapping[int, tuple[Datastream, Sensor, Calibration | None]]:
+    """Datastream id → stream, its last probe on this node, and that probe's newest calibration."""
+    query = (
+        select(Datastream, Sensor, Calibration)
+        .join(Channel, Channel.datastream_id == Datastream.id)
+        .join(Deployment, Deployment.id == Channel.deployment_id)
+        .join(Sensor, Sensor.id == Channel.sensor_id)
+        .outerjoin(
+            Calibration,
+            (Calibration.sensor_id == Sensor.id) & (Calibration.property == Channel.property),
+        )
+        .where(Deployment.node_id == node_id)
+        .order_by(
+            Datastream.property,
+            Datastream.depth_cm,
+            Datastream.id,
+            Channel.from_at,
+            Calibration.version,
+        )
+    )
+    return {row[0].id: (row[0], row[1], row[2]) for row in session.execute(query)}
+
+
+def _calibration_line(calibration: Calibration | None, unit: str) -> str:
+    if calibration is None:
+        return ""
+    return (
+        f"#{calibration.id} v{calibration.version} {calibration.kind}: "
+        f"{calibration.offset:+g} {unit} {calibration.slope:+g}·x, {calibration.reference}"
+    )
+
+
+def _lineage_lines(session: Session, ids: Iterable[int]) -> tuple[LineageLine, ...]:
+    query = (
+        select(Lineage, Sensor, Calibration)
+        .join(Sensor, Sensor.id == Lineage.sensor_id)
+        .join(Calibration, Calibration.id == Lineage.calibration_id)
+        .where(Lineage.id.in_(list(ids)))
+        .order_by(Lineage.id)
+    )
+    return tuple(
+        LineageLine(
+            id=lineage.id,
+            sensor=f"{sensor.sensor_type} {sensor.serial}",
+            calibration=f"#{calibration.id} v{calibration.version} {calibration.kind} "
+            f"({calibration.property})",
+            software=" · ".join(
+                part
+                for part in (lineage.conversion, lineage.rule_set, lineage.pipeline_version)
+                if part
+            ),
+            k=lineage.coverage_factor,
+        )
+        for lineage, sensor, calibration in session.execute(query)
+    )
+
+
+def series(
+    session: Session, node_id: str, datastream_id: int, *, begin: datetime, end: datetime
+) -> Series:
+    """One datastream of a node in begin ≤ sampled_at < end. Two statements.
+
+    Raises:
+        NotFound: this node feeds no such datastream.
+    """
+    found = session.execute(
+        select(Datastream, Site.kind)
+        .join(Site, Site.id == Datastream.site_id)
+        .join(Channel, Channel.datastream_id == Datastream.id)
+        .join(Deployment, Deployment.id == Channel.deployment_id)
+        .where(Datastream.id == datastream_id, Deployment.node_id == node_id)
+        .limit(1)
+    ).first()
+    if found is None:
+        raise NotFound(f"Node {node_id!r} feeds no datastream {datastream_id}.")
+    answer = Series(datastream=found[0], site_kind=found[1])
+    query = (
+        select(
+            Observation.sampled_at,
+            Observation.value,
+            (Observation.u * Lineage.coverage_factor).label("expanded_u"),
+            Observation.flag,
+        )
+        .join(Lineage, Lineage.id == Observation.lineage_id)
+        .where(
+            Observation.datastream_id == datastream_id,
+            Observation.sampled_at >= begin,
+            Observation.sampled_at < end,
+        )
+        .order_by(Observation.sampled_at)
+    )
+    for sampled_at, value, expanded_u, flag in session.execute(query):
+        answer.time_s.append(int(sampled_at.timestamp()))
+        answer.value.append(value)
+        answer.expanded_u.append(expanded_u)
+        answer.flag.append(flag)
+    return answer
+
+
+def quarantine_entries(
+    session: Session, *, before_id: int | None = None, limit: int = 50
+) -> list[QuarantineEntry]:
+    """Newest first; `before_id` continues a list. One statement; the payload itself stays in the database."""
+    query = select(
+        Quarantine.id,
+        Quarantine.node_id,
+        Quarantine.kind,
+        Quarantine.reason,
+        Quarantine.sentence,
+        Quarantine.received_at,
+        Quarantine.times_received,
+        func.length(Quarantine.payload).label("size_bytes"),
+        func.substr(Quarantine.payload, 1, 12).label("begin"),
+    ).order_by(Quarantine.id.desc())
+    if before_id is not None:
+        query = query.where(Quarantine.id < before_id)
+    return [
+        QuarantineEntry(
+            id=row.id,
+            node_id=row.node_id,
+            kind=row.kind,
+            reason=row.reason,
+            sentence=row.sentence,
+            received_at=row.received_at,
+            times_received=row.times_received,
+            size_bytes=row.size_bytes,
+            begin_hex=bytes(row.begin).hex(" "),
+        )
+        for row in session.execute(query.limit(limit))
+    ]
+
+
+def quarantine_size(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(Quarantine)) or 0
+
+
+@dataclass(frozen=True)
+class PackOverview:
+    """A pack as received with its raw readings and the node's label."""
+
+    pack: Pack
+    label: str
+    readings: tuple[RawReading, ...]
+
+
+def pack_overview(session: Session, pack_id: int) -> PackOverview:
+    """One pack with what was read from it. Two statements.
+
+    Raises:
+        NotFound: there is no such pack.
+    """
+    found = session.execute(
+        select(Pack, Node.label)
+        .join(Node, Node.node_id == Pack.node_id)
+        .where(Pack.id == literal(pack_id))
+    ).first()
+    if found is None:
+        raise NotFound(f"There is no pack {pack_id}.")
+    readings = session.scalars(
+        select(RawReading).where(RawReading.pack_id == pack_id).order_by(RawReading.channel)
+    ).all()
+    return PackOverview(pack=found[0], label=found[1], readings=tuple(readings))

@@ -1,0 +1,75 @@
+"""Logging in and out."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import structlog
+from flask import redirect, render_template, request, session, url_for
+from flask_babel import gettext
+from flask_login import current_user, login_user, logout_user
+from werkzeug.wrappers import Response
+
+from fleet_server import clock
+from fleet_server.http_shared.auth import Person
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
+from fleet_server.services import accounts
+from fleet_server.web.blueprint import web
+
+log = structlog.get_logger(__name__)
+
+
+@web.route("/login", methods=["GET", "POST"])
+@limiter.limit(LOGIN_LIMIT, methods=["POST"])
+def login() -> str | Response | tuple[str, int]:
+    """The form, and who comes back from it with the right password."""
+    target = safe_target(request.values.get("next", ""))
+    if request.method == "GET":
+        if current_user.is_authenticated:
+            return redirect(target)
+        return render_template("login.html", next=target, name="", fault="")
+    name = request.form.get("name", "")
+    try:
+        user = accounts.log_in(
+            current_session(), name, request.form.get("password", ""), now=clock.now()
+        )
+    except (accounts.LoginRefused, accounts.LoginLocked) as problem:
+        log.warning("login_refused", code=problem.code, address=request.remote_addr)
+        page = render_template("login.html", next=target, name=name, fault=fault_sentence(problem))
+        return page, 403
+    session.clear()  # no session that someone else began lives on
+    login_user(Person(user.id, user.name))
+    session.permanent = True
+    log.info("logged_in", user_id=user.id)
+    return redirect(target, code=303)
+
+
+@web.post("/logout")
+def logout() -> Response:
+    """Ends the session; a POST, so that no picture on another page can do it."""
+    logout_user()
+    session.clear()
+    return redirect(url_for("web.public_sites"), code=303)
+
+
+def safe_target(target: str) -> str:
+    """`target` when it is a path of this server, else the nodes' page: never another host."""
+    parts = urlsplit(target.replace("\\", "/"))
+    is_ours = (
+        target.startswith("/")
+        and not target.startswith(("//", "/\\"))
+        and not parts.scheme
+        and not parts.netloc
+        and target.isprintable()
+    )
+    return target if is_ours else url_for("web.nodes")
+
+
+def fault_sentence(problem: accounts.LoginRefused | accounts.LoginLocked) -> str:
+    """What the form says, in the reader's language."""
+    if isinstance(problem, accounts.LoginLocked):
+        return gettext(
+            "Too many wrong passwords; try again in %(wait)s s.", wait=problem.fields["wait_s"]
+        )
+    return gettext("Name or password is wrong.")

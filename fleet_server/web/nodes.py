@@ -1,0 +1,157 @@
+"""The operator's nodes: the table of all, and one node with its channels, charts and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from flask import Response, jsonify, render_template, request, send_from_directory
+from flask_babel import gettext, lazy_gettext
+from flask_login import login_required
+
+from fleet_server import clock
+from fleet_server.errors import Invalid, NotFound
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.languages import TIME_ZONE
+from fleet_server.services import overviews
+from fleet_server.web import assets, words
+from fleet_server.web.blueprint import web
+
+RANGES = {
+    "24h": (timedelta(hours=24), lazy_gettext("24 hours")),
+    "3d": (timedelta(days=3), lazy_gettext("3 days")),
+    "7d": (timedelta(days=7), lazy_gettext("7 days")),
+    "30d": (timedelta(days=30), lazy_gettext("30 days")),
+    "1y": (timedelta(days=366), lazy_gettext("1 year")),
+}
+_DEFAULT_RANGE = "3d"
+_ROWS_PER_TABLE = 96  # one day at the usual 15 minutes
+_LONGEST = timedelta(days=367)
+_ONE_YEAR_S = 31_622_400
+
+
+@dataclass(frozen=True)
+class Range:
+    """begin ≤ t < end; `older` and `newer` are the `until` of the neighbouring pages."""
+
+    key: str
+    begin: datetime
+    end: datetime
+    older: int
+    newer: int | None
+
+    @property
+    def since(self) -> int:
+        return int(self.begin.timestamp())
+
+    @property
+    def until(self) -> int:
+        return int(self.end.timestamp())
+
+
+@web.get("/fleet/")
+@login_required  # type: ignore[untyped-decorator]
+def nodes() -> str:
+    """All nodes with their health."""
+    session = current_session()
+    return render_template(
+        "nodes.html",
+        nodes=overviews.node_overviews(session, now=clock.now()),
+        quarantined=overviews.quarantine_size(session),
+    )
+
+
+@web.get("/fleet/nodes/<node_id>")
+@login_required  # type: ignore[untyped-decorator]
+def node(node_id: str) -> str:
+    """One node: its state, and each channel as chart and table over a chosen time."""
+    session = current_session()
+    now = clock.now()
+    found = overviews.node_overviews(session, now=now, node_id=node_id)[0]
+    newest = overviews.newest_sample_at(session, node_id)
+    chosen = _chosen_range(newest, now)
+    readings = overviews.node_readings(
+        session, node_id, begin=chosen.begin, end=chosen.end, rows_per_channel=_ROWS_PER_TABLE
+    )
+    return render_template(
+        "node.html",
+        node=found,
+        chosen=chosen,
+        ranges=[{"key": key, "word": word} for key, (_, word) in RANGES.items()],
+        channels=readings.channels,
+        lineages=readings.lineages,
+        has_charts=assets.has_assets(assets.vendor_folder()),
+        sensorthings="/v1.1",
+    )
+
+
+def _chosen_range(newest: datetime | None, now: datetime) -> Range:
+    key = request.args.get("range", _DEFAULT_RANGE)
+    if key not in RANGES:
+        raise Invalid(f"range wants one of {', '.join(RANGES)}.")
+    length = RANGES[key][0]
+    # A node that fell silent long ago shows its last days, not an empty chart.
+    latest_end = now + timedelta(seconds=1)
+    if newest is not None and not now - length < newest < latest_end:
+        latest_end = newest + timedelta(seconds=1)
+    end = min(_time("until") or latest_end, latest_end)
+    newer = min(end + length, latest_end)
+    return Range(
+        key=key,
+        begin=end - length,
+        end=end,
+        older=int((end - length).timestamp()),
+        newer=int(newer.timestamp()) if newer > end else None,
+    )
+
+
+def _time(name: str) -> datetime | None:
+    text = request.args.get(name, "")
+    if not text:
+        return None
+    if not (text.isdecimal() and text.isascii() and _ONE_YEAR_S * 2 < int(text[:12]) < 2**32):
+        raise Invalid(f"{name} wants a time in seconds since 1970.")
+    return datetime.fromtimestamp(int(text), UTC)
+
+
+@web.get("/fleet/nodes/<node_id>/series/<int:datastream_id>")
+@login_required  # type: ignore[untyped-decorator]
+def series(node_id: str, datastream_id: int) -> Response:
+    """The columns of one chart."""
+    begin, end = _time("since"), _time("until")
+    if begin is None or end is None or not timedelta() < end - begin <= _LONGEST:
+        raise Invalid("since and until want a time range of at most one year.")
+    found = overviews.series(current_session(), node_id, datastream_id, begin=begin, end=end)
+    known_u = sorted(u for u in found.expanded_u if u is not None)
+    typical_u = known_u[len(known_u) // 2] if known_u else None
+    return jsonify(
+        {
+            "kind": found.site_kind,
+            "unit": words.unit_symbol(found.datastream.unit),
+            "timeZone": TIME_ZONE,
+            "from": int(begin.timestamp()),
+            "to": int(end.timestamp()),
+            "decimals": words.decimals_for(typical_u),
+            "t": found.time_s,
+            "v": found.value,
+            "u": found.expanded_u,
+            "f": found.flag,
+            "words": {
+                "time": gettext("Time"),
+                "value": gettext("Value"),
+                "upper": gettext("Value + U"),
+                "lower": gettext("Value − U"),
+                "suspect": gettext("suspect"),
+                "bad": gettext("bad"),
+            },
+        }
+    )
+
+
+@web.get("/static/vendor/<name>")
+def vendor(name: str) -> Response:
+    """A file of the chart library from this machine's cache."""
+    folder = assets.vendor_folder()
+    if not assets.has_assets(folder):
+        raise NotFound("The chart library is not on this machine yet; see the server's log.")
+    return send_from_directory(folder, name, max_age=86_400)

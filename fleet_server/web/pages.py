@@ -1,0 +1,28 @@
+"""All pages, registered at once."""
+
+from __future__ import annotations
+
+from flask import Flask, render_template
+
+# Imported for the views that they hang on the blueprint.
+from fleet_server.web import accounts, nodes, packs, public, quarantine, sites
+from fleet_server.web.blueprint import web
+
+__all__ = [
+    "accounts",
+    "error_page",
+    "nodes",
+    "packs",
+    "public",
+    "quarantine",
+    "register_pages",
+    "sites",
+]
+
+
+def register_pages(app: Flask) -> None:
+    app.register_blueprint(web)
+
+
+def error_page(status: int, title: str, detail: str) -> str:
+    return render_template("error.html", status=status, title=title, detail=detail)

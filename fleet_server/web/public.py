@@ -1,0 +1,18 @@
+"""What everyone may see: all public sites with their latest state."""
+
+from __future__ import annotations
+
+from flask import current_app, render_template
+
+from fleet_server.http_shared.auth import is_logged_in
+from fleet_server.http_shared.database import current_session
+from fleet_server.services import overviews
+from fleet_server.web.blueprint import web
+
+
+@web.get("/")
+def public_sites() -> str:
+    """Every public site with value ± U, flag and time; in the demo, and for who is logged in, all sites."""
+    shows_all = current_app.config["ALL_SITES_PUBLIC"] or is_logged_in()
+    sites = overviews.site_overviews(current_session(), only_public=not shows_all)
+    return render_template("public_sites.html", sites=sites)

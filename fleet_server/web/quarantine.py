@@ -1,0 +1,30 @@
+"""What could not be stored, with its reason."""
+
+from __future__ import annotations
+
+from flask import render_template, request
+from flask_login import login_required
+
+from fleet_server.errors import Invalid
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.paging import cut_page
+from fleet_server.services import overviews
+from fleet_server.web.blueprint import web
+
+_PAGE_SIZE = 50
+_MAX_ID_DIGITS = 15
+
+
+@web.get("/fleet/quarantine")
+@login_required  # type: ignore[untyped-decorator]
+def quarantine() -> str:
+    """Newest first; `?before=<id>` goes on to older ones."""
+    before = request.args.get("before", "")
+    if before and not (before.isdecimal() and before.isascii() and len(before) <= _MAX_ID_DIGITS):
+        raise Invalid("before wants the number of a quarantine entry.")
+    found = overviews.quarantine_entries(
+        current_session(), before_id=int(before) if before else None, limit=_PAGE_SIZE + 1
+    )
+    page = cut_page(found, size=_PAGE_SIZE)
+    older = page.items[-1].id if page.has_more else None
+    return render_template("quarantine.html", entries=page.items, before=older)

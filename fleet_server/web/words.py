@@ -1,0 +1,142 @@
+"""How values, flags, times and places are written for people, in their language. Local time exists only here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask_babel import format_datetime, format_decimal, get_locale, gettext, lazy_gettext
+from markupsafe import Markup
+
+from fleet_server.services.health import Freshness
+from fleet_server.services.overviews import TROUBLED, SiteOverview
+from fleet_server.wire.states import QualityFlag
+
+UNIT_SYMBOLS = {"Cel": "°C"}  # UCUM's codes are what people write, but for the degree Celsius
+
+PROPERTY_WORDS = {
+    "soil_water_tension": lazy_gettext("Soil water tension"),
+    "soil_temperature": lazy_gettext("Soil temperature"),
+    "dissolved_oxygen": lazy_gettext("Dissolved oxygen"),
+    "oxygen_saturation": lazy_gettext("Oxygen saturation"),
+    "water_temperature": lazy_gettext("Water temperature"),
+    "battery_voltage": lazy_gettext("Battery voltage"),
+}
+
+KIND_WORDS = {"tree": lazy_gettext("Tree"), "water": lazy_gettext("Water")}
+
+
+@dataclass(frozen=True)
+class Word:
+    """A state in three ways, so that colour never has to carry it alone."""
+
+    symbol: str
+    word: object
+    meaning: object
+
+
+FLAG_WORDS = {
+    QualityFlag.GOOD: Word("✓", lazy_gettext("good"), lazy_gettext("passed every test")),
+    QualityFlag.NOT_EVALUATED: Word(
+        "○", lazy_gettext("not evaluated"), lazy_gettext("not tested yet")
+    ),
+    QualityFlag.SUSPECT: Word(
+        "▲", lazy_gettext("suspect"), lazy_gettext("unusual: look before you act on it")
+    ),
+    QualityFlag.BAD: Word("✕", lazy_gettext("bad"), lazy_gettext("failed a test: do not use it")),
+    QualityFlag.MISSING: Word(
+        "–", lazy_gettext("missing"), lazy_gettext("the sensor gave no value")
+    ),
+}
+
+HEALTH_WORDS = {
+    Freshness.FRESH.value: Word("✓", lazy_gettext("well"), lazy_gettext("It reports on schedule.")),
+    Freshness.LATE.value: Word(
+        "▲", lazy_gettext("late"), lazy_gettext("It missed its last publishing time.")
+    ),
+    Freshness.OFFLINE.value: Word(
+        "✕", lazy_gettext("silent"), lazy_gettext("Nothing was heard of it for several periods.")
+    ),
+    Freshness.NEVER_SEEN.value: Word(
+        "○", lazy_gettext("new"), lazy_gettext("It is enrolled and was never heard.")
+    ),
+    TROUBLED: Word(
+        "▲", lazy_gettext("troubled"), lazy_gettext("It reports on schedule, and an error with it.")
+    ),
+}
+
+
+def flag_words(number: int) -> Word:
+    return FLAG_WORDS[QualityFlag(number)]
+
+
+def health_words(name: str) -> Word:
+    return HEALTH_WORDS[name]
+
+
+def unit_symbol(unit: str) -> str:
+    return UNIT_SYMBOLS.get(unit, unit)
+
+
+def kind_word(kind: str) -> str:
+    return str(KIND_WORDS.get(kind, kind))
+
+
+def channel_title(property_name: str, depth_cm: int) -> str:
+    """`Soil temperature, 30 cm`"""
+    name = str(PROPERTY_WORDS.get(property_name, property_name.replace("_", " ")))
+    return f"{name}, {depth_cm} cm" if depth_cm else name
+
+
+def decimals_for(expanded_u: float | None) -> int:
+    """Decimals that a value with this uncertainty deserves: U to two significant digits (GUM 7.2.6), at most three.
+
+    >>> decimals_for(0.53), decimals_for(4.2), decimals_for(58.0), decimals_for(None)
+    (2, 1, 0, 2)
+    """
+    if expanded_u is None or not math.isfinite(expanded_u) or expanded_u <= 0:
+        return 2
+    return min(3, max(0, 1 - math.floor(math.log10(expanded_u))))
+
+
+def quantity(value: float, expanded_u: float | None) -> str:
+    return decimal(value, decimals_for(expanded_u))
+
+
+def uncertainty(expanded_u: float) -> str:
+    return decimal(expanded_u, decimals_for(expanded_u))
+
+
+def decimal(value: float, decimals: int = 1) -> str:
+    if not math.isfinite(value):
+        return "–"
+    shape = "#,##0." + "0" * decimals if decimals else "#,##0"
+    return format_decimal(value, format=shape).replace("-", "−")
+
+
+def whole(number: int | None) -> str:
+    return "–" if number is None else format_decimal(number, format="#,##0")
+
+
+def volts(millivolts: int | None) -> str:
+    return "–" if millivolts is None else f"{decimal(millivolts / 1000, 2)} V"
+
+
+def local_time(time: datetime) -> str:
+    """`1 Jul 2026, 14:15` or `01.07.2026, 14:15`, in the city's time zone."""
+    is_german = str(get_locale()).startswith("de")
+    return format_datetime(time, "dd.MM.yyyy, HH:mm" if is_german else "d MMM yyyy, HH:mm")
+
+
+def place(site: SiteOverview) -> str:
+    """`51.48° N, 7.21° E`: whole words for the letters are in the translation."""
+    north = gettext("N") if site.latitude >= 0 else gettext("S")
+    east = gettext("E") if site.longitude >= 0 else gettext("W")
+    latitude, longitude = (decimal(abs(x), 5) for x in (site.latitude, site.longitude))
+    return f"{latitude}° {north}, {longitude}° {east}"
+
+
+def current_page(*endpoints: str, endpoint: str | None) -> Markup:
+    """The `aria-current` attribute of a link in the navigation."""
+    return Markup(' aria-current="page"') if endpoint in endpoints else Markup()
