@@ -34,6 +34,7 @@ from fleet_server.models import (
     RawReading,
     Receipt,
 )
+from fleet_server.models.base import UtcSeconds
 from fleet_server.models.counter import PACKS_RESENT
 from fleet_server.models.gap import DECLARED_LOST
 from fleet_server.models.outbox import RECEIPT
@@ -632,7 +633,7 @@ class _Batch:
             {
                 "key": node_id,
                 "heard": _at(heard_s),
-                "sampled": _at(self.sampled_s.get(node_id, 0)),
+                "sampled": _at(self.sampled_s[node_id]) if node_id in self.sampled_s else None,
             }
             for node_id, heard_s in sorted(self.heard_s.items())
         ]
@@ -641,9 +642,11 @@ class _Batch:
             update(status)
             .where(status.c.node_id == bindparam("key"))
             .values(
-                last_heard_at=_later(self.session, status.c.last_heard_at, bindparam("heard")),
+                last_heard_at=_later(
+                    self.session, status.c.last_heard_at, bindparam("heard", type_=UtcSeconds())
+                ),
                 last_sampled_at=_later(
-                    self.session, status.c.last_sampled_at, bindparam("sampled")
+                    self.session, status.c.last_sampled_at, bindparam("sampled", type_=UtcSeconds())
                 ),
             ),
             rows,
@@ -844,9 +847,9 @@ def _split(session: Session, gap: Gap, seq: int) -> None:
 
 
 def _later(session: Session, column: Any, value: Any) -> Any:
-    """The later of a stored and a new moment; the new one is stored when there is none."""
+    """The later of a stored and a new moment; where one of them is null, the other."""
     if session.get_bind().dialect.name == "sqlite":
-        return func.max(func.coalesce(column, value), value)
+        return func.coalesce(func.max(column, value), column, value)  # its max of a null is null
     return func.greatest(column, value)
 
 
