@@ -1,6 +1,7 @@
 """CBOR (RFC 8949): as much as the wire needs. Writes shortest integers and definite lengths; reads bounded input only."""
 
 import struct
+
 from micropython import const
 
 _UNSIGNED = const(0)

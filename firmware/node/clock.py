@@ -4,8 +4,9 @@ Both in whole milliseconds. UTC is uptime plus `state.offset_ms`. What the RTC i
 set only because mbedTLS judges certificates by it, and `state.base_ms` moves along, so that uptime does not jump.
 """
 
-import machine
 import time
+
+import machine
 from micropython import const
 
 from node import rtc_memory

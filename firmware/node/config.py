@@ -4,8 +4,9 @@ Desired values are kept in NVS too, beside what was provisioned, and hold over i
 """
 
 import binascii
-import esp32
 import hashlib
+
+import esp32
 from micropython import const
 
 from node import cbor

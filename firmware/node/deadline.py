@@ -1,7 +1,8 @@
 """Time limits. Nothing on the node waits without one; as long as one is running, it feeds the watchdog."""
 
-import machine
 import time
+
+import machine
 
 from node.errors import TimedOut
 

@@ -2,7 +2,9 @@
 
 import gc
 
-_low = None
+_NOTHING_YET = 1 << 30
+
+_low = _NOTHING_YET
 
 
 def note():
@@ -10,11 +12,10 @@ def note():
     global _low
     gc.collect()
     free = gc.mem_free()
-    if _low is None or free < _low:
-        _low = free
-    return free
+    _low = min(_low, free)
+    return _low
 
 
 def low():
     """Lowest number of free bytes seen in this wake."""
-    return note() if _low is None else _low
+    return note() if _low == _NOTHING_YET else _low

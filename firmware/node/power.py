@@ -7,7 +7,7 @@ from node import rtc_memory
 _SHORTEST_MS = 1_000
 _LONGEST_MS = 86_400_000
 
-_rails = []
+_rails = []  # type: list[int]
 
 
 def rail(pin):

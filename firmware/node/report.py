@@ -1,8 +1,9 @@
 """The state message: what the node says about itself at each connect."""
 
-import esp32
 import gc
 import json
+
+import esp32
 import machine
 
 from node import heap

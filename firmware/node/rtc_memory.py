@@ -4,10 +4,11 @@ Nothing in it is precious: every field can be found again, more slowly, or is mi
 """
 
 import binascii
-import machine
 import os
 import struct
 import time
+
+import machine
 from micropython import const
 
 from node import cbor

@@ -13,6 +13,7 @@ At a normal wake the id and one record are read (`saved` says where); everything
 import binascii
 import os
 import struct
+
 from micropython import const
 
 _MAGIC = const(0xA5)
@@ -37,9 +38,16 @@ class Spool:
 
     def __init__(self, folder, saved):
         self._folder = folder
-        self._count = 0
-        self._mark_counter = 0
+        self.id = 0
+        self.next_seq = 1
+        self.oldest = 1
         self.receipt = 0
+        self._mark_counter = 0
+        self._segment = 0  # the one being written (0: none yet), with its size, its last record's offset and number of packs
+        self._size = 0
+        self._last_at = 0
+        self._count = 0
+        self._bytes = 0  # of all segments
         if not self._continue(saved):
             self._scan(saved)
 
@@ -159,7 +167,7 @@ class Spool:
             pass
         segments = self._segments()
         self._bytes = sum([os.stat(self._segment_path(segment))[6] for segment in segments])
-        self._segment = segments[-1] if segments else None
+        self._segment = segments[-1] if segments else 0
         self._count = self._size = self._last_at = 0
         self._mark_counter = self.receipt = 0
         end, newest, spool = 0, 0, None
@@ -172,9 +180,9 @@ class Spool:
                 newest, spool = pack[0], _spool_in(pack[4])
             if end != self._size:
                 self._count = _SEGMENT_PACKS  # torn: what comes next begins a new segment
-        self.id = self._read_id()
-        if self.id is None:
-            self.id = spool or _random_id()
+        known = self._read_id()
+        self.id = known or spool or _random_id()
+        if known is None:
             self._write_id()
         self._read_marks()
         self.next_seq = max(newest, self.receipt) + 1
@@ -184,7 +192,7 @@ class Spool:
         self.oldest = segments[0] if segments else self.next_seq
 
     def _write(self, seq, record):
-        if self._count >= _SEGMENT_PACKS or self._segment is None:
+        if self._count >= _SEGMENT_PACKS or not self._segment:
             # Also takes the place of a segment of this name in which nothing is whole.
             self._bytes -= self._size if self._segment == seq else 0
             mode, segment, at = "wb", seq, 0

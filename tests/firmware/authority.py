@@ -102,8 +102,6 @@ class TestAuthority:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
                 critical=False,
             )
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(common_name)]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(common_name)]), critical=False)
             .sign(signing_key, hashes.SHA256())
         )

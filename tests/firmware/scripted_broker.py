@@ -90,6 +90,11 @@ class ScriptedBroker:
         """The last state message."""
         return dict(cbor2.loads(self.payloads("st")[-1]))
 
+    def forget(self, *, after: int) -> None:
+        """Begin anew after so many messages: no receipt is retained."""
+        del self.published[after:]
+        self._retained_receipt = None
+
     # --- the other side ---
 
     def _accept(self) -> None:
@@ -192,9 +197,7 @@ class _Session:
     def _publish(self, topic: str, payload: bytes) -> None:
         self._own_id += 1
         name = topic.encode()
-        content = (
-            struct.pack(">H", len(name)) + name + struct.pack(">H", self._own_id) + payload
-        )
+        content = struct.pack(">H", len(name)) + name + struct.pack(">H", self._own_id) + payload
         self._send(b"\x32" + _length(len(content)) + content)
 
     def _answer(self, kind: int, proper: bytes) -> None:

@@ -17,11 +17,17 @@ from fake_probes import (
     floats_reply,
     scratchpad,
 )
+
 from hardware.virtual_board.board import Board
 from hardware.virtual_board.wiring import Wiring
 
 PROBE = {
-    "ds18b20": {"driver": "ds18b20", "keys": ["t30"], "pins": {"data": 4}, "options": {"convert_ms": 750}},
+    "ds18b20": {
+        "driver": "ds18b20",
+        "keys": ["t30"],
+        "pins": {"data": 4},
+        "options": {"convert_ms": 750},
+    },
     "watermark": {
         "driver": "watermark",
         "keys": ["r30"],
@@ -32,7 +38,9 @@ PROBE = {
 }
 
 
-def measure(folder: Path, wiring: Wiring, probes: list[dict[str, Any]], limit_ms: int = 40_000) -> dict[str, Any]:
+def measure(
+    folder: Path, wiring: Wiring, probes: list[dict[str, Any]], limit_ms: int = 40_000
+) -> dict[str, Any]:
     """What the node makes of these probes, by channel key."""
     board = Board(folder / "node", wiring, start_utc_us=nodes.START_US)
     board.write_files(nodes.bundle().files_on_board())
@@ -80,7 +88,10 @@ def test_thermometer_gives_sixteenths_or_the_reason(
 
 @pytest.mark.parametrize(
     "thermometer",
-    [FakeThermometer([GOOD], is_present=False), FakeThermometer([GOOD], vanishes_after_convert=True)],
+    [
+        FakeThermometer([GOOD], is_present=False),
+        FakeThermometer([GOOD], vanishes_after_convert=True),
+    ],
     ids=["never there", "gone after the conversion"],
 )
 def test_thermometer_that_does_not_answer_is_absent(
@@ -211,7 +222,9 @@ def test_oxygen_probe_is_asked_when_it_has_settled_and_switched_off_after(tmp_pa
 def test_oxygen_probe_that_dribbles_is_given_up_in_time(tmp_path: Path) -> None:
     probe = FakeModbus([b"\x01"], delay_us=250_000)
 
-    assert set(measure(tmp_path, Wiring(uart={2: probe}), [PROBE["do_modbus"]]).values()) == {"frame"}
+    assert set(measure(tmp_path, Wiring(uart={2: probe}), [PROBE["do_modbus"]]).values()) == {
+        "frame"
+    }
 
 
 # --- together ---
@@ -225,7 +238,9 @@ def _full_tree() -> Wiring:
         if probe["driver"] == "ds18b20":
             wiring.one_wire[pins["data"]] = FakeThermometer([GOOD])
         else:
-            wiring.analog[pins["adc"]] = FakeResistance(pins["a"], pins["b"], pins["adc"], 4_000, 4_000)
+            wiring.analog[pins["adc"]] = FakeResistance(
+                pins["a"], pins["b"], pins["adc"], 4_000, 4_000
+            )
     return wiring
 
 
@@ -255,7 +270,9 @@ def test_a_probe_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
 
 
 def test_no_probe_holds_a_wake_longer_than_its_limit(tmp_path: Path) -> None:
-    found = measure(tmp_path, Wiring(uart={2: FakeModbus([GOOD_REPLY])}), [PROBE["do_modbus"]], 5_000)
+    found = measure(
+        tmp_path, Wiring(uart={2: FakeModbus([GOOD_REPLY])}), [PROBE["do_modbus"]], 5_000
+    )
 
     assert set(found.values()) == {"timeout"}
 
@@ -270,7 +287,8 @@ def test_battery_is_read_through_its_divider(
     board.write_files(nodes.bundle().files_on_board())
 
     printed = nodes.run_on(
-        board, "from node import plan\nprint(repr(plan.battery({'pin': 35, 'divider_milli': 2000})))"
+        board,
+        "from node import plan\nprint(repr(plan.battery({'pin': 35, 'divider_milli': 2000})))",
     )
 
     found = eval(printed[0])  # noqa: S307

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import nodes
 import pytest
+from nodes import run_on
+
 from hardware.virtual_board.board import Board
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.ledger import FlashSpool, SpoolLedger, spool_on_flash
 from hardware.virtual_board.wiring import Wiring
-from nodes import run_on
 
 PREPARE = """
 from node.spool import Spool
@@ -203,7 +204,9 @@ def test_a_lost_id_is_found_again_in_the_packs(board: Board) -> None:
 
 def test_a_full_spool_drops_its_oldest_segment_and_says_so(board: Board) -> None:
     code = PREPARE + "import node.spool\ns = Spool('/spool', None)\n"
-    code += "s._bytes += 524_288 - 70 * 31\nfill(s, 130)\nshow(s)\nprint(Spool('/spool', None).oldest)"
+    code += (
+        "s._bytes += 524_288 - 70 * 31\nfill(s, 130)\nshow(s)\nprint(Spool('/spool', None).oldest)"
+    )
 
     lines = run_on(board, code)
 
@@ -215,7 +218,10 @@ def test_a_full_spool_drops_its_oldest_segment_and_says_so(board: Board) -> None
 
 def test_three_thousand_packs_cost_a_wake_no_search(board: Board) -> None:
     """Thirty days; at a normal wake the id and one record are read, whatever lies there."""
-    code = PREPARE + "s = Spool('/spool', None)\nfor n in range(3000): s.append(7, n, 11, bytes(130))\n"
+    code = (
+        PREPARE
+        + "s = Spool('/spool', None)\nfor n in range(3000): s.append(7, n, 11, bytes(130))\n"
+    )
     lines = run_on(board, code + "print(s.saved(), s.oldest)")
     saved, oldest = lines[-1].rsplit(" ", 1)
 
@@ -269,9 +275,7 @@ def test_power_cut_at_every_flash_operation_loses_and_doubles_nothing(
         board, said, _ = _cut_at(nearly_full_segment, folder, plan)
 
         held, numbers = _shown(run_on(board, PREPARE + "s = Spool('/spool', None)\nshow(s)"))
-        after, _ = _shown(
-            run_on(board, PREPARE + "s = Spool('/spool', None)\nfill(s, 1)\nshow(s)")
-        )
+        after, _ = _shown(run_on(board, PREPARE + "s = Spool('/spool', None)\nfill(s, 1)\nshow(s)"))
 
         assert held == list(range(1, len(held) + 1)), f"operation {operation}"
         assert len(held) in (62 + len(_kept(said)), 63 + len(_kept(said)))
@@ -285,7 +289,9 @@ def test_power_cut_while_the_spool_is_made_leaves_one_spool(tmp_path: Path) -> N
     base = nodes.make_board(tmp_path / "base", Wiring(), node=nodes.tree_3())
     base.write_file(
         "/main.py",
-        (PREPARE + "s = Spool('/spool', None)\nshow(s)\nimport machine\nmachine.deepsleep(1)").encode(),
+        (
+            PREPARE + "s = Spool('/spool', None)\nshow(s)\nimport machine\nmachine.deepsleep(1)"
+        ).encode(),
     )
     _, _, operations = _cut_at(base, tmp_path / "whole", None)
     for operation in range(1, operations + 1):

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hardware.virtual_board.board import Board
 from nodes import run_on
+
+from hardware.virtual_board.board import Board
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -39,7 +40,13 @@ def test_packs_are_written_byte_for_byte_as_the_wire_says(board: Board) -> None:
     vectors = _vectors("packs")
     cases = [
         (
-            (v["spool"], v["seq"], v["power_up"], v["uptime_ms"], [_reading(r) for r in v["readings"]]),
+            (
+                v["spool"],
+                v["seq"],
+                v["power_up"],
+                v["uptime_ms"],
+                [_reading(r) for r in v["readings"]],
+            ),
             (v["node_id"], v["time_utc_s"], v["oldest"]),
         )
         for v in vectors
@@ -51,9 +58,7 @@ def test_packs_are_written_byte_for_byte_as_the_wire_says(board: Board) -> None:
         "    n, b = senml.body(*body)\n    print(n, b.hex(), senml.head(*head, n).hex() + b.hex())",
     )
 
-    assert printed == [
-        f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors
-    ]
+    assert printed == [f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors]
 
 
 def test_state_messages_are_written_as_the_wire_says(board: Board) -> None:
@@ -72,7 +77,9 @@ def test_what_the_server_says_is_read(board: Board, name: str) -> None:
     vectors = _vectors(name)
     cases = [bytes.fromhex(vector["hex"]) for vector in vectors]
 
-    printed = run_on(board, f"from node import cbor\nfor b in {cases!r}: print(repr(cbor.decode(b)))")
+    printed = run_on(
+        board, f"from node import cbor\nfor b in {cases!r}: print(repr(cbor.decode(b)))"
+    )
 
     for vector, line in zip(vectors, printed, strict=True):
         expected = {key: value for key, value in vector.items() if key != "hex"}

@@ -4,9 +4,10 @@ Flushed before every request; the reply is found by address, function, length an
 line (an echo, noise of the driver switching).
 """
 
-import machine
 import struct
 import time
+
+import machine
 from micropython import const
 
 from node import errors
@@ -24,7 +25,13 @@ class Modbus:
     def __init__(self, pins, options):
         self._baud = options["baud"]
         self._uart = machine.UART(
-            options["uart"], baudrate=self._baud, bits=8, parity=None, stop=1, tx=pins["tx"], rx=pins["rx"]
+            options["uart"],
+            baudrate=self._baud,
+            bits=8,
+            parity=None,
+            stop=1,
+            tx=pins["tx"],
+            rx=pins["rx"],
         )
         self._enable = machine.Pin(pins["de"], machine.Pin.OUT, value=0) if "de" in pins else None
 
@@ -57,7 +64,7 @@ class Modbus:
         while len(received) < length + 5 + _LONGEST_NOISE:
             waiting = self._uart.any()
             if waiting:
-                received.extend(self._uart.read(waiting))
+                received.extend(self._uart.read(waiting) or b"")
                 content = find_reply(received, address, function, length)
                 if content is not None:
                     return content

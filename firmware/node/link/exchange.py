@@ -5,6 +5,7 @@ not that anybody stored it (MQTT 3.1.1 acknowledges even what it throws away).
 """
 
 import gc
+
 from micropython import const
 
 from node import cbor, heap, senml
@@ -16,7 +17,9 @@ _RADIO_MS = const(30_000)
 _WIFI_MS = const(10_000)
 _TIME_MS = const(3_000)
 _TCP_MS = const(5_000)
-_SESSION_MS = const(12_000)  # TLS, CONNACK, SUBACK: a slow link takes some seconds for the handshake alone
+_SESSION_MS = const(
+    12_000
+)  # TLS, CONNACK, SUBACK: a slow link takes some seconds for the handshake alone
 _HEAR_MS = const(2_000)
 _LINGER_MS = const(2_000)
 _RESERVE_MS = const(5_000)  # what the last PUBACKs and the receipt may need of the radio's time
@@ -39,12 +42,12 @@ class Exchange:
     def run(self):
         """Raises OSError, ValueError or LinkError when the node could not say all it had to; what was heard is kept."""
         try:
-            self._connect()
-            self._listen()
+            client = self._connect()
+            self._listen(client)
             self._mark()
-            self._publish_state()
-            self._publish_packs()
-            self._linger()
+            self._publish_state(client)
+            self._publish_packs(client)
+            self._linger(client)
         finally:
             self._close()
             self._mark()
@@ -53,7 +56,9 @@ class Exchange:
         wake, deadline = self._wake, self._deadline
         link, state = wake.config.link, wake.state
         state.wifi_index = wifi.connect(link["wifi"], state.wifi_index, deadline.within(_WIFI_MS))
-        answer = sntp.ask(link["ntp"], wake.clock, deadline.within(_TIME_MS)) if link["ntp"] else None
+        answer = (
+            sntp.ask(link["ntp"], wake.clock, deadline.within(_TIME_MS)) if link["ntp"] else None
+        )
         if answer is None or not wake.clock.learn(*answer):
             state.last_error = "no time"
         self._raw = self._open(link, state)
@@ -62,11 +67,12 @@ class Exchange:
             wake.clock.show_to_tls()
             stream = tls.secure(self._raw, link["server_name"])
         gc.collect()
-        self._client = mqtt.Client(stream, self._raw, self._hear)
+        self._client = client = mqtt.Client(stream, self._raw, self._hear)
         session = deadline.within(_SESSION_MS)
-        self._client.connect(wake.config.node_id, session)
-        self._client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
+        client.connect(wake.config.node_id, session)
+        client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
         heap.note()
+        return client
 
     def _open(self, link, state):
         """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds."""
@@ -80,18 +86,20 @@ class Exchange:
         state.broker_address = list(address)
         return raw
 
-    def _listen(self):
+    def _listen(self, client):
         """Give the retained messages a moment; go on as soon as both are there."""
-        self._wait(lambda: self._desired is not None and self._receipt is not None, _HEAR_MS)
+        self._wait(
+            client, lambda: self._desired is not None and self._receipt is not None, _HEAR_MS
+        )
         self._apply()
 
-    def _publish_state(self):
+    def _publish_state(self, client):
         from node import report
 
         state = cbor.encode_map(report.state(self._wake))
-        self._client.publish(self._topic("up", "st"), (state,), self._deadline)
+        client.publish(self._topic("up", "st"), (state,), self._deadline)
 
-    def _publish_packs(self):
+    def _publish_packs(self, client):
         """The newest first, so that the city sees now; then the backlog, oldest first, while the time lasts."""
         spool, state = self._wake.spool, self._wake.state
         if spool is None or not spool.depth:
@@ -101,34 +109,34 @@ class Exchange:
         state.sent_high = max(state.sent_high or 0, newest)
         first = max(spool.receipt + 1, spool.oldest)
         for pack in spool.packs(newest, newest):
-            self._publish(pack)
+            self._publish(client, pack)
         for pack in spool.packs(first, newest - 1):
             if self._deadline.left_ms() < _RESERVE_MS:
                 break
-            self._publish(pack)
-        self._client.settle(self._deadline)
+            self._publish(client, pack)
+        client.settle(self._deadline)
         heap.note()
 
-    def _publish(self, pack):
-        seq, power_up, uptime_ms, n_records, body = pack
+    def _publish(self, client, pack):
+        _, power_up, uptime_ms, n_records, body = pack
         wake = self._wake
         utc_s = wake.clock.utc_s(uptime_ms) if power_up == wake.state.power_up else None
         head = senml.head(wake.config.node_id, utc_s, wake.spool.oldest, n_records)
-        self._client.publish(self._topic("up", senml.kind(body)), (head, body), self._deadline)
+        client.publish(self._topic("up", senml.kind(body)), (head, body), self._deadline)
 
-    def _linger(self):
+    def _linger(self, client):
         """Wait a moment for the receipt; leave as soon as it covers the newest pack."""
         spool = self._wake.spool
         if spool is not None and spool.depth:
-            self._wait(lambda: self._received() >= spool.newest, _LINGER_MS)
-        self._client.settle(self._deadline)
+            self._wait(client, lambda: self._received() >= spool.newest, _LINGER_MS)
+        client.settle(self._deadline)
         self._apply()
 
-    def _wait(self, is_done, timeout_ms):
+    def _wait(self, client, is_done, timeout_ms):
         deadline = self._deadline.within(timeout_ms)
         try:
             while not is_done():
-                self._client.wait(deadline)
+                client.wait(deadline)
         except TimedOut:
             pass
 

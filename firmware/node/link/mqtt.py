@@ -5,6 +5,7 @@ Whatever the broker sends, a call ends in time with a result or with LinkError o
 """
 
 import struct
+
 from micropython import const
 
 from node.errors import LinkError
@@ -24,8 +25,11 @@ _REFUSED = const(0x80)
 
 _KEEP_ALIVE_S = const(60)
 _IN_FLIGHT = const(8)
+_ACK_MS = const(8_000)
 _BUFFER_BYTES = const(256)
-_MAX_PACKET_BYTES = const(4_352)  # a desired state of 4 KiB and its topic; longer ones are passed over
+_MAX_PACKET_BYTES = const(
+    4_352
+)  # a desired state of 4 KiB and its topic; longer ones are passed over
 
 
 class Client:
@@ -70,7 +74,7 @@ class Client:
     def publish(self, topic, parts, deadline):
         """Send with QoS 1; waits only while too many are on their way."""
         while len(self._in_flight) >= _IN_FLIGHT:
-            self._receive(deadline, "puback")
+            self._await_ack(deadline)
         packet_id = self._next_id()
         name = topic.encode()
         head = struct.pack(">H", len(name)) + name + struct.pack(">H", packet_id)
@@ -81,7 +85,7 @@ class Client:
     def settle(self, deadline):
         """Wait until everything sent was acknowledged."""
         while self._in_flight:
-            self._receive(deadline, "puback")
+            self._await_ack(deadline)
 
     def wait(self, deadline):
         """Take what comes within a slice of the deadline. Raises TimedOut when that passed."""
@@ -94,6 +98,13 @@ class Client:
 
     def disconnect(self, deadline):
         self._write(_DISCONNECT, deadline)
+
+    def _await_ack(self, deadline):
+        """Until one more is acknowledged. A broker that says nothing for so long is not there any more."""
+        share = deadline.within(_ACK_MS)
+        count = len(self._in_flight)
+        while len(self._in_flight) >= count:
+            self._receive(share, "puback")
 
     # --- sending ---
 

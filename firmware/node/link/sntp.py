@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+
 from micropython import const
 
 from node.errors import TimedOut

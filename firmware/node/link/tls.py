@@ -44,7 +44,7 @@ def secure(raw, server_name):
     from node import config
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined] # the stubs lack it
     context.load_cert_chain(config.blob("id", "cert"), config.blob("id", "key"))
     context.load_verify_locations(config.blob("id", "ca0"))
     try:

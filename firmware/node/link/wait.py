@@ -1,6 +1,7 @@
 """Waiting for a socket that never blocks."""
 
 import select
+
 from micropython import const
 
 READ = select.POLLIN

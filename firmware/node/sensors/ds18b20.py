@@ -2,6 +2,7 @@
 
 import struct
 import time
+
 from micropython import const
 
 from node import errors

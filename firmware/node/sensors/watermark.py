@@ -7,8 +7,9 @@ a high: R_A = Rx (Vs − V1) / V1. b high: R_B = Rx V2 / (Vs − V2). Their mean
 current would move the electrodes' ions, hence short pulses, opposite ones in pairs, and pins that float in between.
 """
 
-import machine
 import time
+
+import machine
 from micropython import const
 
 from node import errors
