@@ -1,0 +1,159 @@
+"""For all tests: no way out of this machine, known skips only, hypothesis profiles, databases."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Databases, SqliteDatabases
+from hypothesis import HealthCheck, settings
+from servers import PostgresqlServer, running_postgresql
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server import db
+
+# ---------------------------------------------------------------------------------------------------------- hypothesis
+
+for _name, _examples in (("commit", 50), ("ci", 500), ("night", 10_000)):
+    settings.register_profile(
+        _name,
+        max_examples=_examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "commit"))
+
+
+# --------------------------------------------------------------------------------------------------------------- skips
+
+_SKIPS = Path(__file__).with_name("skips.txt")
+
+
+def _allowed_skips() -> dict[str, str]:
+    """Kind by reason."""
+    lines = _SKIPS.read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(": ", 1) for line in lines if line and not line.startswith("#"))
+    return {reason: kind for kind, reason in pairs}
+
+
+def _fault_of_skip(reason: str) -> str | None:
+    """Why this skip is not accepted; None when it is."""
+    kind = _allowed_skips().get(reason)
+    if kind is None:
+        return f"This test was skipped for a reason that is not in tests/skips.txt: {reason}"
+    if kind == "server" and os.environ.get("REQUIRE_SERVERS") == "1":
+        return f"REQUIRE_SERVERS=1, but: {reason}"
+    return None
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    given = report.longrepr
+    reason = str(given[2] if isinstance(given, tuple) else given).removeprefix("Skipped: ")
+    fault = _fault_of_skip(reason)
+    if fault is not None:
+        report.outcome = "failed"
+        report.longrepr = fault
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _judge(report)
+    return report
+
+
+# ------------------------------------------------------------------------------------------------------------- sockets
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_leaves_this_machine() -> Iterator[None]:
+    """Connecting to anything but loopback fails the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "sendto"):
+            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+        yield
+
+
+def _guarded(original: Any) -> Any:
+    def guarded(self: socket.socket, *arguments: Any) -> Any:
+        address = arguments[-1]
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+            raise AssertionError(f"a test tried to reach {address[0]}")
+        return original(self, *arguments)
+
+    return guarded
+
+
+def _is_here(host: str) -> bool:
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# ----------------------------------------------------------------------------------------------------------- databases
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL of our own that forgets on power loss: fast. Skipped by name where it is not installed."""
+    with running_postgresql(is_durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
+    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgresql)],
+)
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Where to get empty databases with all tables: the same tests run on both."""
+    if request.param == "sqlite":
+        given: Databases = request.getfixturevalue("sqlite_databases")
+    else:
+        given = request.getfixturevalue("postgresql_server")
+    return given
+
+
+@pytest.fixture
+def engine(databases: Databases) -> Iterator[Engine]:
+    """An empty database with all tables, of its own for the test."""
+    with databases.fresh() as url:
+        made = db.make_engine(url)
+        yield made
+        made.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    return db.session_factory(engine)
+
+
+@pytest.fixture
+def session(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    with sessions() as opened:
+        yield opened

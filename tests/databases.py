@@ -1,0 +1,42 @@
+"""Empty databases with all tables, quickly: each is a copy of one that was migrated once."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from fleet_server import db
+
+
+class Databases(Protocol):
+    """A source of empty databases."""
+
+    def fresh(self) -> AbstractContextManager[str]:
+        """The address of a new database with all tables; gone afterwards."""
+
+
+class SqliteDatabases:
+    """SQLite files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._template = folder / "template.sqlite3"
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        if not self._template.exists():
+            engine = db.make_engine(f"sqlite:///{self._template}")
+            db.upgrade(engine)
+            with engine.connect() as connection:  # everything into the one file that is copied
+                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            engine.dispose()
+        path = self._folder / f"{next(self._numbers)}.sqlite3"
+        shutil.copy(self._template, path)
+        yield f"sqlite:///{path}"
+        for leftover in self._folder.glob(f"{path.name}*"):
+            leftover.unlink()

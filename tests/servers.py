@@ -1,0 +1,168 @@
+"""A real PostgreSQL for tests: in a folder of its own, on loopback at a free port, gone afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from fleet_server import db
+
+_USER = "stadtsensor"
+_SYSTEM_USER = "postgres"  # the server refuses to run as root
+_PATIENCE_S = 30.0
+
+
+def postgresql_programs() -> Path:
+    """Folder of PostgreSQL's programs, newest version first; the test is skipped by name where there is none."""
+    on_path = shutil.which("postgres")
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
+    if on_path is not None:
+        folders.append(Path(on_path))
+    if not folders:
+        pytest.skip("PostgreSQL is not installed")
+    return folders[0].parent
+
+
+class PostgresqlServer:
+    """One server in its folder. Also a source of empty databases (`databases.Databases`)."""
+
+    def __init__(self, folder: Path, programs: Path, *, is_durable: bool) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._programs = programs
+        self._is_durable = is_durable
+        self._template: str | None = None
+        self._numbers = itertools.count(1)
+
+    def initialise(self) -> None:
+        """Make the cluster."""
+        command = [
+            self._programs / "initdb",
+            "-D",
+            self.folder / "data",
+            "-U",
+            _USER,
+            "-A",
+            "trust",
+        ]
+        options = ["--no-sync", "--encoding=UTF8", "--locale=C"]
+        done = subprocess.run([*command, *options], capture_output=True, user=_run_as(), cwd="/")
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        """Start it, again after `kill` too, and wait until it answers."""
+        weak = [] if self._is_durable else ["-c", "fsync=off", "-c", "full_page_writes=off"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    self._programs / "postgres",
+                    *("-D", self.folder / "data"),
+                    *("-p", str(self.port)),
+                    *("-c", "listen_addresses=127.0.0.1"),
+                    *("-c", f"unix_socket_directories={self.folder}"),
+                    *("-c", "shared_buffers=64MB"),
+                    *("-c", "max_connections=60"),
+                    *weak,
+                ],
+                stdout=log,
+                stderr=log,
+                user=_run_as(),
+                cwd="/",
+            )
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                psycopg.connect(self.dsn("postgres"), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail((self.folder / "log").read_text(errors="replace")[-2000:])
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self) -> None:
+        """End it; sessions that are still open are cut."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would: the postmaster and, as the kernel does it for them, its children."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+        self.process.wait(_PATIENCE_S)
+        self.process = None
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
+
+    def url(self, database: str) -> str:
+        """Address as the setting `database_url` has it."""
+        return f"postgresql+psycopg://{_USER}@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, *, template: str | None = None) -> str:
+        """A new database, empty or a copy; returns its name."""
+        name = f"fleet_{next(self._numbers)}"
+        suffix = f" TEMPLATE {template}" if template else ""
+        self._run(f"CREATE DATABASE {name}{suffix}")
+        return name
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        if self._template is None:
+            self._template = self.create_database()
+            engine = db.make_engine(self.url(self._template))
+            db.upgrade(engine)
+            engine.dispose()
+        name = self.create_database(template=self._template)
+        yield self.url(name)
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def running_postgresql(*, is_durable: bool = True) -> Iterator[PostgresqlServer]:
+    """A running server; `is_durable=False` is faster and refused by the product's own start."""
+    programs = postgresql_programs()
+    folder = Path(tempfile.mkdtemp(prefix="stadtsensor-postgresql-"))
+    try:
+        if _run_as() is not None:
+            shutil.chown(folder, _SYSTEM_USER)
+        server = PostgresqlServer(folder, programs, is_durable=is_durable)
+        server.initialise()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_as() -> str | None:
+    return _SYSTEM_USER if os.geteuid() == 0 else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
