@@ -246,18 +246,18 @@ class FlashFile:
         self._path = path
         self._handle = handle
         self._buffered = buffered
-        self._ahead = b""
-        self._position = 0
+        self.window = b""
+        self.position = 0
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; shorter only at the end."""
         if not self._buffered:
             return self._read(size)
-        if len(self._ahead) - self._position < size:
-            self._ahead = self._ahead[self._position :] + self._read(max(size, _READ_AHEAD))
-            self._position = 0
-        part = self._ahead[self._position : self._position + size]
-        self._position += len(part)
+        if len(self.window) - self.position < size:
+            self.window = self.window[self.position :] + self._read(max(size, _READ_AHEAD))
+            self.position = 0
+        part = self.window[self.position : self.position + size]
+        self.position += len(part)
         return part
 
     def write(self, data: bytes) -> int:
@@ -269,8 +269,8 @@ class FlashFile:
         """The new position."""
         fs = self._owner
         if whence == io.SEEK_CUR:
-            offset -= len(self._ahead) - self._position
-        self._ahead, self._position = b"", 0
+            offset -= len(self.window) - self.position
+        self.window, self.position = b"", 0
         return fs._try(lambda: lfs.file_seek(fs._fs, self._handle, offset, whence))
 
     def sync(self) -> None:
@@ -299,6 +299,8 @@ class FlashFolder:
     """A folder as it was when opened."""
 
     is_directory = True
+    window = b""
+    position = 0
 
     def __init__(self, entries: list[tuple[str, bool]]) -> None:
         self._entries = entries

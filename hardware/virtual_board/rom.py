@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import io
 import os
 import subprocess
 import tempfile
@@ -50,15 +49,20 @@ class RomFile:
     is_directory = False
 
     def __init__(self, content: bytes) -> None:
-        self._file = io.BytesIO(content)
+        self.window = content
+        self.position = 0
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes."""
-        return self._file.read(size)
+        part = self.window[self.position : self.position + size]
+        self.position += len(part)
+        return part
 
     def seek(self, offset: int, whence: int) -> int:
         """The new position."""
-        return self._file.seek(offset, whence)
+        start = (0, self.position, len(self.window))[whence]
+        self.position = max(0, start + offset)
+        return self.position
 
     def write(self, data: bytes) -> int:
         """Never possible."""
