@@ -34,6 +34,16 @@ from fleet_server.models import (
 from fleet_server.services import health
 
 TROUBLED = "troubled"
+BATTERY_VOLTAGE = "battery_voltage"
+
+_PROPERTY_ORDER = (
+    "soil_water_tension",
+    "dissolved_oxygen",
+    "oxygen_saturation",
+    "water_temperature",
+    "soil_temperature",
+)
+"""What decides comes first; what is not named follows by name."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Reading:
     expanded_u: float | None
     flag: int
     lineage_id: int
+    pack_id: int | None
 
     @property
     def observation_id(self) -> int:
@@ -200,7 +211,16 @@ def _latest_readings(
     )
     if datastream_ids is not None:
         query = query.where(Datastream.id.in_(list(datastream_ids)))
-    return [(row.site_id, _reading(row)) for row in session.execute(query)]
+    found = [(row.site_id, _reading(row)) for row in session.execute(query)]
+    return sorted(found, key=lambda one: _rank(one[1].property))
+
+
+def _rank(property_name: str) -> int:
+    """Stable sorting by it keeps the order of depths."""
+    if property_name == BATTERY_VOLTAGE:
+        return len(_PROPERTY_ORDER) + 1
+    is_named = property_name in _PROPERTY_ORDER
+    return _PROPERTY_ORDER.index(property_name) if is_named else len(_PROPERTY_ORDER)
 
 
 def _readings() -> Select[Any]:
@@ -212,6 +232,7 @@ def _readings() -> Select[Any]:
             (Observation.u * Lineage.coverage_factor).label("expanded_u"),
             Observation.flag,
             Observation.lineage_id,
+            Observation.pack_id,
             Datastream.property,
             Datastream.depth_cm,
             Datastream.unit,
@@ -232,6 +253,7 @@ def _reading(row: Any) -> Reading:
         expanded_u=row.expanded_u,
         flag=row.flag,
         lineage_id=row.lineage_id,
+        pack_id=row.pack_id,
     )
 
 
@@ -353,12 +375,14 @@ def node_readings(
                 depth_cm=datastream.depth_cm,
                 unit=datastream.unit,
                 sensor=f"{sensor.sensor_type} {sensor.serial}",
-                calibration=_calibration_line(calibration, datastream.unit),
+                calibration=_calibration_line(calibration),
                 latest=latest.get(datastream.id),
                 total=totals.get(datastream.id, 0),
                 rows=tuple(rows[datastream.id]),
             )
-            for datastream, sensor, calibration in channels.values()
+            for datastream, sensor, calibration in sorted(
+                channels.values(), key=lambda one: _rank(one[0].property)
+            )
         ),
         lineages=_lineage_lines(session, used),
     )
@@ -389,12 +413,12 @@ def _current_channels(
     return {row[0].id: (row[0], row[1], row[2]) for row in session.execute(query)}
 
 
-def _calibration_line(calibration: Calibration | None, unit: str) -> str:
+def _calibration_line(calibration: Calibration | None) -> str:
     if calibration is None:
         return ""
     return (
         f"#{calibration.id} v{calibration.version} {calibration.kind}: "
-        f"{calibration.offset:+g} {unit} {calibration.slope:+g}·x, {calibration.reference}"
+        f"{calibration.slope:g} · x {calibration.offset:+g}, {calibration.reference}"
     )
 
 

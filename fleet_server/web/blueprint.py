@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from flask import Blueprint, request
+from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
 from fleet_server.web import words
 
 web = Blueprint("web", __name__, template_folder="templates")
 
+_WORDS = (
+    "channel_title decimal flag_words health_words kind_word local_time place quantity "
+    "uncertainty unit_symbol volts whole"
+).split()
 
-@web.app_context_processor
-def _words() -> dict[str, object]:
-    def here(*endpoints: str) -> Markup:
-        return words.current_page(*endpoints, endpoint=request.endpoint)
 
-    names = (
-        "channel_title decimal flag_words health_words kind_word local_time place quantity "
-        "uncertainty unit_symbol volts whole"
-    )
-    return {"here": here} | {name: getattr(words, name) for name in names.split()}
+@web.record_once
+def _give_words_to_templates(state: BlueprintSetupState) -> None:
+    """As globals, because macros see no context."""
+    state.app.jinja_env.globals.update({name: getattr(words, name) for name in _WORDS}, here=_here)
+
+
+def _here(*endpoints: str) -> Markup:
+    return words.current_page(*endpoints, endpoint=request.endpoint)

@@ -86,7 +86,7 @@ def kind_word(kind: str) -> str:
 def channel_title(property_name: str, depth_cm: int) -> str:
     """`Soil temperature, 30 cm`"""
     name = str(PROPERTY_WORDS.get(property_name, property_name.replace("_", " ")))
-    return f"{name}, {depth_cm} cm" if depth_cm else name
+    return f"{name}, {depth_cm}\N{NO-BREAK SPACE}cm" if depth_cm else name
 
 
 def decimals_for(expanded_u: float | None) -> int:
@@ -120,7 +120,7 @@ def whole(number: int | None) -> str:
 
 
 def volts(millivolts: int | None) -> str:
-    return "–" if millivolts is None else f"{decimal(millivolts / 1000, 2)} V"
+    return "–" if millivolts is None else f"{decimal(millivolts / 1000, 2)}\N{NO-BREAK SPACE}V"
 
 
 def local_time(time: datetime) -> str:

@@ -25,92 +25,106 @@
   function columns(raw) {
     const d = breakAtGaps(raw);
     const has = (i) => d.v[i] !== null && d.u[i] !== null;
-    return [
+    const table = [
       d.t,
       d.v,
       d.v.map((v, i) => (has(i) ? v + d.u[i] : null)),
       d.v.map((v, i) => (has(i) ? v - d.u[i] : null)),
       d.v.map((v, i) => (d.f[i] === SUSPECT ? v : null)),
       d.v.map((v, i) => (d.f[i] === BAD ? v : null)),
-      d.f,
     ];
+    return { table, flags: d.f };
   }
 
   // Readings that failed have no value: a short red tick on the time axis says when.
-  function drawMissing(u) {
-    const flags = u.data[6], times = u.data[0], context = u.ctx, box = u.bbox;
+  const drawMissing = (times, flags) => (chart) => {
+    const context = chart.ctx, box = chart.bbox, length = 8 * devicePixelRatio;
     context.save();
     context.strokeStyle = colour("--red");
     context.lineWidth = 2 * devicePixelRatio;
     context.beginPath();
-    for (let i = 0; i < times.length; i++) {
-      if (flags[i] !== MISSING) continue;
-      const x = Math.round(u.valToPos(times[i], "x", true));
-      if (x < box.left || x > box.left + box.width) continue;
-      context.moveTo(x, box.top + box.height - 8 * devicePixelRatio);
+    times.forEach((time, i) => {
+      if (flags[i] !== MISSING) return;
+      const x = Math.round(chart.valToPos(time, "x", true));
+      if (x < box.left || x > box.left + box.width) return;
+      context.moveTo(x, box.top + box.height - length);
       context.lineTo(x, box.top + box.height);
-    }
+    });
     context.stroke();
     context.restore();
-  }
+  };
 
-  const shown = (data, u, v) => (v === null || v === undefined ? "–" : v.toLocaleString(language, {
+  const shown = (data, value) => (value === null || value === undefined ? "–" : value.toLocaleString(language, {
     minimumFractionDigits: data.decimals, maximumFractionDigits: data.decimals }));
 
-  function options(data, width) {
-    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 },
-                   ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
-    const names = (style) => (key, n) => Array.from({ length: n }, (_, i) => new Date(Date.UTC(2024, 0, key === "month" ? 15 : 7 + i, 12)));
+  function names() {
+    const spell = (dates, form) => dates.map((date) => date.toLocaleDateString(language, { timeZone: "UTC", ...form }));
     const months = Array.from({ length: 12 }, (_, i) => new Date(Date.UTC(2024, i, 15)));
-    const days = names()("day", 7);
-    const spell = (dates, form) => dates.map((d) => d.toLocaleDateString(language, { timeZone: "UTC", ...form }));
-    const words = {
+    const days = Array.from({ length: 7 }, (_, i) => new Date(Date.UTC(2024, 0, 7 + i))); // 7 January 2024 was a Sunday
+    return {
       MMMM: spell(months, { month: "long" }), MMM: spell(months, { month: "short" }),
       WWWW: spell(days, { weekday: "long" }), WWW: spell(days, { weekday: "short" }),
     };
-    const line = data.kind === "water" ? "--blue" : "--green";
-    const whole = language.startsWith("de") ? "{DD}.{MM}.{YYYY} {HH}:{mm}" : "{DD} {MMM} {YYYY} {HH}:{mm}";
-    const value = (u, v) => shown(data, u, v);
-    const day = 86400, year = 31536000;
-    const date = language.startsWith("de") ? "{D}.{M}." : "{D} {MMM}";
+  }
+
+  // Steps in seconds, and how a tick is written: alone, and where a new year or day begins.
+  function timeTicks() {
+    const date = language.startsWith("de") ? "{D}.{M}." : "{D} {MMM}", clock = "{HH}:{mm}", day = "\n" + date;
+    return [
+      [31536000, "{YYYY}", null, null, null, null, null, null, 1],
+      [2419200, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+      [86400, date, "\n{YYYY}", null, null, null, null, null, 1],
+      [3600, clock, day, null, day, null, null, null, 1],
+      [60, clock, day, null, day, null, null, null, 1],
+    ];
+  }
+
+  function options(data, table, flags, width) {
+    const font = "12px system-ui, sans-serif";
+    const axis = { font, stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
+    const words = names();
+    const local = (seconds) => uPlot.tzDate(new Date(seconds * 1e3), data.timeZone);
+    const whole = uPlot.fmtDate(language.startsWith("de") ? "{DD}.{MM}.{YYYY}, {HH}:{mm}" : "{D} {MMM} {YYYY}, {HH}:{mm}", words);
+    const line = colour(data.kind === "water" ? "--blue" : "--green");
+    const withU = (chart, value, _series, i) => {
+      if (value === null || value === undefined) return "–";
+      const upper = table[2][i];
+      return shown(data, value) + (upper === null ? "" : " ± " + shown(data, upper - value)) + " " + data.unit;
+    };
+    const mark = (label, name, fill) => ({ label, class: "unseen", stroke: colour(name), paths: () => null, points: { show: true, size: 8, width: 2, fill } });
+    const edge = (label) => ({ label, class: "unseen", stroke: "transparent", points: { show: false } });
     return {
       width, height: 240,
-      tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), data.timeZone),
+      tzDate: local,
       fmtDate: (template) => uPlot.fmtDate(template, words),
-      cursor: { y: false, points: { size: 7 } },
-      legend: { live: true },
-      scales: { x: { min: data.from, max: data.to, time: true }, y: { range: { min: { pad: 0.12 }, max: { pad: 0.12 } } } },
-      axes: [
-        { ...axis, space: 70, values: [
-          [year, "{YYYY}", null, null, null, null, null, null, 1],
-          [day * 28, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
-          [day, date, "\n{YYYY}", null, null, null, null, null, 1],
-          [3600, "{HH}:{mm}", "\n" + date, null, "\n" + date, null, null, null, 1],
-          [60, "{HH}:{mm}", "\n" + date, null, "\n" + date, null, null, null, 1],
-        ] },
-        { ...axis, size: 56, label: data.unit, labelSize: 22, labelFont: "12px system-ui, sans-serif" },
-      ],
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+      scales: {
+        x: { time: true, range: [data.from, data.to] },
+        y: { range: (_chart, low, high) => {
+          const pad = (high - low || Math.abs(high) * 0.1 || 1) * 0.12;
+          return [low - pad, high + pad];
+        } },
+      },
+      axes: [{ ...axis, space: 70, values: timeTicks() }, { ...axis, size: 56, label: data.unit, labelSize: 22, labelFont: font }],
       series: [
-        { label: data.words.time, value: (u, v) => (v == null ? "–" : uPlot.fmtDate(whole, words)(uPlot.tzDate(new Date(v * 1e3), data.timeZone))) },
-        { label: data.words.value, stroke: colour(line), width: 1.75, points: { show: false }, value },
-        { label: data.words.upper, stroke: "transparent", points: { show: false }, value },
-        { label: data.words.lower, stroke: "transparent", points: { show: false }, value },
-        { label: data.words.suspect, stroke: colour("--amber"), width: 0, paths: () => null, points: { show: true, size: 8, width: 2, fill: "#fff" }, value },
-        { label: data.words.bad, stroke: colour("--red"), width: 0, paths: () => null, points: { show: true, size: 8, width: 2, fill: colour("--red") }, value },
+        { label: data.words.time, value: (_chart, value) => (value == null ? "–" : whole(local(value))) },
+        { label: data.words.value, stroke: line, width: 1.75, points: { show: false }, value: withU },
+        edge(data.words.upper),
+        edge(data.words.lower),
+        mark(data.words.suspect, "--amber", "#fff"),
+        mark(data.words.bad, "--red", colour("--red")),
       ],
-      bands: [{ series: [2, 3], fill: colour(line) + "2e" }],
-      hooks: { draw: [drawMissing] },
+      bands: [{ series: [2, 3], fill: line + "2e" }],
+      hooks: { draw: [drawMissing(table[0], flags)] },
     };
   }
 
   function draw(box, data) {
     if (!data.t.length) return;
     box.classList.add("drawn");
-    const table = columns(data);
-    const chart = new uPlot(options(data, box.clientWidth), table.slice(0, 6), box);
-    chart.data[6] = table[6];
-    chart.redraw();
+    const { table, flags } = columns(data);
     let width = box.clientWidth;
+    const chart = new uPlot(options(data, table, flags, width), table, box);
     new ResizeObserver(() => {
       if (box.clientWidth && box.clientWidth !== width) {
         width = box.clientWidth;
