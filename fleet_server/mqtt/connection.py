@@ -18,6 +18,8 @@ KEEP_ALIVE_S = 20
 # Unacknowledged messages in one direction; the brokers allow as many.
 MAX_IN_FLIGHT = 1000
 CONNECT_TIMEOUT_S = 10.0
+# A node waits two seconds for its receipt: a broker that was only restarted is found again before that.
+FIRST_RECONNECT_S, LAST_RECONNECT_S = 0.2, 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def make_client(
     client.connect_timeout = CONNECT_TIMEOUT_S
     client.max_inflight_messages_set(MAX_IN_FLIGHT)
     client.max_queued_messages_set(0)
-    client.reconnect_delay_set(1, 8)
+    client.reconnect_delay_set(FIRST_RECONNECT_S, LAST_RECONNECT_S)  # type: ignore[arg-type]  # takes fractions, too
     return client
 
 
