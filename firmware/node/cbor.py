@@ -85,7 +85,7 @@ def encode(value):
 
 def decode(data):
     """The one item that `data` holds. Raises Malformed; time and memory are bounded by the length of `data`."""
-    reader = _Reader(data)
+    reader = _Reader(memoryview(data))
     value = reader.item(0)
     if reader.at != len(data):
         raise Malformed("trailing")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
+from fake_probes import FakeResistance, FakeThermometer, FakeVoltage, scratchpad
 
 from hardware.catalogue import load_node_model
 from hardware.virtual_board.board import Board
@@ -31,6 +32,18 @@ def tree_3() -> dict[str, Any]:
 
 def pond_1() -> dict[str, Any]:
     return copy.deepcopy(node_map(load_node_model("pond-1")))
+
+
+def soil() -> Wiring:
+    """A tree's probes, all well."""
+    wiring = Wiring(analog={35: FakeVoltage(1_937_000)})
+    for probe in tree_3()["probes"]:
+        pins = probe["pins"]
+        if probe["driver"] == "ds18b20":
+            wiring.one_wire[pins["data"]] = FakeThermometer([scratchpad(318)])
+        else:
+            wiring.analog[pins["adc"]] = FakeResistance(pins["a"], pins["b"], pins["adc"], 4e3, 4e3)
+    return wiring
 
 
 def make_board(

@@ -13,34 +13,20 @@ import cbor2
 import nodes
 import pytest
 from authority import TestAuthority
-from fake_probes import FakeResistance, FakeThermometer, FakeVoltage, scratchpad
 from scripted_broker import CONNECT, PUBLISH, SUBSCRIBE, ScriptedBroker
 
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
 from hardware.virtual_board.network import NetworkPolicy
-from hardware.virtual_board.wiring import Wiring
 
 S = 1_000_000
 SAMPLE_S, PUBLISH_S = 900, 3600
 
 
-def soil() -> Wiring:
-    """A tree's probes, all well."""
-    wiring = Wiring(analog={35: FakeVoltage(1_937_000)})
-    for probe in nodes.tree_3()["probes"]:
-        pins = probe["pins"]
-        if probe["driver"] == "ds18b20":
-            wiring.one_wire[pins["data"]] = FakeThermometer([scratchpad(318)])
-        else:
-            wiring.analog[pins["adc"]] = FakeResistance(pins["a"], pins["b"], pins["adc"], 4e3, 4e3)
-    return wiring
-
-
 def tree(folder: Path, broker: ScriptedBroker, **options: Any) -> Board:
     options.setdefault("node", nodes.tree_3())
-    return nodes.make_board(folder / "node", soil(), port=broker.port, **options)
+    return nodes.make_board(folder / "node", nodes.soil(), port=broker.port, **options)
 
 
 def wake(board: Board) -> WakeResult:
@@ -571,7 +557,7 @@ def test_power_cut_at_every_flash_operation_of_a_publishing_wake_loses_and_doubl
     shutil.copytree(board.folder, base)
     operations = 0
     for operation in range(1, 40):
-        cut = Board(shutil.copytree(base, tmp_path / f"cut-{operation}"), soil())
+        cut = Board(shutil.copytree(base, tmp_path / f"cut-{operation}"), nodes.soil())
         cut.power_on()
         cut.power_cut = PowerCutPlan(at_operation=operation, torn=operation % 2 == 1)
         if cut.run_wake().reason == "deepsleep":

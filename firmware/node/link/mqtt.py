@@ -177,7 +177,7 @@ class Client:
             if total > self._have:
                 self._make_room(total)
                 return
-            self._handle(self._buffer[0], bytes(self._buffer[start:total]))
+            self._handle(self._buffer[0], memoryview(self._buffer)[start:total])
             self._drop(total)
 
     def _packet(self):
@@ -215,7 +215,7 @@ class Client:
         elif kind == _CONNACK and len(content) == 2:
             self._connack = content[1]
         elif kind == _SUBACK and len(content) > 2:
-            self._suback = content[2:]
+            self._suback = bytes(content[2:])
         elif kind != _PINGRESP:
             raise LinkError("mqtt packet %d" % kind)
 
@@ -227,6 +227,6 @@ class Client:
         start = end + 2 if qos else end
         if start > len(content) or qos > _QOS:
             raise LinkError("mqtt publish")
-        self._on_message(content[2:end], content[start:])
+        self._on_message(bytes(content[2:end]), bytes(content[start:]))
         if qos:
-            self._acks += b"\x40\x02" + content[end:start]
+            self._acks += b"\x40\x02" + bytes(content[end:start])
