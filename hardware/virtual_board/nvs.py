@@ -28,7 +28,9 @@ NOT_FOUND = -0x1102
 INVALID_LENGTH = -0x110C
 NO_SPACE = -0x1105
 VALUE_TOO_LONG = -0x110E
+KEY_TOO_LONG = -0x1109
 
+_LONGEST_NAME = 15
 _LONGEST_VALUE = 4000  # ESP-IDF allows a blob almost a page
 
 
@@ -78,6 +80,8 @@ class Nvs:
         return found[1]
 
     def _set(self, namespace: str, key: str, kind: int, value: bytes) -> None:
+        if max(len(namespace.encode()), len(key.encode())) > _LONGEST_NAME:
+            raise OSError(KEY_TOO_LONG, "ESP_ERR_NVS_KEY_TOO_LONG")
         if len(value) > _LONGEST_VALUE:
             raise OSError(VALUE_TOO_LONG, "ESP_ERR_NVS_VALUE_TOO_LONG")
         if self._values.get((namespace, key)) == (kind, value):

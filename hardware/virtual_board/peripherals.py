@@ -30,6 +30,7 @@ _ADC_FULL_SCALE_UV = {0: 950_000, 1: 1_250_000, 2: 1_750_000, 3: 3_100_000}
 # Below this the calibrated reading of an ESP32 is 0 (node.md, traps of the platform).
 _ADC_FLOOR_UV = 100_000
 _ADC_US = 40
+_UARTS = range(3)
 _ONE_WIRE_RESET_US = 960
 _ONE_WIRE_BYTE_US = 560
 
@@ -166,6 +167,8 @@ class Peripherals:
         """`pin attenuation`: the calibrated reading in µV."""
         pin, attenuation = map(int, payload.split())
         self._clock.advance(_ADC_US)
+        if attenuation not in _ADC_FULL_SCALE_UV:
+            raise ValueError("invalid atten")
         source = self._wiring.analog.get(pin)
         if source is None:
             return 0
@@ -237,6 +240,8 @@ class Peripherals:
 
     def _uart_init(self, payload: str) -> None:
         number, baudrate, bits, parity, stop = map(int, payload.split())
+        if baudrate <= 0 or number not in _UARTS:
+            raise ValueError("invalid UART or baudrate")
         before = self._uarts.get(number)  # a new setting does not empty the receive buffer
         arriving = [] if before is None else before.arriving
         self._uarts[number] = _Uart(1 + bits + parity + stop, baudrate, arriving)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -271,8 +272,17 @@ def _define(
         raise wasmtime.WasmtimeError._from_ptr(error)
 
 
-@functools.cache
+_epoch_lock = threading.Lock()
+_epoch_process = 0
+
+
 def _start_epoch_ticks() -> None:
+    """One ticking thread in this process (a forked child has none and starts its own)."""
+    global _epoch_process
+    with _epoch_lock:
+        if _epoch_process == os.getpid():
+            return
+        _epoch_process = os.getpid()
     engine = vm_module.engine()
 
     def tick() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hardware.virtual_board.board import Board
+from hardware.virtual_board.board import Board, ScriptFailed
 from hardware.virtual_board.wiring import Wiring
 
 START_US = 1_780_000_000_000_000
@@ -168,3 +168,20 @@ def test_a_board_keeps_its_unique_id(tmp_path: Path) -> None:
     assert first != _exec(tmp_path / "tree-02", Wiring(), code)
     assert first.split()[0] == first.split()[1]
     assert len(first.split()[0]) == 12
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import machine\nmachine.UART(2, baudrate=0)",
+        "import machine\nmachine.UART(7)",
+        "import machine\nmachine.ADC(34, atten=9).read_uv()",
+        "import machine\nmachine.RTC().datetime((2026, 13, 1, 0, 0, 0, 0, 0))",
+        "import machine\nmachine.RTC().memory(bytes(2049))",
+        "import esp32\nesp32.NVS('a name of more than fifteen').set_i32('x', 1)",
+        "import esp32\nesp32.NVS('a').get_blob('none', bytearray(4))",
+    ],
+)
+def test_what_the_hardware_refuses_is_an_exception_of_the_node(tmp_path: Path, code: str) -> None:
+    with pytest.raises(ScriptFailed, match="ValueError|OSError"):
+        _exec(tmp_path, Wiring(), code)
