@@ -183,5 +183,5 @@ def test_a_board_keeps_its_unique_id(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_hardware_refuses_is_an_exception_of_the_node(tmp_path: Path, code: str) -> None:
-    with pytest.raises(ScriptFailed, match="ValueError|OSError"):
+    with pytest.raises(ScriptFailed, match=r"ValueError|OSError"):
         _exec(tmp_path, Wiring(), code)
