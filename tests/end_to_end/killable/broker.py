@@ -1,0 +1,66 @@
+"""The embedded broker, killed before and after it acknowledges a pack to a node.
+
+python broker.py --node-port P --service-port Q --json     (options of `fleet broker embedded`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from fault_points import FaultPoint, load_plan, run_and_restart, wrap
+
+from fleet_server.broker import embedded
+from fleet_server.cli.main import fleet
+
+_PUBACK = 0x40
+_TOPIC_ENDING = "/tm"
+
+_plan = load_plan()
+_before_broker_ack = FaultPoint("before_broker_ack", _plan)
+_after_broker_ack = FaultPoint("after_broker_ack", _plan)
+# Every message is passed on by a task of its own.
+_passing_on: ContextVar[str] = ContextVar("passing_on", default="")
+
+
+def _pass_on(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def pass_on(
+        self: embedded.FleetHandler, message: embedded.Message, packet_id: int
+    ) -> None:
+        _passing_on.set(message.topic)
+        await original(self, message, packet_id)
+
+    return pass_on
+
+
+def _send(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def send(self: embedded.FleetHandler, data: bytes) -> None:
+        topic = _passing_on.get()
+        if data[0] != _PUBACK or not self.client.is_node or not topic.endswith(_TOPIC_ENDING):
+            await original(self, data)
+            return
+        if _before_broker_ack.is_due():
+            _before_broker_ack.kill_self(f"PUBACK {data.hex()} of {topic}")
+        await original(self, data)
+        if _after_broker_ack.is_due():
+            # What was written leaves the process in the loop's next round.
+            await asyncio.sleep(0)
+            _after_broker_ack.kill_self(f"PUBACK {data.hex()} of {topic}")
+
+    return send
+
+
+def main() -> None:
+    wrap(embedded.FleetHandler, "_pass_on", _pass_on)
+    wrap(embedded.FleetHandler, "send", _send)
+    command = ["broker", "embedded", *sys.argv[1:]]
+    run_and_restart(
+        {"broker": lambda: fleet.main(command, prog_name="fleet", standalone_mode=False)}
+    )
+
+
+if __name__ == "__main__":
+    main()
