@@ -90,8 +90,8 @@ class Consumer:
                     is_announced = True
                     on_ready()
                 batch = self._next_batch()
-                if batch and self._store(batch, stop):
-                    self._acknowledge(client, batch)
+                if batch:
+                    self._acknowledge(client, self._store(batch, stop))
         finally:
             client.disconnect()
             client.loop_stop()
@@ -185,12 +185,12 @@ class Consumer:
                 break
         return batch
 
-    def _store(self, batch: Sequence[Delivery], stop: threading.Event) -> bool:
-        """Store, however long the database is away; False when stopped before that."""
+    def _store(self, batch: Sequence[Delivery], stop: threading.Event) -> Sequence[Delivery]:
+        """Store, however long the database is away. Returns what is stored: nothing when stopped before that."""
         back_off_s = FIRST_BACK_OFF_S
         while True:
             try:
-                self._store_or_single_out(batch)
+                return self._store_or_single_out(batch)
             except _DATABASE_AWAY as problem:
                 log.warning(
                     "ingest_waits_for_database",
@@ -199,31 +199,42 @@ class Consumer:
                     seconds=back_off_s,
                 )
                 if stop.wait(back_off_s):
-                    return False
+                    return ()
                 back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
-            else:
-                return True
 
-    def _store_or_single_out(self, batch: Sequence[Delivery]) -> None:
-        """One transaction; when some message breaks it, halves, down to the one at fault, which goes into quarantine."""
-        messages = [delivery.message for delivery in batch]
+    def _store_or_single_out(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """One transaction; when some message breaks it, halves, down to the one at fault. Returns what is stored."""
         try:
-            with self._sessions() as session:
-                result = ingest.store_batch(session, messages, now=clock.now())
+            self._store_batch([delivery.message for delivery in batch])
+        except _DATABASE_AWAY:
+            raise
+        except Exception:  # noqa: BLE001 - logged for the one message that is at fault
+            if len(batch) == 1:
+                log.exception("message_not_storable", node_id=batch[0].message.node_id)
+                return batch if self._set_aside(batch[0].message) else ()
+            middle = len(batch) // 2
+            first = self._store_or_single_out(batch[:middle])
+            return (*first, *self._store_or_single_out(batch[middle:]))
+        return batch
+
+    def _set_aside(self, message: Message) -> bool:
+        """Quarantine what our own code fails on (what the database refuses, `store_batch` sorts out by itself).
+
+        False when not even that is possible: the message stays unacknowledged at the broker, and the stream goes on.
+        """
+        try:
+            self._store_batch([replace(message, kind=None)])
         except _DATABASE_AWAY:
             raise
         except Exception:
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                self._store_or_single_out(batch[:middle])
-                self._store_or_single_out(batch[middle:])
-                return
-            # A fault of ours: what the database refuses for its content `store_batch` has sorted out already.
-            log.exception("message_not_storable", node_id=messages[0].node_id)
-            with self._sessions() as session:
-                ingest.store_batch(session, [replace(messages[0], kind=None)], now=clock.now())
-        else:
-            log.debug("batch_stored", messages=len(messages), result=repr(result))
+            log.exception("message_left_at_broker", node_id=message.node_id)
+            return False
+        return True
+
+    def _store_batch(self, messages: list[Message]) -> None:
+        with self._sessions() as session:
+            result = ingest.store_batch(session, messages, now=clock.now())
+        log.debug("batch_stored", messages=len(messages), result=repr(result))
 
 
 def _read_topic(name: str, payload: bytes, prefix: str) -> Message:
