@@ -22,6 +22,12 @@ def board(tmp_path: Path) -> Board:
     return nodes.make_board(tmp_path / "node", Wiring(), node=nodes.tree_3())
 
 
+@pytest.fixture(scope="session")
+def shared_board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """For what only computes and leaves nothing behind."""
+    return nodes.flashed_board(tmp_path_factory.mktemp("shared") / "node", Wiring())
+
+
 @pytest.fixture
 def broker() -> Iterator[ScriptedBroker]:
     started = ScriptedBroker()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,21 @@ def soil() -> Wiring:
     return wiring
 
 
+@cache
+def _flash_image() -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
+        board = Board(Path(scratch) / "template")
+        board.write_files(bundle().files_on_board())
+        return board.flash_path.read_bytes()
+
+
+def flashed_board(folder: Path, wiring: Wiring, **options: Any) -> Board:
+    """A board with our files and no identity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "flash.bin").write_bytes(_flash_image())
+    return Board(folder, wiring, **{"start_utc_us": START_US} | options)
+
+
 def make_board(
     folder: Path,
     wiring: Wiring,
@@ -57,8 +73,7 @@ def make_board(
     **options: Any,
 ) -> Board:
     """A flashed and enrolled board; without TLS unless `link` says so."""
-    board = Board(folder, wiring, start_utc_us=options.pop("start_utc_us", START_US), **options)
-    board.write_files(bundle().files_on_board())
+    board = flashed_board(folder, wiring, **options)
     blobs = {("id", "node_id"): NODE_ID.encode()}
     blobs |= {("id", name): data for name, data in (identity or {}).items()}
     if node is not None:

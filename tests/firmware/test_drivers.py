@@ -18,7 +18,6 @@ from fake_probes import (
     scratchpad,
 )
 
-from hardware.virtual_board.board import Board
 from hardware.virtual_board.wiring import Wiring
 
 PROBE = {
@@ -42,8 +41,7 @@ def measure(
     folder: Path, wiring: Wiring, probes: list[dict[str, Any]], limit_ms: int = 40_000
 ) -> dict[str, Any]:
     """What the node makes of these probes, by channel key."""
-    board = Board(folder / "node", wiring, start_utc_us=nodes.START_US)
-    board.write_files(nodes.bundle().files_on_board())
+    board = nodes.flashed_board(folder / "node", wiring)
     printed = nodes.run_on(
         board,
         "from node import plan\nfrom node.deadline import Deadline\n"
@@ -283,8 +281,7 @@ def test_no_probe_holds_a_wake_longer_than_its_limit(tmp_path: Path) -> None:
 def test_battery_is_read_through_its_divider(
     tmp_path: Path, microvolt: int, expected: int | str
 ) -> None:
-    board = Board(tmp_path, Wiring(analog={35: FakeVoltage(microvolt)}))
-    board.write_files(nodes.bundle().files_on_board())
+    board = nodes.flashed_board(tmp_path / "node", Wiring(analog={35: FakeVoltage(microvolt)}))
 
     printed = nodes.run_on(
         board,

@@ -22,7 +22,9 @@ FORBIDDEN = re.compile(
     re.IGNORECASE,
 )
 # What blocks, or how a time-out is undone: every wait goes through a deadline.
-BLOCKING = re.compile(r"\.settimeout\(|setblocking\(True\)|\.recv\(|\.sendall\(|time\.sleep\(|\.accept\(")
+BLOCKING = re.compile(
+    r"\.settimeout\(|setblocking\(True\)|\.recv\(|\.sendall\(|time\.sleep\(|\.accept\("
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -81,10 +83,10 @@ WRONG_CRC = B[:-1] + bytes((B[-1] ^ 1,))
     ],
 )
 def test_the_whole_copy_with_the_higher_counter_names_the_slot(
-    board: Board, first: bytes | None, second: bytes | None, chosen: str
+    shared_board: Board, first: bytes | None, second: bytes | None, chosen: str
 ) -> None:
     printed = run_on(
-        board,
+        shared_board,
         f"import slots\nr = slots.choose({first!r}, {second!r}, 1)\nprint(r.slot, r.state, r.trial_wakes)\n"
         "print(slots.encode(slots.decode(slots.encode(r))) == slots.encode(r))",
     )

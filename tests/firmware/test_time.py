@@ -41,7 +41,8 @@ def test_time_before_the_bundle_was_built_or_beyond_2100_is_not_believed(
     board: Board, utc_s: int, believed: bool
 ) -> None:
     printed = run_on(
-        board, CLOCK + f"print(clock.learn({utc_s * 1000}, 5000), clock.utc_s(5000), clock.is_known())"
+        board,
+        CLOCK + f"print(clock.learn({utc_s * 1000}, 5000), clock.utc_s(5000), clock.is_known())",
     )
 
     assert printed == [f"{believed} {utc_s if believed else None} {believed}"]
@@ -126,10 +127,11 @@ def packet(**changes: Any) -> bytes:
     ],
 )
 def test_only_a_servers_answer_to_our_own_question_is_a_time(
-    board: Board, answer: bytes, utc_ms: int | None
+    shared_board: Board, answer: bytes, utc_ms: int | None
 ) -> None:
     printed = run_on(
-        board, f"from node.link import sntp\nprint(sntp.served_utc_ms({answer!r}, {NONCE!r}))"
+        shared_board,
+        f"from node.link import sntp\nprint(sntp.served_utc_ms({answer!r}, {NONCE!r}))",
     )
 
     assert printed == [str(utc_ms)]
@@ -158,9 +160,7 @@ def test_a_time_server_below_the_floor_leaves_the_packs_without_time(
 def test_a_silent_time_server_costs_seconds_and_the_old_time_goes_on(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
-    board = nodes.make_board(
-        tmp_path / "node", nodes.soil(), node=nodes.tree_3(), port=broker.port
-    )
+    board = nodes.make_board(tmp_path / "node", nodes.soil(), node=nodes.tree_3(), port=broker.port)
     board.run_wake()
     board.network_policy = NetworkPolicy(ntp="silent")
     said = len(broker.payloads("st"))

@@ -25,18 +25,18 @@ def _reading(reading: list[Any]) -> tuple[str, int | bytes | str]:
     return key, content.get("integer", content.get("reason"))
 
 
-def test_integers_are_written_in_shortest_form(board: Board) -> None:
+def test_integers_are_written_in_shortest_form(shared_board: Board) -> None:
     vectors = _vectors("integers")
     values = [vector["value"] for vector in vectors]
 
     printed = run_on(
-        board, f"from node import cbor\nfor n in {values!r}: print(cbor.integer(n).hex())"
+        shared_board, f"from node import cbor\nfor n in {values!r}: print(cbor.integer(n).hex())"
     )
 
     assert printed == [vector["hex"] for vector in vectors]
 
 
-def test_packs_are_written_byte_for_byte_as_the_wire_says(board: Board) -> None:
+def test_packs_are_written_byte_for_byte_as_the_wire_says(shared_board: Board) -> None:
     vectors = _vectors("packs")
     cases = [
         (
@@ -53,7 +53,7 @@ def test_packs_are_written_byte_for_byte_as_the_wire_says(board: Board) -> None:
     ]
 
     printed = run_on(
-        board,
+        shared_board,
         f"from node import senml\nfor body, head in {cases!r}:\n"
         "    n, b = senml.body(*body)\n    print(n, b.hex(), senml.head(*head, n).hex() + b.hex())",
     )
@@ -61,24 +61,24 @@ def test_packs_are_written_byte_for_byte_as_the_wire_says(board: Board) -> None:
     assert printed == [f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors]
 
 
-def test_state_messages_are_written_as_the_wire_says(board: Board) -> None:
+def test_state_messages_are_written_as_the_wire_says(shared_board: Board) -> None:
     vectors = _vectors("states")
     cases = [list(vector["fields"].items()) for vector in vectors]
 
     printed = run_on(
-        board, f"from node import cbor\nfor s in {cases!r}: print(cbor.encode_map(s).hex())"
+        shared_board, f"from node import cbor\nfor s in {cases!r}: print(cbor.encode_map(s).hex())"
     )
 
     assert printed == [vector["hex"] for vector in vectors]
 
 
 @pytest.mark.parametrize("name", ["receipts", "desired"])
-def test_what_the_server_says_is_read(board: Board, name: str) -> None:
+def test_what_the_server_says_is_read(shared_board: Board, name: str) -> None:
     vectors = _vectors(name)
     cases = [bytes.fromhex(vector["hex"]) for vector in vectors]
 
     printed = run_on(
-        board, f"from node import cbor\nfor b in {cases!r}: print(repr(cbor.decode(b)))"
+        shared_board, f"from node import cbor\nfor b in {cases!r}: print(repr(cbor.decode(b)))"
     )
 
     for vector, line in zip(vectors, printed, strict=True):
@@ -88,8 +88,8 @@ def test_what_the_server_says_is_read(board: Board, name: str) -> None:
         assert eval(line) == expected  # noqa: S307 - a literal printed by our own node
 
 
-def test_reasons_are_those_that_the_server_knows(board: Board) -> None:
-    printed = run_on(board, "from node import errors\nprint(' '.join(errors.REASONS))")
+def test_reasons_are_those_that_the_server_knows(shared_board: Board) -> None:
+    printed = run_on(shared_board, "from node import errors\nprint(' '.join(errors.REASONS))")
 
     assert printed == [" ".join(_vectors("reasons"))]
 
@@ -114,9 +114,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED.keys())
-def test_bytes_that_are_no_message_are_refused_by_name(board: Board, payload: str) -> None:
+def test_bytes_that_are_no_message_are_refused_by_name(shared_board: Board, payload: str) -> None:
     printed = run_on(
-        board,
+        shared_board,
         f"from node import cbor\ntry:\n    print(cbor.decode({bytes.fromhex(payload)!r}))\n"
         "except cbor.Malformed:\n    print('malformed')",
     )
