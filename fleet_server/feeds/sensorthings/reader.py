@@ -290,12 +290,12 @@ class Reader:
         for position, row in enumerate(rows):
             condition = to_many(entity_set.name, name, row)
             query, terms = _ordered(target, self._where(target, nested, condition), nested)
-            query = query.add_columns(literal_column(str(position)).label("_parent"))
+            query = query.add_columns(literal_column(str(position)).label("of_parent"))
             part = query.offset(nested.skip).limit(size + 1).subquery()
             selects.append(part.select())
         children: dict[int, list[AnyRow]] = defaultdict(list)
         for child in self._session.execute(union_all(*selects)):
-            children[child._parent].append(child)
+            children[child.of_parent].append(child)
         flat: list[AnyRow] = []
         for position, found in children.items():
             found.sort(key=lambda child: _sort_key(child, terms))
@@ -306,7 +306,7 @@ class Reader:
                 entities[position][f"{name}@iot.nextLink"] = link
             flat.extend(page.items)
         for child, made in zip(flat, self._entities(target, flat, nested), strict=True):
-            pages[child._parent].append(made)
+            pages[child.of_parent].append(made)
         return pages
 
     def _counts(
@@ -342,10 +342,10 @@ class Reader:
 def _ordered(
     entity_set: EntitySet, query: Select[Any], options: Options
 ) -> tuple[Select[Any], list[OrderTerm]]:
-    """`query` ordered as asked and then by key, with the ordering columns as `_o0`, `_o1`, …"""
+    """`query` ordered as asked and then by key, with the ordering columns as `order_0`, `order_1`, …"""
     terms = _terms(entity_set, options)
     query = query.add_columns(
-        *(term.column.label(f"_o{position}") for position, term in enumerate(terms))
+        *(term.column.label(f"order_{position}") for position, term in enumerate(terms))
     )
     return query.order_by(
         *(term.column.desc() if term.is_descending else term.column.asc() for term in terms)
@@ -387,7 +387,7 @@ def _sort_key(row: AnyRow, terms: list[OrderTerm]) -> tuple[Any, ...]:
     """Orders a parent's children again after UNION ALL, which promises no order. Texts keep the database's order."""
     values = []
     for position, term in enumerate(terms):
-        value = getattr(row, f"_o{position}")
+        value = getattr(row, f"order_{position}")
         number = value.timestamp() if isinstance(value, datetime) else value
         if isinstance(number, str):
             continue
@@ -415,7 +415,7 @@ def _after(terms: list[OrderTerm], token: str) -> ColumnElement[bool]:
 def _next_link(url: str, options: Options, last: AnyRow, terms: list[OrderTerm]) -> str:
     values = []
     for position in range(len(terms)):
-        value = getattr(last, f"_o{position}")
+        value = getattr(last, f"order_{position}")
         values.append(int(value.timestamp()) if isinstance(value, datetime) else value)
     text = json.dumps(values, separators=(",", ":")).encode()
     token = base64.urlsafe_b64encode(text).decode().rstrip("=")
@@ -468,7 +468,8 @@ def _compared(entity_set: EntitySet, asked: Comparison) -> ColumnElement[bool]:
     }
     if not fits[attribute.kind]:
         raise Invalid(f"$filter compares {asked.name} with a {attribute.kind}.")
-    return _operated(attribute.columns[0], asked.operator, literal(asked.value))
+    column = attribute.columns[0]
+    return _operated(column, asked.operator, literal(asked.value, column.type))
 
 
 def _compared_id(entity_set: EntitySet, asked: Comparison) -> ColumnElement[bool]:
