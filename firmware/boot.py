@@ -8,4 +8,5 @@ import sys
 
 import slots
 
-sys.path.insert(0, "/" + slots.select(machine.reset_cause()).slot)
+# Not in front: what is built in is looked for there.
+sys.path.insert(1, "/" + slots.select(machine.reset_cause()).slot)

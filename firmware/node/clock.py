@@ -19,11 +19,10 @@ _RTC_ERROR_MS = const(60_000)
 
 
 class Clock:
-    """`floor_utc_s`: no time before it is believed; the bundle was built then."""
+    """Both clocks of one power-up."""
 
-    def __init__(self, state, floor_utc_s):
+    def __init__(self, state):
         self._state = state
-        self._floor_ms = floor_utc_s * 1000
 
     def uptime_ms(self):
         """Since this power-up."""
@@ -47,13 +46,13 @@ class Clock:
         """What the schedule is aligned to: UTC, or uptime while that is unknown."""
         return uptime_ms + (self._state.offset_ms or 0)
 
-    def learn(self, utc_ms, uptime_ms):
-        """Take a time server's word; False when it is not believed.
+    def learn(self, utc_ms, uptime_ms, floor_utc_s):
+        """Take a time server's word; False when it is not believed: below the floor, when the bundle was built.
 
         A word more than an hour away from what the clock says is believed when a second one agrees with it.
         """
         state = self._state
-        if not self._floor_ms <= utc_ms < _CEILING_S * 1000:
+        if not floor_utc_s * 1000 <= utc_ms < _CEILING_S * 1000:
             return False
         offset_ms = utc_ms - uptime_ms
         if state.offset_ms is not None and abs(offset_ms - state.offset_ms) > _JUMP_MS:
@@ -64,12 +63,12 @@ class Clock:
         state.doubt_ms = None
         return True
 
-    def show_to_tls(self):
+    def show_to_tls(self, floor_utc_s):
         """Let the RTC show UTC, or the floor while that is unknown, for mbedTLS; uptime goes on as before."""
         uptime_ms = self.uptime_ms()
         wanted_ms = self.utc_ms(uptime_ms)
         if wanted_ms is None:
-            wanted_ms = self._floor_ms
+            wanted_ms = floor_utc_s * 1000
         before_ms = rtc_memory.rtc_ms()
         wanted_ms -= _UNIX_TO_RTC_S * 1000
         if abs(wanted_ms - before_ms) <= _RTC_ERROR_MS:

@@ -1,10 +1,8 @@
 """One wake, from the reset to deep sleep: sample, keep, talk when it is time, sleep. Nothing here lasts without a limit."""
 
-import machine
 from micropython import const
 
-import slots
-from node import config, crash, heap, plan, power, report, rtc_memory, senml
+from node import config, crash, heap, plan, power, rtc_memory, senml
 from node.clock import Clock
 from node.deadline import Deadline
 from node.spool import Spool
@@ -19,9 +17,7 @@ class Wake:
     def __init__(self):
         self.state = rtc_memory.load()
         self.state.boot_count += 1
-        self.slot = slots.select(machine.reset_cause())
-        self.bundle = report.bundle(self.slot.slot)
-        self.clock = Clock(self.state, self.bundle["built_utc_s"])
+        self.clock = Clock(self.state)
         self.config = config.Config()
         self.spool = None
         self.battery_mv = None

@@ -1,5 +1,7 @@
 """The only way into deep sleep, and what has to be off before."""
 
+import sys
+
 import machine
 
 from node import rtc_memory
@@ -23,9 +25,11 @@ def rail_off(pin):
 
 def sleep(state, duration_ms):
     """Radio off, rails low, memory kept, then deep sleep. Does not return."""
-    from node.link import wifi
+    if "node.link.wifi" in sys.modules:
+        # Only who loaded it can have switched the radio on.
+        from node.link import wifi
 
-    wifi.off()
+        wifi.off()
     for pin in _rails:
         rail_off(pin)
     rtc_memory.store(state)

@@ -6,25 +6,27 @@ import json
 import esp32
 import machine
 
+import slots
 from node import heap
 from node.link import wifi
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 
 
-def state(wake):
+def state(wake, bundle):
     """Pairs of field and value, in the order of the wire."""
+    slot = slots.select(machine.reset_cause())
     memory, spool, config = wake.state, wake.spool, wake.config
     uptime_ms = wake.clock.uptime_ms()
     is_empty = spool is None or spool.newest < spool.oldest
     return (
         ("model", config.node["model"]),
-        ("version", wake.bundle["version"]),
-        ("bundle_sha256", wake.bundle["sha256"]),
+        ("version", bundle["version"]),
+        ("bundle_sha256", bundle["sha256"]),
         ("config_version", config.version),
         ("config_sha256", config.sha256()),
-        ("slot", wake.slot.slot),
-        ("slot_state", wake.slot.state),
+        ("slot", slot.slot),
+        ("slot_state", slot.state),
         ("battery_mv", wake.battery_mv),
         ("rssi_dbm", wifi.signal_dbm()),
         ("free_heap", gc.mem_free()),
@@ -57,9 +59,9 @@ def reset_cause():
     return _CAUSES[numbers.index(cause)] if cause in numbers else "other"
 
 
-def bundle(slot):
-    """What the slot's VERSION file says: version, sha256, built_utc_s."""
-    with open("/" + slot + "/VERSION") as file:
+def bundle():
+    """What the running slot's VERSION file says: version, sha256, built_utc_s."""
+    with open("/" + slots.select(machine.reset_cause()).slot + "/VERSION") as file:
         return json.load(file)
 
 

@@ -22,7 +22,8 @@ import os
 from node import rtc_memory
 from node.clock import Clock
 state = rtc_memory.State()
-clock = Clock(state, {BUILT_AT_UTC_S})
+clock = Clock(state)
+FLOOR = {BUILT_AT_UTC_S}
 """
 
 
@@ -42,7 +43,8 @@ def test_time_before_the_bundle_was_built_or_beyond_2100_is_not_believed(
 ) -> None:
     printed = run_on(
         board,
-        CLOCK + f"print(clock.learn({utc_s * 1000}, 5000), clock.utc_s(5000), clock.is_known())",
+        CLOCK
+        + f"print(clock.learn({utc_s * 1000}, 5000, FLOOR), clock.utc_s(5000), clock.is_known())",
     )
 
     assert printed == [f"{believed} {utc_s if believed else None} {believed}"]
@@ -52,7 +54,9 @@ def test_a_word_an_hour_off_is_believed_only_when_a_second_agrees(board: Board) 
     start = (BUILT_AT_UTC_S + 1000) * 1000
     words = [(start, 0), (start + 7_200_000, 10), (start + 9_900_000, 20), (start + 9_900_030, 30)]
 
-    printed = run_on(board, CLOCK + f"for w in {words!r}: print(clock.learn(*w), clock.utc_ms(0))")
+    printed = run_on(
+        board, CLOCK + f"for w in {words!r}: print(clock.learn(*w, FLOOR), clock.utc_ms(0))"
+    )
 
     assert printed == [
         f"True {start}",
@@ -65,8 +69,8 @@ def test_a_word_an_hour_off_is_believed_only_when_a_second_agrees(board: Board) 
 def test_uptime_runs_through_deep_sleep_and_through_every_setting_of_the_rtc(board: Board) -> None:
     printed = run_on(
         board,
-        CLOCK + "a = clock.uptime_ms()\nclock.show_to_tls()\nb = clock.uptime_ms()\n"
-        f"clock.learn({(BUILT_AT_UTC_S + 86_400) * 1000}, b)\nclock.show_to_tls()\n"
+        CLOCK + "a = clock.uptime_ms()\nclock.show_to_tls(FLOOR)\nb = clock.uptime_ms()\n"
+        f"clock.learn({(BUILT_AT_UTC_S + 86_400) * 1000}, b, FLOOR)\nclock.show_to_tls(FLOOR)\n"
         "c = clock.uptime_ms()\nimport time\ntime.sleep_ms(500)\nd = clock.uptime_ms()\n"
         "print(a, b, c, d, time.gmtime()[:6], clock.utc_s(d))",
     )
@@ -80,8 +84,8 @@ def test_uptime_runs_through_deep_sleep_and_through_every_setting_of_the_rtc(boa
 def test_the_rtc_shows_utc_to_tls(board: Board) -> None:
     printed = run_on(
         board,
-        CLOCK + f"clock.learn({(BUILT_AT_UTC_S + 86_400) * 1000}, clock.uptime_ms())\n"
-        "clock.show_to_tls()\nimport time\nprint(time.time())",
+        CLOCK + f"clock.learn({(BUILT_AT_UTC_S + 86_400) * 1000}, clock.uptime_ms(), FLOOR)\n"
+        "clock.show_to_tls(FLOOR)\nimport time\nprint(time.time())",
     )
 
     assert int(printed[0]) + 946_684_800 == pytest.approx(BUILT_AT_UTC_S + 86_400, abs=1)

@@ -8,7 +8,7 @@ import gc
 
 from micropython import const
 
-from node import cbor, heap, senml
+from node import cbor, heap, report, senml
 from node.deadline import Deadline
 from node.errors import TimedOut
 from node.link import mqtt, sntp, tls, wifi
@@ -31,6 +31,7 @@ class Exchange:
 
     def __init__(self, wake):
         self._wake = wake
+        self._bundle = report.bundle()
         self._deadline = Deadline(_RADIO_MS)
         prefix = wake.config.link.get("prefix")
         self._prefix = prefix + "/" if prefix else ""
@@ -55,16 +56,17 @@ class Exchange:
     def _connect(self):
         wake, deadline = self._wake, self._deadline
         link, state = wake.config.link, wake.state
+        floor_utc_s = self._bundle["built_utc_s"]
         state.wifi_index = wifi.connect(link["wifi"], state.wifi_index, deadline.within(_WIFI_MS))
         answer = (
             sntp.ask(link["ntp"], wake.clock, deadline.within(_TIME_MS)) if link["ntp"] else None
         )
-        if answer is None or not wake.clock.learn(*answer):
+        if answer is None or not wake.clock.learn(*answer, floor_utc_s):
             state.last_error = "no time"
         self._raw = self._open(link, state)
         stream = self._raw
         if link["tls"]:
-            wake.clock.show_to_tls()
+            wake.clock.show_to_tls(floor_utc_s)
             stream = tls.secure(self._raw, link["server_name"])
         gc.collect()
         self._client = client = mqtt.Client(stream, self._raw, self._hear)
@@ -94,9 +96,7 @@ class Exchange:
         self._apply()
 
     def _publish_state(self, client):
-        from node import report
-
-        state = cbor.encode_map(report.state(self._wake))
+        state = cbor.encode_map(report.state(self._wake, self._bundle))
         client.publish(self._topic("up", "st"), (state,), self._deadline)
 
     def _publish_packs(self, client):
