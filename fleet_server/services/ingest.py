@@ -265,6 +265,7 @@ class _Batch:
         self.result = BatchResult()
         self.faults: list[_Arrival] = []
         self.new: list[_NewPack] = []
+        self.resent: list[WirePack | EventPack] = []
         self.anchors: set[timing.AnchorRow] = set()
         self.states: dict[str, tuple[_Arrival, NodeStateMessage]] = {}
         self.heard_s: dict[str, int] = {}
@@ -331,6 +332,7 @@ class _Batch:
                 seq=identity.seq,
             )
         else:
+            self.resent.append(pack)
             self.nodes[identity.node_id].resent += 1
             self.result.packs_resent += 1
             if pack.time_utc_s is not None and not known.has_time:
@@ -355,8 +357,9 @@ class _Batch:
         for node_id, (_, state) in self.states.items():
             if state.spool is not None and state.spool != self.nodes[node_id].spool:
                 self._use_spool(node_id, state.spool)
-        for new in self.new:
-            self._note(new.arrival.node_id, new.pack.spool, new.pack.seq, new.pack.oldest)
+        # The envelope of a copy is newer than the one that is stored: its node may have lost something since.
+        for pack in (*(new.pack for new in self.new), *self.resent):
+            self._note(pack.node_id, pack.spool, pack.seq, pack.oldest)
         for fault in self.faults:
             identity = fault.identity
             if identity is not None and identity.node_id in self.nodes:
@@ -398,7 +401,6 @@ class _Batch:
             self._store_readings(times)
             self._store_events(times)
             self.result.packs_stored = len(self.new)
-            self._shrink_gaps()
         if new_anchors:
             self._repair_times(new_anchors)
 
@@ -540,6 +542,7 @@ class _Batch:
 
     def move_receipts(self) -> None:
         """Declare lost what nodes no longer hold, and move each receipt to the highest sequence with nothing missing below."""
+        self._shrink_gaps()
         rows = []
         for node_id, node in sorted(self.nodes.items()):
             if node.oldest - 1 > node.seq:
@@ -605,22 +608,23 @@ class _Batch:
         return _run_from(self.session, node_id, node.spool, seq)
 
     def _shrink_gaps(self) -> None:
-        """A pack that was declared lost and came after all is no gap any more."""
-        for new in self.new:
-            pack = new.pack
-            node = self.nodes[pack.node_id]
-            if pack.spool == node.before[0] and pack.seq > node.before[1]:
+        """What was declared lost and came after all, if only into quarantine, is no gap any more."""
+        identities = [new.pack.identity for new in self.new]
+        identities += [fault.identity for fault in self.faults if fault.identity is not None]
+        for identity in identities:
+            node = self.nodes.get(identity.node_id)
+            if node is None or (identity.spool == node.before[0] and identity.seq > node.before[1]):
                 continue
             gap = self.session.scalar(
                 select(Gap).where(
-                    Gap.node_id == pack.node_id,
-                    Gap.spool == pack.spool,
-                    Gap.from_seq <= pack.seq,
-                    Gap.to_seq >= pack.seq,
+                    Gap.node_id == identity.node_id,
+                    Gap.spool == identity.spool,
+                    Gap.from_seq <= identity.seq,
+                    Gap.to_seq >= identity.seq,
                 )
             )
             if gap is not None:
-                _split(self.session, gap, pack.seq)
+                _split(self.session, gap, identity.seq)
 
     # -- status and counters
 

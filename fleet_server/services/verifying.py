@@ -329,10 +329,13 @@ def _verify_observations(
             f" (pack {one.pack_id}, channel {one.key})"
         )
         is_double = readings[one.pack_id][one.key].status == DUPLICATE_INSTANT
+        if is_double and (found is None or found.pack_id != one.pack_id):
+            continue  # the observation is that of the instant's first reading, and judged with it
         if found is None:
             report.find("readings_without_observation", f"There is no observation of {where}.")
-        elif is_double and found.pack_id != one.pack_id:
-            continue  # the first reading of that instant has it
+        elif is_double:
+            reproduced.observations += 1
+            report.find("packs_damaged", f"The raw reading of {where} is not a second one.")
         else:
             reproduced.observations += 1
             if _is_reproduced(one, found):
