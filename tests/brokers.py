@@ -232,7 +232,7 @@ class RawClient:
         self.send(packet_bytes(0x82, body))
         return list(self.wait_for(SUBACK)[2:])
 
-    def drain(self, *, quiet_s: float = 0.3) -> list[tuple[str, bytes, bool]]:
+    def drain(self, *, quiet_s: float = 0.1) -> list[tuple[str, bytes, bool]]:
         """Everything received so far, once nothing more comes for `quiet_s` after a ping's answer."""
         with suppress(Gone):
             self.send(b"\xc0\x00")

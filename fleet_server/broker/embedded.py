@@ -8,7 +8,7 @@ A subclass because the stock broker and its plugins are wrong or lax where isola
 * A packet is at most 64 KiB and well formed, or the connection ends. Every handshake, CONNECT, packet and send has a time limit.
 * The PUBACK of an upward message is sent after ingest's own, so an acknowledged message was stored.
 
-amqtt is pinned; the attack table in tests/end_to_end/test_isolation_embedded.py is to be run on any change of it.
+amqtt is pinned; the attack table in tests/end_to_end/test_isolation.py is to be run on any change of it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ConnectionRefused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Time limits, in one place so that a test can shorten them."""
+    """Time and size limits, in one place so that a test can change them."""
 
     handshake_s: float = HANDSHAKE_TIMEOUT_S
     connect_s: float = CONNECT_TIMEOUT_S
@@ -111,6 +111,7 @@ class Limits:
     send_s: float = SEND_TIMEOUT_S
     idle_s: float = IDLE_LIMIT_S
     hold_s: float = HOLD_S
+    packet_bytes: int = MAX_PACKET_BYTES
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,10 @@ class EmbeddedBroker(Broker):
 
     # --- what isolation rests on; each is a method of its own so that a test can show what happens without it
 
+    def certificate_of(self, writer: asyncio.StreamWriter) -> PeerCertificate:
+        """The client's certificate; the handshake has verified it."""
+        return _peer_certificate(writer)
+
     def identify(
         self, listener: ListenerName, certificate: PeerCertificate, client_id: str
     ) -> Client:
@@ -241,7 +246,7 @@ class EmbeddedBroker(Broker):
 
     # --- connections
 
-    def _make_context(self, listener: ListenerName) -> ssl.SSLContext:
+    def make_context(self, listener: ListenerName) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
@@ -288,7 +293,7 @@ class EmbeddedBroker(Broker):
 
     async def _start_listeners(self) -> None:
         for name in ListenerName:
-            context = self._make_context(name)
+            context = self.make_context(name)
             instance = await self._create_server_instance(
                 name.value, ListenerType.TCP, self._host, self._ports[name], context
             )
@@ -311,7 +316,7 @@ class EmbeddedBroker(Broker):
                 ssl_handshake_timeout=self.limits.handshake_s,
                 ssl_shutdown_timeout=CLOSE_GRACE_S,
                 backlog=1024,
-                limit=MAX_PACKET_BYTES,
+                limit=self.limits.packet_bytes,
             )
         except OSError as problem:
             raise Unavailable(
@@ -350,11 +355,11 @@ class EmbeddedBroker(Broker):
         writer: asyncio.StreamWriter,
         who: dict[str, object],
     ) -> FleetHandler:
-        certificate = _peer_certificate(writer)
+        certificate = self.certificate_of(writer)
         who["certificate"] = certificate.common_name
         try:
             async with asyncio.timeout(self.limits.connect_s):
-                kind, flags, body = await _read_packet(reader)
+                kind, flags, body = await _read_packet(reader, self.limits.packet_bytes)
         except TimeoutError:
             raise ConnectionRefused(Refusal.CONNECT_TIMED_OUT) from None
         connect = await _parse_connect(kind, flags, body)
@@ -442,10 +447,15 @@ class EmbeddedBroker(Broker):
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.hold_s):
                 while True:
-                    for handler, qos in self._subscribers(message.topic):
-                        if await handler.deliver(message, qos=qos):
-                            self.tally.delivered += 1
-                            return True
+                    sent = [
+                        handler.deliver(message, qos=qos)
+                        for handler, qos in self._subscribers(message.topic)
+                    ]
+                    # gather costs a task each; there is one ingest, as a rule.
+                    answers = [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent)
+                    if any(answers):
+                        self.tally.delivered += 1
+                        return True
                     self._subscribed.clear()
                     if not self._subscribers(message.topic):
                         await self._subscribed.wait()
@@ -618,7 +628,9 @@ class FleetHandler(BrokerProtocolHandler):
         try:
             while not self.has_said_goodbye:
                 self.deadline = self._loop.time() + self._silence_limit_s
-                kind, flags, body = await _read_packet(reader, self._packet_begun)
+                kind, flags, body = await _read_packet(
+                    reader, self.broker.limits.packet_bytes, self._packet_begun
+                )
                 self.deadline = math.inf  # from here on it is we who take our time
                 await self._handle(kind, flags, body)
         except ConnectionRefused as refused:
@@ -646,9 +658,10 @@ class FleetHandler(BrokerProtocolHandler):
         elif kind == PINGREQ:
             await self.send(PingRespPacket.build().to_bytes())
         else:
+            _check_topics(body, bytes_after_each=1 if kind == SUBSCRIBE else 0)
             packet = await _parse(kind, flags, body)
             if kind == SUBSCRIBE:
-                if any(qos > 2 for _, qos in packet.payload.topics) or not packet.payload.topics:
+                if any(qos > 2 for _, qos in packet.payload.topics):
                     raise ConnectionRefused(Refusal.PACKET_MALFORMED)
                 packet.payload.topics[:] = [
                     (name, min(qos, 1)) for name, qos in packet.payload.topics
@@ -807,7 +820,9 @@ def _peer_certificate(writer: asyncio.StreamWriter) -> PeerCertificate:
 
 
 async def _read_packet(
-    reader: asyncio.StreamReader, on_first_byte: Callable[[], None] = lambda: None
+    reader: asyncio.StreamReader,
+    most_bytes: int,
+    on_first_byte: Callable[[], None] = lambda: None,
 ) -> tuple[int, int, bytes]:
     """One packet: its type, its flags and what follows the fixed header (MQTT 3.1.1 section 2.2)."""
     first = (await reader.readexactly(1))[0]
@@ -820,7 +835,7 @@ async def _read_packet(
             break
     else:
         raise ConnectionRefused(Refusal.PACKET_MALFORMED)
-    if length > MAX_PACKET_BYTES:
+    if length > most_bytes:
         raise ConnectionRefused(Refusal.PACKET_TOO_LARGE)
     return first >> 4, first & 0x0F, await reader.readexactly(length) if length else b""
 
@@ -842,6 +857,16 @@ async def _parse_connect(kind: int, flags: int, body: bytes) -> ConnectPacket:
             raise ConnectionRefused(Refusal.CONNECT_MALFORMED) from refused
         raise
     return connect
+
+
+def _check_topics(body: bytes, *, bytes_after_each: int) -> None:
+    """A list of topic filters has at least one and ends where the packet ends; amqtt would take what there is."""
+    position = 2
+    while position < len(body) and position + 2 <= len(body):
+        length = int.from_bytes(body[position : position + 2])
+        position += 2 + length + bytes_after_each
+    if position != len(body) or position == 2:
+        raise ConnectionRefused(Refusal.PACKET_MALFORMED)
 
 
 async def _parse(kind: int, flags: int, body: bytes) -> Any:

@@ -208,7 +208,7 @@ class Consumer:
             self._store_batch([delivery.message for delivery in batch])
         except _DATABASE_AWAY:
             raise
-        except Exception:  # noqa: BLE001 - logged for the one message that is at fault
+        except Exception:
             if len(batch) == 1:
                 log.exception("message_not_storable", node_id=batch[0].message.node_id)
                 return batch if self._set_aside(batch[0].message) else ()
