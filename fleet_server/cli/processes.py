@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
@@ -12,12 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fleet_server.errors import Unavailable
 
 _LAST_WORDS_LINES = 12
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """In the child: a SIGTERM when whoever started it dies, even by SIGKILL (Linux; elsewhere it lives on)."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
@@ -43,6 +53,8 @@ class Child:
             stderr=self._log,
             env={**os.environ, **(environment or {})},
             start_new_session=True,
+            # Only where the function was found when this module was loaded: nothing else may happen after a fork.
+            preexec_fn=_end_with_parent if _prctl is not None else None,  # noqa: PLW1509
         )
         self._reader = threading.Thread(target=self._read, name=f"{name}-events", daemon=True)
         self._reader.start()
@@ -99,6 +111,9 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._signal(signal.SIGKILL)
                 self.process.wait()
+        # What it started and left behind holds the pipe, too.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self._reader.join(2.0)
         if self.process.stdout is not None:
             self.process.stdout.close()
