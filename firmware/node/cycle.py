@@ -1,5 +1,6 @@
 """One wake, from the reset to deep sleep: sample, keep, talk when it is time, sleep. Nothing here lasts without a limit."""
 
+import machine
 from micropython import const
 
 from node import config, crash, heap, plan, power, rtc_memory, senml
@@ -21,7 +22,12 @@ class Wake:
         self.config = config.Config()
         self.spool = None
         self.battery_mv = None
-        # From here on a crash keeps this power-up's identity and clock.
+        if machine.reset_cause() == machine.WDT_RESET:
+            crash.note_watchdog(self.state)
+
+    def begin(self, step):
+        """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
+        self.state.step = step
         rtc_memory.store(self.state)
 
 
@@ -29,11 +35,16 @@ def run():
     """Does not return."""
     wake = Wake()
     state, clock = wake.state, wake.clock
+    wake.begin("spool")
     _guarded(wake, _open_spool)
+    wake.begin("sample")
     uptime_ms = clock.uptime_ms()
     readings = _sample(wake)
+    wake.begin("keep")
+    _guarded(wake, _keep_crash, uptime_ms)
     _guarded(wake, _keep, uptime_ms, readings)
     if plan.is_publish_due(state, wake.config, clock, uptime_ms):
+        wake.begin("talk")
         is_good = _guarded(wake, _talk)
         plan.note_exchange(state, wake.config, uptime_ms, is_good)
     if wake.spool is not None:
@@ -61,10 +72,19 @@ def _sample(wake):
 
 
 def _keep(wake, uptime_ms, readings):
-    """On flash before anybody hears of it."""
+    """On flash before anybody hears of it; lost while the flash cannot be used, which `_open_spool` has reported."""
+    if wake.spool is None:
+        return
     spool, power_up = wake.spool, wake.state.power_up
     n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
     spool.append(power_up, uptime_ms, n_records, body)
+
+
+def _keep_crash(wake, uptime_ms):
+    """A crash is told once, as an event in the same sequence as the readings."""
+    if wake.state.crash is not None and wake.spool is not None:
+        _keep(wake, uptime_ms, crash.readings(wake.state.crash, wake.state.boot_count))
+        wake.state.crash = None
 
 
 def _talk(wake):

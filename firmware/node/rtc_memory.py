@@ -13,7 +13,7 @@ from micropython import const
 
 from node import cbor
 
-_MAGIC = b"SSR2"
+_MAGIC = b"SSR3"
 _HEAD = const(10)  # magic, length u16, CRC-32
 # A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
 _LONGEST_SLEEP_MS = const(172_800_000)
@@ -34,6 +34,8 @@ _FIELDS = (
     "broker_address",
     "wifi_index",
     "last_error",
+    "step",
+    "crash",
 )
 
 
@@ -43,7 +45,8 @@ class State:
     `power_up`: random id of this power-up. `base_ms`: the RTC at its begin. `offset_ms`: UTC − uptime, None while the
     time is unknown. `doubt_ms`: an offset once seen that did not fit. `published_ms`: uptime of the last good exchange.
     `radio_not_before_ms`: uptime before which the radio stays off after failures. `sent_high`: highest sequence that may
-    have been sent. `spool`: what Spool.saved() gave. `is_first`: the first wake since power came on.
+    have been sent. `spool`: what Spool.saved() gave. `step`: what the wake was doing. `crash`: what ended a wake and
+    where, until it is told.
     """
 
     def __init__(self):
@@ -61,7 +64,8 @@ class State:
         self.broker_address = None
         self.wifi_index = 0
         self.last_error = None
-        self.is_first = True
+        self.step = ""
+        self.crash = None
 
 
 def rtc_ms():
@@ -69,12 +73,16 @@ def rtc_ms():
     return time.time_ns() // 1_000_000
 
 
+_loaded = None
+
+
 def load():
-    """The state of this power-up, or a fresh one."""
-    state = _decode(machine.RTC().memory())
-    if state is None or not _is_continued(state):
-        state = State()
-    return state
+    """The state of this power-up, or a fresh one; within a wake always the same object."""
+    global _loaded
+    if _loaded is None:
+        state = _decode(machine.RTC().memory())
+        _loaded = state if state is not None and _is_continued(state) else State()
+    return _loaded
 
 
 def store(state):
@@ -98,7 +106,6 @@ def _decode(memory):
     state = State()
     for name, value in zip(_FIELDS, values):
         setattr(state, name, value)
-    state.is_first = False
     return state
 
 

@@ -159,7 +159,7 @@ class _Session:
             payload = content[end + 2 :]
             self._broker.published.append((topic, payload))
             self._answer(kind, b"\x40\x02" + content[end : end + 2])
-            if topic.endswith("/tm"):
+            if topic.endswith(("/tm", "/ev")):
                 self._give_receipt(topic, payload)
 
     def _topics(self, content: bytes) -> list[str]:
@@ -184,7 +184,8 @@ class _Session:
             return
         pack = cbor2.loads(payload)
         spool, oldest = pack[1][2], pack[0][2]
-        held = {p[2][2] for p in self._broker.packs() if p[1][2] == spool}
+        packs = map(cbor2.loads, self._broker.payloads("tm") + self._broker.payloads("ev"))
+        held = {p[2][2] for p in packs if p[1][2] == spool}
         seq = oldest - 1
         while seq + 1 in held:
             seq += 1
@@ -192,7 +193,7 @@ class _Session:
         if behaviour.receipt_for is not None:
             receipt = behaviour.receipt_for(spool, seq)
         self._broker._retained_receipt = receipt
-        self._publish(topic.replace("up/", "dn/", 1).replace("/tm", "/rcpt"), receipt)
+        self._publish(topic.replace("up/", "dn/", 1)[:-2] + "rcpt", receipt)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self._own_id += 1

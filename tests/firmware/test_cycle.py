@@ -15,6 +15,7 @@ import pytest
 from authority import TestAuthority
 from scripted_broker import CONNECT, PUBLISH, SUBSCRIBE, ScriptedBroker
 
+from fleet_server.wire.senml import decode_event
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
@@ -502,19 +503,31 @@ def test_after_failures_the_radio_rests_while_sampling_goes_on(
 # --- crashes and power ---
 
 
-def test_an_unforeseen_error_is_reported_at_the_next_wake(
+def test_a_crash_becomes_an_event_with_its_place_once(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
     board = tree(tmp_path, broker)
-    good = board.read_file("/a/node/plan.mpy")
+    plan = board.read_file("/a/node/plan.mpy")
     board.remove_file("/a/node/plan.mpy")
+    broken = "def measure(probes, deadline):\n    raise ValueError('unforeseen')\n"
+    board.write_file("/a/node/plan.py", broken.encode())
 
     crashed = board.run_wake()
-    board.write_file("/a/node/plan.mpy", good)
-    wake(board)
+    board.remove_file("/a/node/plan.py")
+    board.write_file("/a/node/plan.mpy", plan)
+    for _ in range(3):
+        wake(board)
 
     assert crashed.reason == "deepsleep"
-    assert str(broker.state()["last_error"]).startswith("crash ")
+    (event,) = map(decode_event, broker.payloads("ev"))
+    assert event.event == "crash"
+    assert dict(event.details) == {
+        "what": "ValueError: unforeseen",
+        "where": "a/node/plan.py:2 measure",
+        "boot": 2,
+    }
+    assert len(event.body) <= 160
+    assert held(board)[0] in ([], [(4, 4)])
 
 
 def test_a_slot_that_cannot_even_crash_sleeps(tmp_path: Path, broker: ScriptedBroker) -> None:
@@ -533,19 +546,84 @@ def test_a_node_without_identity_sleeps(tmp_path: Path, broker: ScriptedBroker) 
     assert broker.connections == 0
 
 
-def test_a_hanging_wake_is_ended_by_the_watchdog_and_its_cause_reported(
+def test_a_hanging_wake_is_ended_by_the_watchdog_and_told_with_its_step(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
     board = tree(tmp_path, broker)
-    good = board.read_file("/main.py")
-    board.write_file("/main.py", b"import time\nwhile True: time.sleep(1)\n")
+    driver = board.read_file("/a/node/sensors/ds18b20.mpy")
+    board.remove_file("/a/node/sensors/ds18b20.mpy")
+    board.write_file("/a/node/sensors/ds18b20.py", b"import time\nwhile True: time.sleep(1)\n")
 
     hung = board.run_wake()
-    board.write_file("/main.py", good)
+    board.remove_file("/a/node/sensors/ds18b20.py")
+    board.write_file("/a/node/sensors/ds18b20.mpy", driver)
     wake(board)
 
     assert hung.reason == "watchdog"
     assert broker.state()["reset_cause"] == "watchdog"
+    (event,) = map(decode_event, broker.payloads("ev"))
+    assert dict(event.details) == {"what": "watchdog", "where": "sample", "boot": 2}
+
+
+def test_garbage_in_the_rtc_memory_is_a_power_on(tmp_path: Path, broker: ScriptedBroker) -> None:
+    board = tree(tmp_path, broker)
+    wake(board)
+    for garbage in (b"", b"\xff" * 2048, b"SSR3", b"SSR3\xff\xff" + bytes(300)):
+        board.exec(f"import machine\nmachine.RTC().memory({garbage!r})")
+        wake(board)
+
+    assert held(board) == ([], 5)
+    assert len({pack[3][2] for pack in broker.packs()}) == 5
+    assert broker.state()["boot_count"] == 1
+
+
+def test_an_rtc_set_by_a_stranger_is_a_new_power_up(tmp_path: Path, broker: ScriptedBroker) -> None:
+    board = tree(tmp_path, broker)
+    wake(board)
+    board.exec("import machine\nmachine.RTC().datetime((2031, 1, 1, 0, 0, 0, 0, 0))")
+
+    result = wake(board)
+
+    first, second = broker.packs()
+    assert first[3][2] != second[3][2]
+    assert second[0][-3] == pytest.approx(result.started_us // S, abs=2)
+
+
+# --- flash ---
+
+
+def test_a_full_flash_gives_up_the_oldest_segment_and_goes_on(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    board = tree(tmp_path, broker, network_policy=NetworkPolicy(wifi="absent"))
+    for _ in range(70):
+        wake(board)
+    nodes.run_on(
+        board,
+        "try:\n    with open('/filler', 'wb') as f:\n        while True: f.write(bytes(512))\n"
+        "except OSError: pass\ntry:\n    f.close()\nexcept OSError: pass\n",
+    )
+
+    for _ in range(70):
+        wake(board)
+
+    (ranges, written) = held(board)
+    assert ranges[-1][1] == 140
+    assert ranges[0][0] in (1, 65, 129)
+    assert written >= 140 - ranges[0][0] + 1
+
+
+def test_a_spool_that_cannot_be_opened_is_reported_and_the_node_still_talks(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    board = tree(tmp_path, broker)
+    board.write_file("/spool", b"a file where a folder should be")
+
+    wake(board)
+
+    assert broker.packs() == []
+    assert broker.state()["spool"] is None
+    assert str(broker.state()["last_error"]).startswith("OSError")
 
 
 def test_power_cut_at_every_flash_operation_of_a_publishing_wake_loses_and_doubles_nothing(
