@@ -17,6 +17,7 @@ import click
 
 from hardware.scenes import Scene, SceneError, load_scene
 from hardware.virtual_board.bench import measure_boots, measure_memory
+from hardware.virtual_board.faults import FAULTS
 from hardware.virtual_board.node_folder import EnrolledNode, NodeFolder
 from hardware.virtual_board.pacing import FleetClock
 from hardware.virtual_board.runner import RunnerError, RunPlan, holding, run_boards
@@ -33,7 +34,6 @@ _DAY_S = 86_400
 # Real nodes are not switched on in the same second; spread over ten minutes by a step that meets no second twice.
 _POWER_ON_STEP_S, _POWER_ON_SPREAD_S = 37, 600
 _WIFI = (("virtual", "virtual"),)
-_FAULTS = ("power_cut",)
 _NODES_PER_PROCESS = 8
 
 
@@ -98,7 +98,8 @@ def virtual() -> None:
     "faults",
     multiple=True,
     metavar="KIND:RATE",
-    help="power_cut:0.01 cuts the power at a flash operation in 1 % of the boots.",
+    help="Share of the boots with a fault, for example power_cut:0.01. "
+    + " ".join(f"{kind}: {text}." for kind, text in FAULTS.items()),
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON events on stdout, one per line.")
 def run(
@@ -130,7 +131,7 @@ def run(
     --server https://127.0.0.1:8443 --server-ca root.crt --token T
     """
     wall_s, started = time.time(), time.monotonic()
-    power_cut_rate = _fault_rate(faults, "power_cut")
+    fault_rates = _fault_rates(faults)
     content = open_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
     speak = _speaker(as_json)
     status = Status()
@@ -159,7 +160,7 @@ def run(
             scene_seed=seed,
             series_end_utc_s=kept_series_end(data_dir, now_utc_s),
             fault_seed=seed or 1,
-            power_cut_rate=power_cut_rate,
+            fault_rates=fault_rates,
         )
         if not stop.is_set():
             status = run_boards(plan, lock, report=lambda s: speak(_progress(s)), stop=stop)
@@ -298,8 +299,8 @@ def _speaker(as_json: bool) -> Callable[[dict[str, Any]], None]:
     return speak
 
 
-def _fault_rate(faults: tuple[str, ...], kind: str) -> float:
-    """The rate of one kind of fault. Raises click.BadParameter for a kind or rate that is none."""
+def _fault_rates(faults: tuple[str, ...]) -> dict[str, float]:
+    """Rates by kind of fault. Raises click.BadParameter for a kind or rate that is none."""
     rates = {}
     for fault in faults:
         name, _, rate = fault.partition(":")
@@ -307,12 +308,12 @@ def _fault_rate(faults: tuple[str, ...], kind: str) -> float:
             rates[name] = float(rate)
         except ValueError:
             raise click.BadParameter(f"{fault} is not KIND:RATE.", param_hint="--fault") from None
-        if name not in _FAULTS or not 0 <= rates[name] <= 1:
+        if name not in FAULTS or not 0 <= rates[name] <= 1:
             raise click.BadParameter(
-                f"{fault}: KIND is one of {', '.join(_FAULTS)}, RATE from 0 to 1.",
+                f"{fault}: KIND is one of {', '.join(FAULTS)}, RATE from 0 to 1.",
                 param_hint="--fault",
             )
-    return rates.get(kind, 0.0)
+    return rates
 
 
 @contextmanager

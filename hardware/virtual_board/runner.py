@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -45,7 +45,8 @@ class RunPlan:
     `labels` name folders below `data_dir` that are flashed and enrolled; `scene`, `scene_nodes` and `series_dir` say
     what surrounds them. With `until_caught_up` the run ends when every board is past the clock's now (less one publish
     interval) and every pack on its flash has a receipt; `patience_s` without any progress ends it with an error.
-    Measured series end at `series_end_utc_s`. `power_cut_rate` is the share of boots in which the power fails at some flash operation.
+    Measured series end at `series_end_utc_s`. `fault_rates` are shares of boots, by
+    the kinds of `faults.FAULTS`.
     """
 
     data_dir: Path
@@ -61,7 +62,7 @@ class RunPlan:
     scene_seed: int | None = None
     series_end_utc_s: int = 0
     fault_seed: int = 1
-    power_cut_rate: float = 0.0
+    fault_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 class FolderLock(NamedTuple):
@@ -128,11 +129,9 @@ def total(statuses: Iterator[Status]) -> Status:
     spoken = [status for status in statuses if status.nodes]
     result = Status()
     for status in spoken:
-        for field in fields(Status):
-            if not field.name.startswith("sim_utc_s"):
-                setattr(
-                    result, field.name, getattr(result, field.name) + getattr(status, field.name)
-                )
+        for part in fields(Status):
+            if not part.name.startswith("sim_utc_s"):
+                setattr(result, part.name, getattr(result, part.name) + getattr(status, part.name))
     result.sim_utc_s_min = min((status.sim_utc_s_min for status in spoken), default=0.0)
     result.sim_utc_s_max = max((status.sim_utc_s_max for status in spoken), default=0.0)
     return result
@@ -255,7 +254,7 @@ def _started(plan: RunPlan, lock: FolderLock) -> Iterator[list[_WorkerProcess]]:
                 series_end_utc_s=plan.series_end_utc_s,
                 scene_seed=plan.scene_seed,
                 fault_seed=plan.fault_seed,
-                power_cut_rate=plan.power_cut_rate,
+                fault_rates=dict(plan.fault_rates),
             ),
             lock,
         )

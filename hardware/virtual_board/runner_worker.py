@@ -42,7 +42,7 @@ class Orders:
     series_end_utc_s: int = 0
     scene_seed: int | None = None
     fault_seed: int = 1
-    power_cut_rate: float = 0.0
+    fault_rates: dict[str, float] = field(default_factory=dict)
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -162,11 +162,17 @@ class Worker:
                 # The board's own machinery failed, not the firmware: a person must see it; tried again a few times.
                 traceback.print_exc()
                 if node.failures_in_a_row >= _FAILURES_IN_A_ROW_LIMIT:
-                    self._failure = f"{node.label} cannot be run: {failure}"
-                    self.stop()
+                    self._give_up(node, failure)
+            except Exception as mistake:  # noqa: BLE001 - ours; a thread that dies silently would lose its board
+                traceback.print_exc()
+                self._give_up(node, mistake)
             with self._changed:
                 heapq.heappush(self._queue, self._entry(index))
                 self._changed.notify()
+
+    def _give_up(self, node: Bootable, cause: Exception) -> None:
+        self._failure = f"{node.label} cannot be run: {cause or type(cause).__name__}"
+        self.stop()
 
     def _take(self) -> int | None:
         """The board that has to boot next, as soon as it may; None when it is time to stop."""

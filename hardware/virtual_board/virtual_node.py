@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from hardware.catalogue import load_node_model
 from hardware.scenes import load_scene
 from hardware.virtual_board.board import Board, WakeResult
-from hardware.virtual_board.flash import PowerCutPlan
+from hardware.virtual_board.faults import Misfortune
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
 from hardware.virtual_board.node_folder import NodeFolder
 from hardware.virtual_board.pacing import FleetClock, Standing, is_caught_up
@@ -24,8 +24,6 @@ _US_PER_S = 1_000_000
 _RESET_PRESSED_AFTER_S = 3600
 # A supply that failed comes back this much later.
 _POWER_BACK_AFTER_S = 60
-# A sampling wake programs the flash some twenty times, a publishing one some more.
-_FLASH_OPERATIONS_PER_WAKE = 40
 _LAST_WORDS_LINES = 12
 
 
@@ -39,7 +37,7 @@ class VirtualNode:
         *,
         clock: FleetClock,
         seed: int = 1,
-        power_cut_rate: float = 0.0,
+        fault_rates: Mapping[str, float] | None = None,
     ) -> None:
         """Opens an enrolled node's folder and counts what is on its flash.
 
@@ -57,8 +55,7 @@ class VirtualNode:
         self._board = Board(folder.path, wiring)
         self._publish_every_s = load_node_model(node.model).publish_every_s
         self._clock = clock
-        self._power_cut_rate = power_cut_rate
-        self._random = random.Random(f"{seed}/{node.label}/{self._board.boots}")  # noqa: S311
+        self._misfortune = Misfortune(fault_rates or {}, f"{seed}/{node.label}/{self._board.boots}")
         self._slept_in_wall_s = 0.0
         self._ledger = SpoolLedger(folder.ledger_path)
         self._count()
@@ -91,7 +88,8 @@ class VirtualNode:
         Raises:
             WakeFailed: the board's files cannot be used.
         """
-        self._maybe_plan_a_power_cut()
+        self._board.power_cut = self._misfortune.power_cut()
+        self._board.network_policy = self._misfortune.network_policy()
         try:
             result = self._board.run_wake()
             self._count()
@@ -107,13 +105,6 @@ class VirtualNode:
             self._ledger.observe(spool)
         self._ledger.save()
         self.has_caught_up = self.has_caught_up or is_caught_up(self.standing(), self._clock)
-
-    def _maybe_plan_a_power_cut(self) -> None:
-        if self._power_cut_rate and self._random.random() < self._power_cut_rate:
-            self._board.power_cut = PowerCutPlan(
-                at_operation=self._random.randint(1, _FLASH_OPERATIONS_PER_WAKE),
-                torn=self._random.random() < 0.5,
-            )
 
     def _see_to(self, result: WakeResult) -> None:
         """What people and the supply do when a boot did not end in sleep."""
@@ -152,7 +143,7 @@ def open_nodes(orders: Orders) -> list[VirtualNode]:
             wire_board(truth, label),
             clock=orders.clock,
             seed=orders.fault_seed,
-            power_cut_rate=orders.power_cut_rate,
+            fault_rates=orders.fault_rates,
         )
         for label in orders.labels
     ]

@@ -217,6 +217,25 @@ def test_power_cuts_at_random_flash_operations_lose_and_double_nothing(
     assert set(ledgers(tmp_path / "nodes")) == set(ingest.packs)
 
 
+def test_a_bad_network_delays_packs_and_loses_none(
+    fleet: SmallFleet, ingest: SmallIngest, tmp_path: Path
+) -> None:
+    faults = [f"--fault={kind}:0.3" for kind in ("no_wifi", "refused", "no_time", "wrong_time")]
+    more = [
+        "--until-caught-up",
+        "--patience",
+        "60",
+        "--seed",
+        "3",
+        "--fault=half_open:0.05",
+        *faults,
+    ]
+    status, events, errors = run(fleet, tmp_path / "nodes", hours=12, nodes=2, more=more)
+    assert status == 0, errors
+    assert set(ledgers(tmp_path / "nodes")) == set(ingest.packs)
+    assert events[-1]["packs_written"] == len(ingest.packs)
+
+
 def test_a_second_run_on_a_folder_in_use_is_told_so(
     fleet: SmallFleet, ingest: SmallIngest, tmp_path: Path
 ) -> None:
