@@ -54,7 +54,7 @@ class Child:
             env={**os.environ, **(environment or {})},
             start_new_session=True,
             # Only where the function was found when this module was loaded: nothing else may happen after a fork.
-            preexec_fn=_end_with_parent if _prctl is not None else None,  # noqa: PLW1509
+            preexec_fn=_end_with_parent if _prctl is not None else None,
         )
         self._reader = threading.Thread(target=self._read, name=f"{name}-events", daemon=True)
         self._reader.start()
