@@ -1,5 +1,6 @@
 """What the documents promise is there: files and headings behind links, commands and options of our two programs."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ import click
 import pytest
 
 from fleet_server.cli.main import fleet
+from fleet_server.settings import ENVIRONMENT_PREFIX, Settings
 from provisioning.main import provision
 
 ROOT = Path(__file__).parents[2]
@@ -135,3 +137,21 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
 def test_documents_name_commands_at_all() -> None:
     """Guards the reading of documents itself: an empty search would pass every other test."""
     assert len(list(_command_lines("README.md"))) >= 2
+
+
+def _setting_row(setting: dataclasses.Field[object]) -> str:
+    """A setting's row in docs/configuration.md: name, what it is, its default."""
+    default = setting.default
+    if isinstance(default, bool):
+        shown = f"`{str(default).lower()}`"
+    else:
+        shown = setting.metadata["default_text"] or (f"`{default}`" if str(default) else "none")
+    return (
+        f"| `{ENVIRONMENT_PREFIX}{setting.name.upper()}` | {setting.metadata['help']} | {shown} |"
+    )
+
+
+def test_every_setting_stands_in_the_table_with_its_default() -> None:
+    lines = _text("docs/configuration.md").splitlines()
+    rows = [line for line in lines if line.startswith(f"| `{ENVIRONMENT_PREFIX}")]
+    assert rows == [_setting_row(setting) for setting in dataclasses.fields(Settings)]
