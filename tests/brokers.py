@@ -24,10 +24,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fleet_server.broker import mosquitto
 from fleet_server.broker.access import ListenerName
 from fleet_server.broker.embedded import EmbeddedBroker, Limits
 from fleet_server.broker.refusals import Tally
 from fleet_server.services import authority
+from fleet_server.settings import Settings, load_settings
 
 CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 2, 3, 4, 9, 13
 _PATIENCE_S = 10.0
@@ -452,3 +454,44 @@ def _is_open(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False
+
+
+@contextmanager
+def running_broker(
+    kind: str,
+    certificates: Certificates,
+    folder: Path,
+    *,
+    node_port: int = 0,
+    service_port: int = 0,
+    rewrite: Callable[[Path], None] = lambda _: None,
+) -> Iterator[RunningBroker]:
+    """The embedded broker, or a mosquitto with the configuration that we write for it (which `rewrite` may change)."""
+    node_port, service_port = node_port or free_port(), service_port or free_port()
+    if kind == "embedded":
+        with running_embedded(
+            certificates, node_port=node_port, service_port=service_port
+        ) as embedded:
+            yield embedded
+        return
+    plan = mosquitto.MosquittoPlan(
+        folder=folder / "mosquitto",
+        host="127.0.0.1",
+        node_port=node_port,
+        service_port=service_port,
+        public_port=None,
+        service_bind="127.0.0.1",
+        user=None,
+    )
+    configuration = mosquitto.write_configuration(plan, certificates.files)
+    rewrite(configuration)
+    with running_mosquitto(
+        certificates, configuration, node_port=node_port, service_port=service_port
+    ) as real:
+        yield real
+
+
+def settings_for(folder: Path, broker: RunningBroker) -> Settings:
+    """Settings of a server whose data folder this is (its authority in `ca`) and that uses this broker."""
+    url = f"mqtts://127.0.0.1:{broker.node_port}?service_port={broker.service_port}"
+    return load_settings({}, data_dir=folder, broker_url=url)

@@ -27,18 +27,16 @@ from brokers import (
     RawClient,
     RunningBroker,
     connect_bytes,
-    free_port,
     node_client,
     packet_bytes,
     publish_bytes,
+    running_broker,
     running_embedded,
-    running_mosquitto,
     service_client,
     wait_until,
 )
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fleet_server.broker import mosquitto
 from fleet_server.broker.access import Client, ListenerName
 from fleet_server.broker.embedded import EmbeddedBroker, Limits, PeerCertificate
 from fleet_server.mqtt.kicking import end_session
@@ -375,31 +373,18 @@ def without_defences(
 
 
 @contextmanager
-def shipped(
-    kind: str, folder: Path, *, is_open: bool, strangers: Certificates
-) -> Iterator[RunningBroker]:
+def running_open(kind: str, folder: Path, strangers: Certificates) -> Iterator[RunningBroker]:
     certificates = Certificates(folder / "ca")
     if kind == "embedded":
-        limits = Limits(packet_bytes=1_000_000) if is_open else None
-        with running_embedded(
-            certificates, kind=OpenBroker if is_open else EmbeddedBroker, limits=limits
-        ) as broker:
+        limits = Limits(packet_bytes=1_000_000)
+        with running_embedded(certificates, kind=OpenBroker, limits=limits) as broker:
             yield broker
         return
-    plan = mosquitto.MosquittoPlan(
-        folder=folder / "mosquitto",
-        host="127.0.0.1",
-        node_port=free_port(),
-        service_port=free_port(),
-        public_port=None,
-        service_bind="127.0.0.1",
-        user=None,
-    )
-    configuration = mosquitto.write_configuration(plan, certificates.files)
-    if is_open:
-        without_defences(configuration, certificates, strangers)
-    with running_mosquitto(
-        certificates, configuration, node_port=plan.node_port, service_port=plan.service_port
+    with running_broker(
+        kind,
+        certificates,
+        folder,
+        rewrite=lambda path: without_defences(path, certificates, strangers),
     ) as real:
         yield real
 
@@ -426,7 +411,7 @@ def guarded(
     """One scene for all attacks on a broker as shipped: none may spoil it for the next."""
     folder = tmp_path_factory.mktemp("guarded")
     with (
-        shipped(_kind(request), folder, is_open=False, strangers=strangers) as broker,
+        running_broker(_kind(request), Certificates(folder / "ca"), folder) as broker,
         scene_on(broker, strangers, revoke=True) as scene,
     ):
         yield scene
@@ -439,7 +424,7 @@ def open_to_all(
     strangers: Certificates,
 ) -> Iterator[RunningBroker]:
     folder = tmp_path_factory.mktemp("open")
-    with shipped(_kind(request), folder, is_open=True, strangers=strangers) as broker:
+    with running_open(_kind(request), folder, strangers) as broker:
         yield broker
 
 

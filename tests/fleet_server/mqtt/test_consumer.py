@@ -1,0 +1,239 @@
+"""`fleet ingest` at both brokers: acknowledged means stored, whatever dies in between."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import (
+    PUBACK,
+    Certificates,
+    RawClient,
+    RunningBroker,
+    node_client,
+    running_broker,
+    settings_for,
+    wait_until,
+)
+from factories import SimulatedNode
+from mqtt_services import NODE_ID, at_work
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server.models import Pack, Quarantine
+from fleet_server.mqtt.consumer import Consumer, Delivery
+from fleet_server.services.ingest import Message
+from fleet_server.settings import Settings
+
+TOPIC = f"up/{NODE_ID}/tm"
+Sessions = sessionmaker[Session]
+
+
+def stored(sessions: Sessions) -> list[int]:
+    """Sequence numbers in the database, in order, with repetitions."""
+    with sessions() as session:
+        return list(session.scalars(select(Pack.seq).order_by(Pack.seq)))
+
+
+def quarantined(sessions: Sessions) -> int:
+    with sessions() as session:
+        return session.scalar(select(func.count()).select_from(Quarantine)) or 0
+
+
+@contextmanager
+def database_away(sessions: Sessions) -> Iterator[None]:
+    """Every transaction fails as long as the table is not there."""
+    engine = sessions.kw["bind"]
+    assert isinstance(engine, Engine)
+    _execute(engine, "ALTER TABLE pack RENAME TO away")
+    yield
+    _execute(engine, "ALTER TABLE away RENAME TO pack")
+
+
+def _execute(engine: Engine, statement: str) -> None:
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA legacy_alter_table = ON")
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+def test_node_gets_its_puback_when_the_pack_is_in_the_database(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    with at_work(Consumer(settings, sessions)):
+        node.publish_and_wait(TOPIC, SimulatedNode(NODE_ID).pack().payload)
+        assert stored(sessions) == [1]
+
+
+def test_burst_is_stored_completely(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    packs = SimulatedNode(NODE_ID).packs(range(1, 301))
+    with at_work(Consumer(settings, sessions)):
+        for pack in packs[:50]:
+            node.publish(TOPIC, pack.payload)
+        for pack in packs[50:]:
+            node.wait_for(PUBACK)
+            node.publish(TOPIC, pack.payload)
+        wait_until(lambda: len(stored(sessions)) >= 300)
+    assert stored(sessions) == list(range(1, 301))
+
+
+class NeverAcknowledges(Consumer):
+    """To the broker the same as one that died between the commit and the acknowledgement."""
+
+    def _acknowledge(self, *_: object) -> None:
+        pass
+
+
+def test_pack_committed_but_not_acknowledged_comes_again_and_is_stored_once(
+    kind: str, settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    pack = SimulatedNode(NODE_ID).pack().payload
+    with at_work(NeverAcknowledges(settings, sessions)):
+        node.publish(TOPIC, pack)
+        wait_until(lambda: stored(sessions) == [1])
+    taken: list[Delivery] = []
+
+    class Watched(Consumer):
+        def _acknowledge(self, client: Any, batch: Sequence[Delivery]) -> None:
+            taken.extend(batch)
+            super()._acknowledge(client, batch)
+
+    with at_work(Watched(settings, sessions)):
+        wait_until(lambda: taken)
+        if kind == "embedded":
+            node.wait_for(PUBACK)
+    assert taken[0].message.payload == pack
+    assert stored(sessions) == [1]
+
+
+def test_nothing_is_acknowledged_while_the_database_is_away(
+    kind: str, settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    acknowledged = threading.Event()
+
+    class Watched(Consumer):
+        def _acknowledge(self, client: Any, batch: Sequence[Delivery]) -> None:
+            super()._acknowledge(client, batch)
+            acknowledged.set()
+
+    with at_work(Watched(settings, sessions)):
+        with database_away(sessions):
+            for pack in SimulatedNode(NODE_ID).packs((1, 2, 3)):
+                node.publish(TOPIC, pack.payload)
+            assert not acknowledged.wait(1.0)
+            if kind == "embedded":
+                with pytest.raises(TimeoutError):
+                    node.wait_for(PUBACK, timeout_s=0.2)
+        wait_until(lambda: stored(sessions) == [1, 2, 3])
+        wait_until(acknowledged.is_set)
+
+
+GARBAGE = {
+    "empty": b"",
+    "random": os.urandom(200),
+    "64 KiB": os.urandom(65_000),
+    "valid CBOR of the wrong shape": b"\xa1\x01\x02",
+    "another node's pack": SimulatedNode("n-000002").pack(1).payload,
+    "the year 2106": SimulatedNode(NODE_ID).pack(1, at_s=2**32 - 1).payload,
+}
+
+
+def test_garbage_goes_to_quarantine_and_the_stream_goes_on(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    good = SimulatedNode(NODE_ID, oldest=2).pack(2).payload
+    with at_work(Consumer(settings, sessions)):
+        for nonsense in GARBAGE.values():
+            node.publish_and_wait(TOPIC, nonsense)
+        node.publish_and_wait(f"up/{NODE_ID}/unheard-of", good)
+        node.publish_and_wait(TOPIC, good)
+        wait_until(lambda: stored(sessions) == [2])
+    assert quarantined(sessions) == len(GARBAGE) + 1
+
+
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+def test_message_that_our_code_fails_on_holds_up_nobody(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    packs = [pack.payload for pack in SimulatedNode(NODE_ID).packs(range(1, 11))]
+
+    class Faulty(Consumer):
+        def _store_batch(self, messages: list[Message]) -> None:
+            if any(message.payload == packs[4] and message.kind for message in messages):
+                raise ZeroDivisionError
+            super()._store_batch(messages)
+
+    with at_work(Faulty(settings, sessions)):
+        for pack in packs:
+            node.publish(TOPIC, pack)
+        wait_until(lambda: len(stored(sessions)) == 9)
+        wait_until(lambda: quarantined(sessions) == 1)
+    assert 5 not in stored(sessions)
+
+
+def test_consumer_comes_back_after_the_broker_was_away(
+    kind: str, certificates: Certificates, tmp_path: Path, sessions: Sessions
+) -> None:
+    def talk(broker: RunningBroker, seq: int) -> None:
+        with node_client(broker, certificates.node(NODE_ID)) as node:
+            assert node.connect(NODE_ID) == 0
+            node.publish(TOPIC, SimulatedNode(NODE_ID).pack(seq).payload)
+            wait_until(lambda: seq in stored(sessions))
+
+    with running_broker(kind, certificates, tmp_path) as first:
+        settings = settings_for(tmp_path, first)
+        consumer = at_work(Consumer(settings, sessions))
+        consumer.__enter__()
+        talk(first, 1)
+        ports = {"node_port": first.node_port, "service_port": first.service_port}
+    try:
+        with running_broker(kind, certificates, tmp_path, **ports) as second:
+            talk(second, 2)
+    finally:
+        consumer.__exit__(None, None, None)
+    assert stored(sessions) == [1, 2]
+
+
+@pytest.mark.needs_mosquitto
+@pytest.mark.parametrize("kind", ["mosquitto"], indirect=True)
+def test_message_that_the_broker_retained_is_not_taken_for_a_new_one(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    node.publish_and_wait(TOPIC, b"kept", is_retained=True)
+    with at_work(Consumer(settings, sessions)):
+        node.publish_and_wait(TOPIC, SimulatedNode(NODE_ID).pack().payload)
+        wait_until(lambda: stored(sessions) == [1])
+    assert quarantined(sessions) == 0
+
+
+@pytest.mark.needs_mosquitto
+@pytest.mark.parametrize("kind", ["mosquitto"], indirect=True)
+def test_two_ingest_processes_share_the_work(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    taken: dict[str, int] = {}
+
+    class Counting(Consumer):
+        def _store_batch(self, messages: list[Message]) -> None:
+            taken[self._name or ""] = taken.get(self._name or "", 0) + len(messages)
+            super()._store_batch(messages)
+
+    with (
+        at_work(Counting(settings, sessions, name="one")),
+        at_work(Counting(settings, sessions, name="two")),
+    ):
+        for pack in SimulatedNode(NODE_ID).packs(range(1, 41)):
+            node.publish(TOPIC, pack.payload)
+        wait_until(lambda: len(stored(sessions)) == 40)
+    assert set(taken) == {"one", "two"}
+    assert sum(taken.values()) == 40
