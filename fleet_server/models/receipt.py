@@ -12,7 +12,11 @@ NO_SPOOL = 0
 
 
 class Receipt(Base):
-    """One per node from its enrolment on, for the spool it uses now; `seq` 0 = nothing yet (sequences begin at 1)."""
+    """One per node from its enrolment on, for the spool it uses now; `seq` 0 = nothing yet (sequences begin at 1).
+
+    Whoever stores packs of a node, or changes what its channels mean, holds this row. `channels_version` rises with every such
+    change: a worker that has the channels of that version in memory need not read them again.
+    """
 
     __tablename__ = "receipt"
 
@@ -20,4 +24,5 @@ class Receipt(Base):
     spool: Mapped[Big]
     seq: Mapped[Big]
     highest_seq: Mapped[Big]  # highest sequence of the spool that ever came, stored or quarantined
+    channels_version: Mapped[int] = mapped_column(default=0)
     moved_at: Mapped[Moment | None]

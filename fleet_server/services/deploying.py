@@ -125,7 +125,7 @@ def deploy_node(
                 f"{node.model} is made for a {model.site_kind}, {site.code} is a {site.kind}."
             )
         # Ingest holds this row while it decides which readings have a channel: one of the two goes first.
-        session.get(Receipt, node_id, with_for_update=True)
+        session.get_one(Receipt, node_id, with_for_update=True).channels_version += 1
         _refuse_overlap(session, node_id, from_at)
         deployment = Deployment(node_id=node_id, site_id=site.id, from_at=from_at)
         session.add(deployment)
@@ -144,12 +144,13 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
         Conflict: `to_at` is not after the deployment began, or there are observations from later.
     """
     with db.writing(session):
-        session.get(Receipt, node_id, with_for_update=True)
+        receipt = session.get(Receipt, node_id, with_for_update=True)
         deployment = session.scalar(
             select(Deployment).where(Deployment.node_id == node_id, Deployment.to_at.is_(None))
         )
-        if deployment is None:
+        if deployment is None or receipt is None:
             return
+        receipt.channels_version += 1
         if to_at <= deployment.from_at:
             raise Conflict("A deployment must end after it began.")
         channels = session.scalars(

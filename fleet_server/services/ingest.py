@@ -183,6 +183,7 @@ class _NodeProgress:
     spool: int
     seq: int
     highest_seq: int
+    channels_version: int
     was_heard: bool
     is_revoked: bool
     oldest: int = 0
@@ -232,6 +233,7 @@ def _lock_nodes(session: Session, node_ids: set[str]) -> dict[str, _NodeProgress
             Receipt.spool,
             Receipt.seq,
             Receipt.highest_seq,
+            Receipt.channels_version,
             NodeStatus.last_heard_at,
             Node.state,
         )
@@ -246,11 +248,12 @@ def _lock_nodes(session: Session, node_ids: set[str]) -> dict[str, _NodeProgress
             spool,
             seq,
             highest_seq,
+            channels_version,
             was_heard=last_heard_at is not None,
             is_revoked=state == NodeState.REVOKED,
             before=(spool, seq, highest_seq),
         )
-        for node_id, spool, seq, highest_seq, last_heard_at, state in rows
+        for node_id, spool, seq, highest_seq, channels_version, last_heard_at, state in rows
     }
 
 
@@ -463,7 +466,10 @@ class _Batch:
             self.sampled_s[pack.node_id] = max(newest, pack.sampled_s)
         if not sampled:
             return set()
-        book = observing.load_channels(self.session, {pack.node_id for pack in sampled})
+        node_ids = {pack.node_id for pack in sampled}
+        book = observing.remembered_channels(
+            self.session, {node_id: self.nodes[node_id].channels_version for node_id in node_ids}
+        )
         made = observing.make_observations(sampled, book)
         doubles = observing.store_observations(self.session, made, now=self.now)
         self.result.observations_made += len(made) - len(doubles)

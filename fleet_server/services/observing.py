@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from sqlalchemy import Table, select, tuple_, update
@@ -41,6 +42,7 @@ _MAX_DEPTH = 4  # of conversions that need conversions; a circle in a node model
 _QUERY_KEYS = 400
 _PACKS_AT_ONCE = 1000
 _NO_INPUT = -1
+_REMEMBERED_NODES = 20_000  # of about 4 KB each
 
 _OBSERVATION_COLUMNS = (
     "datastream_id",
@@ -153,6 +155,23 @@ def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
             )
         )
     return book
+
+
+def remembered_channels(session: Session, versions: Mapping[str, int]) -> ChannelBook:
+    """Channels of these nodes; read from the database only where this process has not read that version before.
+
+    The caller holds the nodes' receipt rows: what it read there is their current `channels_version`.
+    """
+    memory = _MEMORIES.setdefault(session.get_bind(), _Memory())
+    stale = [node for node, version in versions.items() if memory.versions.get(node) != version]
+    if stale:
+        if len(memory.versions) > _REMEMBERED_NODES:
+            memory.forget()
+            stale = list(versions)
+        for (node_id, key), channels in load_channels(session, stale).items():
+            memory.channels[node_id, key] = channels
+        memory.versions |= {node_id: versions[node_id] for node_id in stale}
+    return memory.channels
 
 
 def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> list[MadeObservation]:
@@ -290,10 +309,16 @@ def has_observations_from(
 def lineage_ids_of(session: Session, keys: Iterable[LineageKey]) -> dict[LineageKey, int]:
     """Ids of these lineages; those that are new are stored in the caller's transaction."""
     wanted = set(keys)
-    known = _known_lineages(session, wanted)
+    memory = _MEMORIES.setdefault(session.get_bind(), _Memory())
+    known = {key: memory.lineages[key] for key in wanted if key in memory.lineages}
+    if len(known) < len(wanted):
+        found = _known_lineages(session, wanted - known.keys())
+        known |= found
+        memory.lineages |= found
     missing = sorted(wanted - known.keys())
     if missing:
         bulk.insert_rows(session, _table(Lineage), _LINEAGE_COLUMNS, missing, if_absent=True)
+        # Not remembered yet: this transaction may be rolled back.
         known |= _known_lineages(session, set(missing))
     return known
 
@@ -325,6 +350,23 @@ def _known_lineages(session: Session, keys: set[LineageKey]) -> dict[LineageKey,
         )
         found |= {tuple(row[:-1]): row[-1] for row in rows if tuple(row[:-1]) in keys}
     return found
+
+
+class _Memory:
+    """What this process has read of one database: channels by version, lineages (which never change)."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, int] = {}
+        self.channels: dict[tuple[str, str], Sequence[DeployedChannel]] = {}
+        self.lineages: dict[LineageKey, int] = {}
+
+    def forget(self) -> None:
+        self.versions.clear()
+        self.channels.clear()
+        self.lineages.clear()
+
+
+_MEMORIES: WeakKeyDictionary[Any, _Memory] = WeakKeyDictionary()  # by engine
 
 
 # ------------------------------------------------------------------------------------------------------------- making

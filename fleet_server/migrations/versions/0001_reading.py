@@ -367,6 +367,7 @@ def upgrade() -> None:
         sa.Column("spool", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("highest_seq", sa.BigInteger(), nullable=False),
+        sa.Column("channels_version", sa.Integer(), nullable=False),
         sa.Column("moved_at", _MOMENT, nullable=True),
         sa.ForeignKeyConstraint(["node_id"], ["node.node_id"], name=op.f("fk_receipt_node_id")),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_receipt")),
