@@ -155,9 +155,10 @@ def _run_until_told(servers: list[wsgi.Server]) -> None:
     try:
         told.wait()
     finally:
-        for server in servers:
-            server.stop()
-        for thread in threads:
+        stopping = [threading.Thread(target=server.stop) for server in servers]
+        for thread in stopping:
+            thread.start()
+        for thread in (*stopping, *threads):
             thread.join()
         for number, handler in previous.items():
             signal.signal(number, handler)

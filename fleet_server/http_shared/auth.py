@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flask import Flask, redirect, request, url_for
+from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import BadRequest, Unauthorized
@@ -57,8 +58,9 @@ def register_auth(app: Flask, *, is_https: bool) -> None:
         return redirect(url_for("web.login", next=target))
 
     @app.errorhandler(CSRFError)
-    def _csrf(_problem: CSRFError) -> Response:
-        raise BadRequest("This form is out of date; load the page again and repeat.")
+    def _csrf(_problem: CSRFError) -> ResponseReturnValue:
+        clearer = BadRequest("This form is out of date; load the page again and repeat.")
+        return app.handle_http_exception(clearer)  # type: ignore[return-value]
 
 
 def is_logged_in() -> bool:

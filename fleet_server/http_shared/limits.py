@@ -24,7 +24,7 @@ limiter = Limiter(
     key_func=get_remote_address,
     default_limits=[READ_LIMIT],
     storage_uri="memory://",
-    headers_enabled=True,
+    headers_enabled=False,
 )
 
 

@@ -85,4 +85,6 @@ def register_problems(app: Flask, *, page: PageForProblem | None = None) -> None
         for name in ("Allow", "Retry-After", "Location"):
             if name in response.headers:
                 made.headers[name] = response.headers[name]
+        if made.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            made.headers.setdefault("Retry-After", "60")  # limits are counted by the minute
         return made

@@ -18,7 +18,7 @@ from fleet_server.wire.topics import TopicKind
 
 NOW = datetime(2026, 7, 14, 12, 0, tzinfo=UTC)
 USER, PASSWORD = "operator", "correct horse battery"
-HOSTILE = '<script>alert(1)</script>"\'<img src=x onerror=alert(2)>{{7*7}}'
+HOSTILE = "<script>alert(1)</script>\"'<img src=x onerror=alert(2)>{{7*191}}"
 SAMPLE_S = 900
 
 
@@ -74,9 +74,7 @@ def _add_node(session: Session, plan: NodePlan, position: int, begin: datetime) 
         )
         session.flush()
         enrolment.add_companion_rows(session, plan.node_id, plan.model, now=begin)
-    deploying.deploy_node(
-        session, plan.node_id, site_code=plan.site_code, from_at=begin, now=begin
-    )
+    deploying.deploy_node(session, plan.node_id, site_code=plan.site_code, from_at=begin, now=begin)
 
 
 def send_packs(

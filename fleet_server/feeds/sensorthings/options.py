@@ -172,9 +172,13 @@ def _split(text: str, separator: str) -> Iterator[str]:
             depth += 1
         elif character == ")":
             depth -= 1
+            if depth < 0:
+                break
         elif character == separator and depth == 0:
             yield text[begin:at]
             begin = at + 1
+    if depth or is_quoted:
+        raise Invalid(f"A bracket or quote is not closed in {_quoted(text)}.")
     yield text[begin:]
 
 

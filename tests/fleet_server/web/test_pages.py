@@ -1,0 +1,341 @@
+"""Pages: what people see with a browser that runs no script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.fleet_server import small_world
+from tests.fleet_server.world_fixtures import World, csrf_token, log_in
+
+OPERATOR_PAGES = (
+    "/fleet/",
+    "/fleet/sites",
+    "/fleet/quarantine",
+    "/fleet/nodes/n-000001",
+    "/fleet/nodes/n-000002?range=24h",
+    "/fleet/packs/1",
+)
+
+
+@pytest.fixture(scope="module")
+def anyone(world: World) -> FlaskClient:
+    return world.app().test_client()
+
+
+@pytest.fixture(scope="module")
+def operator(world: World) -> FlaskClient:
+    client = world.app().test_client()
+    log_in(client)
+    return client
+
+
+class _Page(HTMLParser):
+    """Links, headings, labels and what must not be there, of one page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.elements.append((tag, given))
+        for name in ("href", "src", "action", "data-series"):
+            if given.get(name):
+                self.links.append(str(given[name]))
+
+    def count(self, tag: str) -> int:
+        return sum(1 for name, _ in self.elements if name == tag)
+
+
+def test_public_page_shows_value_uncertainty_flag_and_time_without_login(
+    anyone: FlaskClient,
+) -> None:
+    page = anyone.get("/")
+    assert page.status_code == 200
+    assert "Kortumstraße, Linde 12" in page.text
+    assert "Soil water tension, 30\N{NO-BREAK SPACE}cm" in page.text
+    assert re.search(
+        r'<b class="number">[\d.,]+</b>\s*<span class="quiet number">± [\d.,]+', page.text
+    )
+    assert "✓</span>good" in page.text
+    assert '<time datetime="2026-07-14T12:00:00+00:00">14 Jul 2026, 14:00</time>' in page.text
+
+
+def test_sites_that_are_not_public_are_hidden_outside_the_demo(sqlite_world: World) -> None:
+    client = sqlite_world.app(demo=False).test_client()
+    assert "Stadtparkteich" not in client.get("/").text
+    assert "Kortumstraße" in client.get("/").text
+    log_in(client)
+    assert "Stadtparkteich" in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "language", "word"),
+    [
+        ("de-DE,de;q=0.9,en;q=0.5", "de", "Bodenwasserspannung"),
+        ("en-GB", "en", "Soil water tension"),
+        ("fr", "en", "Soil water tension"),
+        ("", "en", "Soil water tension"),
+    ],
+)
+def test_page_speaks_the_language_that_the_browser_asks_for(
+    sqlite_world: World, wanted: str, language: str, word: str
+) -> None:
+    page = sqlite_world.app().test_client().get("/", headers={"Accept-Language": wanted})
+    assert f'<html lang="{language}">' in page.text
+    assert word in page.text
+    assert "Accept-Language" in page.headers["Vary"]
+
+
+@pytest.mark.parametrize("path", OPERATOR_PAGES)
+def test_operator_page_without_login_leads_to_login_and_back(
+    sqlite_world: World, path: str
+) -> None:
+    client = sqlite_world.app().test_client()
+    answer = client.get(path)
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith("/login?next=/fleet/")
+
+
+@pytest.mark.parametrize("path", ["/", "/login", *OPERATOR_PAGES])
+def test_page_is_whole_without_script(operator: FlaskClient, path: str) -> None:
+    page = operator.get(path)
+    if path == "/login":
+        assert page.status_code == 302  # who is logged in has no business there
+        return
+    assert page.status_code == 200
+    parsed = _Page(page.text)
+    assert parsed.count("h1") == 1
+    assert parsed.elements[0] == ("html", {"lang": "en"})
+    assert ("a", {"class": "skip", "href": "#content"}) in parsed.elements
+    inline = [given for tag, given in parsed.elements if tag == "style" or "style" in given]
+    assert inline == []
+    handlers = [name for _, given in parsed.elements for name in given if name.startswith("on")]
+    assert handlers == []
+
+
+def test_every_link_of_every_page_leads_somewhere(operator: FlaskClient) -> None:
+    seen: set[str] = set()
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop()
+        answer = operator.get(path, buffered=True)
+        assert answer.status_code in (200, 302), (path, answer.status_code)
+        if not answer.content_type.startswith("text/html") or answer.status_code != 200:
+            continue
+        for link in _Page(answer.text).links:
+            local = link.partition("#")[0]
+            pattern = re.sub(r"(since|until|before)=\d+|\(\d+\)|packs/\d+", "…", local)
+            if local.startswith("/") and local != "/logout" and pattern not in seen:
+                seen.add(pattern)
+                waiting.append(local)
+    assert len(seen) > 15
+
+
+def test_node_page_holds_its_readings_as_a_table(operator: FlaskClient) -> None:
+    page = operator.get("/fleet/nodes/n-000002?range=24h").text
+    assert page.count("<tr><td") == 4 * 24
+    assert "Oxygen saturation" in page
+    assert "–</span>missing" in page  # every seventh reading failed
+    assert "do_modbus n-000002/o2" in page
+    assert "/v1.1/Datastreams(" in page
+
+
+def test_time_range_moves_by_links(operator: FlaskClient) -> None:
+    now_page = operator.get("/fleet/nodes/n-000001?range=24h")
+    found = re.search(r'href="([^"]*until=\d+[^"]*)"[^>]*>← earlier', now_page.text)
+    assert found
+    earlier = operator.get(found[1].replace("&amp;", "&"))
+    assert earlier.status_code == 200
+    assert "No readings in this time range." in earlier.text
+    assert "later →" in earlier.text
+
+
+@pytest.mark.parametrize(
+    "query", ["range=2w", "until=yesterday", "until=-5", "until=99999999999999999999", "until=٣"]
+)
+def test_wrong_time_range_is_told_in_one_sentence(operator: FlaskClient, query: str) -> None:
+    answer = operator.get(f"/fleet/nodes/n-000001?{query}")
+    assert answer.status_code == 400
+    assert " wants " in answer.text
+
+
+def test_series_carries_value_expanded_uncertainty_and_flag(operator: FlaskClient) -> None:
+    page = operator.get("/fleet/nodes/n-000002?range=24h").text
+    series = [link for link in _Page(page).links if "/series/" in link]
+    if not series:
+        pytest.fail("the page has no chart: the chart library is missing")
+    answer = operator.get(series[0])
+    assert answer.status_code == 200
+    given = answer.get_json()
+    assert given["unit"] == "mg/L"
+    assert len(given["t"]) == len(given["v"]) == len(given["u"]) == len(given["f"]) == 24
+    failed = [at for at, value in enumerate(given["v"]) if value is None]
+    assert failed
+    assert all(given["f"][at] == 9 and given["u"][at] is None for at in failed)
+    assert given["t"] == sorted(given["t"])
+
+
+def test_series_of_a_datastream_that_the_node_does_not_feed_is_not_found(
+    operator: FlaskClient,
+) -> None:
+    answer = operator.get("/fleet/nodes/n-000001/series/4000000?since=1783000000&until=1783086400")
+    assert answer.status_code == 404
+
+
+def test_names_that_look_like_markup_stay_text(operator: FlaskClient) -> None:
+    for path in ("/", "/fleet/", "/fleet/sites", "/fleet/nodes/n-000003", "/fleet/quarantine"):
+        page = operator.get(path).text
+        parsed = _Page(page)
+        assert all(given.get("src") != "x" for _, given in parsed.elements)
+        assert "alert(1)</script>" not in page
+        assert "{{7*191}}" in page or path == "/fleet/quarantine"
+        assert ">1337<" not in page
+
+
+def test_quarantine_lists_reason_and_first_bytes(operator: FlaskClient) -> None:
+    page = operator.get("/fleet/quarantine").text
+    assert "The payload is not an array of SenML records." in page
+    assert "ff 20 67 61" in page
+
+
+def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: FlaskClient) -> None:
+    page = anyone.get("/nowhere", headers={"Accept": "text/html"})
+    assert (page.status_code, page.mimetype) == (404, "text/html")
+    assert "<h1>404" in page.text
+    problem = anyone.get("/nowhere", headers={"Accept": "application/json"})
+    assert (problem.status_code, problem.mimetype) == (404, "application/problem+json")
+    assert problem.get_json()["status"] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/", 4),
+        ("/fleet/", 6),
+        ("/fleet/sites", 5),
+        ("/fleet/nodes/n-000001", 11),
+        ("/fleet/quarantine", 3),
+    ],
+)
+def test_page_asks_a_fixed_number_of_statements(
+    world: World, operator: FlaskClient, path: str, most: int
+) -> None:
+    with world.statements() as statements:
+        assert operator.get(path).status_code == 200
+    asked = [one for one in statements if not one.startswith(("BEGIN", "PRAGMA"))]
+    assert len(asked) <= most, asked
+
+
+# --- login ---
+
+
+@pytest.fixture
+def fresh(sqlite_world: World) -> Iterator[FlaskClient]:
+    yield sqlite_world.app().test_client()
+
+
+def test_login_leads_back_to_the_page_that_was_asked_for(fresh: FlaskClient) -> None:
+    page = fresh.get("/login?next=/fleet/sites").text
+    answer = fresh.post(
+        "/login",
+        data={
+            "name": small_world.USER,
+            "password": small_world.PASSWORD,
+            "csrf_token": csrf_token(page),
+            "next": "/fleet/sites",
+        },
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/fleet/sites")
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/a\nb",
+        "",
+    ],
+)
+def test_login_never_leads_to_another_host(fresh: FlaskClient, target: str) -> None:
+    page = fresh.get("/login").text
+    answer = fresh.post(
+        "/login",
+        data={
+            "name": small_world.USER,
+            "password": small_world.PASSWORD,
+            "csrf_token": csrf_token(page),
+            "next": target,
+        },
+    )
+    assert answer.headers["Location"] == "/fleet/"
+
+
+def test_wrong_password_is_refused_without_telling_which_was_wrong(fresh: FlaskClient) -> None:
+    token = csrf_token(fresh.get("/login").text)
+    answers = [
+        fresh.post("/login", data={"name": name, "password": "wrong", "csrf_token": token})
+        for name in (small_world.USER, "nobody")
+    ]
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert all("Name or password is wrong." in answer.text for answer in answers)
+    assert "/login?" in fresh.get("/fleet/").headers["Location"]
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+def test_form_without_csrf_token_is_refused(fresh: FlaskClient, path: str) -> None:
+    answer = fresh.post(path, data={"name": small_world.USER, "password": small_world.PASSWORD})
+    assert answer.status_code == 400
+    assert "out of date" in answer.text
+
+
+def test_logout_ends_the_session(fresh: FlaskClient) -> None:
+    log_in(fresh)
+    token = csrf_token(fresh.get("/fleet/").text)
+    assert fresh.post("/logout", data={"csrf_token": token}).status_code == 303
+    assert fresh.get("/fleet/").status_code == 302
+
+
+def test_login_is_limited_and_reading_is_not(sqlite_world: World) -> None:
+    client = sqlite_world.app().test_client()
+    assert {client.get("/v1.1").status_code for _ in range(100)} == {200}
+    token = csrf_token(client.get("/login").text)
+    data = {"name": "nobody", "password": "x", "csrf_token": token}
+    statuses = [client.post("/login", data=data).status_code for _ in range(11)]
+    assert statuses[:10] == [403] * 10
+    assert statuses[10] == 429
+
+
+# --- headers ---
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/v1.1/Things", "/nowhere", "/static/pages.css"])
+def test_answer_carries_a_policy_without_unsafe_words(fresh: FlaskClient, path: str) -> None:
+    answer = fresh.get(path, buffered=True)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert (
+        policy != fresh.get(path, buffered=True).headers["Content-Security-Policy"]
+    )  # the nonce is new
+
+
+def test_cookie_is_for_https_only_where_pages_are(sqlite_world: World) -> None:
+    client = sqlite_world.app(public_url="https://sensors.example.org").test_client()
+    answer = client.get("/login", base_url="https://sensors.example.org")
+    assert "Secure" in answer.headers["Set-Cookie"]
+    assert "Strict-Transport-Security" in answer.headers
