@@ -163,9 +163,11 @@ def run(
             fault_rates=fault_rates,
         )
         if not stop.is_set():
-            status = run_boards(plan, lock, report=lambda s: speak(_progress(s)), stop=stop)
+            status = run_boards(
+                plan, lock, report=lambda s: speak(_progress(s, machine)), stop=stop
+            )
     seconds = round(time.monotonic() - started, 3)
-    speak({**_progress(status), "event": "done", "seconds": seconds, "vm": machine})
+    speak({**_progress(status, machine), "event": "done", "seconds": seconds})
 
 
 @virtual.command()
@@ -267,7 +269,7 @@ def prepare_nodes(
         speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})
 
 
-def _progress(status: Status) -> dict[str, Any]:
+def _progress(status: Status, machine: str) -> dict[str, Any]:
     return {
         "event": "progress",
         "boots": status.boots,
@@ -278,6 +280,7 @@ def _progress(status: Status) -> dict[str, Any]:
         "power_cuts": status.power_cuts,
         "sim_utc_s_min": int(status.sim_utc_s_min),
         "sim_utc_s_max": int(status.sim_utc_s_max),
+        "vm": machine,
     }
 
 
