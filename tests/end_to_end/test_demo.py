@@ -1,0 +1,217 @@
+"""`fleet demo` and `fleet verify` as a person or a script uses them: the whole system, real firmware included."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system import free_port, is_clean, run_command
+
+from fleet_server.cli.processes import Child, own_program
+
+READY_FIELDS = {"event", "url", "user", "password"}
+DONE_FIELDS = {
+    "event", "nodes", "boots", "packs_written", "packs_stored", "packs_resent", "packs_duplicate", "packs_missing",
+    "readings", "observations", "seconds", "url", "firmware_version", "vm",
+}  # fmt: skip
+VERIFY_FIELDS = {
+    "packs", "gaps", "declared_lost", "duplicates", "readings_without_observation", "packs_damaged",
+    "receipts_wrong", "observations_not_reproducible", "audit_chain_ok",
+}  # fmt: skip
+SAMPLES_PER_DAY = 96
+READY_S = 60.0
+
+
+def _demo(data: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A demo that ends by itself; its two lines."""
+    done = run_command("fleet", "demo", "--json", "--port", "0", "--data", str(data), *options)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["ready", "done"]
+    assert set(lines[0]) == READY_FIELDS
+    assert set(lines[1]) == DONE_FIELDS
+    return lines[0], lines[1]
+
+
+def _check_books(done: dict[str, Any]) -> None:
+    assert done["packs_missing"] == 0
+    assert done["packs_duplicate"] == 0
+    assert done["packs_stored"] == done["packs_written"]
+    assert done["observations"] > 0
+    assert done["firmware_version"]
+    assert done["vm"]
+
+
+def _verify(data: Path, *options: str) -> dict[str, Any]:
+    done = run_command("fleet", "verify", "--data", str(data), "--json", *options)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert set(report) == VERIFY_FIELDS
+    assert is_clean(report)
+    return report
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder in which two nodes have lived through a day."""
+    data = tmp_path_factory.mktemp("demo") / "data"
+    _, done = _demo(data, "--until-caught-up", "--nodes", "2", "--days", "1")
+    return data, done
+
+
+def test_a_day_of_two_nodes_is_stored_whole(day: tuple[Path, dict[str, Any]]) -> None:
+    data, done = day
+    _check_books(done)
+    assert done["nodes"] == 2
+    # A node begins up to ten minutes late and has caught up within an hour of now.
+    assert done["packs_written"] >= 2 * (SAMPLES_PER_DAY - 5)
+    report = _verify(data)
+    assert report["packs"] == done["packs_stored"]
+    assert report["declared_lost"] == 0
+
+
+def test_second_run_in_the_same_folder_goes_on(day: tuple[Path, dict[str, Any]]) -> None:
+    data, before = day
+    _, done = _demo(data, "--until-caught-up", "--nodes", "2", "--days", "1")
+    _check_books(done)
+    assert done["packs_written"] >= before["packs_written"]
+    _verify(data)
+
+
+def test_measured_series_are_measured_again(tmp_path: Path) -> None:
+    series = Path(__file__).parents[2] / "hardware" / "scenes"
+    small = tmp_path / "series"
+    small.mkdir()
+    (small / "scene.toml").write_bytes((series / "small.toml").read_bytes())
+    for file in (series / "small").iterdir():
+        (small / file.name).write_bytes(file.read_bytes())
+    _, done = _demo(tmp_path / "data", "--until-caught-up", "--days", "1", "--series", str(small))
+    _check_books(done)
+    _verify(tmp_path / "data")
+
+
+# --- used wrongly
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--nodes", "0"], 2, "--nodes"),
+        (["--days", "0"], 2, "--days"),
+        (["--speed", "0"], 2, "--speed"),
+        (["--port", "70000"], 2, "--port"),
+        (["--series", "no-such-folder"], 2, "no-such-folder"),
+        (["--scene", "atlantis"], 1, "atlantis"),
+        (["--database-url", "mysql://localhost/fleet"], 1, "database_url"),
+        (
+            ["--database-url", "postgresql+psycopg://nobody@127.0.0.1:1/none"],
+            1,
+            "cannot be reached",
+        ),
+        (["--broker-url", "amqp://127.0.0.1"], 1, "broker_url"),
+        (["--broker-url", "mqtts://127.0.0.1:1"], 1, "127.0.0.1:1"),
+    ],
+)
+def test_wrong_option_is_answered_with_a_sentence(
+    tmp_path: Path, options: list[str], status: int, words: str
+) -> None:
+    done = run_command(
+        "fleet", "demo", "--json", "--port", "0", "--data", str(tmp_path / "data"), *options
+    )
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run_command("fleet", "demo", "--data", str(tmp_path / "data"), "--port", port)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_verify_without_a_folder_is_answered_with_a_sentence(tmp_path: Path) -> None:
+    done = run_command("fleet", "verify", "--data", str(tmp_path / "nothing"), "--json")
+    assert done.returncode == 1
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- ended
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Child]:
+    """A demo that runs until it is told to end."""
+    child = Child(
+        "demo",
+        [
+            own_program("fleet"), "demo", "--json", "--port", str(free_port()), "--nodes", "2", "--days", "1",
+            "--data", str(tmp_path / "data"),
+        ],
+        log_folder=tmp_path,
+    )  # fmt: skip
+    child.wait_for("ready", timeout_s=READY_S)
+    yield child
+    child.stop()
+
+
+def _processes_that_name(folder: Path) -> list[str]:
+    """Command lines and settings of running processes in which this folder stands."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        try:
+            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in words:
+            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_running_demo_that_is_told_to_end_leaves_nothing_behind(
+    live: Child, tmp_path: Path, number: signal.Signals
+) -> None:
+    refused = run_command("fleet", "demo", "--data", str(tmp_path / "data"), "--port", "0")
+    assert refused.returncode == 1
+    assert "Another demo runs" in refused.stderr
+    live.process.send_signal(number)
+    done = live.wait_for("done", timeout_s=60.0)
+    assert live.process.wait(10.0) == 0
+    assert done["packs_missing"] == 0
+    assert done["packs_duplicate"] == 0
+    assert _processes_that_name(tmp_path / "data") == []
+
+
+def test_a_demo_killed_in_the_middle_goes_on_in_the_next_run(live: Child, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    _wait_for_packs(data)
+    live.process.send_signal(signal.SIGKILL)
+    live.process.wait()
+    _, done = _demo(data, "--until-caught-up", "--nodes", "2", "--days", "1")
+    _check_books(done)
+    _verify(data)
+    assert _processes_that_name(data) == []
+
+
+def _wait_for_packs(data: Path) -> None:
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        ledgers = [json.loads(path.read_bytes()) for path in data.glob("nodes/*/ledger.json")]
+        if len(ledgers) == 2 and all(ledger["packs_written"] > 8 for ledger in ledgers):
+            return
+        time.sleep(0.05)
+    pytest.fail("no packs were written")
