@@ -128,6 +128,33 @@ def test_document_is_short_and_names_no_folder_of_one_machine(document: str) -> 
     assert re.findall(r"(?<![\w.])/(?:tmp|work|home|root|Users)/\S*", text) == []
 
 
+def _named_code(document: str) -> Iterator[str]:
+    """What stands in inline code of a document."""
+    return (match[1] for match in _INLINE.finditer(_FENCE.sub("", _text(document))))
+
+
+@pytest.mark.parametrize("document", _documents())
+def test_every_file_that_a_document_names_is_there(document: str) -> None:
+    files = [
+        name
+        for name in _named_code(document)
+        if re.fullmatch(r"(firmware|fleet_server|provisioning|hardware|tests|docs)/[\w./-]*", name)
+    ]
+    gone = [
+        name for name in files if not ((ROOT / name).exists() or (ROOT / f"{name}.py").exists())
+    ]
+    assert gone == []
+
+
+@pytest.mark.parametrize("document", _documents())
+def test_every_test_that_a_document_names_is_there(document: str) -> None:
+    defined: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
+    named = {name for name in _named_code(document) if re.fullmatch(r"test_\w+", name)}
+    assert named - defined == set()
+
+
 def test_a_command_that_is_not_there_is_noticed() -> None:
     assert _fault("fleet frobnicate") is not None
     assert _fault("fleet ca init --nonsense") is not None
