@@ -50,7 +50,7 @@ class ProblemSchema(Schema):
     code = fields.String()
 
 
-class _ProblemApi(Api):
+class _ProblemApi(Api):  # type: ignore[misc]
     """flask-smorest answers errors in a form of its own: ours are made in `http_shared.problems`."""
 
     ERROR_SCHEMA = ProblemSchema
@@ -63,7 +63,7 @@ def _nodes_blueprint() -> Blueprint:
     nodes = Blueprint("nodes", "nodes", url_prefix="/api/v1/nodes", description="The fleet's nodes")
 
     @nodes.route("")
-    class Nodes(MethodView):  # type: ignore[misc]
+    class Nodes(MethodView):
         @nodes.response(200, NodesSchema)  # type: ignore[untyped-decorator]
         def get(self) -> dict[str, Any]:
             """All nodes with their health. For who is logged in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from flask import Flask, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -21,7 +22,7 @@ SESSION_LIFETIME = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class Person(UserMixin):  # type: ignore[misc] # Flask-Login has no types
+class Person(UserMixin):
     """The account behind a session, as templates see it."""
 
     id: int
@@ -42,15 +43,15 @@ def register_auth(app: Flask, *, is_https: bool) -> None:
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch still works
     )
     CSRFProtect(app)
-    manager = LoginManager(app)
+    manager: Any = LoginManager(app)  # type: ignore[no-untyped-call] # Flask-Login has no types
     manager.session_protection = None  # a phone changes its address while its owner walks
 
-    @manager.user_loader
+    @manager.user_loader  # type: ignore[untyped-decorator]
     def _load(user_id: str) -> Person | None:
         user = accounts.find_user(current_session(), int(user_id)) if user_id.isdecimal() else None
         return None if user is None else Person(user.id, user.name)
 
-    @manager.unauthorized_handler
+    @manager.unauthorized_handler  # type: ignore[untyped-decorator]
     def _unauthorized() -> Response:
         if wants_problem_json():
             raise Unauthorized("Log in first.")
@@ -60,8 +61,9 @@ def register_auth(app: Flask, *, is_https: bool) -> None:
     @app.errorhandler(CSRFError)
     def _csrf(_problem: CSRFError) -> ResponseReturnValue:
         clearer = BadRequest("This form is out of date; load the page again and repeat.")
-        return app.handle_http_exception(clearer)  # type: ignore[return-value]
+        return app.handle_http_exception(clearer)  # what it returns is a view's answer
 
 
 def is_logged_in() -> bool:
-    return bool(current_user.is_authenticated)
+    person: Any = current_user
+    return bool(person.is_authenticated)

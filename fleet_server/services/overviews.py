@@ -46,6 +46,9 @@ _PROPERTY_ORDER = (
 """What decides comes first; what is not named follows by name."""
 
 
+_property = property  # `property` is also the field that our models call so
+
+
 @dataclass(frozen=True)
 class Reading:
     """One observation as people see it; `expanded_u` is U = k·u in the reading's unit."""
@@ -61,7 +64,7 @@ class Reading:
     lineage_id: int
     pack_id: int | None
 
-    @property
+    @_property
     def observation_id(self) -> int:
         return observation_id(self.datastream_id, self.sampled_at)
 
@@ -223,7 +226,7 @@ def _rank(property_name: str) -> int:
     return _PROPERTY_ORDER.index(property_name) if is_named else len(_PROPERTY_ORDER)
 
 
-def _readings() -> Select[Any]:
+def _readings() -> Select[*tuple[Any, ...]]:
     return (
         select(
             Observation.datastream_id,

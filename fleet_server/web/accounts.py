@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 import structlog
 from flask import redirect, render_template, request, session, url_for
 from flask_babel import gettext
-from flask_login import current_user, login_user, logout_user
+from flask_login import login_user, logout_user
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
-from fleet_server.http_shared.auth import Person
+from fleet_server.http_shared.auth import Person, is_logged_in
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
 from fleet_server.services import accounts
@@ -26,7 +26,7 @@ def login() -> str | Response | tuple[str, int]:
     """The form, and who comes back from it with the right password."""
     target = safe_target(request.values.get("next", ""))
     if request.method == "GET":
-        if current_user.is_authenticated:
+        if is_logged_in():
             return redirect(target)
         return render_template("login.html", next=target, name="", fault="")
     name = request.form.get("name", "")
@@ -39,7 +39,7 @@ def login() -> str | Response | tuple[str, int]:
         page = render_template("login.html", next=target, name=name, fault=fault_sentence(problem))
         return page, 403
     session.clear()  # no session that someone else began lives on
-    login_user(Person(user.id, user.name))
+    login_user(Person(user.id, user.name))  # type: ignore[no-untyped-call]
     session.permanent = True
     log.info("logged_in", user_id=user.id)
     return redirect(target, code=303)
@@ -48,7 +48,7 @@ def login() -> str | Response | tuple[str, int]:
 @web.post("/logout")
 def logout() -> Response:
     """Ends the session; a POST, so that no picture on another page can do it."""
-    logout_user()
+    logout_user()  # type: ignore[no-untyped-call]
     session.clear()
     return redirect(url_for("web.public_sites"), code=303)
 
@@ -69,7 +69,6 @@ def safe_target(target: str) -> str:
 def fault_sentence(problem: accounts.LoginRefused | accounts.LoginLocked) -> str:
     """What the form says, in the reader's language."""
     if isinstance(problem, accounts.LoginLocked):
-        return gettext(
-            "Too many wrong passwords; try again in %(wait)s s.", wait=problem.fields["wait_s"]
-        )
-    return gettext("Name or password is wrong.")
+        wait_s = problem.fields["wait_s"]
+        return str(gettext("Too many wrong passwords; try again in %(wait)s s.", wait=wait_s))
+    return str(gettext("Name or password is wrong."))

@@ -11,9 +11,19 @@ from fleet_server.web import words
 web = Blueprint("web", __name__, template_folder="templates")
 
 _WORDS = (
-    "channel_title decimal flag_words health_words kind_word local_time place quantity "
-    "uncertainty unit_symbol volts whole"
-).split()
+    "channel_title",
+    "decimal",
+    "flag_words",
+    "health_words",
+    "kind_word",
+    "local_time",
+    "place",
+    "quantity",
+    "uncertainty",
+    "unit_symbol",
+    "volts",
+    "whole",
+)
 
 
 @web.record_once

@@ -112,11 +112,11 @@ def decimal(value: float, decimals: int = 1) -> str:
     if not math.isfinite(value):
         return "–"
     shape = "#,##0." + "0" * decimals if decimals else "#,##0"
-    return format_decimal(value, format=shape).replace("-", "−")
+    return str(format_decimal(value, format=shape)).replace("-", "−")
 
 
 def whole(number: int | None) -> str:
-    return "–" if number is None else format_decimal(number, format="#,##0")
+    return "–" if number is None else str(format_decimal(number, format="#,##0"))
 
 
 def volts(millivolts: int | None) -> str:
@@ -126,7 +126,7 @@ def volts(millivolts: int | None) -> str:
 def local_time(time: datetime) -> str:
     """`1 Jul 2026, 14:15` or `01.07.2026, 14:15`, in the city's time zone."""
     is_german = str(get_locale()).startswith("de")
-    return format_datetime(time, "dd.MM.yyyy, HH:mm" if is_german else "d MMM yyyy, HH:mm")
+    return str(format_datetime(time, "dd.MM.yyyy, HH:mm" if is_german else "d MMM yyyy, HH:mm"))
 
 
 def place(site: SiteOverview) -> str:

@@ -54,7 +54,8 @@ GEO_JSON = "application/geo+json"
 _DEPTHS_PER_SITE = 100_000  # FeatureOfInterest id = site · 100,000 + depth in cm
 _HIGHEST_DATASTREAM = 1 << 22
 
-AnyRow = Row[Any]
+AnyRow = Row[*tuple[Any, ...]]
+AnySelect = Select[*tuple[Any, ...]]
 Companions = Mapping[str, Any]
 """What a batch of rows needs besides itself, fetched in a fixed number of statements."""
 
@@ -63,7 +64,7 @@ Companions = Mapping[str, Any]
 class Attribute:
     """What `$orderby` and `$filter` may name: its columns in order, and the kind of its values."""
 
-    columns: tuple[ColumnElement[Any], ...]
+    columns: tuple[Any, ...]
     kind: str  # id, number, text or time
     is_nullable: bool = False
 
@@ -73,7 +74,7 @@ class EntitySet:
     """One set: `source(only_public)` selects its rows, `key` orders them, `represent` writes one as JSON."""
 
     name: str
-    source: Callable[[bool], Select[Any]]
+    source: Callable[[bool], AnySelect]
     attributes: Mapping[str, Attribute]
     represent: Callable[[AnyRow, Companions], dict[str, Any]]
     companions: Callable[[Session, Sequence[AnyRow]], Companions] = field(
@@ -81,15 +82,15 @@ class EntitySet:
     )
 
     @property
-    def key(self) -> tuple[ColumnElement[Any], ...]:
+    def key(self) -> tuple[Any, ...]:
         return self.attributes["id"].columns
 
-    def id_of(self, row: AnyRow) -> int:
+    def id_of(self, row: Any) -> int:
         if self.name == "Observations":
             return observation_id(row.datastream_id, row.sampled_at)
         return int(row.id)
 
-    def has_id(self, entity_id: int) -> ColumnElement[bool] | None:
+    def has_id(self, entity_id: int) -> Any:
         """The condition for one id; None when no row can have it."""
         if not 0 < entity_id <= MAX_ID:
             return None
@@ -100,7 +101,7 @@ class EntitySet:
             return None
         return (Observation.datastream_id == datastream_id) & (Observation.sampled_at == sampled_at)
 
-    def has_ids(self, ids: Sequence[int]) -> ColumnElement[bool]:
+    def has_ids(self, ids: Sequence[int]) -> Any:
         if self.name == "Observations":
             return tuple_(*self.key).in_([observation_key(one) for one in ids])
         return self.key[0].in_(ids)
@@ -110,14 +111,14 @@ def iso(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _point(row: AnyRow) -> dict[str, Any]:
+def _point(row: Any) -> dict[str, Any]:
     return {"type": "Point", "coordinates": [row.longitude, row.latitude]}
 
 
 # --- Things, Locations, HistoricalLocations: all are sites ---
 
 
-def _sites(only_public: bool) -> Select[Any]:
+def _sites(only_public: bool) -> AnySelect:
     query = select(
         Site.id,
         Site.code,
@@ -131,7 +132,7 @@ def _sites(only_public: bool) -> Select[Any]:
     return query.where(Site.is_public) if only_public else query
 
 
-def _thing(row: AnyRow, _: Companions) -> dict[str, Any]:
+def _thing(row: Any, _: Companions) -> dict[str, Any]:
     return {
         "name": row.name,
         "description": row.description or f"A measured {row.kind}.",
@@ -139,7 +140,7 @@ def _thing(row: AnyRow, _: Companions) -> dict[str, Any]:
     }
 
 
-def _location(row: AnyRow, _: Companions) -> dict[str, Any]:
+def _location(row: Any, _: Companions) -> dict[str, Any]:
     return {
         "name": row.name,
         "description": f"Where {row.name} is (WGS84).",
@@ -148,7 +149,7 @@ def _location(row: AnyRow, _: Companions) -> dict[str, Any]:
     }
 
 
-def _historical_location(row: AnyRow, _: Companions) -> dict[str, Any]:
+def _historical_location(row: Any, _: Companions) -> dict[str, Any]:
     return {"time": iso(row.created_at)}
 
 
@@ -182,7 +183,7 @@ def _edge_of_time(edge: Callable[[Any], Any]) -> ColumnElement[Any]:
     )
 
 
-def _datastreams(only_public: bool) -> Select[Any]:
+def _datastreams(only_public: bool) -> AnySelect:
     query = select(
         Datastream.id,
         Datastream.site_id,
@@ -230,7 +231,7 @@ def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companio
     return {"sensors": sensors}
 
 
-def _datastream(row: AnyRow, companions: Companions) -> dict[str, Any]:
+def _datastream(row: Any, companions: Companions) -> dict[str, Any]:
     title = vocabulary.name_of(row.property)
     where = f" at {row.depth_cm} cm depth" if row.depth_cm else ""
     entity = {
@@ -254,7 +255,7 @@ def _datastream(row: AnyRow, companions: Companions) -> dict[str, Any]:
 # --- Sensors ---
 
 
-def _sensors(only_public: bool) -> Select[Any]:
+def _sensors(only_public: bool) -> AnySelect:
     query = select(Sensor.id, Sensor.serial, Sensor.sensor_type, Sensor.created_at)
     if not only_public:
         return query
@@ -284,7 +285,7 @@ def _sensor_title(sensor_type: str) -> str:
         return sensor_type
 
 
-def _sensor(row: AnyRow, companions: Companions) -> dict[str, Any]:
+def _sensor(row: Any, companions: Companions) -> dict[str, Any]:
     return {
         "name": row.serial,
         "description": f"{_sensor_title(row.sensor_type)}, serial number {row.serial}",
@@ -332,11 +333,11 @@ _PROPERTIES = union_all(
 ).subquery("observed_property")
 
 
-def _observed_properties(_only_public: bool) -> Select[Any]:
+def _observed_properties(_only_public: bool) -> AnySelect:
     return select(_PROPERTIES.c.id, _PROPERTIES.c.key)
 
 
-def _observed_property(row: AnyRow, _: Companions) -> dict[str, Any]:
+def _observed_property(row: Any, _: Companions) -> dict[str, Any]:
     known = vocabulary.BY_ID[row.id]
     return {
         "name": known.name,
@@ -362,7 +363,7 @@ _SAMPLED = (
 )
 
 
-def _features(only_public: bool) -> Select[Any]:
+def _features(only_public: bool) -> AnySelect:
     query = select(
         _SAMPLED.c.id,
         _SAMPLED.c.site_id,
@@ -379,7 +380,7 @@ def feature_id(site_id: int, depth_cm: int) -> int:
     return site_id * _DEPTHS_PER_SITE + depth_cm
 
 
-def _feature(row: AnyRow, _: Companions) -> dict[str, Any]:
+def _feature(row: Any, _: Companions) -> dict[str, Any]:
     medium = "water" if row.kind == "water" else "soil"
     where = f" at {row.depth_cm} cm depth" if row.depth_cm else ""
     return {
@@ -394,11 +395,11 @@ def _feature(row: AnyRow, _: Companions) -> dict[str, Any]:
 # --- Observations ---
 
 
-def _public_datastreams() -> Select[Any]:
+def _public_datastreams() -> AnySelect:
     return select(Datastream.id).join(Site, Site.id == Datastream.site_id).where(Site.is_public)
 
 
-def _observations(only_public: bool) -> Select[Any]:
+def _observations(only_public: bool) -> AnySelect:
     query = select(
         Observation.datastream_id,
         Observation.sampled_at,
@@ -459,7 +460,7 @@ def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Compani
     }
 
 
-def _channel_of(row: AnyRow, companions: Companions) -> Channel | None:
+def _channel_of(row: Any, companions: Companions) -> Channel | None:
     """The channel that an observation came through: of its pack's node, in force when sampled."""
     pack = companions["packs"].get(row.pack_id)
     if pack is None:
@@ -472,7 +473,7 @@ def _channel_of(row: AnyRow, companions: Companions) -> Channel | None:
     return None
 
 
-def _observation(row: AnyRow, companions: Companions) -> dict[str, Any]:
+def _observation(row: Any, companions: Companions) -> dict[str, Any]:
     lineage: Lineage = companions["lineages"][row.lineage_id]
     k = lineage.coverage_factor
     return {
@@ -500,7 +501,7 @@ def _observation(row: AnyRow, companions: Companions) -> dict[str, Any]:
     }
 
 
-def _origin(row: AnyRow, companions: Companions) -> dict[str, Any]:
+def _origin(row: Any, companions: Companions) -> dict[str, Any]:
     """The raw reading and the pack that an observation was made from."""
     pack = companions["packs"].get(row.pack_id)
     if pack is None:
@@ -585,7 +586,7 @@ SETS: dict[str, EntitySet] = {
 }
 
 
-def to_one(set_name: str, navigation: str, row: AnyRow, companions: Companions) -> int | None:
+def to_one(set_name: str, navigation: str, row: Any, companions: Companions) -> int | None:
     """The id that a navigation to one entity leads to; None when there is none."""
     match set_name, navigation:
         case "HistoricalLocations", "Thing":
@@ -605,7 +606,7 @@ def to_one(set_name: str, navigation: str, row: AnyRow, companions: Companions) 
     raise AssertionError(f"{set_name}/{navigation} does not lead to one entity")
 
 
-def to_many(set_name: str, navigation: str, row: AnyRow) -> ColumnElement[bool]:
+def to_many(set_name: str, navigation: str, row: Any) -> Any:
     """The condition on the target set that a navigation to many entities stands for."""
     match set_name, navigation:
         case (
@@ -626,13 +627,13 @@ def to_many(set_name: str, navigation: str, row: AnyRow) -> ColumnElement[bool]:
     raise AssertionError(f"{set_name}/{navigation} does not lead to many entities")
 
 
-def _streams_of_feature(row: AnyRow) -> Select[Any]:
+def _streams_of_feature(row: Any) -> AnySelect:
     return select(Datastream.id).where(
         Datastream.site_id == row.site_id, Datastream.depth_cm == row.depth_cm
     )
 
 
-def kept_count(set_name: str | None, row: AnyRow | None, only_public: bool) -> Select[Any]:
+def kept_count(set_name: str | None, row: Any, only_public: bool) -> AnySelect:
     """How many observations there are (of one Datastream or FeatureOfInterest), from the counts kept per month."""
     query = select(func.coalesce(func.sum(ObservationCount.count), 0))
     if only_public:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Double,
-    Select,
     String,
     and_,
     case,
@@ -39,6 +38,7 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.feeds.sensorthings.entities import (
     SETS,
     AnyRow,
+    AnySelect,
     Attribute,
     Companions,
     EntitySet,
@@ -142,7 +142,7 @@ class Reader:
             parent = Parent(entity_set, row, companions)
         return parent, entity_set, condition, path.target.name
 
-    def _navigated(self, parent: Parent, name: str, *, is_many: bool) -> ColumnElement[bool]:
+    def _navigated(self, parent: Parent, name: str, *, is_many: bool) -> Any:
         if is_many:
             return to_many(parent.entity_set.name, name, parent.row)
         target = SETS[NAVIGATION[parent.entity_set.name][name][0]]
@@ -184,7 +184,7 @@ class Reader:
 
     def _where(
         self, entity_set: EntitySet, options: Options, condition: ColumnElement[bool]
-    ) -> Select[Any]:
+    ) -> AnySelect:
         return entity_set.source(self._only_public).where(
             condition, *(_compared(entity_set, one) for one in options.where)
         )
@@ -332,7 +332,7 @@ class Reader:
                     counted.scalar_subquery().label("count"),
                 )
             )
-        counts = {row.parent: int(row.count) for row in self._session.execute(union_all(*selects))}
+        counts = {row[0]: int(row[1]) for row in self._session.execute(union_all(*selects))}
         return [counts[position] for position in range(len(rows))]
 
 
@@ -340,8 +340,8 @@ class Reader:
 
 
 def _ordered(
-    entity_set: EntitySet, query: Select[Any], options: Options
-) -> tuple[Select[Any], list[OrderTerm]]:
+    entity_set: EntitySet, query: AnySelect, options: Options
+) -> tuple[AnySelect, list[OrderTerm]]:
     """`query` ordered as asked and then by key, with the ordering columns as `order_0`, `order_1`, …"""
     terms = _terms(entity_set, options)
     query = query.add_columns(
@@ -359,10 +359,12 @@ def _terms(entity_set: EntitySet, options: Options) -> list[OrderTerm]:
         attribute = _attribute(entity_set, name, "$orderby")
         terms.extend(_attribute_terms(attribute, is_descending))
     ordered_by = {str(term.column) for term in terms}
-    for column in entity_set.key:  # the same direction, so that one index serves both
-        if str(column) not in ordered_by:
-            terms.append(OrderTerm(column, is_descending, _type_of(column)))
-    return terms
+    # By key in the same direction, so that one index serves both.
+    return terms + [
+        OrderTerm(column, is_descending, _type_of(column))
+        for column in entity_set.key
+        if str(column) not in ordered_by
+    ]
 
 
 def _attribute_terms(attribute: Attribute, is_descending: bool) -> list[OrderTerm]:
@@ -385,14 +387,18 @@ def _type_of(column: ColumnElement[Any]) -> TypeEngine[Any]:
 
 def _sort_key(row: AnyRow, terms: list[OrderTerm]) -> tuple[Any, ...]:
     """Orders a parent's children again after UNION ALL, which promises no order. Texts keep the database's order."""
-    values = []
-    for position, term in enumerate(terms):
-        value = getattr(row, f"order_{position}")
-        number = value.timestamp() if isinstance(value, datetime) else value
-        if isinstance(number, str):
-            continue
-        values.append(-number if term.is_descending else number)
-    return tuple(values)
+    values = (_number(getattr(row, f"order_{position}")) for position in range(len(terms)))
+    return tuple(
+        -value if term.is_descending else value
+        for value, term in zip(values, terms, strict=True)
+        if value is not None
+    )
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        return None
+    return value.timestamp() if isinstance(value, datetime) else value
 
 
 def _after(terms: list[OrderTerm], token: str) -> ColumnElement[bool]:
@@ -404,11 +410,12 @@ def _after(terms: list[OrderTerm], token: str) -> ColumnElement[bool]:
         columns = tuple_(*(term.column for term in terms))
         last = tuple_(*values)
         return columns < last if terms[0].is_descending else columns > last
+    same: list[ColumnElement[bool]] = []
     choices = []
-    for position, (term, value) in enumerate(zip(terms, values, strict=True)):
-        same = [one.column == values[at] for at, one in enumerate(terms[:position])]
+    for term, value in zip(terms, values, strict=True):
         is_beyond = term.column < value if term.is_descending else term.column > value
-        choices += [and_(*same, is_beyond)]
+        choices.append(and_(*same, is_beyond))
+        same.append(term.column == value)
     return or_(*choices)
 
 

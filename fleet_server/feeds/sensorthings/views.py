@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 
-from fleet_server.feeds.sensorthings.options import NotBuilt, parse_options
+from fleet_server.feeds.sensorthings.options import parse_options
 from fleet_server.feeds.sensorthings.paths import ENTITY_SETS, parse_path
 from fleet_server.feeds.sensorthings.reader import Reader
 from fleet_server.http_shared.auth import is_logged_in
 from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.problems import NotBuilt
 from fleet_server.settings import Settings, is_loopback
 
 VERSION = "v1.1"

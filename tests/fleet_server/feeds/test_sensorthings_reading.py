@@ -133,14 +133,16 @@ def test_observation_leads_back_to_raw_reading_calibration_and_pack(
         raw = session.get(RawReading, (origin["packId"], origin["channel"]))
         pack = session.get(Pack, origin["packId"])
         calibration = session.get(Calibration, origin["calibrationId"])
-        assert raw and pack and calibration
+        assert raw is not None
+        assert pack is not None
+        assert calibration is not None
         assert raw.raw_value == origin["rawResult"]
         assert (pack.node_id, pack.spool, pack.seq) == (
             origin["nodeId"],
             origin["spool"],
             origin["seq"],
         )
-        sent = dict((key, value) for key, value, _ in decode_pack(pack.payload).readings)
+        sent = {key: value for key, value, _ in decode_pack(pack.payload).readings}
         assert sent[origin["channel"]] == origin["rawResult"]
         value = calibration.offset + calibration.slope * origin["rawResult"]
         assert observation["result"] == pytest.approx(value, rel=1e-12)

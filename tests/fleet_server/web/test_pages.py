@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pytest
@@ -238,8 +237,8 @@ def test_page_asks_a_fixed_number_of_statements(
 
 
 @pytest.fixture
-def fresh(sqlite_world: World) -> Iterator[FlaskClient]:
-    yield sqlite_world.app().test_client()
+def fresh(sqlite_world: World) -> FlaskClient:
+    return sqlite_world.app().test_client()
 
 
 def test_login_leads_back_to_the_page_that_was_asked_for(fresh: FlaskClient) -> None:
