@@ -17,6 +17,7 @@ import asyncio
 import math
 import os
 import signal
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from typing import Any, ClassVar
 import structlog
 from amqtt.adapters import BufferReader, StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker, RetainedApplicationMessage, Server
-from amqtt.contexts import Action, BrokerConfig, ListenerConfig, ListenerType
+from amqtt.contexts import Action, BrokerConfig, ListenerConfig
 from amqtt.mqtt import packet_class
 from amqtt.mqtt.connack import (
     CONNECTION_ACCEPTED,
@@ -82,6 +83,7 @@ WINDOW_PER_SUBSCRIBER = 1000
 SEND_BUFFER_BYTES = 512 * 1024
 TICK_S = 0.25
 CLOSE_GRACE_S = 0.5
+BACKLOG = 1024
 MAX_LENGTH_BYTES = 4
 MQTT_3_1_1 = 4
 _QOS_BITS = 0x06
@@ -167,18 +169,12 @@ class EmbeddedBroker(Broker):
             ListenerName.NODES: _Revocations(authority.issuing.crl),
             ListenerName.SERVICES: _Revocations(authority.services_authority.crl),
         }
+        self._sockets: dict[ListenerName, socket.socket] = {}
         self._subscribed = asyncio.Event()
         self._wildcard_filters: set[str] = set()
         self._tick_task: asyncio.Task[None] | None = None
-        listeners = {
-            # amqtt's other listeners inherit from `default`, which must therefore be bound nowhere.
-            "default": ListenerConfig(bind=None),
-            **{
-                name.value: ListenerConfig(bind=f"{host}:{port}")
-                for name, port in self._ports.items()
-            },
-        }
-        super().__init__(BrokerConfig(listeners=listeners, plugins={}))
+        # amqtt's own `default` listener, which would be every address, is bound nowhere; the doors are opened below.
+        super().__init__(BrokerConfig(listeners={"default": ListenerConfig(bind=None)}, plugins={}))
 
     @property
     def ports(self) -> dict[ListenerName, int]:
@@ -191,6 +187,10 @@ class EmbeddedBroker(Broker):
         Raises:
             Unavailable: a port is taken.
         """
+        # Here and not among amqtt's own steps, which would wrap the reason in a traceback of theirs.
+        for name, port in self._ports.items():
+            self._sockets[name] = self._bind(port)
+            self._ports[name] = self._sockets[name].getsockname()[1]
         for revocations in self._revocations.values():
             revocations.reload()
         await super().start()
@@ -292,38 +292,26 @@ class EmbeddedBroker(Broker):
         return CountingSSLObject
 
     async def _start_listeners(self) -> None:
-        for name in ListenerName:
-            context = self.make_context(name)
-            instance = await self._create_server_instance(
-                name.value, ListenerType.TCP, self._host, self._ports[name], context
-            )
-            self._servers[name.value] = Server(name.value, instance)
-
-    async def _create_server_instance(
-        self,
-        listener_name: str,
-        _listener_type: ListenerType,
-        address: str | None,
-        port: int,
-        ssl_context: ssl.SSLContext | None,
-    ) -> asyncio.Server:
-        try:
+        for name, listening in self._sockets.items():
             server = await asyncio.start_server(
-                partial(self.stream_connected, listener_name=listener_name),
-                address,
-                port,
-                ssl=ssl_context,
+                partial(self.stream_connected, listener_name=name.value),
+                sock=listening,
+                ssl=self.make_context(name),
                 ssl_handshake_timeout=self.limits.handshake_s,
                 ssl_shutdown_timeout=CLOSE_GRACE_S,
-                backlog=1024,
+                backlog=BACKLOG,
                 limit=self.limits.packet_bytes,
             )
+            self._servers[name.value] = Server(name.value, server)
+
+    def _bind(self, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            return socket.create_server((self._host, port), family=family, backlog=BACKLOG)
         except OSError as problem:
             raise Unavailable(
-                f"Port {port} on {address} cannot be used: {problem.strerror}."
+                f"Port {port} on {self._host} cannot be used: {problem.strerror}."
             ) from problem
-        self._ports[ListenerName(listener_name)] = server.sockets[0].getsockname()[1]
-        return server
 
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
