@@ -20,9 +20,11 @@ def describe(error):
 def end_wake(error):
     """Keep what happened, then sleep. Does not return."""
     from node import power, rtc_memory
+    from node.errors import NotProvisioned
 
     state = rtc_memory.load()
-    state.crash = [describe(error)[:_MAX_WHAT], where(error)]
+    if not isinstance(error, NotProvisioned):
+        state.crash = [describe(error)[:_MAX_WHAT], where(error)]
     power.sleep(state, _NAP_MS)
 
 

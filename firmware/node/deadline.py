@@ -11,11 +11,20 @@ _WATCHDOG_MS = 30_000
 _NAP_MS = 20
 
 
+_watchdog = None
+
+
+def _feed():
+    global _watchdog
+    if _watchdog is None:
+        _watchdog = machine.WDT(timeout=_WATCHDOG_MS)
+    _watchdog.feed()
+
+
 class Deadline:
     """A moment that nothing inside may outlast."""
 
     def __init__(self, timeout_ms):
-        self._watchdog = machine.WDT(timeout=_WATCHDOG_MS)
         self._end = time.ticks_add(time.ticks_ms(), timeout_ms)
 
     def left_ms(self):
@@ -23,7 +32,7 @@ class Deadline:
         left = time.ticks_diff(self._end, time.ticks_ms())
         if left <= 0:
             return 0
-        self._watchdog.feed()
+        _feed()
         return left
 
     def within(self, timeout_ms):

@@ -249,6 +249,20 @@ def test_receipt_that_cannot_be_true_is_ignored(
     assert held(board)[0] == [(1, 1)]
 
 
+def test_receipt_for_what_was_not_yet_sent_when_it_came_is_ignored(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    board = tree(tmp_path, broker)
+    (spool,) = nodes.run_on(board, "from node.spool import Spool\nprint(Spool('/spool', None).id)")
+    broker.behaviour.receipt = cbor2.dumps({"spool": int(spool), "seq": 1})
+    broker.behaviour.gives_receipts = False
+
+    wake(board)
+
+    assert broker.sequences() == [1]
+    assert held(board)[0] == [(1, 1)]
+
+
 def test_retained_receipt_is_marked_before_anything_is_sent(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:

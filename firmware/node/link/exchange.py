@@ -36,7 +36,8 @@ class Exchange:
         prefix = wake.config.link.get("prefix")
         self._prefix = prefix + "/" if prefix else ""
         self._desired = None
-        self._receipt = None
+        self._has_receipt = False
+        self._received = 0
         self._raw = None
         self._client = None
 
@@ -90,9 +91,7 @@ class Exchange:
 
     def _listen(self, client):
         """Give the retained messages a moment; go on as soon as both are there."""
-        self._wait(
-            client, lambda: self._desired is not None and self._receipt is not None, _HEAR_MS
-        )
+        self._wait(client, lambda: self._desired is not None and self._has_receipt, _HEAR_MS)
         self._apply()
 
     def _publish_state(self, client):
@@ -128,7 +127,7 @@ class Exchange:
         """Wait a moment for the receipt; leave as soon as it covers the newest pack."""
         spool = self._wake.spool
         if spool is not None and spool.depth:
-            self._wait(client, lambda: self._received() >= spool.newest, _LINGER_MS)
+            self._wait(client, lambda: self._received >= spool.newest, _LINGER_MS)
         client.settle(self._deadline)
         self._apply()
 
@@ -147,7 +146,8 @@ class Exchange:
 
     def _hear(self, topic, payload):
         if topic.endswith(b"/rcpt"):
-            self._receipt = payload
+            self._has_receipt = True
+            self._received = max(self._received, self._sequence_in(payload))
         elif topic.endswith(b"/des"):
             self._desired = payload
 
@@ -159,21 +159,21 @@ class Exchange:
                 self._wake.state.last_error = fault
             self._desired = b""
 
-    def _received(self):
-        """The receipted sequence last heard if it can be true, else 0."""
+    def _sequence_in(self, receipt):
+        """The receipted sequence, or 0 when the receipt cannot be true: judged by what had been sent when it came."""
+        wake = self._wake
         try:
-            receipt = cbor.decode(self._receipt)
+            receipt = cbor.decode(receipt)
             spool, seq = receipt["spool"], receipt["seq"]
         except (ValueError, KeyError, TypeError):
             return 0
-        wake = self._wake
-        if type(seq) is not int or spool != wake.spool.id or seq > (wake.state.sent_high or 0):
+        if wake.spool is None or spool != wake.spool.id or type(seq) is not int:
             return 0
-        return seq
+        return seq if 0 <= seq <= (wake.state.sent_high or 0) else 0
 
     def _mark(self):
-        if self._receipt is not None and self._wake.spool is not None:
-            self._wake.spool.mark(self._received())
+        if self._received:
+            self._wake.spool.mark(self._received)
 
     def _close(self):
         if self._client is not None:
