@@ -10,14 +10,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import alembic.command
 import alembic.config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
 from fleet_server.errors import Unavailable
@@ -62,7 +61,7 @@ def make_engine(database_url: str) -> Engine:
 def _make_sqlite_engine(database_url: str) -> Engine:
     file = make_url(database_url).database
     if file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(file).parent)
     engine = create_engine(database_url)
 
     @event.listens_for(engine, "connect")
@@ -84,6 +83,13 @@ def _make_sqlite_engine(database_url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"The folder {folder} cannot be made: {error.strerror}.") from error
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
@@ -181,7 +187,7 @@ def connected(engine: Engine) -> Iterator[Connection]:
     """
     try:
         connection = engine.connect()
-    except OperationalError as error:
+    except (DBAPIError, sqlite3.Error) as error:
         where = engine.url.render_as_string(hide_password=True)
         raise Unavailable(
             f"The database {where} cannot be reached: {_first_line(error)}"
@@ -228,6 +234,6 @@ def _alembic_config() -> alembic.config.Config:
     return config
 
 
-def _first_line(error: OperationalError) -> str:
-    cause: Any = error.orig or error
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
     return str(cause).strip().splitlines()[0]

@@ -1,16 +1,18 @@
 """Settings: every one of them, read once when a process starts, from `FLEET_…` or the TOML file that `FLEET_CONFIG` names.
 
 The environment wins over the file, what a command line says wins over both. A setting that is unknown, wrong or at odds with another
-stops the start with one sentence that names it. `docs/configuration.md` is made from the table in this module.
+stops the start with one sentence that names it. `docs/configuration.md` shows the table of this module; a test holds the two together.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +27,7 @@ CONFIG_VARIABLE = "FLEET_CONFIG"
 EMBEDDED = "embedded"
 DEFAULT_NODE_LISTENER_PORT = 8883
 SECRET_KEY_MIN_LENGTH = 32
+_TOPIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 class SettingWrong(Invalid):
@@ -123,14 +126,35 @@ class Settings:
         if self.secret_key:
             return self.secret_key
         path = self.data_dir / "secret_key"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_text(encoding="utf-8")
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-            file.write(secrets.token_urlsafe(48))
+        if not path.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            # Written aside and linked: of two processes that start together, one wins and both read a whole key.
+            drawn = self.data_dir / f"secret_key.{os.getpid()}"
+            descriptor = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+                file.write(secrets.token_urlsafe(48))
+            with suppress(FileExistsError):
+                path.hardlink_to(drawn)
+            drawn.unlink()
         return path.read_text(encoding="utf-8")
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Every setting as the documentation shows it: variable, what it is, default."""
+    return [
+        (
+            f"{ENVIRONMENT_PREFIX}{known.name.upper()}",
+            known.metadata["help"],
+            known.metadata["default_text"] or _shown(known.default),
+        )
+        for known in dataclasses.fields(Settings)
+    ]
+
+
+def _shown(default: object) -> str:
+    if default == "":
+        return "none"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -204,6 +228,8 @@ def _checked(settings: Settings) -> Settings:
     _check_broker_url(settings)
     if urlsplit(settings.files_url).scheme not in ("file", "s3"):
         raise SettingWrong("files_url must begin with file:// or s3://.")
+    if settings.topic_prefix and _TOPIC_PREFIX.fullmatch(settings.topic_prefix) is None:
+        raise SettingWrong("topic_prefix may hold letters, digits, - and _, and / between them.")
     if settings.secret_key and len(settings.secret_key) < SECRET_KEY_MIN_LENGTH:
         raise SettingWrong(f"secret_key must have at least {SECRET_KEY_MIN_LENGTH} characters.")
     if urlsplit(settings.public_url).scheme not in ("http", "https"):

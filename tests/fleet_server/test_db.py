@@ -1,0 +1,192 @@
+"""Connections, writing transactions, durability and migrations."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from databases import Databases
+from factories import NOON, register_node
+from servers import PostgresqlServer, running_postgresql
+from sqlalchemy import CheckConstraint, Engine, inspect, text, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server import db
+from fleet_server.errors import Unavailable
+from fleet_server.models import Base, Counter, Site
+
+
+def _empty_url(databases: Databases, tmp_path: Path) -> str:
+    if isinstance(databases, PostgresqlServer):
+        return databases.url(databases.create_database())
+    return f"sqlite:///{tmp_path}/empty.sqlite3"
+
+
+def test_migrations_make_exactly_the_tables_of_the_models(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        checks = {
+            (table.name, check["name"])
+            for table in Base.metadata.sorted_tables
+            for check in inspect(connection).get_check_constraints(table.name)
+        }
+    wanted = {
+        (table.name, constraint.name)
+        for table in Base.metadata.sorted_tables
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    assert checks == wanted
+
+
+def test_upgrade_makes_all_tables_and_can_be_repeated(databases: Databases, tmp_path: Path) -> None:
+    engine = db.make_engine(_empty_url(databases, tmp_path))
+    with pytest.raises(db.SchemaOutdated, match="fleet db upgrade"):
+        db.check_schema(engine)
+    db.upgrade(engine)
+    db.upgrade(engine)
+    db.check_schema(engine)
+    with engine.connect() as connection:
+        tables = inspect(connection).get_table_names()
+    assert set(Base.metadata.tables) <= set(tables)
+    engine.dispose()
+
+
+def test_sqlite_has_the_layout_that_was_measured(tmp_path: Path) -> None:
+    engine = db.make_engine(f"sqlite:///{tmp_path}/a.sqlite3")
+    db.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA page_size")).scalar() == 8192
+        layout = "SELECT sql FROM sqlite_master WHERE name = 'observation'"
+        assert "WITHOUT ROWID" in str(connection.execute(text(layout)).scalar())
+    engine.dispose()
+
+
+def test_sqlite_survives_power_loss_as_we_set_it_and_is_refused_when_weakened(
+    tmp_path: Path,
+) -> None:
+    engine = db.make_engine(f"sqlite:///{tmp_path}/a.sqlite3")
+    db.check_durability(engine)
+    with engine.connect() as connection:
+        connection.connection.driver_connection.execute("PRAGMA synchronous = NORMAL")  # type: ignore[union-attr]
+    with pytest.raises(db.NotDurable, match="synchronous"):
+        db.check_durability(engine)
+    engine.dispose()
+
+
+@pytest.mark.needs_postgresql
+def test_postgresql_that_may_forget_is_refused(postgresql_server: PostgresqlServer) -> None:
+    engine = db.make_engine(postgresql_server.url("postgres"))
+    with pytest.raises(db.NotDurable, match="fsync is off"):
+        db.check_durability(engine)
+    engine.dispose()
+
+
+@pytest.mark.needs_postgresql
+def test_postgresql_as_installed_is_durable_even_where_asynchronous_commit_is_its_default() -> None:
+    with running_postgresql() as server:
+        name = server.create_database()
+        plain = db.make_engine(server.url("postgres"))
+        with plain.connect() as connection, connection.begin():
+            connection.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
+        plain.dispose()
+        engine = db.make_engine(server.url(name))
+        db.check_durability(engine)
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://nobody@127.0.0.1:1/none", "sqlite:////proc/nowhere/a.sqlite3"]
+)
+def test_database_that_is_not_there_is_one_sentence(url: str) -> None:
+    def check() -> None:
+        db.check_durability(db.make_engine(url))
+
+    with pytest.raises(Unavailable) as caught:
+        check()
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("no database\n" * 100)
+    engine = db.make_engine(f"sqlite:///{tmp_path}/a.txt")
+    with pytest.raises(Unavailable, match="not a database"):
+        db.check_schema(engine)
+
+
+def test_session_refuses_to_write_outside_a_writing_transaction(session: Session) -> None:
+    session.add(Counter(name="a", node_id="", count=1))
+    with pytest.raises(RuntimeError, match="writing"):
+        session.commit()
+    session.rollback()
+    with pytest.raises(RuntimeError, match="writing"):
+        session.execute(update(Counter).values(count=2))
+
+
+def test_writing_is_rolled_back_as_a_whole_when_it_fails(session: Session) -> None:
+    def write_and_fail() -> None:
+        with db.writing(session):
+            session.add(Counter(name="a", node_id="", count=1))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    assert session.get(Counter, ("a", "")) is None
+
+
+def test_writing_inside_writing_is_one_transaction(session: Session) -> None:
+    def write_and_fail() -> None:
+        with db.writing(session):
+            with db.writing(session):
+                session.add(Counter(name="a", node_id="", count=1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    assert session.get(Counter, ("a", "")) is None
+
+
+def test_writers_that_read_first_wait_for_each_other(sessions: sessionmaker[Session]) -> None:
+    """On SQLite a transaction that reads and then writes would fail here whatever its time-out is."""
+    with db.writing(sessions()) as session:
+        session.add(Counter(name="a", node_id="", count=0))
+    faults: list[BaseException] = []
+
+    def count_up() -> None:
+        try:
+            for _ in range(20):
+                with sessions() as session, db.writing(session):
+                    counter = session.get_one(Counter, ("a", ""), with_for_update=True)
+                    counter.count += 1
+        except BaseException as fault:  # noqa: BLE001 - handed to the test
+            faults.append(fault)
+
+    threads = [threading.Thread(target=count_up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    with sessions() as session:
+        assert session.get_one(Counter, ("a", "")).count == 80
+
+
+def test_time_comes_back_as_it_went_in_to_the_second(session: Session) -> None:
+    moment = datetime(2026, 7, 1, 12, 0, 0, 999_999, tzinfo=UTC)
+    with db.writing(session):
+        site = Site(code="a", name="A", kind="tree", latitude=51, longitude=7, created_at=moment)
+        session.add(site)
+    session.expire_all()
+    assert session.get_one(Site, site.id).created_at == NOON
+    assert session.get_one(Site, site.id).created_at.tzinfo is UTC
+
+
+def test_time_without_a_zone_cannot_be_stored(session: Session) -> None:
+    with pytest.raises(Exception, match="time zone"):
+        register_node(session, "n-000001", now=datetime(2026, 7, 1))  # noqa: DTZ001 - the mistake itself
