@@ -21,7 +21,7 @@ def measure(*, seconds: float = 20.0, nodes: int = 200) -> dict[str, Any]:
     if not program.exists():
         raise Unavailable(f"provision is not installed beside {sys.executable}.")
     command = [
-        program,
+        str(program),
         "virtual",
         "bench",
         "--json",
