@@ -1,0 +1,61 @@
+"""A node is judged by its own schedule."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from factories import NOON, SimulatedNode, deployed_node, register_node
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+
+from fleet_server.services import configuring
+from fleet_server.services.health import Freshness, fleet_health, freshness
+from fleet_server.services.ingest import store_batch
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "publish_every_s", "judged"),
+    [
+        (0, 3600, Freshness.FRESH),
+        (5400, 3600, Freshness.FRESH),
+        (5401, 3600, Freshness.LATE),
+        (12_600, 3600, Freshness.LATE),
+        (12_601, 3600, Freshness.OFFLINE),
+        (5401, 86_400, Freshness.FRESH),
+    ],
+)
+def test_silence_is_judged_by_the_nodes_own_schedule(
+    silent_s: int, publish_every_s: int, judged: Freshness
+) -> None:
+    heard_at = NOON - timedelta(seconds=silent_s)
+    assert freshness(heard_at, publish_every_s=publish_every_s, now=NOON) is judged
+
+
+def test_node_that_was_never_heard_is_not_called_offline(session: Session) -> None:
+    register_node(session, "n-000001")
+    (health,) = fleet_health(session, now=NOON)
+    assert health.freshness is Freshness.NEVER_SEEN
+    assert health.site is None
+
+
+def test_configured_schedule_counts(session: Session) -> None:
+    deployed_node(session)
+    store_batch(session, [SimulatedNode().pack()], now=NOON)
+    configuring.configure_node(session, "n-000001", {"publish_s": 900}, now=NOON)
+    (health,) = fleet_health(session, now=NOON + timedelta(hours=1))
+    assert health.publish_every_s == 900
+    assert health.freshness is Freshness.OFFLINE
+    assert health.site is not None
+    assert health.site.code == "n-000001-site"
+
+
+def test_list_of_nodes_takes_one_statement_however_many_there_are(
+    engine: Engine, session: Session
+) -> None:
+    for number in range(1, 6):
+        deployed_node(session, f"n-{number:06x}")
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    assert len(fleet_health(session, now=NOON)) == 5
+    assert len([one for one in statements if one.startswith("SELECT")]) == 1
