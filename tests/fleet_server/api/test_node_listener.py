@@ -1,0 +1,132 @@
+"""Enrolment over the nodes' listener: who bears a token gets an identity, everyone else one clear sentence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from flask.testing import FlaskClient
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server import clock
+from fleet_server.app import create_node_app
+from fleet_server.models import Node
+from fleet_server.services import authority, enrolment
+from fleet_server.settings import load_settings
+
+
+def certificate_request(key: ec.EllipticCurvePrivateKey | None = None) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "whatever")])
+    made = x509.CertificateSigningRequestBuilder().subject_name(name)
+    signed = made.sign(key or ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.fixture(scope="module")
+def ca_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data_dir = tmp_path_factory.mktemp("data")
+    authority.initialise(data_dir / "ca", valid_from=datetime.now(UTC))
+    return data_dir
+
+
+@pytest.fixture
+def client(ca_dir: Path, sessions: sessionmaker[Session]) -> FlaskClient:
+    settings = load_settings(
+        {},
+        data_dir=ca_dir,
+        broker_url="mqtts://127.0.0.1:18883?service_port=18884",
+        ntp_server="ntp.example.org",
+        topic_prefix="city",
+    )
+    return create_node_app(settings, sessions).test_client()
+
+
+@pytest.fixture
+def token(session: Session) -> str:
+    return enrolment.create_token(session, uses=2, now=clock.now())
+
+
+def ask(token: str, **changed: Any) -> dict[str, Any]:
+    asked = {
+        "token": token,
+        "label": "tree-01",
+        "model": "tree-3",
+        "csr_pem": certificate_request(),
+    }
+    return asked | changed
+
+
+def test_enrolled_node_gets_identity_authority_and_link(client: FlaskClient, token: str) -> None:
+    answer = client.post("/node/v1/enrol", json=ask(token))
+    assert answer.status_code == 201, answer.text
+    given = answer.get_json()
+    certificate = x509.load_pem_x509_certificate(given["certificate_pem"].encode())
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert [name.value for name in names] == [given["node_id"]]
+    assert x509.load_pem_x509_certificate(given["ca_pem"][0].encode())
+    assert given["link"] == {
+        "host": "127.0.0.1",
+        "port": 18883,
+        "tls": True,
+        "server_name": "localhost",
+        "ntp": "ntp.example.org",
+        "prefix": "city",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "code"),
+    [
+        ({"token": "wrong"}, 403, "enrolment_token_refused"),
+        ({"model": "tree-99"}, 400, "enrolment_wrong"),
+        ({"label": ""}, 400, "enrolment_wrong"),
+        ({"csr_pem": "nonsense"}, 400, None),
+        ({"token": 5}, 400, "invalid"),
+        ({"csr_pem": None}, 400, "invalid"),
+    ],
+)
+def test_wrong_enrolment_is_refused_and_makes_no_node(
+    client: FlaskClient,
+    session: Session,
+    token: str,
+    changed: dict[str, Any],
+    status: int,
+    code: str | None,
+) -> None:
+    answer = client.post("/node/v1/enrol", json=ask(token, **changed))
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+    assert code is None or answer.get_json()["code"] == code
+    assert session.scalar(select(func.count()).select_from(Node)) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"x" * 70_000])
+def test_body_that_is_no_object_is_refused(client: FlaskClient, body: bytes) -> None:
+    answer = client.post("/node/v1/enrol", data=body)
+    assert answer.status_code in (400, 413)
+    assert answer.mimetype == "application/problem+json"
+
+
+def test_token_is_good_for_so_many_nodes(client: FlaskClient, token: str) -> None:
+    statuses = [client.post("/node/v1/enrol", json=ask(token)).status_code for _ in range(3)]
+    assert statuses == [201, 201, 403]
+
+
+def test_same_key_again_is_the_same_node(client: FlaskClient, token: str) -> None:
+    request = certificate_request(ec.generate_private_key(ec.SECP256R1()))
+    first, again = (
+        client.post("/node/v1/enrol", json=ask(token, csr_pem=request)).get_json() for _ in range(2)
+    )
+    assert first["node_id"] == again["node_id"]
+
+
+def test_listener_offers_nothing_else(client: FlaskClient) -> None:
+    assert client.get("/").status_code == 404
+    assert client.get("/fleet/").status_code == 404
+    assert client.get("/node/v1/enrol").status_code == 405

@@ -1,0 +1,139 @@
+"""Pages in a real browser: the chart is drawn, nothing is blocked or thrown, text is readable, nothing overflows."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from fleet_server.cli.serve import listen, url_of
+from fleet_server.web import assets
+from tests.fleet_server import small_world
+from tests.fleet_server.world_fixtures import World
+
+pytestmark = pytest.mark.needs_chromium
+
+_PATIENCE_S = 20
+_PAGES = (
+    "/",
+    "/fleet/",
+    "/fleet/nodes/n-000002",
+    "/fleet/quarantine",
+    "/fleet/sites",
+    "/fleet/packs/1",
+)
+
+# Pixels of a canvas that are painted, and those in the band's translucent blue.
+_PAINTED = """
+const canvas = arguments[0], context = canvas.getContext("2d");
+const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+let painted = 0, band = 0;
+for (let i = 0; i < pixels.length; i += 4) {
+  if (pixels[i + 3] > 0) painted++;
+  if (pixels[i + 3] > 20 && pixels[i + 3] < 80 && pixels[i + 2] > pixels[i] + 60) band++;
+}
+return [painted, band];
+"""
+
+# Text whose contrast with the ground behind it is less than WCAG's 4.5 : 1 (3 : 1 for large text).
+_FAINT = """
+const part = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+const light = (c) => 0.2126 * part(c[0]) + 0.7152 * part(c[1]) + 0.0722 * part(c[2]);
+const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+const ground = (e) => {
+  for (; e; e = e.parentElement) {
+    const c = numbers(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] === 1) return c;
+  }
+  return [255, 255, 255];
+};
+const faint = [];
+for (const e of document.body.querySelectorAll("*")) {
+  const hasText = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (!hasText || !e.getClientRects().length) continue;
+  const style = getComputedStyle(e), size = parseFloat(style.fontSize);
+  const [a, b] = [light(numbers(style.color)), light(ground(e))].sort((x, y) => y - x);
+  const isLarge = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+  if ((a + 0.05) / (b + 0.05) < (isLarge ? 3 : 4.5)) faint.push(e.textContent.trim().slice(0, 40));
+}
+return faint;
+"""
+
+
+@pytest.fixture(scope="module")
+def address(sqlite_world: World) -> Iterator[str]:
+    assets.ensure_assets()
+    server = listen(sqlite_world.app(), "127.0.0.1", 0, threads=4)
+    serving = threading.Thread(target=server.serve)
+    serving.start()
+    yield url_of(server)
+    server.stop()
+    serving.join()
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[webdriver.Chrome]:
+    """Chromium, logged in."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("Chromium is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--lang=en-GB"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.get(f"{address}/login")
+    opened.find_element(By.ID, "name").send_keys(small_world.USER)
+    opened.find_element(By.ID, "password").send_keys(small_world.PASSWORD)
+    opened.find_element(By.CSS_SELECTOR, "main button").click()
+    WebDriverWait(opened, _PATIENCE_S).until(lambda page: page.current_url.endswith("/fleet/"))
+    yield opened
+    opened.quit()
+
+
+def test_node_page_draws_every_channel_with_its_uncertainty_band(
+    browser: webdriver.Chrome, address: str
+) -> None:
+    browser.get_log("browser")
+    browser.set_window_size(1200, 900)
+    browser.get(f"{address}/fleet/nodes/n-000002?range=24h")
+    WebDriverWait(browser, _PATIENCE_S).until(
+        lambda page: len(page.find_elements(By.CSS_SELECTOR, ".chart.drawn canvas")) == 4
+    )
+    for canvas in browser.find_elements(By.CSS_SELECTOR, ".chart.drawn canvas"):
+        painted, band = browser.execute_script(_PAINTED, canvas)
+        assert painted > 1000
+        assert band > 200
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("path", _PAGES)
+def test_page_is_clean_readable_and_fits_320_pixels(
+    browser: webdriver.Chrome, address: str, path: str
+) -> None:
+    browser.get_log("browser")
+    # A window of Chromium is never narrower than 500 px; the device metrics are what a phone's are.
+    metrics = {"width": 320, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(address + path)
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    faint = browser.execute_script(_FAINT)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width <= 320
+    assert faint == []
+    assert browser.get_log("browser") == []
+
+
+def test_keyboard_reaches_the_skip_link_first(browser: webdriver.Chrome, address: str) -> None:
+    browser.get(f"{address}/")
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("href").endswith("#content")
+    assert focused.is_displayed()
