@@ -53,7 +53,7 @@ def token(session: Session) -> str:
     return enrolment.create_token(session, uses=2, now=clock.now())
 
 
-def ask(token: str, **changed: Any) -> dict[str, Any]:
+def ask(token: str, /, **changed: Any) -> dict[str, Any]:
     asked = {
         "token": token,
         "label": "tree-01",
