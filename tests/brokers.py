@@ -480,7 +480,7 @@ def running_broker(
         node_port=node_port,
         service_port=service_port,
         public_port=None,
-        service_bind="127.0.0.1",
+        service_bind=None,
         user=None,
     )
     configuration = mosquitto.write_configuration(plan, certificates.files)

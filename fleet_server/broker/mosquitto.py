@@ -35,7 +35,8 @@ class MosquittoPlan:
     node_port: int
     service_port: int
     public_port: int | None
-    service_bind: str
+    service_bind: str | None
+    """Address of the services' listener; None = as the nodes' one, since services come by the same host name."""
     user: str | None
     """System user that mosquitto becomes when root starts it; None = chosen by `choose_user`."""
 
@@ -108,7 +109,7 @@ def _configuration(plan: MosquittoPlan, files: AuthorityFiles, folder: Path, use
     bind = plan.host if is_loopback(plan.host) else ""
     text = f"""\
         # Written by `fleet broker config`; start it with: mosquitto -c {folder / CONFIGURATION_FILE}
-        # After a change of the revocation lists: kill -HUP the process named in {folder / "store" / "mosquitto.pid"}
+        # Every day, and after a revocation, let it read the revocation lists again: kill -HUP the process named in {folder / "store" / "mosquitto.pid"}
         user {user}
         pid_file {folder / "store" / "mosquitto.pid"}
         log_dest stderr
@@ -143,7 +144,7 @@ def _configuration(plan: MosquittoPlan, files: AuthorityFiles, folder: Path, use
 
         # Services: another authority, so that no node's certificate opens this door. Client ids are free here, because the
         # fleet ends a revoked node's session by taking its client id.
-        listener {plan.service_port} {plan.service_bind}
+        listener {plan.service_port} {bind if plan.service_bind is None else plan.service_bind}
         {_tls(files)}
         require_certificate true
         cafile {files.services_authority.certificate}

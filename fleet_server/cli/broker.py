@@ -71,10 +71,7 @@ def embedded(
 @click.option("--service-port", type=click.IntRange(1, 65535), default=8884, show_default=True)
 @click.option("--public-port", type=click.IntRange(1, 65535), help="Public reading of v1.1/#.")
 @click.option(
-    "--service-bind",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address of the services' listener.",
+    "--service-bind", help="Address of the services' listener. [default: as the nodes' listener]"
 )
 @click.option(
     "--user",
@@ -88,7 +85,7 @@ def config(
     node_port: int,
     service_port: int,
     public_port: int | None,
-    service_bind: str,
+    service_bind: str | None,
     user: str | None,
     as_json: bool,
 ) -> None:
@@ -112,9 +109,7 @@ def config(
     files = existing_files(settings.ca_dir)
     path = mosquitto.write_configuration(plan, files, prefix=settings.topic_prefix)
     url, start = mosquitto.broker_url(plan), f"mosquitto -c {path}"
-    sentence = (
-        f"Start the broker with:\n  {start}\nand the server with:\n  FLEET_BROKER_URL='{url}'"
-    )
+    sentence = f"Start the broker with:\n  {start}\nand the server with:\n  FLEET_BROKER_URL='{url}'\nSend mosquitto a SIGHUP every day: it reads the revocation lists then, and they run out."
     fields = {"configuration": str(path), "start": start, "broker_url": url}
     answer(fields, sentence, as_json=as_json)
 

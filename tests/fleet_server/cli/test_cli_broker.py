@@ -148,6 +148,17 @@ def test_configuration_starts_an_unmodified_mosquitto_with_all_three_doors(tmp_p
             assert [payload for _, payload, _ in node.drain()] == [b"unseen"]
 
 
+def test_services_reach_a_broker_on_another_machine_under_its_host_name(tmp_path: Path) -> None:
+    run(ca, "init", "--data", str(tmp_path))
+    made = run(broker, "config", "--data", str(tmp_path), "--host", "broker.example.org")
+    lines = Path(made["configuration"]).read_text().splitlines()
+    assert [line.strip() for line in lines if line.startswith("listener ")] == [
+        "listener 8883",
+        "listener 8884",
+    ]
+    assert made["broker_url"] == "mqtts://broker.example.org:8883?service_port=8884"
+
+
 def test_mosquitto_runs_as_debians_user_only_where_that_user_can_read(tmp_path: Path) -> None:
     """pytest's folders are closed to others: there mosquitto stays who starts it."""
     closed = tmp_path / "closed"

@@ -20,11 +20,13 @@ from brokers import (
     settings_for,
     wait_until,
 )
-from factories import SimulatedNode
+from factories import SimulatedNode, deployed_node
 from mqtt_services import NODE_ID, at_work
+from servers import PostgresqlServer
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from fleet_server import db
 from fleet_server.models import Pack, Quarantine
 from fleet_server.mqtt.consumer import Consumer, Delivery
 from fleet_server.services.ingest import Message
@@ -237,3 +239,27 @@ def test_two_ingest_processes_share_the_work(
         wait_until(lambda: len(stored(sessions)) == 40)
     assert set(taken) == {"one", "two"}
     assert sum(taken.values()) == 40
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+def test_stopped_postgresql_is_waited_for(
+    settings: Settings, postgresql_server: PostgresqlServer, node: RawClient
+) -> None:
+    with postgresql_server.fresh() as url:
+        engine = db.make_engine(url)
+        real = db.session_factory(engine)
+        with real() as session:
+            deployed_node(session, NODE_ID)
+        with at_work(Consumer(settings, real)):
+            node.publish_and_wait(TOPIC, SimulatedNode(NODE_ID).pack(1).payload)
+            postgresql_server.stop()
+            try:
+                node.publish(TOPIC, SimulatedNode(NODE_ID).pack(2).payload)
+                with pytest.raises(TimeoutError):
+                    node.wait_for(PUBACK, timeout_s=0.5)
+            finally:
+                postgresql_server.start()
+            node.wait_for(PUBACK, timeout_s=10)
+            assert stored(real) == [1, 2]
+        engine.dispose()
