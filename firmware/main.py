@@ -8,7 +8,7 @@ _LAST_RESORT_MS = 900_000
 
 def wake():
     # Garbage is collected early and often, so that the lowest free heap tells the program's true need.
-    gc.threshold(4096)
+    gc.threshold(8192)
     try:
         from node import cycle
 
