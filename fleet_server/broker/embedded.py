@@ -83,6 +83,10 @@ WINDOW_PER_SUBSCRIBER = 1000
 SEND_BUFFER_BYTES = 512 * 1024
 TICK_S = 0.25
 CLOSE_GRACE_S = 0.5
+# From Python 3.12 on a server waits for connections that have not even said CONNECT.
+SHUTDOWN_LIMIT_S = 3.0
+# A node subscribes to two; each is kept in memory.
+MAX_FILTERS_PER_CLIENT = 16
 BACKLOG = 1024
 MAX_LENGTH_BYTES = 4
 MQTT_3_1_1 = 4
@@ -203,14 +207,10 @@ class EmbeddedBroker(Broker):
             await asyncio.gather(self._tick_task, return_exceptions=True)
         for server in self._servers.values():
             server.instance.close()
-        await super().shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_LIMIT_S):
+                await super().shutdown()
         self.write_status()
-
-    def kick(self, client_id: str) -> None:
-        """End this client's session now, if there is one."""
-        _, handler = self._sessions.get(client_id, (None, None))
-        if isinstance(handler, FleetHandler):
-            handler.abort()
 
     # --- what isolation rests on; each is a method of its own so that a test can show what happens without it
 
@@ -226,6 +226,7 @@ class EmbeddedBroker(Broker):
         Raises:
             ConnectionRefused: revoked, at the wrong door, or under another's name.
         """
+        self._revocations[listener].reload_when_changed()
         if self._revocations[listener].contains(certificate.serial):
             raise ConnectionRefused(Refusal.CERTIFICATE_REVOKED, NOT_AUTHORIZED)
         client = Client(certificate.common_name, listener)
@@ -463,7 +464,7 @@ class EmbeddedBroker(Broker):
         handler = self._get_handler(session)
         if action is not Action.SUBSCRIBE or not isinstance(handler, FleetHandler):
             return action is not Action.SUBSCRIBE
-        is_allowed = self.may_subscribe(handler.client, topic)
+        is_allowed = self.may_subscribe(handler.client, topic) and handler.takes_filter(topic)
         if not is_allowed:
             self.tally.refuse(Refusal.SUBSCRIBE_DENIED, client=handler.client.name, topic=topic)
         return is_allowed
@@ -521,8 +522,11 @@ class EmbeddedBroker(Broker):
             handler.abort()
 
     def write_status(self) -> None:
-        """Bring the status file up to date."""
-        self.tally.write(clients=sorted(self._sessions), retained=len(self._retained_messages))
+        """Bring the status file up to date; a full disk does not stop the broker."""
+        try:
+            self.tally.write(clients=sorted(self._sessions), retained=len(self._retained_messages))
+        except OSError as problem:
+            log.warning("status_not_written", reason=problem.strerror)
 
 
 class FleetHandler(BrokerProtocolHandler):
@@ -553,6 +557,12 @@ class FleetHandler(BrokerProtocolHandler):
         self._window_in = asyncio.Semaphore(WINDOW_PER_CLIENT)
         self._window_out = asyncio.Semaphore(WINDOW_PER_SUBSCRIBER)
         self._publish_tasks: set[asyncio.Task[None]] = set()
+        self._filters: set[str] = set()
+
+    def takes_filter(self, topic_filter: str) -> bool:
+        """Count the filters of this connection; False when these are too many."""
+        self._filters.add(topic_filter)
+        return len(self._filters) <= MAX_FILTERS_PER_CLIENT
 
     # --- sending
 
@@ -742,7 +752,6 @@ class _Revocations:
         context.load_verify_locations(self._path)
 
     def contains(self, serial: int) -> bool:
-        self.reload_when_changed()
         return serial in self._serials
 
     def reload_when_changed(self) -> None:

@@ -619,3 +619,10 @@ def test_node_cannot_fill_the_brokers_memory_with_retained_messages(
     with service_client(hasty, "svc-ingest") as ingest:
         ingest.subscribe("up/#")
         assert ingest.drain() == []
+
+
+def test_node_cannot_fill_the_brokers_memory_with_subscriptions(hasty: RunningBroker) -> None:
+    with node_client(hasty, hasty.certificates.node("n-keeper")) as keeper:
+        assert keeper.connect("n-keeper", keep_alive_s=600) == 0
+        granted = keeper.subscribe(*(f"dn/n-keeper/{number}" for number in range(100)))
+    assert 0 < granted.count(1) < 20
