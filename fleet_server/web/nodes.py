@@ -129,7 +129,8 @@ def series(node_id: str, datastream_id: int) -> Response:
             "kind": found.site_kind,
             "unit": words.unit_symbol(found.datastream.unit),
             "timeZone": TIME_ZONE,
-            "from": int(begin.timestamp()),
+            # A stream that is younger than the range begins at the left edge, not behind an empty chart.
+            "from": max(int(begin.timestamp()), *found.time_s[:1], 0),
             "to": int(end.timestamp()),
             "decimals": words.decimals_for(typical_u),
             "t": found.time_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import current_app, render_template
+from flask_babel import gettext
 
 from fleet_server.http_shared.auth import is_logged_in
 from fleet_server.http_shared.database import current_session
@@ -15,4 +16,8 @@ def public_sites() -> str:
     """Every public site with value ± U, flag and time; in the demo, and for who is logged in, all sites."""
     shows_all = current_app.config["ALL_SITES_PUBLIC"] or is_logged_in()
     sites = overviews.site_overviews(current_session(), only_public=not shows_all)
-    return render_template("public_sites.html", sites=sites)
+    groups = [
+        {"word": word, "sites": [site for site in sites if site.kind == kind]}
+        for kind, word in (("water", gettext("Waters")), ("tree", gettext("Trees")))
+    ]
+    return render_template("public_sites.html", groups=groups)
