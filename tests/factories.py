@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import cbor2
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -109,6 +110,20 @@ class SimulatedNode:
 
     def packs(self, seqs: Iterable[int]) -> list[Message]:
         return [self.pack(seq) for seq in seqs]
+
+    def event(
+        self, seq: int, name: str, details: Mapping[str, float | str], *, knows_time: bool = True
+    ) -> Message:
+        """An event pack: the same envelope and bookkeeping, then `_event` and its details."""
+        envelope, *bookkeeping = cbor2.loads(
+            self.pack(seq, knows_time=knows_time, readings={}).payload
+        )
+        records = [{0: "_event", 3: name}]
+        records += [
+            {0: key, (3 if isinstance(value, str) else 2): value} for key, value in details.items()
+        ]
+        payload = cbor2.dumps([envelope, *bookkeeping, *records])
+        return Message(TopicKind.EVENT, self.node_id, payload)
 
     def state(self, *, at_s: int | None = None, **fields: object) -> Message:
         """A state message; with `at_s` it is an anchor of the power-up."""

@@ -81,26 +81,42 @@ def set_password(session: Session, name: str, password: str) -> None:
 
 
 def log_in(session: Session, name: str, password: str, *, now: datetime) -> User:
-    """The account that name and password belong to. Failures are counted and committed.
+    """The account that name and password belong to. Committed on return, failures too.
+
+    An attempt counts as wrong before it is tried, so that many at once are not many free ones; and no transaction waits for the
+    password's hash, which takes long on purpose.
 
     Raises:
         LoginLocked: too many wrong passwords in a row; nothing was tried.
         LoginRefused: name or password is wrong.
     """
+    user_id, password_hash = _begin_attempt(session, name, now)
+    if not _verify(password_hash, password) or user_id is None:
+        raise LoginRefused("Name or password is wrong.")
     with db.writing(session):
-        user = session.scalar(select(User).where(User.name == name).with_for_update())
-        if user is not None and user.locked_until is not None and user.locked_until > now:
+        user = session.get_one(User, user_id, with_for_update=True, populate_existing=True)
+        user.failures, user.locked_until, user.last_login_at = 0, None, now
+    return user
+
+
+def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | None, str]:
+    """Count the attempt; returns whose password to try, with nobody's hash when there is no such account."""
+    with db.writing(session):
+        user = session.scalar(
+            select(User)
+            .where(User.name == name, User.is_active)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        if user is None:
+            return None, _nobodys_hash()
+        if user.locked_until is not None and user.locked_until > now:
             wait_s = int((user.locked_until - now).total_seconds())
             raise LoginLocked(f"Too many wrong passwords; try again in {wait_s} s.", wait_s=wait_s)
-        is_right = _verify(user.password_hash if user else _nobodys_hash(), password)
-        if user is not None and user.is_active and is_right:
-            user.failures, user.locked_until, user.last_login_at = 0, None, now
-            return user
-        if user is not None:
-            user.failures += 1
-            if user.failures >= FREE_FAILURES:
-                user.locked_until = now + lock_after(user.failures)
-    raise LoginRefused("Name or password is wrong.")
+        user.failures += 1
+        if user.failures >= FREE_FAILURES:
+            user.locked_until = now + lock_after(user.failures)
+        return user.id, user.password_hash
 
 
 def find_user(session: Session, user_id: int) -> User | None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from fleet_server.models import Anchor, Event, Pack, RawReading
 from fleet_server.services import bulk
 from fleet_server.services.observing import SampledPack
-from fleet_server.wire.senml import Reading
+from fleet_server.wire.senml import TIME_BEFORE_UTC_S, TIME_FROM_UTC_S, Reading
 
 # In deep sleep the ESP32 counts with its RC oscillator; calibrated at boot, it walks with temperature by less than this.
 SLEEP_CLOCK_DRIFT = 0.01
@@ -49,7 +49,7 @@ class KnownTime:
 
 
 def estimate(anchors: Iterable[AnchorRow], uptime_ms: int) -> KnownTime | None:
-    """The time at which a power-up's clock stood at `uptime_ms`, from the anchor nearest to it; None without an anchor.
+    """The time at which a power-up's clock stood at `uptime_ms`, from the anchor nearest to it; None without a usable anchor.
 
     >>> estimate([AnchorRow("n-1", 7, 900_000, 1_700_000_900)], 0)
     KnownTime(utc_s=1700000000, interval_s=10)
@@ -58,11 +58,14 @@ def estimate(anchors: Iterable[AnchorRow], uptime_ms: int) -> KnownTime | None:
     return None if nearest is None else from_anchor(nearest, uptime_ms)
 
 
-def from_anchor(anchor: AnchorRow, uptime_ms: int) -> KnownTime:
-    """The time that one anchor gives."""
+def from_anchor(anchor: AnchorRow, uptime_ms: int) -> KnownTime | None:
+    """The time that one anchor gives; None when no node can have been there."""
     distance_ms = uptime_ms - anchor.uptime_ms
+    utc_s = anchor.utc_s + round(distance_ms / 1000)
+    if not TIME_FROM_UTC_S <= utc_s < TIME_BEFORE_UTC_S:
+        return None
     interval_s = ROUNDING_S + math.ceil(abs(distance_ms) * SLEEP_CLOCK_DRIFT / 1000)
-    return KnownTime(anchor.utc_s + round(distance_ms / 1000), interval_s)
+    return KnownTime(utc_s, interval_s)
 
 
 def store_anchors(session: Session, anchors: set[AnchorRow]) -> set[AnchorRow]:

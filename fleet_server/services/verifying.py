@@ -278,7 +278,8 @@ def _sampled_s(
     """
     if pack.claimed_s is not None:
         return pack.claimed_s
-    possible = [timing.from_anchor(anchor, pack.uptime_ms).utc_s for anchor in anchors]
+    estimates = (timing.from_anchor(anchor, pack.uptime_ms) for anchor in anchors)
+    possible = {known.utc_s for known in estimates if known is not None}
     for reading in stored.values():
         if reading.sampled_s in possible:
             return reading.sampled_s

@@ -8,12 +8,15 @@ from datetime import timedelta
 import cbor2
 import pytest
 from factories import NOON, NOON_S, POND_READINGS, SimulatedNode, deployed_node, register_node
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import (
     Anchor,
     Counter,
+    Event,
     Gap,
     Node,
     NodeStatus,
@@ -27,6 +30,7 @@ from fleet_server.models import (
 )
 from fleet_server.services import deploying
 from fleet_server.services.ingest import Message, store_batch
+from fleet_server.wire.senml import encode_pack
 from fleet_server.wire.topics import TopicKind
 
 
@@ -330,3 +334,75 @@ def test_absurd_values_become_bad_observations_without_a_value(session: Session)
 
 def test_empty_batch_does_nothing(session: Session) -> None:
     assert store_batch(session, [], now=NOON).packs_stored == 0
+
+
+def test_event_shares_the_packs_sequence_and_is_kept_with_its_details(session: Session) -> None:
+    deployed_node(session)
+    node = SimulatedNode()
+    crash = node.event(2, "crash", {"cause": "wdt", "heap": 31_000, "trace": "line 1\0line 2"})
+    store_batch(session, [node.pack(1), crash, node.pack(3)], now=NOON)
+    assert receipt_of(session) == (node.spool, 3)
+    event = session.scalars(select(Event)).one()
+    assert event.name == "crash"
+    assert event.details == [["cause", "wdt"], ["heap", 31_000], ["trace", "line 1\0line 2"]]
+    assert event.happened_at == NOON + timedelta(seconds=1800)
+
+
+def test_event_without_time_gets_it_from_an_anchor(session: Session) -> None:
+    deployed_node(session)
+    node = SimulatedNode()
+    store_batch(session, [node.event(1, "reset", {}, knows_time=False)], now=NOON)
+    store_batch(session, [node.state(at_s=NOON_S + 3600)], now=NOON)
+    session.expire_all()
+    event = session.scalars(select(Event)).one()
+    assert event.happened_at == NOON + timedelta(seconds=900)
+
+
+def test_uptime_that_no_node_can_have_gives_no_time_and_does_not_stop_the_others(
+    session: Session,
+) -> None:
+    deployed_node(session)
+    node = SimulatedNode()
+    payload = encode_pack(
+        node_id=node.node_id,
+        time_utc_s=None,
+        oldest=1,
+        spool=node.spool,
+        seq=1,
+        power_up=node.power_up,
+        uptime_ms=(1 << 53) - 1,
+        readings=[("bat", 3900, None)],
+    )
+    absurd = Message(TopicKind.TELEMETRY, node.node_id, payload)
+    store_batch(session, [absurd, node.pack(2, knows_time=False)], now=NOON)
+    store_batch(session, [node.state(at_s=NOON_S + 3600)], now=NOON)
+    assert count(session, Observation) == 7
+    assert receipt_of(session) == (node.spool, 2)
+
+
+@given(
+    position=st.integers(0, 1 << 16),
+    change=st.binary(min_size=1, max_size=6),
+    kind=st.sampled_from([TopicKind.TELEMETRY, TopicKind.EVENT, TopicKind.STATE]),
+)
+def test_damaged_message_is_stored_or_quarantined_and_the_next_one_goes_through(
+    session: Session, position: int, change: bytes, kind: TopicKind
+) -> None:
+    node_id = "n-000001"
+    if session.get(Node, node_id) is None:
+        deployed_node(session, node_id)
+    seq = 1 + (session.scalar(select(func.max(Pack.seq)).where(Pack.seq < 100_000)) or 0)
+    node = SimulatedNode(node_id)
+    sound = {
+        TopicKind.TELEMETRY: node.pack(seq, at_s=NOON_S),
+        TopicKind.EVENT: node.event(seq, "crash", {"cause": "wdt"}),
+        TopicKind.STATE: node.state(at_s=NOON_S),
+    }[kind].payload
+    at = position % len(sound)
+    damaged = sound[:at] + change + sound[at + len(change) :]
+    before = count(session, Pack)
+    other = SimulatedNode(node_id, spool=0x77).pack(seq, at_s=NOON_S)
+    result = store_batch(session, [Message(kind, node_id, damaged), other], now=NOON)
+    done = result.packs_stored + result.packs_resent + result.quarantined + result.states_stored
+    assert done == 2
+    assert count(session, Pack) == before + result.packs_stored
