@@ -37,6 +37,7 @@ from fleet_server.settings import CONFIG_VARIABLE
 KILLABLE = Path(__file__).parent / "killable"
 DAY_S = 86_400
 READY_S = 30.0
+_STOP_S = 10.0
 _CERTIFICATE_MARGIN_DAYS = 30
 
 
@@ -378,7 +379,11 @@ def _kept(start: Callable[[], subprocess.Popen[bytes]], pid_file: Path) -> Itera
             pid_file.unlink(missing_ok=True)
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-                process.wait(READY_S)
+                try:
+                    process.wait(_STOP_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     thread = threading.Thread(target=keep)
     thread.start()

@@ -47,7 +47,7 @@ def test_killed_anywhere_on_embedded_parts_every_pack_is_stored_once(folder: Pat
 @pytest.mark.needs_mosquitto
 @pytest.mark.needs_postgresql
 def test_killed_anywhere_on_real_servers_every_pack_is_stored_once(folder: Path) -> None:
-    plan = _plan(folder, {**BROKER_CHANCES, "after_commit": 0.2, "database": 0.2})
+    plan = _plan(folder, {**BROKER_CHANCES, "after_commit": 0.3, "database": 0.3})
     _kill_real_servers(folder, plan)
 
 

@@ -52,7 +52,13 @@ def _send(original: Callable[..., Any]) -> Callable[..., Any]:
         if broker is not None and _before_broker_ack.is_due():
             with suppress(ProcessLookupError):
                 os.kill(broker, signal.SIGSTOP)
-            sent = int(original(self, payload))
+            try:
+                sent = int(original(self, payload))
+            except BaseException:
+                # Nothing was taken: the pack is not under way, and the broker must go on.
+                with suppress(ProcessLookupError):
+                    os.kill(broker, signal.SIGCONT)
+                raise
             _before_broker_ack.kill([broker], f"{sent} bytes sent to a stopped broker")
             return sent
         sent = int(original(self, payload))
