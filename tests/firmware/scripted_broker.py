@@ -42,6 +42,7 @@ class Behaviour:
     bytes_at_a_time: int = 0
     close_after: int | None = None  # packet type after which the broker hangs up
     extra_after_connect: bytes = b""
+    floods: bool = False  # after the subscription, messages without end
     receipt_for: Callable[[int, int], bytes] | None = None
 
 
@@ -152,6 +153,8 @@ class _Session:
             self._broker.subscriptions += topics
             self._answer(kind, bytes((0x90, 2 + len(topics))) + content[:2] + b"\1" * len(topics))
             self._send_retained(topics)
+            while self._broker.behaviour.floods:
+                self._publish(topics[-1], b"flood")
         elif kind == PUBLISH:
             end = 2 + struct.unpack_from(">H", content)[0]
             topic = content[2:end].decode()
@@ -196,7 +199,7 @@ class _Session:
         self._publish(topic.replace("up/", "dn/", 1)[:-2] + "rcpt", receipt)
 
     def _publish(self, topic: str, payload: bytes) -> None:
-        self._own_id += 1
+        self._own_id = self._own_id % 0xFFFF + 1
         name = topic.encode()
         content = struct.pack(">H", len(name)) + name + struct.pack(">H", self._own_id) + payload
         self._send(b"\x32" + _length(len(content)) + content)

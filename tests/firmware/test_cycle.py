@@ -453,6 +453,18 @@ def test_a_broker_that_talks_rubbish_ends_in_sleep_with_the_pack_kept(
     assert result.awake_us < LONGEST_WAKE_S * S
 
 
+def test_a_broker_that_never_stops_talking_ends_in_sleep_with_the_pack_kept(
+    tmp_path: Path, broker: ScriptedBroker, faster_waits: None
+) -> None:
+    broker.behaviour.floods = True
+    board = tree(tmp_path, broker)
+
+    result = wake(board)
+
+    assert held(board) == ([(1, 1)], 1)
+    assert result.awake_us < LONGEST_WAKE_S * S
+
+
 @pytest.mark.parametrize("code", range(1, 7))
 def test_a_refused_connect_is_reported_by_its_code_later(
     tmp_path: Path, broker: ScriptedBroker, code: int

@@ -27,9 +27,8 @@ _KEEP_ALIVE_S = const(60)
 _IN_FLIGHT = const(8)
 _ACK_MS = const(8_000)
 _BUFFER_BYTES = const(256)
-_MAX_PACKET_BYTES = const(
-    4_352
-)  # a desired state of 4 KiB and its topic; longer ones are passed over
+# A desired state of 4 KiB and its topic; longer packets are passed over.
+_MAX_PACKET_BYTES = const(4_352)
 
 
 class Client:
@@ -80,7 +79,8 @@ class Client:
         head = struct.pack(">H", len(name)) + name + struct.pack(">H", packet_id)
         self._in_flight.add(packet_id)
         self._send(_PUBLISH_QOS1, (head,) + parts, deadline)
-        self.poll()
+        while self._fill():
+            deadline.check("broker")
 
     def settle(self, deadline):
         """Wait until everything sent was acknowledged."""
@@ -90,11 +90,6 @@ class Client:
     def wait(self, deadline):
         """Take what comes within a slice of the deadline. Raises TimedOut when that passed."""
         self._receive(deadline, "message")
-
-    def poll(self):
-        """Take what is there, without waiting."""
-        while self._fill():
-            pass
 
     def disconnect(self, deadline):
         self._write(_DISCONNECT, deadline)
@@ -114,7 +109,9 @@ class Client:
 
     def _send(self, kind, parts, deadline):
         length = sum([len(part) for part in parts])
-        packet = bytearray((kind,))
+        packet = bytearray(self._acks)
+        self._acks = b""
+        packet.append(kind)
         while True:
             packet.append(length & 127 | (128 if length > 127 else 0))
             length >>= 7
