@@ -9,7 +9,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server.api import management, node_listener, operations
 from fleet_server.feeds.sensorthings.views import sensorthings
-from fleet_server.http_shared import database, languages, limits, problems, security_headers
+from fleet_server.http_shared import (
+    addresses,
+    database,
+    languages,
+    limits,
+    problems,
+    security_headers,
+)
 from fleet_server.http_shared.auth import register_auth
 from fleet_server.settings import Settings
 from fleet_server.web.pages import error_page, register_pages
@@ -29,6 +36,7 @@ def create_app(settings: Settings, session_factory: sessionmaker[Session]) -> Fl
         SEND_FILE_MAX_AGE_DEFAULT=3600,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined] # Flask's own provider has it
+    addresses.register_addresses(app)
     database.register_database(app, session_factory)
     problems.register_problems(app, page=error_page)
     security_headers.register_security_headers(app, is_https=is_https)

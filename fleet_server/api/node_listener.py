@@ -50,10 +50,15 @@ def _given() -> dict[str, str]:
     given = request.get_json(force=True, silent=True)
     if not isinstance(given, dict):
         raise Invalid("The request wants one JSON object.")
-    wrong = [name for name in _FIELDS if not isinstance(given.get(name), str)]
+    wrong = [name for name in _FIELDS if not _is_text(given.get(name))]
     if wrong:
         raise Invalid(f"The request wants a text for each of: {', '.join(wrong)}.")
     return {name: given[name] for name in _FIELDS}
+
+
+def _is_text(value: object) -> bool:
+    """JSON can spell half a character (a lone surrogate); no text holds one."""
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
 
 def link_of(settings: Settings) -> dict[str, object]:

@@ -29,7 +29,7 @@ def login() -> str | Response | tuple[str, int]:
         if is_logged_in():
             return redirect(target)
         return render_template("login.html", next=target, name="", fault="")
-    name = request.form.get("name", "")
+    name = request.form.get("name", "").replace("\0", "")  # PostgreSQL knows no NUL
     try:
         user = accounts.log_in(
             current_session(), name, request.form.get("password", ""), now=clock.now()

@@ -61,7 +61,7 @@ def nodes() -> str:
     )
 
 
-@web.get("/fleet/nodes/<node_id>")
+@web.get("/fleet/nodes/<node_id:node_id>")
 @login_required  # type: ignore[untyped-decorator]
 def node(node_id: str) -> str:
     """One node: its state, and each channel as chart and table over a chosen time."""
@@ -114,7 +114,7 @@ def _time(name: str) -> datetime | None:
     return datetime.fromtimestamp(int(text), UTC)
 
 
-@web.get("/fleet/nodes/<node_id>/series/<int:datastream_id>")
+@web.get("/fleet/nodes/<node_id:node_id>/series/<row_id:datastream_id>")
 @login_required  # type: ignore[untyped-decorator]
 def series(node_id: str, datastream_id: int) -> Response:
     """The columns of one chart."""

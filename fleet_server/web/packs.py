@@ -10,7 +10,7 @@ from fleet_server.services import overviews
 from fleet_server.web.blueprint import web
 
 
-@web.get("/fleet/packs/<int:pack_id>")
+@web.get("/fleet/packs/<row_id:pack_id>")
 @login_required  # type: ignore[untyped-decorator]
 def pack(pack_id: int) -> str:
     """Identity, times, raw readings and the bytes themselves."""

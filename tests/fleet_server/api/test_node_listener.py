@@ -90,6 +90,9 @@ def test_enrolled_node_gets_identity_authority_and_link(client: FlaskClient, tok
         ({"csr_pem": "nonsense"}, 400, None),
         ({"token": 5}, 400, "invalid"),
         ({"csr_pem": None}, 400, "invalid"),
+        ({"token": "\ud800"}, 400, "invalid"),
+        ({"token": "\0"}, 403, "enrolment_token_refused"),
+        ({"label": "a\0b"}, 400, "enrolment_wrong"),
     ],
 )
 def test_wrong_enrolment_is_refused_and_makes_no_node(

@@ -190,6 +190,23 @@ def test_series_of_a_datastream_that_the_node_does_not_feed_is_not_found(
     assert answer.status_code == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/fleet/nodes/n-ffffff",
+        "/fleet/nodes/%00",
+        "/fleet/nodes/svc-ingest",
+        "/fleet/nodes/n-000001/series/99999999999999999999?since=1&until=2",
+        "/fleet/packs/99999999",
+        "/fleet/packs/99999999999999999999",
+        "/fleet/packs/-1",
+        "/static/vendor/..%2fassets.py",
+    ],
+)
+def test_address_of_nothing_is_not_found(operator: FlaskClient, path: str) -> None:
+    assert operator.get(path).status_code == 404
+
+
 def test_names_that_look_like_markup_stay_text(operator: FlaskClient) -> None:
     for path in ("/", "/fleet/", "/fleet/sites", "/fleet/nodes/n-000003", "/fleet/quarantine"):
         page = operator.get(path).text
@@ -288,9 +305,9 @@ def test_wrong_password_is_refused_without_telling_which_was_wrong(fresh: FlaskC
     token = csrf_token(fresh.get("/login").text)
     answers = [
         fresh.post("/login", data={"name": name, "password": "wrong", "csrf_token": token})
-        for name in (small_world.USER, "nobody")
+        for name in (small_world.USER, "nobody", "\0")
     ]
-    assert [answer.status_code for answer in answers] == [403, 403]
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
     assert all("Name or password is wrong." in answer.text for answer in answers)
     assert "/login?" in fresh.get("/fleet/").headers["Location"]
 
