@@ -36,7 +36,8 @@ from fleet_server.settings import CONFIG_VARIABLE
 
 KILLABLE = Path(__file__).parent / "killable"
 DAY_S = 86_400
-READY_S = 30.0
+READY_S = 60.0
+_DEMO_S = 240.0
 _STOP_S = 10.0
 _CERTIFICATE_MARGIN_DAYS = 30
 
@@ -300,6 +301,33 @@ def is_clean(report: Mapping[str, Any]) -> bool:
         for name, value in report.items()
         if name not in ("packs", "declared_lost")
     )
+
+
+def run_demo(data: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`fleet demo` that ends when its nodes have caught up; its two lines."""
+    done = run_command(
+        "fleet", "demo", "--json", "--until-caught-up", "--port", "0", "--data", str(data), *options,
+        timeout_s=_DEMO_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["ready", "done"]
+    return lines[0], lines[1]
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[str]:
+    """`fleet serve` on a demo's folder; yields the address of its pages."""
+    pages = Child(
+        "serve",
+        [own_program("fleet"), "serve", "--json"],
+        log_folder=data / "logs",
+        environment={CONFIG_VARIABLE: str(data / "fleet.toml")},
+    )
+    try:
+        yield pages.wait_for("ready", timeout_s=READY_S)["url"]
+    finally:
+        pages.stop()
 
 
 @contextmanager

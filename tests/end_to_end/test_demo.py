@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from system import free_port, is_clean, run_command
+from servers import PostgresqlServer, running_postgresql
+from system import free_port, is_clean, mosquitto_of, run_command, run_demo
 
 from fleet_server.cli.processes import Child, own_program
 
@@ -26,18 +27,15 @@ VERIFY_FIELDS = {
     "receipts_wrong", "observations_not_reproducible", "audit_chain_ok",
 }  # fmt: skip
 SAMPLES_PER_DAY = 96
+Day = tuple[Path, dict[str, Any], dict[str, Any]]
 READY_S = 60.0
 
 
-def _demo(data: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A demo that ends by itself; its two lines."""
-    done = run_command("fleet", "demo", "--json", "--port", "0", "--data", str(data), *options)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["event"] for line in lines] == ["ready", "done"]
-    assert set(lines[0]) == READY_FIELDS
-    assert set(lines[1]) == DONE_FIELDS
-    return lines[0], lines[1]
+@pytest.fixture(scope="module")
+def postgresql_durable() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL that the product accepts."""
+    with running_postgresql() as server:
+        yield server
 
 
 def _check_books(done: dict[str, Any]) -> None:
@@ -59,15 +57,16 @@ def _verify(data: Path, *options: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder in which two nodes have lived through a day."""
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """A folder in which two nodes have lived through a day, and what the demo said."""
     data = tmp_path_factory.mktemp("demo") / "data"
-    _, done = _demo(data, "--until-caught-up", "--nodes", "2", "--days", "1")
-    return data, done
+    return data, *run_demo(data, "--nodes", "2", "--days", "1")
 
 
-def test_a_day_of_two_nodes_is_stored_whole(day: tuple[Path, dict[str, Any]]) -> None:
-    data, done = day
+def test_a_day_of_two_nodes_is_stored_whole(day: Day) -> None:
+    data, ready, done = day
+    assert set(ready) == READY_FIELDS
+    assert set(done) == DONE_FIELDS
     _check_books(done)
     assert done["nodes"] == 2
     # A node begins up to ten minutes late and has caught up within an hour of now.
@@ -77,24 +76,27 @@ def test_a_day_of_two_nodes_is_stored_whole(day: tuple[Path, dict[str, Any]]) ->
     assert report["declared_lost"] == 0
 
 
-def test_second_run_in_the_same_folder_goes_on(day: tuple[Path, dict[str, Any]]) -> None:
-    data, before = day
-    _, done = _demo(data, "--until-caught-up", "--nodes", "2", "--days", "1")
+def test_second_run_in_the_same_folder_goes_on(day: Day) -> None:
+    data, _, before = day
+    _, done = run_demo(data, "--nodes", "2", "--days", "1")
     _check_books(done)
     assert done["packs_written"] >= before["packs_written"]
     _verify(data)
 
 
-def test_measured_series_are_measured_again(tmp_path: Path) -> None:
-    series = Path(__file__).parents[2] / "hardware" / "scenes"
-    small = tmp_path / "series"
-    small.mkdir()
-    (small / "scene.toml").write_bytes((series / "small.toml").read_bytes())
-    for file in (series / "small").iterdir():
-        (small / file.name).write_bytes(file.read_bytes())
-    _, done = _demo(tmp_path / "data", "--until-caught-up", "--days", "1", "--series", str(small))
+@pytest.mark.needs_mosquitto
+@pytest.mark.needs_postgresql
+def test_the_same_on_real_servers(tmp_path: Path, postgresql_durable: PostgresqlServer) -> None:
+    data = tmp_path / "data"
+    database_url = postgresql_durable.url(postgresql_durable.create_database())
+    with mosquitto_of(data, pid_file=tmp_path / "mosquitto.pid") as broker_url:
+        _, done = run_demo(
+            data, "--nodes", "2", "--days", "1", "--database-url", database_url, "--broker-url", broker_url
+        )  # fmt: skip
     _check_books(done)
-    _verify(tmp_path / "data")
+    report = _verify(data)
+    assert report["packs"] == done["packs_stored"]
+    assert not list(data.glob("*.sqlite3"))
 
 
 # --- used wrongly
@@ -201,7 +203,7 @@ def test_a_demo_killed_in_the_middle_goes_on_in_the_next_run(live: Child, tmp_pa
     _wait_for_packs(data)
     live.process.send_signal(signal.SIGKILL)
     live.process.wait()
-    _, done = _demo(data, "--until-caught-up", "--nodes", "2", "--days", "1")
+    _, done = run_demo(data, "--nodes", "2", "--days", "1")
     _check_books(done)
     _verify(data)
     assert _processes_that_name(data) == []
