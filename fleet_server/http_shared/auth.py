@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from werkzeug.wrappers import Response
 
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.problems import wants_problem_json
+from fleet_server.models import User
 from fleet_server.services import accounts
 
 SESSION_LIFETIME = timedelta(hours=12)
@@ -27,9 +29,16 @@ class Person(UserMixin):
 
     id: int
     name: str
+    fingerprint: str
+    """Of the password's hash: a new password ends every session that the old one began."""
 
     def get_id(self) -> str:
-        return str(self.id)
+        return f"{self.id}.{self.fingerprint}"
+
+
+def person_of(user: User) -> Person:
+    digest = hashlib.sha256(user.password_hash.encode()).hexdigest()
+    return Person(user.id, user.name, digest[:16])
 
 
 def register_auth(app: Flask, *, is_https: bool) -> None:
@@ -47,9 +56,11 @@ def register_auth(app: Flask, *, is_https: bool) -> None:
     manager.session_protection = None  # a phone changes its address while its owner walks
 
     @manager.user_loader  # type: ignore[untyped-decorator]
-    def _load(user_id: str) -> Person | None:
+    def _load(session_id: str) -> Person | None:
+        user_id = session_id.partition(".")[0]
         user = accounts.find_user(current_session(), int(user_id)) if user_id.isdecimal() else None
-        return None if user is None else Person(user.id, user.name)
+        person = None if user is None else person_of(user)
+        return person if person is not None and person.get_id() == session_id else None
 
     @manager.unauthorized_handler  # type: ignore[untyped-decorator]
     def _unauthorized() -> Response:

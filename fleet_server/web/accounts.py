@@ -11,7 +11,7 @@ from flask_login import login_user, logout_user
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
-from fleet_server.http_shared.auth import Person, is_logged_in
+from fleet_server.http_shared.auth import is_logged_in, person_of
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
 from fleet_server.services import accounts
@@ -39,7 +39,7 @@ def login() -> str | Response | tuple[str, int]:
         page = render_template("login.html", next=target, name=name, fault=fault_sentence(problem))
         return page, 403
     session.clear()  # no session that someone else began lives on
-    login_user(Person(user.id, user.name))  # type: ignore[no-untyped-call]
+    login_user(person_of(user))  # type: ignore[no-untyped-call]
     session.permanent = True
     log.info("logged_in", user_id=user.id)
     return redirect(target, code=303)

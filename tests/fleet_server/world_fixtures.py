@@ -91,13 +91,13 @@ def csrf_token(page: str) -> str:
     return found[1]
 
 
-def log_in(client: FlaskClient, *, next_page: str = "") -> None:
-    """Log the operator in, as a browser would."""
+def log_in(client: FlaskClient, *, name: str = small_world.USER, next_page: str = "") -> None:
+    """Log a person in, as a browser would; everybody has the same password here."""
     page = client.get("/login", query_string={"next": next_page}).text
     answer = client.post(
         "/login",
         data={
-            "name": small_world.USER,
+            "name": name,
             "password": small_world.PASSWORD,
             "csrf_token": csrf_token(page),
             "next": next_page,

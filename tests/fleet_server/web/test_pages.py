@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from flask.testing import FlaskClient
 
+from fleet_server.services import accounts
 from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World, csrf_token, log_in
 
@@ -120,7 +121,9 @@ def test_page_is_whole_without_script(operator: FlaskClient, path: str) -> None:
     assert handlers == []
 
 
-def test_every_link_of_every_page_leads_somewhere(operator: FlaskClient) -> None:
+def test_every_link_of_every_page_leads_somewhere(sqlite_world: World) -> None:
+    operator = sqlite_world.app().test_client()
+    log_in(operator)
     seen: set[str] = set()
     waiting = ["/"]
     while waiting:
@@ -324,6 +327,17 @@ def test_logout_ends_the_session(fresh: FlaskClient) -> None:
     token = csrf_token(fresh.get("/fleet/").text)
     assert fresh.post("/logout", data={"csrf_token": token}).status_code == 303
     assert fresh.get("/fleet/").status_code == 302
+
+
+def test_new_password_ends_the_sessions_of_the_old_one(sqlite_world: World) -> None:
+    with sqlite_world.sessions() as session:
+        accounts.create_user(session, "leaver", small_world.PASSWORD, now=small_world.NOW)
+    client = sqlite_world.app().test_client()
+    log_in(client, name="leaver")
+    assert client.get("/fleet/").status_code == 200
+    with sqlite_world.sessions() as session:
+        accounts.set_password(session, "leaver", "another password")
+    assert client.get("/fleet/").status_code == 302
 
 
 def test_login_is_limited_and_reading_is_not(sqlite_world: World) -> None:
