@@ -6,6 +6,7 @@ runs code and stores files.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from hardware.virtual_board.board import Board, ScriptFailed
 from provisioning.errors import BenchError
 
 _VIRTUAL = "virtual:"
+_NS_PER_US = 1000
 
 
 class BenchBoard(Protocol):
@@ -62,11 +64,13 @@ class VirtualBoard:
 
 
 def open_board(address: str) -> BenchBoard:
-    """The board at an address as the command line takes it.
+    """The board at an address as the command line takes it; a virtual one that is new is switched on now.
 
     Raises:
         BenchError: the address names no kind of board that there is.
     """
     if address.startswith(_VIRTUAL) and len(address) > len(_VIRTUAL):
-        return VirtualBoard(Path(address.removeprefix(_VIRTUAL)))
+        return VirtualBoard(
+            Path(address.removeprefix(_VIRTUAL)), start_utc_us=time.time_ns() // _NS_PER_US
+        )
     raise BenchError(f"{address} is not a board; an address looks like virtual:FOLDER.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from hardware.scenes import Scene, SceneError, load_scene
 from hardware.virtual_board.bench import measure_boots, measure_memory
@@ -133,9 +135,13 @@ def run(
     wall_s, started = time.time(), time.monotonic()
     fault_rates = _fault_rates(faults)
     content = open_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
-    speak = _speaker(as_json)
     status = Status()
-    with _stopped_by_signals() as stop, _runner_errors(), holding(data_dir) as lock:
+    with (
+        _speaking(as_json) as speak,
+        _stopped_by_signals() as stop,
+        _runner_errors(),
+        holding(data_dir) as lock,
+    ):
         machine = machine_version()
         prepare_nodes(
             content,
@@ -166,8 +172,8 @@ def run(
             status = run_boards(
                 plan, lock, report=lambda s: speak(_progress(s, machine)), stop=stop
             )
-    seconds = round(time.monotonic() - started, 3)
-    speak({**_progress(status, machine), "event": "done", "seconds": seconds})
+        seconds = round(time.monotonic() - started, 3)
+        speak({**_progress(status, machine), "event": "done", "seconds": seconds})
 
 
 @virtual.command()
@@ -284,22 +290,27 @@ def _progress(status: Status, machine: str) -> dict[str, Any]:
     }
 
 
-def _speaker(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    """Events as JSON lines on stdout, or in words on stderr."""
+@contextmanager
+def _speaking(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Events as JSON lines on stdout, or in words on stderr: one line that changes on a terminal, else one each."""
+    if as_json:
+        yield lambda event: click.echo(json.dumps(event))
+    elif not sys.stderr.isatty():
+        yield lambda event: click.echo(_in_words(event), err=True)
+    else:
+        with Console(stderr=True).status("Making the boards ready …") as line:
+            yield lambda event: line.update(_in_words(event))
+            # What stands there at the end stays.
+            line.console.print(line.status)
 
-    def speak(event: dict[str, Any]) -> None:
-        if as_json:
-            click.echo(json.dumps(event))
-        elif event["event"] == "enrolled":
-            click.echo(f"{event['label']} is enrolled as {event['node_id']}.", err=True)
-        else:
-            click.echo(
-                f"{event['caught_up']} of {event['nodes']} nodes caught up, {event['boots']} boots, "
-                f"{event['packs_written']} packs written, {event['packs_held']} without receipt",
-                err=True,
-            )
 
-    return speak
+def _in_words(event: dict[str, Any]) -> str:
+    if event["event"] == "enrolled":
+        return f"{event['label']} is enrolled as {event['node_id']}."
+    return (
+        f"{event['caught_up']} of {event['nodes']} nodes caught up, {event['boots']} boots, "
+        f"{event['packs_written']} packs written, {event['packs_held']} without receipt"
+    )
 
 
 def _fault_rates(faults: tuple[str, ...]) -> dict[str, float]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# A node that is past "now" and still waits for a receipt asks again at most this often in real time.
-_RETRY_PAUSE_S = 1.0
+# A node that is past "now" and still waits for a receipt asks again at most this often in real time. In between it
+# samples as fast as it can: after failures the firmware talks only every few hours.
+_PAUSE_AFTER_ASKING_S = 1.0
+# So far ahead of the fleet it may run for that; a server quarantines what comes from more than a day ahead.
+_AHEAD_S = 12 * 3600
+_PAUSE_FAR_AHEAD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,17 @@ class FleetClock:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where one node stands: its next boot, what waits for a receipt, when it last slept in (wall clock)."""
+    """Where one node stands.
+
+    `wakes_at_s` is its next boot; by the wall clock it last fell asleep at `slept_in_wall_s` and last talked to its
+    broker, or tried to, at `asked_in_wall_s`.
+    """
 
     wakes_at_s: float
     packs_held: int
     publish_every_s: int
-    slept_in_wall_s: float
+    slept_in_wall_s: float = 0.0
+    asked_in_wall_s: float = 0.0
 
 
 def is_caught_up(node: Standing, clock: FleetClock) -> bool:
@@ -45,4 +54,6 @@ def boots_at_wall_s(node: Standing, clock: FleetClock, *, until_caught_up: bool)
         return math.inf
     if node.wakes_at_s <= clock.now_utc_s + node.publish_every_s:
         return -math.inf
-    return node.slept_in_wall_s + _RETRY_PAUSE_S
+    if node.wakes_at_s <= clock.now_utc_s + _AHEAD_S:
+        return node.asked_in_wall_s + _PAUSE_AFTER_ASKING_S
+    return node.slept_in_wall_s + _PAUSE_FAR_AHEAD_S

@@ -56,7 +56,7 @@ class VirtualNode:
         self._publish_every_s = load_node_model(node.model).publish_every_s
         self._clock = clock
         self._misfortune = Misfortune(fault_rates or {}, f"{seed}/{node.label}/{self._board.boots}")
-        self._slept_in_wall_s = 0.0
+        self._slept_in_wall_s = self._asked_in_wall_s = 0.0
         self._ledger = SpoolLedger(folder.ledger_path)
         self._count()
 
@@ -80,6 +80,7 @@ class VirtualNode:
             packs_held=self._ledger.packs_held,
             publish_every_s=self._publish_every_s,
             slept_in_wall_s=self._slept_in_wall_s,
+            asked_in_wall_s=self._asked_in_wall_s,
         )
 
     def wake(self) -> None:
@@ -98,6 +99,8 @@ class VirtualNode:
             raise WakeFailed(f"{self._folder.path}: {error}") from error
         self.failures_in_a_row = 0
         self._slept_in_wall_s = time.time()
+        if result.connections:
+            self._asked_in_wall_s = self._slept_in_wall_s
         self._see_to(result)
 
     def _count(self) -> None:

@@ -7,8 +7,10 @@ from hardware.virtual_board.pacing import FleetClock, Standing, boots_at_wall_s,
 CLOCK = FleetClock(now_utc_s=10_000, wall_s=500, speed=60)
 
 
-def node(wakes_at_s: float, *, held: int = 0, slept_in_wall_s: float = 0) -> Standing:
-    return Standing(wakes_at_s, held, 3600, slept_in_wall_s)
+def node(
+    wakes_at_s: float, *, held: int = 0, slept_in_wall_s: float = 0, asked_in_wall_s: float = 0
+) -> Standing:
+    return Standing(wakes_at_s, held, 3600, slept_in_wall_s, asked_in_wall_s)
 
 
 def test_a_node_in_the_past_boots_at_once() -> None:
@@ -33,5 +35,10 @@ def test_a_node_past_now_that_waits_for_a_receipt_goes_on_to_its_next_publishing
 
 
 def test_a_node_far_past_now_asks_for_its_receipt_only_once_a_second() -> None:
-    waiting = node(13_601, held=2, slept_in_wall_s=700)
+    waiting = node(13_601, held=2, slept_in_wall_s=710, asked_in_wall_s=700)
     assert boots_at_wall_s(waiting, CLOCK, until_caught_up=True) == 701
+
+
+def test_a_node_half_a_day_past_now_hardly_runs_on() -> None:
+    waiting = node(10_000 + 43_201, held=2, slept_in_wall_s=710, asked_in_wall_s=700)
+    assert boots_at_wall_s(waiting, CLOCK, until_caught_up=True) == 720

@@ -1,6 +1,8 @@
 """Enrolment ends in the NVS of a board: a virtual one, through the same script as a real one."""
 
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import cbor2
 import pytest
@@ -130,3 +132,16 @@ def test_an_interrupted_enrolment_asks_again_with_the_same_key(
 def test_an_address_that_names_no_board_is_refused() -> None:
     with pytest.raises(BenchError, match="is not a board"):
         open_board("/dev/ttyUSB0")
+
+
+def test_a_new_virtual_board_is_switched_on_at_the_present_time(tmp_path: Path) -> None:
+    before_us = time.time_ns() // 1000
+    open_board(f"virtual:{tmp_path / 'board'}").exec("print()")
+    switched_on_us = Board(tmp_path / "board").now_us
+    assert before_us <= switched_on_us < before_us + 600_000_000
+
+
+def test_a_virtual_board_keeps_its_own_time_when_it_is_opened_again(tmp_path: Path) -> None:
+    VirtualBoard(tmp_path / "board", start_utc_us=1_750_000_000_000_000).exec("print()")
+    open_board(f"virtual:{tmp_path / 'board'}").exec("print()")
+    assert Board(tmp_path / "board").now_us < 1_750_000_600_000_000
