@@ -6,6 +6,7 @@ read to write fails at once, whatever the time-out), and a receipt must survive 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ import alembic.command
 import alembic.config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
 from fleet_server.errors import Unavailable
@@ -26,6 +28,13 @@ _PAGE_BYTES = 8192  # SQLite: 8 KiB pages, measured best for rows clustered by (
 # A writer on SQLite waits for the one before it; batches take well under a second.
 _BUSY_TIMEOUT_MS = 30_000
 _CONNECT_TIMEOUT_S = 10
+# SQLite tells these in words only.
+_SQLITE_LACKS = re.compile(r"no such (column|table)|has no column named")
+_POSTGRESQL_LACKS = ("42703", "42P01")  # undefined_column, undefined_table
+# insufficient_privilege, duplicate_table, read_only_sql_transaction
+_POSTGRESQL_UNFIT = ("42501", "42P07", "25006")
+# A damaged file comes as the bare base class.
+_SQLITE_UNFIT = (sqlite3.DatabaseError, sqlite3.OperationalError)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -227,6 +236,47 @@ def check_schema(engine: Engine) -> None:
         )
 
 
+def check_columns(engine: Engine, metadata: MetaData) -> None:
+    """Raises SchemaOutdated when a table or column of `metadata` is missing, whatever revision the database claims."""
+    with connected(engine) as connection:
+        found = inspect(connection).get_multi_columns()
+    columns = {name: {column["name"] for column in told} for (_, name), told in found.items()}
+    for table in metadata.sorted_tables:
+        missing = {column.name for column in table.columns} - columns.get(table.name, set())
+        if missing:
+            raise _tables_of_another_version(f"{table.name} has no {', '.join(sorted(missing))}")
+
+
+def trouble_of(error: Exception) -> Unavailable | None:
+    """What a database's error means for a person; None when it is nobody's fault but ours."""
+    if isinstance(error, PoolTimeoutError):
+        return Unavailable("The database has no connection left: try again.")
+    if not isinstance(error, DBAPIError | sqlite3.Error):
+        return None
+    said = _first_line(error)
+    if _SQLITE_LACKS.search(said) or _sqlstate(error) in _POSTGRESQL_LACKS:
+        return _tables_of_another_version(said)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if (
+        isinstance(error, OperationalError | InterfaceError)
+        or type(cause) in _SQLITE_UNFIT
+        or _sqlstate(error) in _POSTGRESQL_UNFIT
+    ):
+        return Unavailable(f"The database cannot be used: {said.rstrip('.')}.")
+    return None
+
+
+def _tables_of_another_version(what: str) -> SchemaOutdated:
+    return SchemaOutdated(
+        f"The database carries this version's number, but its tables are of another one ({what}): "
+        "use a database that `fleet db upgrade` of this version made, or its backup."
+    )
+
+
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
 def _alembic_config() -> alembic.config.Config:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
@@ -236,4 +286,4 @@ def _alembic_config() -> alembic.config.Config:
 
 def _first_line(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
-    return str(cause).strip().splitlines()[0]
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.models import Base
 from fleet_server.settings import load_settings
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
@@ -54,6 +55,7 @@ def check(*, data_dir: str | None, database_url: str | None, as_json: bool) -> N
     with _engine(data_dir, database_url) as engine:
         database.check_durability(engine)
         database.check_schema(engine)
+        database.check_columns(engine, Base.metadata)
         revision = database.schema_revision(engine)
     answer(
         {"revision": revision, "durable": True},

@@ -24,6 +24,7 @@ _COMMANDS = {
     "ca": ("fleet_server.cli.ca:ca", "The fleet's own certificate authority."),
     "user": ("fleet_server.cli.user:user", "Local accounts."),
     "token": ("fleet_server.cli.token:token", "Enrolment tokens."),
+    "node": ("fleet_server.cli.node:node", "Nodes, sites, and which node stands where."),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",
@@ -70,5 +71,14 @@ def main() -> NoReturn:
         sys.exit(130)
     except FleetError as problem:
         click.echo(f"fleet: {problem}", err=True)
+        sys.exit(1)
+    except Exception as problem:
+        # Imported only now: `fleet --help` needs no database.
+        from fleet_server import db
+
+        trouble = db.trouble_of(problem)
+        if trouble is None:
+            raise
+        click.echo(f"fleet: {trouble}", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import click
 
-from fleet_server import clock, db
+from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.cli.database import open_session
 from fleet_server.services import enrolment
-from fleet_server.settings import load_settings
 
 
 @click.group()
@@ -39,15 +39,8 @@ def create(*, uses: int, hours: int, note: str, data_dir: str | None, as_json: b
 
     Example: fleet token create --uses 20 --note "spring planting"
     """
-    settings = load_settings(data_dir=data_dir)
-    clock.use_clock(settings.clock)
-    engine = db.make_engine(settings.database_url)
-    try:
-        db.check_schema(engine)
-        with db.session_factory(engine)() as session:
-            made = enrolment.create_token(
-                session, uses=uses, lifetime=timedelta(hours=hours), note=note, now=clock.now()
-            )
-    finally:
-        engine.dispose()
+    with open_session(data_dir) as session:
+        made = enrolment.create_token(
+            session, uses=uses, lifetime=timedelta(hours=hours), note=note, now=clock.now()
+        )
     answer({"token": made, "uses": uses, "hours": hours}, made, as_json=as_json)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from fleet_server import clock, db
+from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.cli.database import open_session
 from fleet_server.models import User
 from fleet_server.services import accounts
-from fleet_server.settings import load_settings
 
 _password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
@@ -40,7 +37,7 @@ def add(*, name: str, password_stdin: bool, data_dir: str | None, as_json: bool)
     Example: fleet user add anna
     """
     password = _password(from_stdin=password_stdin)
-    with _session(data_dir) as session:
+    with open_session(data_dir) as session:
         made = accounts.create_user(session, name, password, now=clock.now())
         answer({"id": made.id, "name": made.name}, f"Made account {made.name}.", as_json=as_json)
 
@@ -56,7 +53,7 @@ def passwd(*, name: str, password_stdin: bool, data_dir: str | None, as_json: bo
     Example: fleet user passwd anna
     """
     password = _password(from_stdin=password_stdin)
-    with _session(data_dir) as session:
+    with open_session(data_dir) as session:
         accounts.set_password(session, name, password)
     answer({"name": name}, f"Changed the password of {name}.", as_json=as_json)
 
@@ -69,7 +66,7 @@ def list_users(*, data_dir: str | None, as_json: bool) -> None:
 
     Example: fleet user list --json
     """
-    with _session(data_dir) as session:
+    with open_session(data_dir) as session:
         users = session.scalars(select(User).order_by(User.name)).all()
     rows = [
         {
@@ -82,19 +79,6 @@ def list_users(*, data_dir: str | None, as_json: bool) -> None:
     ]
     lines = [f"{row['name']:24} {row['last_login_at'] or 'never logged in'}" for row in rows]
     answer({"users": rows}, "\n".join(lines) or "There is no account yet.", as_json=as_json)
-
-
-@contextmanager
-def _session(data_dir: str | None) -> Iterator[Session]:
-    settings = load_settings(data_dir=data_dir)
-    clock.use_clock(settings.clock)
-    engine = db.make_engine(settings.database_url)
-    try:
-        db.check_schema(engine)
-        with db.session_factory(engine)() as session:
-            yield session
-    finally:
-        engine.dispose()
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -42,6 +42,12 @@ class SiteWrong(Invalid):
     code = "site_wrong"
 
 
+class SlotUnknown(NotFound):
+    """The node's model has no such slot."""
+
+    code = "slot_unknown"
+
+
 class AlreadyDeployed(Conflict):
     """The node is at a site in that time."""
 
@@ -64,13 +70,17 @@ def create_site(session: Session, site: NewSite, *, is_public: bool, now: dateti
     """A new site. Committed on return.
 
     Raises:
-        SiteWrong: kind or position cannot be.
+        SiteWrong: code, name, kind or position cannot be.
         SiteExists: the code is taken.
     """
+    if not (site.code.strip() and site.name.strip()):
+        raise SiteWrong("A site has a code and a name; give both.")
     if site.kind not in ("tree", "water"):
         raise SiteWrong(f"A site is a tree or a water, not {site.kind!r}.")
     if not (-90 <= site.latitude <= 90 and -180 <= site.longitude <= 180):
-        raise SiteWrong("A site's position is given in WGS84 degrees.")
+        raise SiteWrong(
+            "A site's position is given in WGS84 degrees: latitude from -90 to 90, longitude from -180 to 180."
+        )
     with db.writing(session):
         if find_site(session, site.code) is not None:
             raise SiteExists(f"There is already a site {site.code}.")
@@ -111,6 +121,7 @@ def deploy_node(
     Raises:
         NotFound: no such node or site.
         SiteWrong: the node's model is made for another kind of site.
+        SlotUnknown: a serial number is for a slot that the node's model does not have.
         AlreadyDeployed: the node is at a site, or was after `from_at`.
     """
     with db.writing(session):
@@ -124,6 +135,7 @@ def deploy_node(
             raise SiteWrong(
                 f"{node.model} is made for a {model.site_kind}, {site.code} is a {site.kind}."
             )
+        _refuse_unknown_slots(model, serials or {})
         # Ingest holds this row while it decides which readings have a channel: one of the two goes first.
         session.get_one(Receipt, node_id, with_for_update=True).channels_version += 1
         _refuse_overlap(session, node_id, from_at)
@@ -152,7 +164,9 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
             return
         receipt.channels_version += 1
         if to_at <= deployment.from_at:
-            raise Conflict("A deployment must end after it began.")
+            raise Conflict(
+                f"The deployment began at {_moment(deployment.from_at)}; it must end after that."
+            )
         channels = session.scalars(
             select(Channel).where(Channel.deployment_id == deployment.id, Channel.to_at.is_(None))
         ).all()
@@ -166,9 +180,33 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
 
 
 def _refuse_overlap(session: Session, node_id: str, from_at: datetime) -> None:
-    others = session.scalars(select(Deployment).where(Deployment.node_id == node_id))
-    if any(other.to_at is None or other.to_at > from_at for other in others):
-        raise AlreadyDeployed(f"Node {node_id} is at another site in that time; end that first.")
+    last = session.scalar(
+        select(Deployment)
+        .where(Deployment.node_id == node_id)
+        .order_by(Deployment.from_at.desc())
+        .limit(1)
+    )
+    if last is None:
+        return
+    if last.to_at is None:
+        since = _moment(last.from_at)
+        raise AlreadyDeployed(
+            f"Node {node_id} is at a site since {since}; end that deployment first."
+        )
+    if last.to_at > from_at:
+        until = _moment(last.to_at)
+        raise AlreadyDeployed(f"Node {node_id} was at a site until {until}; begin then or later.")
+
+
+def _refuse_unknown_slots(model: catalogue.NodeModel, serials: Mapping[str, str]) -> None:
+    known = [slot.id for slot in model.slots]
+    for slot in serials:
+        if slot not in known:
+            raise SlotUnknown(f"{model.id} has no slot {slot}; it has {', '.join(known)}.")
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _mount(

@@ -290,7 +290,7 @@ def node_overviews(
             id=one.node.node_id,
             label=one.node.label,
             model=one.node.model,
-            health=_health_word(one),
+            health=health_word(one),
             site_name=one.site.name if one.site else None,
             last_heard_at=one.status.last_heard_at,
             spool_depth=one.status.spool_depth,
@@ -314,7 +314,7 @@ def node_overviews(
     return found
 
 
-def _health_word(one: health.NodeHealth) -> str:
+def health_word(one: health.NodeHealth) -> str:
     """How it stands against its schedule; `troubled` when it reports in time, but with an error."""
     if one.freshness is health.Freshness.FRESH and one.status.last_error:
         return TROUBLED

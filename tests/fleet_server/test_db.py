@@ -13,6 +13,7 @@ from databases import Databases
 from factories import NOON, register_node
 from servers import PostgresqlServer, running_postgresql
 from sqlalchemy import CheckConstraint, Engine, inspect, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
@@ -117,6 +118,42 @@ def test_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
     engine = db.make_engine(f"sqlite:///{tmp_path}/a.txt")
     with pytest.raises(Unavailable, match="not a database"):
         db.check_schema(engine)
+
+
+def _failure(engine: Engine, statement: str) -> Exception:
+    with pytest.raises(DBAPIError) as failed, engine.connect() as connection:
+        connection.execute(text(statement))
+    return failed.value
+
+
+def test_missing_column_is_told_as_tables_of_another_version(engine: Engine) -> None:
+    db.check_columns(engine, Base.metadata)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE site DROP COLUMN description"))
+    with pytest.raises(db.SchemaOutdated, match="site has no description"):
+        db.check_columns(engine, Base.metadata)
+    for statement in ("SELECT description FROM site", "SELECT 1 FROM sight"):
+        assert isinstance(db.trouble_of(_failure(engine, statement)), db.SchemaOutdated)
+
+
+def test_mistake_of_ours_is_not_blamed_on_the_database(engine: Engine) -> None:
+    doubled = "INSERT INTO counter VALUES ('a', '', 1), ('a', '', 1)"
+    assert db.trouble_of(_failure(engine, doubled)) is None
+    assert db.trouble_of(ValueError("a time without its time zone cannot be stored")) is None
+
+
+@pytest.mark.needs_postgresql
+def test_connection_lost_in_the_middle_is_one_sentence(postgresql_server: PostgresqlServer) -> None:
+    engine = db.make_engine(postgresql_server.url(postgresql_server.create_database()))
+    with engine.connect() as lost, engine.connect() as other:
+        process = lost.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        other.execute(text("SELECT pg_terminate_backend(:process, 5000)"), {"process": process})
+        with pytest.raises(DBAPIError) as failed:
+            lost.execute(text("SELECT 1"))
+    trouble = db.trouble_of(failed.value)
+    assert str(trouble).startswith("The database cannot be used: ")
+    assert "\n" not in str(trouble)
+    engine.dispose()
 
 
 def test_session_refuses_to_write_outside_a_writing_transaction(session: Session) -> None:

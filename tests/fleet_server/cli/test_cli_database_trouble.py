@@ -1,0 +1,87 @@
+"""What a person reads when the database is not what a command needs: one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from databases import SqliteDatabases
+from factories import NOON, SimulatedNode, deployed_node
+
+from fleet_server import db
+from fleet_server.cli.processes import own_program
+from fleet_server.services.ingest import store_batch
+
+
+@pytest.fixture
+def database(sqlite_databases: SqliteDatabases) -> Iterator[Path]:
+    """A database with a node and its readings, all in the one file."""
+    with sqlite_databases.fresh() as url:
+        path = Path(url.removeprefix("sqlite:///"))
+        engine = db.make_engine(url)
+        with db.session_factory(engine)() as session:
+            deployed_node(session)
+            store_batch(session, SimulatedNode().packs(range(1, 40)), now=NOON)
+        engine.dispose()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield path
+
+
+def fleet(database: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [own_program("fleet"), *arguments],
+        capture_output=True,
+        text=True,
+        env={"FLEET_DATABASE_URL": f"sqlite:///{database}", "FLEET_DATA_DIR": str(database.parent)},
+        timeout=60,
+    )
+
+
+def take_column_away(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("ALTER TABLE node_status DROP COLUMN heap_low")
+        connection.execute("ALTER TABLE pack DROP COLUMN uptime_ms")
+
+
+def damage(database: Path) -> None:
+    """The page that the packs begin at: what says which database this is stays whole."""
+    with closing(sqlite3.connect(database)) as connection:
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'pack'"
+        ).fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    with database.open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xa5" * page_bytes)
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("verify", "--data", "."), "no such column: pack.uptime_ms"),
+        (("node", "list"), "no such column: node_status.heap_low"),
+        (("db", "check"), "node_status has no heap_low"),
+    ],
+)
+def test_tables_older_than_their_number_are_one_sentence(
+    database: Path, command: tuple[str, ...], named: str
+) -> None:
+    take_column_away(database)
+    done = fleet(database, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "fleet: The database carries this version's number, but its tables are of another one "
+        f"({named}): use a database that `fleet db upgrade` of this version made, or its backup.\n"
+    )
+
+
+def test_database_that_fails_in_the_middle_of_a_command_is_one_sentence(database: Path) -> None:
+    damage(database)
+    done = fleet(database, "verify", "--data", ".")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "fleet: The database cannot be used: database disk image is malformed.\n"
