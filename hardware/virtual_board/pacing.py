@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # samples as fast as it can: after failures the firmware talks only every few hours.
 _PAUSE_AFTER_ASKING_S = 1.0
 # So far ahead of the fleet it may run for that; a server quarantines what comes from more than a day ahead.
-_AHEAD_S = 12 * 3600
+_AHEAD_S = 20 * 3600
 _PAUSE_FAR_AHEAD_S = 10.0
 
 

@@ -39,6 +39,6 @@ def test_a_node_far_past_now_asks_for_its_receipt_only_once_a_second() -> None:
     assert boots_at_wall_s(waiting, CLOCK, until_caught_up=True) == 701
 
 
-def test_a_node_half_a_day_past_now_hardly_runs_on() -> None:
-    waiting = node(10_000 + 43_201, held=2, slept_in_wall_s=710, asked_in_wall_s=700)
+def test_a_node_almost_a_day_past_now_hardly_runs_on() -> None:
+    waiting = node(10_000 + 72_001, held=2, slept_in_wall_s=710, asked_in_wall_s=700)
     assert boots_at_wall_s(waiting, CLOCK, until_caught_up=True) == 720

@@ -241,7 +241,7 @@ def test_power_cuts_at_random_flash_operations_lose_and_double_nothing(
 def test_a_bad_network_delays_packs_and_loses_none(
     fleet: SmallFleet, ingest: SmallIngest, tmp_path: Path, kinds: tuple[str, ...]
 ) -> None:
-    more = ["--until-caught-up", "--patience", "60", *(f"--fault={kind}:0.3" for kind in kinds)]
+    more = ["--until-caught-up", "--patience", "60", *(f"--fault={kind}:0.15" for kind in kinds)]
     status, events, errors = run(fleet, tmp_path / "nodes", hours=8, nodes=2, more=more)
     assert status == 0, errors
     assert set(ledgers(tmp_path / "nodes")) == set(ingest.packs)
