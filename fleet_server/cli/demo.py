@@ -14,6 +14,7 @@ import random
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -36,8 +37,10 @@ from fleet_server.cli.demo_table import DemoTable
 from fleet_server.cli.processes import Child, own_program
 from fleet_server.errors import Invalid, NotFound, Unavailable
 from fleet_server.models import Deployment, Node, Pack
+from fleet_server.mqtt.connection import service_address
 from fleet_server.services import accounting, accounts, authority, deploying, enrolment
 from fleet_server.settings import CONFIG_VARIABLE, EMBEDDED, Settings, load_settings
+from fleet_server.wire.topics import SERVICE_INGEST
 
 _DAY_S = 86_400
 _READY_TIMEOUT_S = 60.0
@@ -47,6 +50,7 @@ _PAGES_TIMEOUT_S = 120.0
 _CERTIFICATE_MARGIN_DAYS = 30
 _USER = "demo"
 _TICK_S = 0.2
+_GREETING_TIMEOUT_S = 5.0
 # Below the range from which systems take ports for outgoing connections: a port kept for the next run stays free.
 _KEPT_PORTS = range(20_000, 30_000)
 
@@ -272,6 +276,8 @@ class _Demo:
             self._write_configuration(
                 broker_url=f"mqtts://127.0.0.1:{ready['node_port']}?service_port={ready['service_port']}"
             )
+        else:
+            _greet_broker(self._settings)
         ingest = self._child("ingest", [own_program("fleet"), "ingest", "--json"])
         worker = self._child("worker", [own_program("fleet"), "worker", "--json"])
         pages = self._child("serve", [own_program("fleet"), "serve", "--json"])
@@ -450,6 +456,34 @@ def _settings(
         public_url=f"http://127.0.0.1:{port}",
         demo=True,
     )
+
+
+def _greet_broker(settings: Settings) -> None:
+    """Try the services' door of somebody's broker, so that a wrong address is not waited for.
+
+    Raises:
+        Unavailable: nobody listens there, or somebody who does not share this demo's certificates.
+    """
+    address = service_address(settings)
+    where = f"The broker {settings.broker_url} (services: port {address.port})"
+    try:
+        with socket.create_connection((address.host, address.port), _GREETING_TIMEOUT_S) as plain:
+            if not address.is_tls:
+                return
+            files = authority.AuthorityFiles(settings.ca_dir)
+            context = ssl.create_default_context(cafile=files.root_certificate)
+            context.load_cert_chain(files.certificate(SERVICE_INGEST), files.key(SERVICE_INGEST))
+            context.wrap_socket(plain, server_hostname=address.host).close()
+    except ssl.SSLError as problem:
+        raise Unavailable(
+            f"{where} does not have this demo's certificates: run `fleet broker config --data "
+            f"{settings.data_dir}` and start mosquitto with what it writes ({problem.reason})."
+        ) from problem
+    except OSError as problem:
+        raise Unavailable(
+            f"{where} cannot be reached: {problem.strerror or problem}. "
+            f"`fleet broker config --data {settings.data_dir}` says how to start one."
+        ) from problem
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

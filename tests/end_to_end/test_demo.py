@@ -106,9 +106,6 @@ def test_the_same_on_real_servers(tmp_path: Path, postgresql_durable: Postgresql
     ("options", "status", "words"),
     [
         (["--nodes", "0"], 2, "--nodes"),
-        (["--days", "0"], 2, "--days"),
-        (["--speed", "0"], 2, "--speed"),
-        (["--port", "70000"], 2, "--port"),
         (["--series", "no-such-folder"], 2, "no-such-folder"),
         (["--scene", "atlantis"], 1, "atlantis"),
         (["--database-url", "mysql://localhost/fleet"], 1, "database_url"),
