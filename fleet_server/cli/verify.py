@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
 from fleet_server import db
 from fleet_server.cli.answers import json_option
@@ -37,8 +41,8 @@ def verify(*, data_dir: Path, database_url: str | None, as_json: bool) -> None:
     engine = db.make_engine(settings.database_url)
     try:
         db.check_schema(engine)
-        with db.session_factory(engine)() as session:
-            report = verifying.verify(session)
+        with db.session_factory(engine)() as session, _progress_bar() as on_progress:
+            report = verifying.verify(session, on_progress=on_progress)
     finally:
         engine.dispose()
     if as_json:
@@ -51,6 +55,16 @@ def verify(*, data_dir: Path, database_url: str | None, as_json: bool) -> None:
         click.echo("All is well." if report.is_clean else "Something is wrong.", err=True)
     if not report.is_clean:
         sys.exit(1)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's stderr, nothing elsewhere."""
+    with Progress(
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task("Recomputing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _settings_of(data_dir: Path, database_url: str | None) -> Settings:

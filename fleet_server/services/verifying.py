@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -94,8 +94,11 @@ _COUNTS = (
 _NO_FAULTS = ("packs", "declared_lost", "audit_chain_ok")
 
 
-def verify(session: Session) -> Report:
-    """Recompute everything as it was at one moment. Reads only; memory is bounded by one node's packs of some days."""
+def verify(session: Session, *, on_progress: Callable[[int, int], None] | None = None) -> Report:
+    """Recompute everything as it was at one moment. Reads only; memory is bounded by one node's packs of some days.
+
+    `on_progress` is told from time to time how many packs are done, and how many there are.
+    """
     if session.in_transaction():
         session.commit()
     # Packs that arrive meanwhile must not be seen by one query and missed by the next. SQLite's reading is a snapshot anyway.
@@ -104,8 +107,11 @@ def verify(session: Session) -> Report:
     report = Report()
     lineages = _Lineages(session)
     reproduced = _Reproduced()
-    for node_id in session.scalars(select(Node.node_id).order_by(Node.node_id)):
+    total = session.scalar(select(func.count()).select_from(Pack)) or 0
+    for node_id in session.scalars(select(Node.node_id).order_by(Node.node_id)).all():
         _verify_node(session, node_id, report, lineages, reproduced)
+        if on_progress is not None:
+            on_progress(report.packs, total)
     lineages.report(report)
     _verify_nothing_else(session, report, reproduced)
     return report

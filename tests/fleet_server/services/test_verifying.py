@@ -195,3 +195,9 @@ def test_pack_that_the_node_declared_lost_is_counted_and_no_fault(full: Session)
 def test_counts_of_observations_agree_with_the_observations(full: Session) -> None:
     counted = sum(full.scalars(select(ObservationCount.count)))
     assert counted == full.scalar(select(func.count()).select_from(Observation))
+
+
+def test_progress_ends_when_all_packs_are_done(full: Session) -> None:
+    seen: list[tuple[int, int]] = []
+    verify(full, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(10, 20), (20, 20)]
