@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -29,6 +29,7 @@ _REPORT_EVERY_S = 0.5
 _STOP_PATIENCE_S = 40.0
 # Workers of a killed run notice it at once, but finish the boots that were running.
 _LOCK_PATIENCE_S = 45.0
+_LAST_BOOTS_S = 5.0
 _NAMED_NODES = 5
 # Not `-m`: the module would then be there twice, with two classes of each name.
 _WORKER_PROGRAM = "from hardware.virtual_board.runner_worker import main; main()"
@@ -204,6 +205,11 @@ class _WorkerProcess:
         if self._failure:
             raise RunnerError(self._failure)
 
+    def wait_until(self, deadline: float) -> None:
+        """Until it has ended or the monotonic clock says `deadline`."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
@@ -263,7 +269,12 @@ def _started(plan: RunPlan, lock: FolderLock) -> Iterator[list[_WorkerProcess]]:
     try:
         yield workers
     finally:
+        # After a failure, too, boards are given the time to fall asleep: a kill would be a power cut for each.
         for worker in workers:
+            worker.tell_to_stop()
+        deadline = time.monotonic() + _LAST_BOOTS_S
+        for worker in workers:
+            worker.wait_until(deadline)
             worker.kill()
 
 
