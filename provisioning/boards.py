@@ -7,7 +7,7 @@ runs code and stores files.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,12 @@ _NS_PER_US = 1000
 
 
 class BenchBoard(Protocol):
-    """A board with MicroPython on the bench, virtual or on a cable."""
+    """A board with MicroPython on the bench, virtual or on a cable.
+
+    `known_wifi` are the networks (name, password) that a board of this kind finds wherever it is.
+    """
+
+    known_wifi: Sequence[tuple[str, str]]
 
     def exec(self, code: str) -> str:
         """Run MicroPython code to its end and return what it printed.
@@ -36,7 +41,9 @@ class BenchBoard(Protocol):
 
 
 class VirtualBoard:
-    """A virtual board in its folder."""
+    """A virtual board in its folder. Around it is any Wi-Fi that it looks for."""
+
+    known_wifi: Sequence[tuple[str, str]] = (("virtual", "virtual"),)
 
     def __init__(self, folder: Path, *, start_utc_us: int = 0) -> None:
         """Opens the folder's board, or makes one that is switched on at `start_utc_us`."""

@@ -75,7 +75,7 @@ def flash(address: str, built_at_utc_s: int | None, as_json: bool) -> None:
 @click.option(
     "--wifi-file",
     type=click.Path(path_type=Path),
-    help="TOML with the Wi-Fi networks: [[network]] with ssid and password, best first.",
+    help="TOML with the Wi-Fi networks: [[network]] with ssid and password, best first; a virtual board needs none.",
 )
 @click.option("--again", is_flag=True, help="Draw a new identity even when the board has one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
@@ -98,9 +98,10 @@ def enrol(
     Example: provision node enrol --board virtual:bench/tree-01 --server https://fleet.example:8443
     --server-ca root.crt --token T --label tree-01 --model tree-3
     """
-    wifi = [] if wifi_file is None else read_wifi_file(wifi_file)
+    board = open_board(address)
+    wifi = board.known_wifi if wifi_file is None else read_wifi_file(wifi_file)
     enrolment = enrol_node(
-        open_board(address),
+        board,
         FleetAddress(server, server_ca),
         label=label,
         model_id=model,

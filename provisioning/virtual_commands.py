@@ -35,7 +35,6 @@ _US_PER_S = 1_000_000
 _DAY_S = 86_400
 # Real nodes are not switched on in the same second; spread over ten minutes by a step that meets no second twice.
 _POWER_ON_STEP_S, _POWER_ON_SPREAD_S = 37, 600
-_WIFI = (("virtual", "virtual"),)
 _NODES_PER_PROCESS = 8
 
 
@@ -269,7 +268,12 @@ def prepare_nodes(
         board = VirtualBoard(folder.path, start_utc_us=power_on_s * _US_PER_S)
         flash_firmware(board, bundle)
         enrolment = enrol_node(
-            board, fleet, label=node.label, model_id=node.model, token=token, wifi=_WIFI
+            board,
+            fleet,
+            label=node.label,
+            model_id=node.model,
+            token=token,
+            wifi=board.known_wifi,
         )
         folder.save(EnrolledNode(node.label, node.model, enrolment.node_id))
         speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})

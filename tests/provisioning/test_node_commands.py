@@ -87,6 +87,11 @@ def test_wifi_passwords_reach_the_board_and_no_output(fleet: SmallFleet, tmp_pat
     assert GOOD_TOKEN not in out + err
 
 
+def test_a_virtual_board_that_is_told_no_wifi_finds_one(fleet: SmallFleet, tmp_path: Path) -> None:
+    assert enrol(fleet, tmp_path / "board")[0] == 0
+    assert cbor2.loads(Board(tmp_path / "board").nvs_blob("cfg", "link"))["wifi"] != []
+
+
 @pytest.mark.parametrize(
     "content", ["network = 3", "[[network]]\nssid = 'x'", "[[network]]\npassword = secret-word", ""]
 )
