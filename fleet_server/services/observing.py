@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Table, select, tuple_, update
 from sqlalchemy.orm import Session
 
@@ -41,8 +42,9 @@ RULE_SET = "gross_range/1"
 _MAX_DEPTH = 4  # of conversions that need conversions; a circle in a node model ends here
 _QUERY_KEYS = 400
 _PACKS_AT_ONCE = 1000
-_NO_INPUT = -1
-_REMEMBERED_NODES = 20_000  # of about 4 KB each
+_NO_INPUT = -1  # the last row, which is empty
+_REMEMBERED_NODES = 20_000  # of about 8 KB each
+_REMEMBERED_LAYOUTS = 8  # of one node: its packs are alike but for a probe that comes or goes
 
 _OBSERVATION_COLUMNS = (
     "datastream_id",
@@ -55,6 +57,9 @@ _OBSERVATION_COLUMNS = (
     "known_from",
     "pack_id",
 )
+
+
+IndexArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +103,11 @@ class DeployedChannel:
         return max(valid, key=lambda calibration: calibration.version, default=None)
 
 
-ChannelBook = Mapping[tuple[str, str], Sequence[DeployedChannel]]
-"""Channels by (node id, key), each with all its periods."""
-
 LineageKey = tuple[int, int, str, str, str, str, str, float]
 """sensor, calibration, inputs, conversion, correction, rule set, pipeline version, k"""
 
 
-@dataclass(frozen=True, slots=True)
-class MadeObservation:
+class MadeObservation(NamedTuple):
     """One observation, not stored yet; `value` and `u` are None when the reading failed."""
 
     pack_id: int
@@ -120,9 +121,43 @@ class MadeObservation:
     lineage: LineageKey
 
 
+class ChannelBook:
+    """What the keys of nodes mean, at any time. Empty (false) when none of its nodes was ever deployed."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, dict[str, list[DeployedChannel]]] = {}
+        self._layouts: dict[str, dict[tuple[str, ...], _Layout]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._channels)
+
+    def add(self, node_id: str, channel: DeployedChannel) -> None:
+        """Enter one period of a node's key."""
+        self._channels.setdefault(node_id, {}).setdefault(channel.key, []).append(channel)
+        self._layouts.pop(node_id, None)
+
+    def replace(self, node_ids: Iterable[str], other: ChannelBook) -> None:
+        """Let `other` say all there is to know of these nodes."""
+        for node_id in node_ids:
+            self._layouts.pop(node_id, None)
+            self._channels[node_id] = other._channels.get(node_id, {})
+
+    def layout_of(self, pack: SampledPack) -> _Layout:
+        """What this pack's readings mean; worked out once for all packs alike."""
+        keys = tuple([key for key, _, _ in pack.readings])
+        known = self._layouts.setdefault(pack.node_id, {})
+        layout = known.get(keys)
+        if layout is None or not layout.from_s <= pack.sampled_s < layout.to_s:
+            if len(known) >= _REMEMBERED_LAYOUTS:
+                known.clear()
+            layout = _lay_out(self._channels.get(pack.node_id, {}), keys, pack.sampled_s)
+            known[keys] = layout
+        return layout
+
+
 def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
     """All channels that these nodes ever had. Two statements."""
-    book: dict[tuple[str, str], list[DeployedChannel]] = defaultdict(list)
+    book = ChannelBook()
     rows = session.execute(
         select(
             Deployment.node_id,
@@ -141,7 +176,8 @@ def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
     ).all()
     calibrations = _load_calibrations(session, {row.sensor_id for row in rows})
     for row in rows:
-        book[row.node_id, row.key].append(
+        book.add(
+            row.node_id,
             DeployedChannel(
                 key=row.key,
                 sensor_id=row.sensor_id,
@@ -152,7 +188,7 @@ def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
                 from_s=row.from_at.timestamp(),
                 to_s=_end_s(row.to_at),
                 calibrations=tuple(calibrations[row.sensor_id, row.property]),
-            )
+            ),
         )
     return book
 
@@ -168,10 +204,9 @@ def remembered_channels(session: Session, versions: Mapping[str, int]) -> Channe
         if len(memory.versions) > _REMEMBERED_NODES:
             memory.forget()
             stale = list(versions)
-        for (node_id, key), channels in load_channels(session, stale).items():
-            memory.channels[node_id, key] = channels
+        memory.book.replace(stale, load_channels(session, stale))
         memory.versions |= {node_id: versions[node_id] for node_id in stale}
-    return memory.channels
+    return memory.book
 
 
 def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> list[MadeObservation]:
@@ -179,41 +214,41 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> list[M
 
     A reading's observation depends on its own pack only, never on the company it is made in.
     """
-    items = _items(packs, book)
-    if not items:
+    rows = _arrange(packs, book)
+    length = len(rows.raws)
+    if not length:
         return []
-    length = len(items)
-    # One row more than there are readings: the one that stands for an input that is not there.
+    # One row more than there are readings: the last stands for an input that is not there.
     values = np.full(length + 1, np.nan)
     us = np.full(length + 1, np.nan, dtype=np.float32)
     flags = np.full(length + 1, QualityFlag.MISSING, dtype=np.int16)
     tests = np.zeros(length + 1, dtype=np.int32)
-    for _, members in sorted(_groups(items).items()):
-        observed = _observe(items, members, values=values, us=us, flags=flags, tests=tests)
+    raws = np.array(rows.raws, dtype=np.float64)  # NaN where there is none
+    for kind, parts in sorted(rows.parts_by_kind.items()):  # inputs before what needs them
+        members = np.concatenate([part.members for part in parts])
+        observed = _observe(
+            kind,
+            raws[members],
+            _inputs(kind, parts, pipeline.Observed(values, us, flags, tests)),
+            _calibrations(parts),
+            [rows.reasons[member] for member in members.tolist()] if any(rows.reasons) else None,
+        )
         values[members], us[members] = observed.value, observed.u
         flags[members], tests[members] = observed.flag, observed.tests
-    columns = zip(
-        items,
-        values[:-1].tolist(),
-        us[:-1].tolist(),
-        flags[:-1].tolist(),
-        tests[:-1].tolist(),
-        strict=True,
-    )
-    return [
-        MadeObservation(
-            pack_id=item.pack.pack_id,
-            key=item.channel.key,
-            datastream_id=item.channel.datastream_id,
-            sampled_s=item.pack.sampled_s,
-            value=None if math.isnan(value) else value,
-            u=None if math.isnan(u) else u,
-            flag=flag,
-            tests=test_bits,
-            lineage=_lineage_key(item, items),
+    return list(
+        map(
+            MadeObservation,
+            rows.pack_ids,
+            rows.keys,
+            rows.datastream_ids,
+            rows.times_s,
+            _none_for_nan(values[:-1]),
+            _none_for_nan(us[:-1]),
+            flags[:-1].tolist(),
+            tests[:-1].tolist(),
+            rows.lineages,
         )
-        for item, value, u, flag, test_bits in columns
-    ]
+    )
 
 
 def store_observations(
@@ -357,12 +392,12 @@ class _Memory:
 
     def __init__(self) -> None:
         self.versions: dict[str, int] = {}
-        self.channels: dict[tuple[str, str], Sequence[DeployedChannel]] = {}
+        self.book = ChannelBook()
         self.lineages: dict[LineageKey, int] = {}
 
     def forget(self) -> None:
         self.versions.clear()
-        self.channels.clear()
+        self.book = ChannelBook()
         self.lineages.clear()
 
 
@@ -372,89 +407,188 @@ _MEMORIES: WeakKeyDictionary[Any, _Memory] = WeakKeyDictionary()  # by engine
 # ------------------------------------------------------------------------------------------------------------- making
 
 
-@dataclass(slots=True)
-class _Item:
-    """One reading on its way: its inputs are positions in the list of items, `_NO_INPUT` when there is none."""
-
-    pack: SampledPack
-    channel: DeployedChannel
-    calibration: ValidCalibration
-    raw: float | None
-    reason: str | None
-    inputs: tuple[int, ...] = ()
-    depth: int = 0
+_Kind = tuple[int, str, str, tuple[str, ...]]
+"""(depth, conversion, property, names of inputs): readings that one call of the pipeline can observe together"""
 
 
-def _items(packs: Sequence[SampledPack], book: ChannelBook) -> list[_Item]:
-    items: list[_Item] = []
-    for pack in packs:
-        positions: dict[str, int] = {}
-        for key, raw, reason in pack.readings:
-            channel = _channel_at(book, pack.node_id, key, pack.sampled_s)
-            calibration = channel.calibration_at(pack.sampled_s) if channel else None
-            if channel is not None and calibration is not None:
-                positions[key] = len(items)
-                items.append(_Item(pack, channel, calibration, raw, reason))
-        for position in positions.values():
-            item = items[position]
-            if item.channel.needs:
-                item.inputs = tuple(positions.get(key, _NO_INPUT) for _, key in item.channel.needs)
-        for position in positions.values():
-            items[position].depth = _depth(items, position)
-    return items
+@dataclass(frozen=True, eq=False, slots=True)
+class _Layout:
+    """What the readings of one node's packs mean that have the same keys in the same order, from–to.
+
+    One row for each reading that has a channel and a calibration; `inputs` are rows of the same pack, `_NO_INPUT` where there
+    is none.
+    """
+
+    from_s: float
+    to_s: float
+    places: tuple[int, ...]
+    """Of the rows' readings in the pack."""
+    keys: tuple[str, ...]
+    datastream_ids: tuple[int, ...]
+    lineages: tuple[LineageKey, ...]
+    calibrations: tuple[CalibrationParameters, ...]
+    kinds: tuple[_Kind, ...]
+    inputs: tuple[tuple[int, ...], ...]
 
 
-def _channel_at(
-    book: ChannelBook, node_id: str, key: str, sampled_s: int
-) -> DeployedChannel | None:
-    for channel in book.get((node_id, key), ()):
-        if channel.from_s <= sampled_s < channel.to_s:
-            return channel
-    return None
+def _lay_out(
+    channels: Mapping[str, Sequence[DeployedChannel]], keys: Sequence[str], sampled_s: int
+) -> _Layout:
+    found: dict[str, tuple[DeployedChannel, ValidCalibration]] = {}
+    places = []
+    edges = {-math.inf, math.inf}
+    for place, key in enumerate(keys):
+        for channel in channels.get(key, ()):
+            edges |= {channel.from_s, channel.to_s}
+            if not channel.from_s <= sampled_s < channel.to_s:
+                continue
+            edges |= {edge for c in channel.calibrations for edge in (c.from_s, c.to_s)}
+            calibration = channel.calibration_at(sampled_s)
+            if calibration is not None:
+                found[key] = (channel, calibration)
+                places.append(place)
+            break
+    rows = {key: row for row, key in enumerate(found)}
+    inputs = {
+        key: tuple(rows.get(needed, _NO_INPUT) for _, needed in channel.needs)
+        for key, (channel, _) in found.items()
+    }
+    return _Layout(
+        from_s=max(edge for edge in edges if edge <= sampled_s),
+        to_s=min(edge for edge in edges if edge > sampled_s),
+        places=tuple(places),
+        keys=tuple(found),
+        datastream_ids=tuple(channel.datastream_id for channel, _ in found.values()),
+        lineages=tuple(_lineage_key(key, found) for key in found),
+        calibrations=tuple(calibration.parameters for _, calibration in found.values()),
+        kinds=tuple(
+            (
+                _depth([*inputs.values()], row),
+                channel.conversion,
+                channel.property,
+                tuple(name for name, _ in channel.needs),
+            )
+            for row, (channel, _) in enumerate(found.values())
+        ),
+        inputs=tuple(inputs.values()),
+    )
 
 
-def _depth(items: list[_Item], position: int, limit: int = _MAX_DEPTH) -> int:
-    inputs = [known for known in items[position].inputs if known != _NO_INPUT]
-    if not inputs or limit == 0:
+def _depth(inputs: Sequence[Sequence[int]], row: int, limit: int = _MAX_DEPTH) -> int:
+    known = [other for other in inputs[row] if other != _NO_INPUT]
+    if not known or limit == 0:
         return 0
-    return 1 + max(_depth(items, known, limit - 1) for known in inputs)
+    return 1 + max(_depth(inputs, other, limit - 1) for other in known)
 
 
-def _groups(items: list[_Item]) -> dict[tuple[int, str, str, tuple[str, ...]], list[int]]:
-    """Readings that one call can observe together, by (depth, conversion, property, names of inputs)."""
-    groups: dict[tuple[int, str, str, tuple[str, ...]], list[int]] = defaultdict(list)
-    for position, item in enumerate(items):
-        names = tuple(name for name, _ in item.channel.needs)
-        group = (item.depth, item.channel.conversion, item.channel.property, names)
-        groups[group].append(position)
-    return groups
+def _lineage_key(
+    key: str, found: Mapping[str, tuple[DeployedChannel, ValidCalibration]]
+) -> LineageKey:
+    channel, calibration = found[key]
+    inputs = ",".join(
+        f"{name}={found[needed][1].id if needed in found else 'none'}"
+        for name, needed in channel.needs
+    )
+    return (
+        channel.sensor_id,
+        calibration.id,
+        inputs,
+        channel.conversion,
+        "",
+        RULE_SET,
+        pipeline.VERSION,
+        calibration.parameters.k,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One channel in all packs of one layout, with the rows of its inputs by name."""
+
+    members: IndexArray
+    inputs: Mapping[str, IndexArray]
+    calibration: CalibrationParameters
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Readings on their way, pack after pack, as columns."""
+
+    raws: list[float | None] = field(default_factory=list)
+    reasons: list[str | None] = field(default_factory=list)
+    pack_ids: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    datastream_ids: list[int] = field(default_factory=list)
+    times_s: list[int] = field(default_factory=list)
+    lineages: list[LineageKey] = field(default_factory=list)
+    parts_by_kind: dict[_Kind, list[_Part]] = field(default_factory=lambda: defaultdict(list))
+
+
+def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
+    rows = _Rows()
+    starts_by_layout: dict[_Layout, list[int]] = defaultdict(list)
+    for pack in packs:
+        layout = book.layout_of(pack)
+        count = len(layout.places)
+        starts_by_layout[layout].append(len(rows.raws))
+        for place in layout.places:
+            _, raw, reason = pack.readings[place]
+            rows.raws.append(raw)
+            rows.reasons.append(reason)
+        rows.pack_ids += [pack.pack_id] * count
+        rows.times_s += [pack.sampled_s] * count
+        rows.keys += layout.keys
+        rows.datastream_ids += layout.datastream_ids
+        rows.lineages += layout.lineages
+    for layout, some in starts_by_layout.items():
+        starts = np.array(some)
+        for row, kind in enumerate(layout.kinds):
+            inputs = {
+                name: np.full_like(starts, _NO_INPUT) if other == _NO_INPUT else starts + other
+                for name, other in zip(kind[-1], layout.inputs[row], strict=True)
+            }
+            part = _Part(starts + row, inputs, layout.calibrations[row])
+            rows.parts_by_kind[kind].append(part)
+    return rows
+
+
+def _inputs(
+    kind: _Kind, parts: Sequence[_Part], observed: pipeline.Observed
+) -> dict[str, pipeline.Observed]:
+    inputs = {}
+    for name in kind[-1]:
+        at = np.concatenate([part.inputs[name] for part in parts])
+        inputs[name] = pipeline.Observed(
+            observed.value[at], observed.u[at], observed.flag[at], observed.tests[at]
+        )
+    return inputs
+
+
+def _calibrations(
+    parts: Sequence[_Part],
+) -> CalibrationParameters | Sequence[CalibrationParameters]:
+    first = parts[0].calibration
+    if all(part.calibration == first for part in parts):
+        return first
+    return [part.calibration for part in parts for _ in range(part.members.size)]
 
 
 def _observe(
-    items: list[_Item],
-    members: list[int],
-    *,
-    values: np.ndarray[Any, Any],
-    us: np.ndarray[Any, Any],
-    flags: np.ndarray[Any, Any],
-    tests: np.ndarray[Any, Any],
+    kind: _Kind,
+    raws: NDArray[np.float64],
+    inputs: Mapping[str, pipeline.Observed],
+    calibrations: CalibrationParameters | Sequence[CalibrationParameters],
+    reasons: Sequence[str | None] | None,
 ) -> pipeline.Observed:
-    channel = items[members[0]].channel
-    inputs = {}
-    for place, (name, _) in enumerate(channel.needs):
-        at = np.array([items[member].inputs[place] for member in members])
-        inputs[name] = pipeline.Observed(values[at], us[at], flags[at], tests[at])
-    calibrations = [items[member].calibration.parameters for member in members]
-    is_one = all(calibration == calibrations[0] for calibration in calibrations)
-    raws = [items[member].raw for member in members]
+    _, conversion, observed_property, _ = kind
     with np.errstate(all="ignore"):  # absurd raw values overflow; what comes of it is judged below
         observed = pipeline.observe(
-            channel.conversion,
-            [math.nan if raw is None else raw for raw in raws],
+            conversion,
+            raws,
             inputs,
-            calibrations[0] if is_one else calibrations,
-            observed_property=channel.property,
-            reasons=[items[member].reason for member in members],
+            calibrations,
+            observed_property=observed_property,
+            reasons=reasons,
         )
     is_absurd = np.isinf(observed.value) | np.isinf(observed.u)
     if not is_absurd.any():
@@ -467,21 +601,8 @@ def _observe(
     )
 
 
-def _lineage_key(item: _Item, items: list[_Item]) -> LineageKey:
-    inputs = ",".join(
-        f"{name}={'none' if at == _NO_INPUT else items[at].calibration.id}"
-        for (name, _), at in zip(item.channel.needs, item.inputs, strict=False)
-    )
-    return (
-        item.channel.sensor_id,
-        item.calibration.id,
-        inputs,
-        item.channel.conversion,
-        "",
-        RULE_SET,
-        pipeline.VERSION,
-        item.calibration.parameters.k,
-    )
+def _none_for_nan(column: NDArray[Any]) -> list[float | None]:
+    return [None if math.isnan(number) else number for number in column.tolist()]
 
 
 # ------------------------------------------------------------------------------------------------------------- storing
