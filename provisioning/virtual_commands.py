@@ -208,6 +208,7 @@ def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> N
         "boots_per_second": round(rates.boots_per_second, 1),
         "limit_boots_per_second": round(rates.limit_boots_per_second, 1),
         "boots": rates.boots,
+        "cpu_ms_per_boot": round(rates.cpu_ms_per_boot, 1),
         "processes": processes,
         "nodes": memory.nodes,
         "rss_kb_per_node": round(memory.bytes_per_node / 1000, 1),

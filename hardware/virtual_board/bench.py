@@ -31,11 +31,15 @@ _BYTES_PER_MB = 1_000_000
 
 @dataclass(frozen=True)
 class BootRates:
-    """Boots per second of all processes together, and bare machine starts per second of the same."""
+    """Boots per second of all processes together, and bare machine starts per second of the same.
+
+    `cpu_ms_per_boot` is processor time, which a busy computer does not change.
+    """
 
     boots_per_second: float
     limit_boots_per_second: float
     boots: int
+    cpu_ms_per_boot: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ def measure_boots(
         boots_per_second=sum(result["boots"] / result["boot_seconds"] for result in results),
         limit_boots_per_second=sum(result["bare"] / result["bare_seconds"] for result in results),
         boots=sum(result["boots"] for result in results),
+        cpu_ms_per_boot=1000
+        * sum(result["cpu_seconds"] for result in results)
+        / sum(result["boots"] for result in results),
     )
 
 
@@ -97,10 +104,11 @@ def _measure_boots_here(orders: Orders, seconds: float) -> dict[str, Any]:
     nodes = open_nodes(orders)
     for node in nodes:
         node.wake()
-    boots, started = 0, time.perf_counter()
+    boots, started, cpu_started = 0, time.perf_counter(), time.process_time()
     while (boot_seconds := time.perf_counter() - started) < seconds:
         nodes[boots % len(nodes)].wake()
         boots += 1
+    cpu_seconds = time.process_time() - cpu_started
     bare, started = 0, time.perf_counter()
     while (bare_seconds := time.perf_counter() - started) < seconds * _LIMIT_SHARE:
         _start_bare_machine()
@@ -108,6 +116,7 @@ def _measure_boots_here(orders: Orders, seconds: float) -> dict[str, Any]:
     return {
         "boots": boots,
         "boot_seconds": boot_seconds,
+        "cpu_seconds": cpu_seconds,
         "bare": bare,
         "bare_seconds": bare_seconds,
     }
