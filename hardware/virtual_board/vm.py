@@ -109,7 +109,9 @@ class Vm:
         _start_epoch_ticks()
         try:
             self.prove_alive()
-            instance = _linked(self._module).instantiate(store)
+            with vm_module.MAKING:
+                linked = _linked(self._module)
+            instance = linked.instantiate(store)
             exports = instance.exports(store)
             memory, start = exports["memory"], exports["_start"]
             assert isinstance(memory, wasmtime.Memory)  # noqa: S101 - narrows the type

@@ -21,6 +21,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,24 @@ def repaired_module() -> bytes:
     return data
 
 
-@functools.cache
+# A cache alone lets two threads make two engines at once, and what belongs to one is of no use in the other.
+MAKING = threading.RLock()
+
+
 def engine() -> wasmtime.Engine:
     """This process's one engine. Its epoch is advanced by `vm.py`'s guard."""
+    with MAKING:
+        return _engine()
+
+
+def machine_module() -> wasmtime.Module:
+    """The repaired module, compiled for this computer; later processes load it in under 3 ms."""
+    with MAKING:
+        return _machine_module()
+
+
+@functools.cache
+def _engine() -> wasmtime.Engine:
     config = wasmtime.Config()
     config.wasm_exceptions = True
     config.max_wasm_stack = _MAX_WASM_STACK
@@ -126,8 +142,7 @@ def engine() -> wasmtime.Engine:
 
 
 @functools.cache
-def machine_module() -> wasmtime.Module:
-    """The repaired module, compiled for this computer; later processes load it in under 3 ms."""
+def _machine_module() -> wasmtime.Module:
     source = repaired_module()
     settings = f"{_MEMORY_RESERVATION} {_MAX_WASM_STACK} 64K epoch exceptions"
     version = importlib.metadata.version("wasmtime")

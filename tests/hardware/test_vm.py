@@ -209,3 +209,22 @@ def test_processes_starting_at_once_repair_the_machine_once(tmp_path) -> None:
 
     assert [process.returncode for process in starts] == [0] * 4
     assert "".join(said).count("repairing") == 1
+
+
+def test_first_boots_in_many_threads_at_once_share_one_engine() -> None:
+    """In a process of its own, because this one has its engine already."""
+    script = (
+        "import sys, threading\n"
+        "from hardware.virtual_board import vm_module\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "gate, engines = threading.Barrier(16), []\n"
+        "def first_boot():\n"
+        "    gate.wait()\n"
+        "    engines.append(vm_module.engine())\n"
+        "threads = [threading.Thread(target=first_boot) for _ in range(16)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+        "sys.exit(len(set(map(id, engines))) != 1)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], timeout=120)
+    assert result.returncode == 0
