@@ -220,11 +220,11 @@ def test_first_boots_in_many_threads_at_once_share_one_engine() -> None:
         "gate, engines = threading.Barrier(16), []\n"
         "def first_boot():\n"
         "    gate.wait()\n"
-        "    engines.append(vm_module.engine())\n"
+        "    engines.append((vm_module.machine_module(), vm_module.engine()))\n"
         "threads = [threading.Thread(target=first_boot) for _ in range(16)]\n"
         "[thread.start() for thread in threads]\n"
         "[thread.join() for thread in threads]\n"
-        "sys.exit(len(set(map(id, engines))) != 1)\n"
+        "sys.exit(len({(id(m), id(e)) for m, e in engines}) != 1)\n"
     )
     result = subprocess.run([sys.executable, "-c", script], timeout=120)
     assert result.returncode == 0
