@@ -388,7 +388,8 @@ def running_embedded(
 
 _REFUSED_BY_MOSQUITTO = re.compile(
     r"Denied (PUBLISH|SUBSCRIBE)|disconnected due to|OpenSSL Error|disconnected, not authorised|"
-    r"disconnected: |protocol error|exceeded timeout|Bad socket read|invalid",
+    r"disconnected: |protocol error|exceeded timeout|Bad socket read|invalid|"
+    r"Client connection from \S+ failed",  # a handshake refused at once, when all of it had arrived
     re.IGNORECASE,
 )
 
