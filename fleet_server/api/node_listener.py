@@ -47,7 +47,10 @@ def enrol() -> tuple[Response, int]:
 
 
 def _given() -> dict[str, str]:
-    given = request.get_json(force=True, silent=True)
+    try:
+        given = request.get_json(force=True, silent=True)
+    except RecursionError:  # some thousand opening brackets, which `silent` does not cover
+        given = None
     if not isinstance(given, dict):
         raise Invalid("The request wants one JSON object.")
     wrong = [name for name in _FIELDS if not _is_text(given.get(name))]

@@ -438,7 +438,8 @@ def _decoded(token: str, terms: list[OrderTerm]) -> list[Any]:
     wrong = Invalid("$skiptoken is not one that a nextLink of this request gave.")
     try:
         values = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (binascii.Error, ValueError) as problem:
+    except (binascii.Error, ValueError, RecursionError) as problem:
+        # RecursionError: what json.loads says to some thousand opening brackets.
         raise wrong from problem
     if not isinstance(values, list) or len(values) != len(terms):
         raise wrong

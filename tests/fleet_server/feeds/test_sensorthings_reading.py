@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World
 
 ROOT = "http://localhost/v1.1"
+# Deeper nesting than Python's JSON reader takes, in a query that is not too long.
+_DEEP_TOKEN = base64.urlsafe_b64encode(b"[" * 2900).decode().rstrip("=")
 
 
 @pytest.fixture(scope="module")
@@ -432,6 +435,7 @@ def test_filter_by_id_finds_the_observation(client: FlaskClient) -> None:
         ("Things?$skiptoken=abc", 400),
         ("Things?$skiptoken=WyJ4Il0", 400),
         ("Observations?$skiptoken=WzEsMV0x", 400),
+        (f"Observations?$skiptoken={_DEEP_TOKEN}", 400),
         ("Observations?$skiptoken=Wy0xLDk5OTk5OTk5OTk5OTk5OTk5OTk5XQ", 400),
         ("Things?$filter=startswith(name,'S')", 501),
         ("Things?$filter=id eq 1 or id eq 2", 501),
