@@ -1,21 +1,24 @@
-"""Many rows at once, without an object per row: `executemany` on SQLite, one `INSERT … SELECT unnest(…)` on PostgreSQL.
+"""Many rows at once, without an object per row: `INSERT … VALUES` of many rows on SQLite, one `INSERT … SELECT unnest(…)` on PostgreSQL.
 
 Rows are tuples; moments are integer seconds UTC. Whoever calls holds the writing transaction.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, LargeBinary, String, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from fleet_server.models import UtcSeconds
 
 Row = Sequence[Any]
+_SQLITE_ROWS = 100  # of at most 20 columns: far below the 32,766 values that a statement may have
 _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -81,19 +84,60 @@ def _execute(
     conflict: str,
 ) -> int:
     if connection.dialect.name == "sqlite":
-        statement = _sqlite_insert(table, columns) + conflict
-        return connection.exec_driver_sql(statement, [tuple(row) for row in rows]).rowcount
-    arrays = tuple([*column] for column in zip(*rows, strict=True))
+        return _execute_sqlite(connection, table, columns, rows, conflict)
+    kinds = [table.c[column].type for column in columns]
+    arrays = tuple(map(_array, kinds, zip(*rows, strict=True)))
     return connection.exec_driver_sql(
         _postgresql_insert(table, columns) + conflict, arrays
     ).rowcount
 
 
+def _execute_sqlite(
+    connection: Connection,
+    table: Table,
+    columns: tuple[str, ...],
+    rows: Sequence[Row],
+    conflict: str,
+) -> int:
+    # Python's lock changes hands twice with every statement that runs: a row each would let the thread that receives
+    # messages stop this one at every row.
+    whole = len(rows) - len(rows) % _SQLITE_ROWS
+    statement = _sqlite_insert(table, columns, _SQLITE_ROWS) + conflict
+    inserted = 0
+    for some in chunks(rows[:whole], _SQLITE_ROWS):
+        flat = tuple(itertools.chain.from_iterable(some))
+        inserted += connection.exec_driver_sql(statement, flat).rowcount
+    if whole < len(rows):
+        statement = _sqlite_insert(table, columns, 1) + conflict
+        rest = [tuple(row) for row in rows[whole:]]
+        inserted += connection.exec_driver_sql(statement, rest).rowcount
+    return inserted
+
+
+def _array(kind: TypeEngine[Any], column: Iterable[Any]) -> str:
+    """A PostgreSQL array as text: a fifth of the time that the driver needs for a list."""
+    if isinstance(kind, String):
+        items = ["NULL" if text is None else _quoted_item(text) for text in column]
+    elif isinstance(kind, LargeBinary):
+        items = ["NULL" if data is None else f'"\\\\x{data.hex()}"' for data in column]
+    else:
+        items = ["NULL" if number is None else str(number) for number in column]
+    return f"{{{','.join(items)}}}"
+
+
+def _quoted_item(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 @cache
-def _sqlite_insert(table: Table, columns: tuple[str, ...]) -> str:
+def _sqlite_insert(table: Table, columns: tuple[str, ...], count: int) -> str:
     names = ", ".join(map(_quoted, columns))
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {_quoted(table.name)} ({names}) VALUES ({marks})"  # noqa: S608 - our own names
+    marks = f"({', '.join('?' * len(columns))})"
+    return (
+        f"INSERT INTO {_quoted(table.name)} ({names})"  # noqa: S608 - our own names
+        f" VALUES {', '.join([marks] * count)}"
+    )
 
 
 @cache

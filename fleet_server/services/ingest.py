@@ -11,6 +11,7 @@ says is computed from what is committed and from nothing else. Inside this modul
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -194,7 +195,7 @@ class _NodeProgress:
     before: tuple[int, int, int] = (0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _NewPack:
     """A pack that is not stored yet."""
 
@@ -278,7 +279,7 @@ class _Batch:
 
     def sort(self, arrivals: Sequence[_Arrival]) -> None:
         """Tell new packs from resent ones, states and faults."""
-        stored = _stored_bodies(self.session, arrivals)
+        stored = _stored_bodies(self.session, self._perhaps_stored(arrivals))
         for arrival in arrivals:
             node = self.nodes.get(arrival.node_id)
             if node is None or node.is_revoked:
@@ -295,6 +296,17 @@ class _Batch:
             else:
                 self._take_pack(arrival, content, stored)
         self._choose_spools()
+
+    def _perhaps_stored(self, arrivals: Sequence[_Arrival]) -> set[PackIdentity]:
+        """Packs that may have come before: all but those above everything that ever came from their node's spool."""
+        perhaps = set()
+        for arrival in arrivals:
+            content, node = arrival.content, self.nodes.get(arrival.node_id)
+            if node is None or not isinstance(content, WirePack | EventPack):
+                continue
+            if content.spool != node.spool or content.seq <= node.highest_seq:
+                perhaps.add(content.identity)
+        return perhaps
 
     def _refuse(self, arrival: _Arrival, node: _NodeProgress | None) -> None:
         fault = (
@@ -394,9 +406,8 @@ class _Batch:
         new_anchors = timing.store_anchors(self.session, self.anchors)
         if self.new:
             ids = bulk.reserve_ids(self.session, _table(Pack), len(self.new))
-            self.new = [
-                replace(new, pack_id=pack_id) for new, pack_id in zip(self.new, ids, strict=True)
-            ]
+            for new, pack_id in zip(self.new, ids, strict=True):
+                new.pack_id = pack_id
             bulk.insert_rows(
                 self.session, _table(Pack), _PACK_COLUMNS, [self._pack_row(n) for n in self.new]
             )
@@ -450,14 +461,20 @@ class _Batch:
             if pack_id in times
         ]
         doubles = self._observe(sampled)
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         for pack_id, pack in packs:
             known = times.get(pack_id)
             at_s, interval_s = (None, None) if known is None else (known.utc_s, known.interval_s)
-            for key, value, reason in pack.readings:
-                status = DUPLICATE_INSTANT if (pack_id, key) in doubles else reason
-                raw = None if value is None else float(value)
-                rows.append((pack_id, key, raw, status, at_s, interval_s is not None, interval_s))
+            is_estimated = interval_s is not None
+            rows += [
+                (pack_id, key, value, reason, at_s, is_estimated, interval_s)
+                for key, value, reason in pack.readings
+            ]
+        if doubles:
+            rows = [
+                (*row[:3], DUPLICATE_INSTANT, *row[4:]) if row[:2] in doubles else row
+                for row in rows
+            ]
         bulk.insert_rows(self.session, _table(RawReading), _READING_COLUMNS, rows)
 
     def _observe(self, sampled: Sequence[observing.SampledPack]) -> set[tuple[int, str]]:
@@ -617,20 +634,21 @@ class _Batch:
         """What was declared lost and came after all, if only into quarantine, is no gap any more."""
         identities = [new.pack.identity for new in self.new]
         identities += [fault.identity for fault in self.faults if fault.identity is not None]
-        for identity in identities:
-            node = self.nodes.get(identity.node_id)
-            if node is None or (identity.spool == node.before[0] and identity.seq > node.before[1]):
-                continue
-            gap = self.session.scalar(
-                select(Gap).where(
-                    Gap.node_id == identity.node_id,
-                    Gap.spool == identity.spool,
-                    Gap.from_seq <= identity.seq,
-                    Gap.to_seq >= identity.seq,
+        late: dict[tuple[str, int], set[int]] = defaultdict(set)
+        for node_id, spool, seq in identities:
+            node = self.nodes.get(node_id)
+            if node is not None and (spool != node.before[0] or seq <= node.before[1]):
+                late[node_id, spool].add(seq)
+        for spools in bulk.chunks(sorted(late), _QUERY_KEYS):
+            gaps = self.session.scalars(
+                select(Gap).where(tuple_(Gap.node_id, Gap.spool).in_(spools))
+            ).all()
+            for gap in gaps:
+                came = sorted(
+                    seq for seq in late[gap.node_id, gap.spool] if gap.from_seq <= seq <= gap.to_seq
                 )
-            )
-            if gap is not None:
-                _split(self.session, gap, identity.seq)
+                if came:
+                    _split(self.session, gap, came)
 
     # -- status and counters
 
@@ -757,16 +775,9 @@ class _Stored:
     has_time: bool
 
 
-def _stored_bodies(session: Session, arrivals: Iterable[_Arrival]) -> dict[PackIdentity, _Stored]:
-    identities = sorted(
-        {
-            (arrival.content.node_id, arrival.content.spool, arrival.content.seq)
-            for arrival in arrivals
-            if isinstance(arrival.content, WirePack | EventPack)
-        }
-    )
+def _stored_bodies(session: Session, identities: set[PackIdentity]) -> dict[PackIdentity, _Stored]:
     stored = {}
-    for some in bulk.chunks(identities, _QUERY_KEYS):
+    for some in bulk.chunks(sorted(identities), _QUERY_KEYS):
         rows = session.execute(
             select(Pack.node_id, Pack.spool, Pack.seq, Pack.body_sha256, Pack.claimed_at).where(
                 tuple_(Pack.node_id, Pack.spool, Pack.seq).in_(some)
@@ -836,12 +847,12 @@ def holes(present: Iterable[int], first: int, last: int) -> list[tuple[int, int]
     return found
 
 
-def _split(session: Session, gap: Gap, seq: int) -> None:
-    """Take one sequence out of a gap."""
+def _split(session: Session, gap: Gap, came: Sequence[int]) -> None:
+    """Take sequences (ascending) out of a gap."""
     from_seq, to_seq = gap.from_seq, gap.to_seq
     session.delete(gap)
     session.flush()
-    for first, last in holes([seq], from_seq, to_seq):
+    for first, last in holes(came, from_seq, to_seq):
         session.add(
             Gap(
                 node_id=gap.node_id,

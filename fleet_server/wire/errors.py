@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class PackIdentity:
+class PackIdentity(NamedTuple):
     """Who a pack says it is: at most one pack in the world has this identity."""
 
     node_id: str
