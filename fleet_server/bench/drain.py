@@ -2,7 +2,8 @@
 
     python -m fleet_server.bench.drain FOLDER SERVICE_PORT PACKS
 
-Prints one line when its subscription stands and one with the wall time of the last acknowledgement.
+Prints one line when its subscription stands and one with the wall time of the last acknowledgement and the processor time used
+between the two.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ def main(folder: Path, port: int, packs: int) -> None:
         str(files.certificate(SERVICE_INGEST)),
         str(files.key(SERVICE_INGEST)),
     )
-    left = packs
+    left, cpu_before_s = packs, 0.0
 
     def on_connect(client: mqtt.Client, *_: Any) -> None:
         client.subscribe(topic_filter(TopicKind.TELEMETRY), 1)
 
     def on_subscribe(*_: Any) -> None:
+        nonlocal cpu_before_s
+        cpu_before_s = time.process_time()
         print(json.dumps({"event": "ready"}), flush=True)  # noqa: T201 - the parent reads it
 
     def on_message(client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
@@ -44,7 +47,8 @@ def main(folder: Path, port: int, packs: int) -> None:
         client.ack(message.mid, message.qos)
         left -= 1
         if left == 0:
-            print(json.dumps({"finished_s": time.time()}), flush=True)  # noqa: T201
+            used = {"finished_s": time.time(), "cpu_s": time.process_time() - cpu_before_s}
+            print(json.dumps(used), flush=True)  # noqa: T201
             client.disconnect()
 
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message

@@ -2,6 +2,8 @@
 
 Both read the same packs from the same broker with the same load beside them: first the bare drain, then the real
 `fleet ingest`. A rate is packs divided by the time from the first publish to the last pack acknowledged (bare) or committed.
+The load runs beside both and takes its share of the processors from both. Where other programs do so too, the processor time
+of the consumer's process for a pack (without broker, load and PostgreSQL's own processes) says more than the rates.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from sqlalchemy import func, select
 from fleet_server import db
 from fleet_server.bench.load import FIRST_SAMPLE_UTC_S
 from fleet_server.errors import Conflict, Unavailable
-from fleet_server.models import Pack
+from fleet_server.models import Pack, Receipt
 from fleet_server.services import authority, deploying, enrolment
 from fleet_server.settings import CONFIG_VARIABLE
 
@@ -37,6 +39,7 @@ _LOAD_MODULE, _DRAIN_MODULE = "fleet_server.bench.load", "fleet_server.bench.dra
 _READY_TIMEOUT_S = 30.0
 _STALLED_S = 60.0
 _MODEL = "tree-3"
+_STORED_SPOOL = 2
 
 
 def measure(
@@ -64,14 +67,16 @@ def measure(
         scene = _Scene(folder, nodes, database_url, stack)
         ports = scene.start_broker(broker)
         scene.configure(ports)
-        bare_s = scene.run_bare(packs, ports)
-        ingest_s = scene.run_ingest(packs, ports)
+        bare_s, bare_cpu_s = scene.run_bare(packs, ports)
+        ingest_s, ingest_cpu_s = scene.run_ingest(packs, ports)
     figure, limit = packs / ingest_s, packs / bare_s
     return {
         "figure": round(figure, 1),
         "unit": "packs/s",
         "limit": round(limit, 1),
         "ratio": round(figure / limit, 3),
+        "cpu_us_per_pack": round(ingest_cpu_s / packs * 1e6),
+        "limit_cpu_us_per_pack": round(bare_cpu_s / packs * 1e6),
         "packs": packs,
         "readings_per_pack": 7,
         "broker": broker,
@@ -93,7 +98,7 @@ class _Scene:
         stack.callback(self._engine.dispose)
         db.upgrade(self._engine)
         self._sessions = db.session_factory(self._engine)
-        if self._stored():
+        if self._has_packs():
             raise Conflict("The database for a benchmark must be empty.")
         self._node_ids = [self._enrol(number) for number in range(nodes)]
 
@@ -166,8 +171,8 @@ class _Scene:
     def configure(self, ports: Mapping[str, int]) -> None:
         self._broker_url = f"mqtts://127.0.0.1:{ports['node']}?service_port={ports['service']}"
 
-    def run_bare(self, packs: int, ports: Mapping[str, int]) -> float:
-        """Seconds from the first publish to the last acknowledgement of a consumer that stores nothing."""
+    def run_bare(self, packs: int, ports: Mapping[str, int]) -> tuple[float, float]:
+        """Seconds from the first publish to the last acknowledgement of a consumer that stores nothing, and its processor seconds."""
         drain = self._start(
             "drain",
             [
@@ -182,15 +187,16 @@ class _Scene:
         )
         _line(drain)  # it says that its subscription stands
         started = self._publish(packs, ports, spool=1)
-        finished = float(_line(drain)["finished_s"])
+        finished = _line(drain)
         drain.wait(10)
-        return finished - started
+        return finished["finished_s"] - started, finished["cpu_s"]
 
-    def run_ingest(self, packs: int, ports: Mapping[str, int]) -> float:
-        """Seconds from the first publish until the last pack is committed."""
+    def run_ingest(self, packs: int, ports: Mapping[str, int]) -> tuple[float, float]:
+        """Seconds from the first publish until the last pack is committed, and the processor seconds of `fleet ingest`."""
         ingest = self._start("ingest", [_own("fleet"), "ingest", "--json"], listen=True)
         _line(ingest)
-        started = self._publish(packs, ports, spool=2, wait=False)
+        cpu_before_s = _cpu_s(ingest.pid)
+        started = self._publish(packs, ports, spool=_STORED_SPOOL, wait=False)
         stored, moved_at = 0, time.monotonic()
         while stored < packs:
             time.sleep(0.02)
@@ -199,7 +205,7 @@ class _Scene:
                 stored, moved_at = now_stored, time.monotonic()
             if ingest.poll() is not None or time.monotonic() - moved_at > _STALLED_S:
                 raise Unavailable(f"fleet ingest stored {stored} of {packs} packs and stopped.")
-        return time.time() - started
+        return time.time() - started, _cpu_s(ingest.pid) - cpu_before_s
 
     def _publish(
         self, packs: int, ports: Mapping[str, int], *, spool: int, wait: bool = True
@@ -218,9 +224,17 @@ class _Scene:
             load.wait(600)
         return started
 
-    def _stored(self) -> int:
+    def _has_packs(self) -> bool:
         with self._sessions() as session:
-            return session.scalar(select(func.count()).select_from(Pack)) or 0
+            return session.scalar(select(Pack.id).limit(1)) is not None
+
+    def _stored(self) -> int:
+        # Sequences begin at 1, so a receipt counts its node's packs. Counting the packs themselves would slow down the run.
+        with self._sessions() as session:
+            return int(
+                session.scalar(select(func.sum(Receipt.seq)).where(Receipt.spool == _STORED_SPOOL))
+                or 0
+            )
 
     def _start(
         self, name: str, command: list[str], *, listen: bool = False
@@ -254,6 +268,12 @@ def _line(process: subprocess.Popen[str]) -> dict[str, Any]:
         raise Unavailable(f"{process.args!r} ended with exit {process.wait()}.")
     result: dict[str, Any] = json.loads(line)
     return result
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor seconds that a process has used (proc(5): fields 14 and 15, after the name in brackets)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
