@@ -139,24 +139,6 @@ class Settings:
         return path.read_text(encoding="utf-8")
 
 
-def settings_table() -> list[tuple[str, str, str]]:
-    """Every setting as the documentation shows it: variable, what it is, default."""
-    return [
-        (
-            f"{ENVIRONMENT_PREFIX}{known.name.upper()}",
-            known.metadata["help"],
-            known.metadata["default_text"] or _shown(known.default),
-        )
-        for known in dataclasses.fields(Settings)
-    ]
-
-
-def _shown(default: object) -> str:
-    if default == "":
-        return "none"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """The settings of this process. `overrides` come from a command line; None means "not given".
 

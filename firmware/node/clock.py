@@ -28,9 +28,6 @@ class Clock:
         """Since this power-up."""
         return rtc_memory.rtc_ms() - self._state.base_ms
 
-    def is_known(self):
-        return self._state.offset_ms is not None
-
     def utc_ms(self, uptime_ms):
         """UTC of a moment of this power-up; None while the time is unknown."""
         if self._state.offset_ms is None:

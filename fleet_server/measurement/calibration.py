@@ -7,7 +7,6 @@ calibration.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -57,39 +56,6 @@ class CalibrationParameters:
         # |r| may pass 1 by rounding only.
         if abs(self.cov) > self.u_slope * self.u_offset * (1 + 1e-9):
             raise ValueError("A calibration's covariance is too large for its uncertainties.")
-
-    def to_json(self) -> str:
-        """The same calibration always gives the same text; numbers keep every bit.
-
-        >>> CalibrationParameters.from_json(CalibrationParameters(slope=0.1).to_json()).slope
-        0.1
-        """
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> CalibrationParameters:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: not a calibration.
-        """
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.keys() - {field.name for field in fields(cls)}:
-            raise ValueError("The text is not a calibration.")
-        try:
-            return cls(**{name: float(number) for name, number in content.items()})
-        except TypeError as error:
-            raise ValueError("The text is not a calibration.") from error
-
-
-def factory_calibration(*, absolute: float, relative: float) -> CalibrationParameters:
-    """What a probe is trusted with before anybody calibrated it: its own numbers, its data sheet's accuracy.
-
-    Args:
-        absolute: standard uncertainty in the published unit.
-        relative: standard uncertainty as a part of the value.
-    """
-    return CalibrationParameters(u_abs=absolute, u_rel=relative)
 
 
 @dataclass(frozen=True)

@@ -54,39 +54,3 @@ class NodeState(StrEnum):
     ACTIVE = "active"
     RETIRED = "retired"
     REVOKED = "revoked"
-
-
-class UpdateState(StrEnum):
-    """How far one node is with one assigned release."""
-
-    PLANNED = "planned"
-    OFFERED = "offered"
-    ACCEPTED = "accepted"
-    DOWNLOADING = "downloading"
-    VERIFIED = "verified"
-    INSTALLING = "installing"
-    REBOOTING = "rebooting"
-    TESTING = "testing"
-    SUCCEEDED = "succeeded"
-    REJECTED = "rejected"
-    FAILED = "failed"
-    ROLLED_BACK = "rolled_back"
-    TIMED_OUT = "timed_out"
-    CANCELED = "canceled"
-    SUPERSEDED = "superseded"
-    ALREADY_INSTALLED = "already_installed"
-    UNREACHABLE = "unreachable"
-
-
-class CampaignState(StrEnum):
-    """How far a roll-out is."""
-
-    DRAFT = "draft"
-    AWAITING_APPROVAL = "awaiting_approval"
-    SCHEDULED = "scheduled"
-    RUNNING = "running"
-    SOAKING = "soaking"
-    COMPLETED = "completed"
-    PAUSED = "paused"
-    ABORTED = "aborted"
-    EXPIRED = "expired"

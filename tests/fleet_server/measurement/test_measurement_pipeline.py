@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_server.measurement import quality
-from fleet_server.measurement.calibration import CalibrationParameters, factory_calibration
+from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.measurement.derived import watermark_tension
 from fleet_server.measurement.pipeline import CONVERSIONS, Observed, observe
 from fleet_server.measurement.quality import (
@@ -26,8 +26,8 @@ from fleet_server.wire.states import QualityFlag, Reason
 from hardware.catalogue import load_node_model, node_model_ids
 from hardware.virtual_board.probes.watermark import resistance_ohm
 
-WATERMARK = factory_calibration(absolute=1.5, relative=0.07)
-DS18B20 = factory_calibration(absolute=0.29, relative=0.0)
+WATERMARK = CalibrationParameters(u_abs=1.5, u_rel=0.07)
+DS18B20 = CalibrationParameters(u_abs=0.29, u_rel=0.0)
 NOTHING = CalibrationParameters()
 
 
@@ -76,7 +76,7 @@ def test_value_in_the_published_unit_is_kept_to_the_last_bit() -> None:
         "identity",
         [raw],
         {},
-        factory_calibration(absolute=0.06, relative=0.0173),
+        CalibrationParameters(u_abs=0.06, u_rel=0.0173),
         observed_property="dissolved_oxygen",
     )
     value, u, flag = only(observed)
@@ -114,7 +114,7 @@ def test_stated_uncertainty_covers_a_probe_that_follows_another_curve(soil_c: fl
     )
     raw = np.round([resistance_ohm(kpa, soil_c) for kpa in truth] * built)
     soil = temperature(*(soil_c + generator.uniform(-0.5, 0.5, truth.size)).tolist())
-    calibration = factory_calibration(absolute=1.5, relative=0.07)
+    calibration = CalibrationParameters(u_abs=1.5, u_rel=0.07)
     observed = tension(raw.tolist(), soil, calibration)
     inside = np.abs(observed.value - truth) <= 2 * observed.u
     assert inside.mean() >= 0.93
