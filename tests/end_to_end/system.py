@@ -39,7 +39,8 @@ DAY_S = 86_400
 READY_S = 60.0
 _DEMO_S = 240.0
 _STOP_S = 10.0
-_CERTIFICATE_MARGIN_DAYS = 30
+# Beyond the days that any test's nodes live through.
+_CERTIFICATES_FROM_DAYS = 90
 
 
 def free_port() -> int:
@@ -97,7 +98,7 @@ class System:
         self.url = ""
         self.node_url = ""
         self.logs.mkdir(parents=True, exist_ok=True)
-        _make_authority(self.folder, days=self.days)
+        _make_authority(self.folder)
 
     # --- once
 
@@ -423,7 +424,6 @@ def _kept(start: Callable[[], subprocess.Popen[bytes]], pid_file: Path) -> Itera
         thread.join(READY_S)
 
 
-def _make_authority(folder: Path, *, days: float = 0) -> None:
-    # Dated back beyond the days that the nodes live through.
-    valid_from = datetime.now(UTC) - timedelta(days=days + _CERTIFICATE_MARGIN_DAYS)
+def _make_authority(folder: Path) -> None:
+    valid_from = datetime.now(UTC) - timedelta(days=_CERTIFICATES_FROM_DAYS)
     authority.initialise(folder / "ca", valid_from=valid_from)
