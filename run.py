@@ -80,7 +80,9 @@ def make_tox() -> bool:
 def make_run_environment() -> bool:
     """Install the package with its dependencies into `.tox/run`, again only when they change."""
     stamp = ROOT / ".tox" / "run" / "made_for"
-    content = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "tox.ini"))
+    content = b"".join(
+        (ROOT / name).read_bytes() for name in ("pyproject.toml", "tox.ini", "constraints.txt")
+    )
     want = hashlib.sha256(content).hexdigest() + f" {sys.version} {ROOT}"
     if stamp.is_file() and stamp.read_text() == want:
         return True
