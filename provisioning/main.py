@@ -38,4 +38,10 @@ def main() -> NoReturn:
     except (BenchError, CatalogueError) as problem:
         click.echo(f"provision: {problem}", err=True)
         sys.exit(1)
+    except OSError as problem:
+        # Only what names a file is the machine's: rights, a full disk, a read-only folder.
+        if problem.filename is None:
+            raise
+        click.echo(f"provision: {problem.filename} cannot be used: {problem.strerror}.", err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
-from fleet_server.settings import load_settings
+from fleet_server.errors import NotFound
+from fleet_server.settings import CONFIG_VARIABLE, Settings, load_settings
+
+# What a demo writes into its folder, so that other commands know its database and its clock.
+_DEMO_CONFIGURATION = "fleet.toml"
 
 
 @contextmanager
@@ -16,10 +22,12 @@ def open_session(data_dir: str | None) -> Iterator[Session]:
     """A session on the server's database, and the server's clock for this process.
 
     Raises:
+        NotFound: there is no database; none is made.
         SchemaOutdated: the tables are not those of this version.
         Unavailable: the database cannot be reached.
     """
-    settings = load_settings(data_dir=data_dir)
+    settings = settings_of(data_dir)
+    refuse_missing(settings)
     clock.use_clock(settings.clock)
     engine = db.make_engine(settings.database_url)
     try:
@@ -28,3 +36,22 @@ def open_session(data_dir: str | None) -> Iterator[Session]:
             yield session
     finally:
         engine.dispose()
+
+
+def settings_of(data_dir: str | Path | None, database_url: str | None = None) -> Settings:
+    """Settings of a named folder: those that a demo wrote there, else those of a server that keeps its data there."""
+    if data_dir is not None:
+        configuration = Path(data_dir) / _DEMO_CONFIGURATION
+        if configuration.exists():
+            return load_settings({CONFIG_VARIABLE: str(configuration)}, database_url=database_url)
+    return load_settings(data_dir=data_dir, database_url=database_url)
+
+
+def refuse_missing(settings: Settings) -> None:
+    """Raises NotFound where SQLite would make an empty database: a command that only looks must not leave one behind."""
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise NotFound(
+            f"There is no database {url.database}: name the server's folder with --data, "
+            "or make a new one with `fleet db upgrade`."
+        )

@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 
 from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.cli.database import refuse_missing, settings_of
 from fleet_server.models import Base
-from fleet_server.settings import load_settings
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
 
@@ -52,6 +52,7 @@ def check(*, data_dir: str | None, database_url: str | None, as_json: bool) -> N
 
     Example: fleet db check --data .fleet --json
     """
+    refuse_missing(settings_of(data_dir, database_url))
     with _engine(data_dir, database_url) as engine:
         database.check_durability(engine)
         database.check_schema(engine)
@@ -66,7 +67,7 @@ def check(*, data_dir: str | None, database_url: str | None, as_json: bool) -> N
 
 @contextmanager
 def _engine(data_dir: str | None, database_url: str | None) -> Iterator[Engine]:
-    settings = load_settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir, database_url)
     engine = database.make_engine(settings.database_url)
     try:
         yield engine

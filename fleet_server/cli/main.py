@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import NoReturn
@@ -76,9 +77,20 @@ def main() -> NoReturn:
         # Imported only now: `fleet --help` needs no database.
         from fleet_server import db
 
-        trouble = db.trouble_of(problem)
+        trouble = db.trouble_of(problem) or _trouble_with_a_file(problem)
         if trouble is None:
             raise
         click.echo(f"fleet: {trouble}", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _trouble_with_a_file(problem: Exception) -> str | None:
+    """A sentence when the machine denies a file or a folder (rights, full disk, read-only); None when it is something else."""
+    if not isinstance(problem, OSError):
+        return None
+    if problem.filename is not None:
+        return f"{problem.filename} cannot be used: {problem.strerror}."
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return f"A file cannot be written: {problem.strerror}."
+    return None

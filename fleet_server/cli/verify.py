@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from fleet_server import db
 from fleet_server.cli.answers import json_option
+from fleet_server.cli.database import refuse_missing, settings_of
 from fleet_server.errors import NotFound
 from fleet_server.services import verifying
-from fleet_server.settings import CONFIG_VARIABLE, Settings, load_settings
 
 
 @click.command()
@@ -37,7 +37,10 @@ def verify(*, data_dir: Path, database_url: str | None, as_json: bool) -> None:
 
     Example: fleet verify --data .demo --json
     """
-    settings = _settings_of(data_dir, database_url)
+    if database_url is None and not data_dir.is_dir():
+        raise NotFound(f"There is no folder {data_dir}. Name a data folder with --data.")
+    settings = settings_of(data_dir, database_url)
+    refuse_missing(settings)
     engine = db.make_engine(settings.database_url)
     try:
         db.check_schema(engine)
@@ -65,13 +68,3 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task("Recomputing", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _settings_of(data_dir: Path, database_url: str | None) -> Settings:
-    """Settings of the folder: those that a demo wrote there, or those of a server that keeps its data there."""
-    configuration = data_dir / "fleet.toml"
-    if configuration.exists():
-        return load_settings({CONFIG_VARIABLE: str(configuration)}, database_url=database_url)
-    if database_url is None and not data_dir.is_dir():
-        raise NotFound(f"There is no folder {data_dir}. Name a data folder with --data.")
-    return load_settings(data_dir=data_dir, database_url=database_url)

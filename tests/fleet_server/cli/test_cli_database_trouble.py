@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -85,3 +86,59 @@ def test_database_that_fails_in_the_middle_of_a_command_is_one_sentence(database
     done = fleet(database, "verify", "--data", ".")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "fleet: The database cannot be used: database disk image is malformed.\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("verify",), ("node", "list"), ("token", "create"), ("db", "check")],
+)
+def test_command_on_a_folder_without_a_database_says_so_and_makes_none(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [own_program("fleet"), *command, "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"fleet: There is no database {tmp_path / 'fleet.sqlite3'}: name the server's folder with --data, "
+        "or make a new one with `fleet db upgrade`.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_on_a_demos_folder_reaches_the_demos_database(
+    database: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "fleet.toml").write_text(f'database_url = "sqlite:///{database}"\n')
+    done = subprocess.run(
+        [own_program("fleet"), "node", "list", "--json", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={},
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)["nodes"]) == 1
+
+
+@pytest.mark.parametrize("command", [("ca", "init"), ("demo", "--port", "0")])
+def test_folder_that_the_machine_denies_is_one_sentence(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    for denied in ("ca", "lock"):
+        (tmp_path / denied).symlink_to("/dev/full/nothing")
+    done = subprocess.run(
+        [own_program("fleet"), *command, "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"fleet: {tmp_path}/")
+    assert " cannot be used: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
