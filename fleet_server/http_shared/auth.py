@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import flask_login
 from flask import Flask, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
@@ -18,6 +20,10 @@ from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.problems import wants_problem_json
 from fleet_server.models import User
 from fleet_server.services import accounts
+
+_View = TypeVar("_View", bound=Callable[..., Any])
+login_required: Callable[[_View], _View] = flask_login.login_required
+"""Flask-Login's, which has no types of its own."""
 
 SESSION_LIFETIME = timedelta(hours=12)
 """A shift: nobody has to log in twice a day, and a forgotten browser is closed by the next morning."""

@@ -39,7 +39,7 @@ def login() -> str | Response | tuple[str, int]:
         page = render_template("login.html", next=target, name=name, fault=fault_sentence(problem))
         return page, 403
     session.clear()  # no session that someone else began lives on
-    login_user(person_of(user))  # type: ignore[no-untyped-call]
+    login_user(person_of(user))  # type: ignore[no-untyped-call] # Flask-Login has no types
     session.permanent = True
     log.info("logged_in", user_id=user.id)
     return redirect(target, code=303)
@@ -48,7 +48,7 @@ def login() -> str | Response | tuple[str, int]:
 @web.post("/logout")
 def logout() -> Response:
     """Ends the session; a POST, so that no picture on another page can do it."""
-    logout_user()  # type: ignore[no-untyped-call]
+    logout_user()  # type: ignore[no-untyped-call] # Flask-Login has no types
     session.clear()
     return redirect(url_for("web.public_sites"), code=303)
 

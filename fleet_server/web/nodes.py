@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from flask import Response, jsonify, render_template, request, send_from_directory
 from flask_babel import gettext, lazy_gettext
-from flask_login import login_required
 
 from fleet_server import clock
 from fleet_server.errors import Invalid, NotFound
+from fleet_server.http_shared.auth import login_required
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import TIME_ZONE
 from fleet_server.services import overviews
@@ -50,7 +50,7 @@ class Range:
 
 
 @web.get("/fleet/")
-@login_required  # type: ignore[untyped-decorator]
+@login_required
 def nodes() -> str:
     """All nodes with their health."""
     session = current_session()
@@ -62,7 +62,7 @@ def nodes() -> str:
 
 
 @web.get("/fleet/nodes/<node_id:node_id>")
-@login_required  # type: ignore[untyped-decorator]
+@login_required
 def node(node_id: str) -> str:
     """One node: its state, and each channel as chart and table over a chosen time."""
     session = current_session()
@@ -115,7 +115,7 @@ def _time(name: str) -> datetime | None:
 
 
 @web.get("/fleet/nodes/<node_id:node_id>/series/<row_id:datastream_id>")
-@login_required  # type: ignore[untyped-decorator]
+@login_required
 def series(node_id: str, datastream_id: int) -> Response:
     """The columns of one chart."""
     begin, end = _time("since"), _time("until")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flask import render_template, request
-from flask_login import login_required
 
 from fleet_server.errors import Invalid
+from fleet_server.http_shared.auth import login_required
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import cut_page
 from fleet_server.services import overviews
@@ -16,7 +16,7 @@ _MAX_ID_DIGITS = 15
 
 
 @web.get("/fleet/quarantine")
-@login_required  # type: ignore[untyped-decorator]
+@login_required
 def quarantine() -> str:
     """Newest first; `?before=<id>` goes on to older ones."""
     before = request.args.get("before", "")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from flask import render_template
-from flask_login import login_required
 
+from fleet_server.http_shared.auth import login_required
 from fleet_server.http_shared.database import current_session
 from fleet_server.services import overviews
 from fleet_server.web.blueprint import web
 
 
 @web.get("/fleet/sites")
-@login_required  # type: ignore[untyped-decorator]
+@login_required
 def sites() -> str:
     """Every site with its nodes and the number of its datastreams."""
     found = overviews.site_overviews(current_session(), only_public=False)
