@@ -314,13 +314,13 @@ def test_a_full_flash_is_an_error_of_the_node(board: Board) -> None:
 
 def test_a_day_of_quarter_hours_takes_seconds(board: Board) -> None:
     _main(board, "import machine\nmachine.deepsleep(900_000 - 450)")
-    began = time.monotonic()
+    began = time.process_time()  # its own work: the machine that runs the tests may be busy
 
     while board.now_us < START_US + 86_400_000_000:
         assert board.run_wake().reason == "deepsleep"
 
     assert board.boots == 96
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_runs_with_the_same_start_print_the_same(tmp_path: Path) -> None:

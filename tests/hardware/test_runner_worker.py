@@ -144,6 +144,6 @@ def test_a_board_that_cannot_be_run_ends_the_worker_and_is_named(
 def test_the_account_of_a_thousand_sleeping_boards_is_quick() -> None:
     nodes = [Sleeper(f"n{index}", starts_at_s=NOW_UTC_S + 86_400) for index in range(1000)]
     worker = Worker(orders(until_caught_up=False), nodes)
-    started = time.perf_counter()
+    started = time.thread_time()  # its own work: the machine that runs the tests may be busy
     assert worker.status().nodes == 1000
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
