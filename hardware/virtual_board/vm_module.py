@@ -50,6 +50,7 @@ WASM_OPT_FLAGS = (
 
 # npm's own patience with an unreachable registry is over a minute.
 _NPM_FLAGS = (
+    "--ignore-scripts",  # the repair's result is checked by hash, what a package runs while installing is not
     "--no-audit",
     "--no-fund",
     "--prefer-offline",
