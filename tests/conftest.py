@@ -82,6 +82,22 @@ def pytest_make_collect_report(
     return report
 
 
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests recorded as `measured`, also when they pass and when they ran in other processes."""
+    figures = [
+        str(text)
+        for report in terminalreporter.getreports("passed")
+        for name, text in report.user_properties
+        if name == "measured"
+    ]
+    if figures:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(figures))
+
+
 # ------------------------------------------------------------------------------------------------------------- sockets
 
 

@@ -103,6 +103,7 @@ def test_at_no_time_is_less_than_30_kb_of_the_heap_free(
     node: Callable[[], dict[str, Any]],
     wiring: Callable[[], Wiring],
     desired: bytes | None,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """A node that does all its work on a heap that is smaller by n bytes never had less than n bytes free."""
 
@@ -117,7 +118,7 @@ def test_at_no_time_is_less_than_30_kb_of_the_heap_free(
 
     measured = budget(row)
     below, above = measured - _TOLERANCE_BYTES, measured + _TOLERANCE_BYTES
-    print(f"{row}: {below} to {above} of {HEAP_BYTES} bytes never used")  # noqa: T201
+    record_property("measured", f"{row}: {below} to {above} of {HEAP_BYTES} bytes never used")
     assert works(LEAST_FREE_BYTES), "a node needs 30 KB to spare"
     assert works(below), f"less is free than docs/budgets.md says: {_measured(works)}"
     assert not works(above), f"more is free than docs/budgets.md says: {_measured(works)}"
@@ -132,17 +133,22 @@ def _measured(works: Callable[[int], bool]) -> int:
     return low * 1024
 
 
-def test_a_slots_files_stay_within_their_budget() -> None:
+def test_a_slots_files_stay_within_their_budget(
+    record_property: Callable[[str, object], None],
+) -> None:
     size = nodes.bundle().slot_size_bytes
 
-    print(f"bundle: {size} bytes of .mpy")  # noqa: T201
+    record_property("measured", f"bundle: {size} bytes of .mpy")
     assert size <= LARGEST_BUNDLE_BYTES
     assert size == pytest.approx(budget("slot's .mpy files"), rel=0.1)
 
 
-def test_a_sampling_wake_is_short(tmp_path: Path) -> None:
+def test_a_sampling_wake_is_short(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     board = nodes.make_board(tmp_path / "node", nodes.soil(), node=nodes.tree_3())
 
     awake_ms = min(board.run_wake().awake_us for _ in range(4)) // 1000  # some also tried to talk
 
+    record_property("measured", f"sampling wake, tree-3: {awake_ms} ms")
     assert awake_ms == pytest.approx(budget("sampling wake, tree-3"), rel=0.2)
