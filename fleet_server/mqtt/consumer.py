@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import paho.mqtt.client as mqtt
 import structlog
@@ -26,6 +27,7 @@ from fleet_server import clock
 from fleet_server.errors import FleetError, Unavailable
 from fleet_server.mqtt.connection import (
     KEEP_ALIVE_S,
+    MAX_IN_FLIGHT,
     make_client,
     service_address,
     service_client_id,
@@ -34,13 +36,16 @@ from fleet_server.services import ingest
 from fleet_server.services.ingest import Message
 from fleet_server.settings import Settings
 from fleet_server.wire.errors import WireError
-from fleet_server.wire.topics import SERVICE_INGEST, parse_topic
+from fleet_server.wire.topics import SERVICE_INGEST, TopicKind, parse_topic
 
 log = structlog.get_logger(__name__)
 
-BATCH_SIZE = 500
-# Waited for more after the first message of a batch: long enough to gather one node's burst, nothing for a person.
+# Half of what the brokers send without acknowledgement: while one half is being stored, the other comes in.
+BATCH_SIZE = MAX_IN_FLIGHT // 2
+# A transaction costs as much as some forty packs in it. A batch is closed when nothing more came for the first of these times:
+# enough to gather one node's burst, nothing for a person; in a stream without a pause, after the second.
 GATHER_S = 0.005
+GATHER_AT_MOST_S = 0.05
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
 SHARE = "ingest"
 _POLL_S = 0.2
@@ -177,13 +182,23 @@ class Consumer:
             batch = [self._received.get(timeout=_POLL_S)]
         except queue.Empty:
             return []
-        deadline = time.monotonic() + GATHER_S
-        while len(batch) < BATCH_SIZE:
-            try:
-                batch.append(self._received.get(timeout=max(0.0, deadline - time.monotonic())))
-            except queue.Empty:
+        latest = time.monotonic() + GATHER_AT_MOST_S
+        self._take_waiting(batch)
+        while len(batch) < BATCH_SIZE and time.monotonic() < latest:
+            time.sleep(GATHER_S)
+            if not self._take_waiting(batch):
                 break
         return batch
+
+    def _take_waiting(self, batch: list[Delivery]) -> bool:
+        """Add what waits to the batch; False when there was nothing."""
+        before = len(batch)
+        while len(batch) < BATCH_SIZE:
+            try:
+                batch.append(self._received.get_nowait())
+            except queue.Empty:
+                break
+        return len(batch) > before
 
     def _store(self, batch: Sequence[Delivery], stop: threading.Event) -> Sequence[Delivery]:
         """Store, however long the database is away. Returns what is stored: nothing when stopped before that."""
@@ -239,9 +254,15 @@ class Consumer:
 
 def _read_topic(name: str, payload: bytes, prefix: str) -> Message:
     """The message as ingest takes it; on an unknown topic the sender is still the one that the broker let write there."""
+    kind, node_id = _sender(name, prefix)
+    return Message(kind, node_id, payload, clock.now())
+
+
+@lru_cache(maxsize=10_000)
+def _sender(name: str, prefix: str) -> tuple[TopicKind | None, str]:
     try:
         topic = parse_topic(name, prefix=prefix)
     except (WireError, ValueError):
         levels = name.removeprefix(f"{prefix}/" if prefix else "").split("/")
-        return Message(None, levels[1] if len(levels) > 1 else "", payload, clock.now())
-    return Message(topic.kind, topic.node_id, payload, clock.now())
+        return None, levels[1] if len(levels) > 1 else ""
+    return topic.kind, topic.node_id

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fleet_server.wire import cbor
 from fleet_server.wire.errors import PackIdentity, WireError
@@ -45,8 +45,7 @@ Reading = tuple[str, float | None, str | None]
 """Channel key; value exactly as sent (an integer stays an integer), or None; reason where there is no value, or None."""
 
 
-@dataclass(frozen=True)
-class Pack:
+class Pack(NamedTuple):
     """What one node sent for one sampling instant.
 
     Times are integer seconds UTC, `uptime_ms` counts from the power-on that `power_up` names. `time_utc_s` is None when
@@ -61,7 +60,7 @@ class Pack:
     power_up: int
     uptime_ms: int
     readings: tuple[Reading, ...]
-    body: bytes = field(repr=False)
+    body: bytes
     body_sha256: str
 
     @property
@@ -69,8 +68,7 @@ class Pack:
         return PackIdentity(self.node_id, self.spool, self.seq)
 
 
-@dataclass(frozen=True)
-class EventPack:
+class EventPack(NamedTuple):
     """What one node reports about itself: the event's name and its details, in the order sent."""
 
     node_id: str
@@ -82,7 +80,7 @@ class EventPack:
     uptime_ms: int
     event: str
     details: tuple[tuple[str, float | str], ...]
-    body: bytes = field(repr=False)
+    body: bytes
     body_sha256: str
 
     @property
@@ -180,8 +178,7 @@ def encode_pack(
 # ---------------------------------------------------------------------------------------------------------------- private
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     """A payload taken apart, with its identity known and everything else still to be judged."""
 
     envelope: dict[object, object]
