@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Update, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -92,17 +92,12 @@ def _payloads(session: Session, kind: str, node_ids: list[str]) -> dict[str, byt
 
 def mark_published(session: Session, messages: Iterable[DueMessage]) -> None:
     """The broker has these. A change that came in between stays due. Safe to repeat."""
-    kinds = {topic: kind for kind, topic in _TOPICS.items()}
     with db.writing(session):
         for message in messages:
             session.execute(
-                update(Outbox)
-                .where(
-                    Outbox.kind == kinds[message.kind],
-                    Outbox.key == message.node_id,
-                    Outbox.published_version < message.version,
+                _still_unpublished(message).values(
+                    published_version=message.version, claimed_until=None
                 )
-                .values(published_version=message.version, claimed_until=None)
             )
 
 
@@ -124,18 +119,19 @@ def count_due(session: Session) -> int:
 
 def give_back(session: Session, messages: Iterable[DueMessage]) -> None:
     """End the claim on those of these that the broker does not have: they are due again at once. Committed on return."""
-    kinds = {topic: kind for kind, topic in _TOPICS.items()}
     with db.writing(session):
         for message in messages:
-            session.execute(
-                update(Outbox)
-                .where(
-                    Outbox.kind == kinds[message.kind],
-                    Outbox.key == message.node_id,
-                    Outbox.published_version < message.version,
-                )
-                .values(claimed_until=None)
-            )
+            session.execute(_still_unpublished(message).values(claimed_until=None))
+
+
+def _still_unpublished(message: DueMessage) -> Update:
+    """A change of the message's row, unless this version or a later one is out already."""
+    kinds = {topic: kind for kind, topic in _TOPICS.items()}
+    return update(Outbox).where(
+        Outbox.kind == kinds[message.kind],
+        Outbox.key == message.node_id,
+        Outbox.published_version < message.version,
+    )
 
 
 def published_total(session: Session) -> int:
