@@ -386,7 +386,10 @@ def _type_of(column: ColumnElement[Any]) -> TypeEngine[Any]:
 
 
 def _sort_key(row: AnyRow, terms: list[OrderTerm]) -> tuple[Any, ...]:
-    """Orders a parent's children again after UNION ALL, which promises no order. Texts keep the database's order."""
+    """Orders a parent's children again after UNION ALL, which promises no order.
+
+    Texts are left out, because databases and Python compare them differently: what is ordered by a text has no siblings.
+    """
     values = (_number(getattr(row, f"order_{position}")) for position in range(len(terms)))
     return tuple(
         -value if term.is_descending else value
