@@ -6,6 +6,7 @@ free ports; the nodes' folder, logs and database lie below the test's folder.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -316,17 +317,37 @@ def run_demo(data: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]
     return lines[0], lines[1]
 
 
+def lived_folder(factory: pytest.TempPathFactory, name: str, *options: str) -> Path:
+    """A folder in which a demo with these options has run, `done.json` with its last line beside it.
+
+    Made once for all processes of a parallel test run.
+    """
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"lived-{name}"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "done.json").exists():
+            _, done = run_demo(shared / "data", *options)
+            (shared / "done.json").write_text(json.dumps(done), encoding="utf-8")
+    return shared / "data"
+
+
 @contextmanager
 def serving(data: Path) -> Iterator[str]:
     """`fleet serve` on a demo's folder; yields the address of its pages."""
+    url = f"http://127.0.0.1:{free_port()}"
+    logs = data / "logs" / url.rpartition(":")[2]
+    logs.mkdir()
     pages = Child(
         "serve",
-        [own_program("fleet"), "serve", "--json"],
-        log_folder=data / "logs",
-        environment={CONFIG_VARIABLE: str(data / "fleet.toml")},
+        [own_program("fleet"), "serve", "--json", "--port", url.rpartition(":")[2]],
+        log_folder=logs,
+        environment={CONFIG_VARIABLE: str(data / "fleet.toml"), "FLEET_PUBLIC_URL": url},
     )
     try:
-        yield pages.wait_for("ready", timeout_s=READY_S)["url"]
+        assert pages.wait_for("ready", timeout_s=READY_S)["url"] == url
+        yield url
     finally:
         pages.stop()
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import cbor2
 import pytest
 import requests
-from system import run_command, run_demo, serving
+from system import lived_folder, run_command, serving
 
 import hardware.scenes
 from fleet_server import db
@@ -41,7 +42,6 @@ class Lived:
     """A demo's folder, its pages, its observations as the feed gives them, and its scene's truth."""
 
     data: Path
-    url: str
     done: Mapping[str, Any]
     observations: list[dict[str, Any]]
     truth: Truth
@@ -49,15 +49,15 @@ class Lived:
     """Node id → the node's label in the scene."""
 
 
-def _live(data: Path, scene: hardware.scenes.Scene, *options: str) -> Iterator[Lived]:
-    _, done = run_demo(data, *options)
+@contextmanager
+def _observed(data: Path, scene: hardware.scenes.Scene) -> Iterator[Lived]:
+    """What became of a demo's folder (`system.lived_folder`)."""
     series_end_s = int((data / "nodes" / "series_end_utc_s").read_text())
     nodes = [json.loads(path.read_bytes()) for path in data.glob("nodes/*/node.json")]
     with serving(data) as url:
         yield Lived(
             data,
-            url,
-            done,
+            json.loads((data.parent / "done.json").read_bytes()),
             _all_observations(url),
             Truth(scene, now_utc_s=series_end_s),
             {node["node_id"]: node["label"] for node in nodes},
@@ -85,9 +85,9 @@ def _all_observations(url: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def summer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     """Two trees and two ponds, of which one each is disturbed at times, through a day."""
-    data = tmp_path_factory.mktemp("summer") / "data"
-    scene = hardware.scenes.load_scene(nodes=4, seed=1)
-    yield from _live(data, scene, "--nodes", "4", "--days", "1")
+    data = lived_folder(tmp_path_factory, "summer", "--nodes", "4", "--days", "1")
+    with _observed(data, hardware.scenes.load_scene(nodes=4, seed=1)) as lived:
+        yield lived
 
 
 def _channel(observation: Mapping[str, Any]) -> tuple[str, str, float]:
@@ -228,21 +228,13 @@ def _convert_by_hand(key: str, readings: Mapping[str, Any]) -> tuple[float, floa
 # --- measured series
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
-    """The small series of our own, measured again by nodes."""
+def test_a_series_of_ones_own_is_measured_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     scenes = Path(hardware.scenes.__file__).parent
     series = tmp_path_factory.mktemp("series")
     (series / "scene.toml").write_bytes((scenes / "small.toml").read_bytes())
     for file in (scenes / "small").iterdir():
         (series / file.name).write_bytes(file.read_bytes())
-    scene = hardware.scenes.load_scene(series_dir=series)
-    data = tmp_path_factory.mktemp("small") / "data"
-    yield from _live(data, scene, "--days", "1", "--series", str(series))
-
-
-def test_a_series_of_ones_own_is_measured_again(small: Lived) -> None:
-    _check_against_series(small)
+    _check_against_series(tmp_path_factory, "small", series)
 
 
 @pytest.mark.needs_series
@@ -250,17 +242,16 @@ def test_a_series_of_ones_own_is_measured_again(small: Lived) -> None:
     not (SERIES / "nerrs_grand_bay_2021_07.csv").is_file(),
     reason="the measured series (STADTSENSOR_SERIES, or shared/data beside the checkout) are not here",
 )
-def test_the_measured_waters_are_measured_again(tmp_path: Path) -> None:
-    scene = hardware.scenes.load_scene(series_dir=SERIES)
-    for lived in _live(tmp_path / "data", scene, "--days", "1", "--series", str(SERIES)):
-        assert len(lived.labels) == 2
-        _check_against_series(lived)
+def test_the_measured_waters_are_measured_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _check_against_series(tmp_path_factory, "waters", SERIES)
 
 
-def _check_against_series(lived: Lived) -> None:
-    assert lived.done["packs_missing"] == 0
-    assert lived.done["packs_duplicate"] == 0
-    shares, _ = _shares_within_u(lived)
+def _check_against_series(factory: pytest.TempPathFactory, name: str, series: Path) -> None:
+    data = lived_folder(factory, name, "--days", "1", "--series", str(series))
+    with _observed(data, hardware.scenes.load_scene(series_dir=series)) as lived:
+        shares, _ = _shares_within_u(lived)
     print(shares)  # noqa: T201 - the figures are worth reading in the test's output
+    assert len(lived.labels) == 2
+    assert lived.done["packs_missing"] == lived.done["packs_duplicate"] == 0
     assert {"sat", "do", "tw"} <= set(shares)
     assert min(good / of for good, of in shares.values()) >= SHARE_WITHIN_U
