@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask_babel import Babel, get_locale
 
 LANGUAGES = ("en", "de")
@@ -65,6 +65,6 @@ def register_languages(app: Flask) -> None:
     app.jinja_env.globals["language"] = language
 
     @app.after_request
-    def _vary(response):  # type: ignore[no-untyped-def]
+    def _vary(response: Response) -> Response:
         response.vary.add("Accept-Language")
         return response

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from fleet_server.errors import Invalid
@@ -109,5 +109,5 @@ def _numbers(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
     return frozenset(seq for first, last in ranges for seq in range(first, last + 1))
 
 
-def _count(session: Session, statement: object) -> int:
-    return int(session.scalar(statement) or 0)  # type: ignore[call-overload]
+def _count(session: Session, statement: Select[int]) -> int:
+    return session.scalar(statement) or 0

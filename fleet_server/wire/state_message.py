@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +98,9 @@ def _sha256_hex(value: object) -> bool:
 
 
 def _finite(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e9  # no NaN, and no infinity either
 
 
 _U31 = _integer(0, (1 << 31) - 1)
