@@ -519,7 +519,8 @@ def quarantine_entries(
             received_at=row.received_at,
             times_received=row.times_received,
             size_bytes=row.size_bytes,
-            begin_hex=bytes(row.begin).hex(" "),
+            # SQLite: a part of an empty payload is NULL.
+            begin_hex=bytes(row.begin or b"").hex(" "),
         )
         for row in session.execute(query.limit(limit))
     ]

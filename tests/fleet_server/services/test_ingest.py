@@ -28,7 +28,7 @@ from fleet_server.models import (
     RawReading,
     Receipt,
 )
-from fleet_server.services import deploying
+from fleet_server.services import deploying, overviews
 from fleet_server.services.ingest import Message, store_batch
 from fleet_server.wire.senml import encode_pack
 from fleet_server.wire.topics import TopicKind
@@ -312,6 +312,16 @@ def test_garbage_is_quarantined_with_a_reason_and_the_stream_goes_on(
     assert len(rows) == len(GARBAGE)
     assert all(row.reason and row.sentence and len(row.payload) <= 65_536 for row in rows)
     assert receipt_of(session)[1] >= 1
+
+
+def test_quarantine_is_listed_with_its_first_bytes_even_when_there_are_none(
+    session: Session,
+) -> None:
+    deployed_node(session)
+    for payload in (b"", b"\xff\x20"):
+        store_batch(session, [Message(TopicKind.TELEMETRY, "n-000001", payload)], now=NOON)
+    listed = overviews.quarantine_entries(session)
+    assert [(entry.size_bytes, entry.begin_hex) for entry in listed] == [(2, "ff 20"), (0, "")]
 
 
 def test_the_same_garbage_again_is_counted_not_kept_twice(session: Session) -> None:
