@@ -28,7 +28,7 @@ from typing import Any
 
 import click
 import tomli_w
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 import hardware.scenes
@@ -36,7 +36,6 @@ from fleet_server import clock, db
 from fleet_server.cli.demo_table import DemoTable
 from fleet_server.cli.processes import Child, own_program
 from fleet_server.errors import Invalid, NotFound, Unavailable
-from fleet_server.models import Deployment, Node, Pack
 from fleet_server.mqtt.connection import service_address
 from fleet_server.services import accounting, accounts, authority, deploying, enrolment
 from fleet_server.settings import CONFIG_VARIABLE, EMBEDDED, Settings, load_settings
@@ -236,9 +235,8 @@ class _Demo:
 
     def _deploy_what_a_killed_run_left(self) -> None:
         labels = {node.label for node in self._plan.scene.nodes}
-        at_a_site = select(Deployment.node_id).where(Deployment.to_at.is_(None))
         with self._sessions() as session:
-            left = session.scalars(select(Node).where(Node.node_id.not_in(at_a_site))).all()
+            left = deploying.nodes_without_site(session)
         for node in left:
             if node.label in labels:
                 self._deploy(node.label, node.node_id)
@@ -246,7 +244,7 @@ class _Demo:
     def _last_known_moment(self) -> datetime:
         """Now, or the last moment that an earlier, faster run in this folder has seen: time never goes back."""
         with self._sessions() as session:
-            seen = session.scalar(select(func.max(Pack.received_at)))
+            seen = accounting.last_received_at(session)
         wall = datetime.fromtimestamp(int(time.time()), UTC)
         return max(wall, seen + timedelta(seconds=1)) if seen else wall
 

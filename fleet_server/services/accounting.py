@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Select, func, select
@@ -91,6 +92,11 @@ def firmware_versions(session: Session) -> list[str]:
         select(NodeStatus.version).where(NodeStatus.version.is_not(None)).distinct()
     )
     return sorted(str(version) for version in rows)
+
+
+def last_received_at(session: Session) -> datetime | None:
+    """When the newest pack came, by the fleet's clock; None before the first."""
+    return session.scalar(select(func.max(Pack.received_at)))
 
 
 def _accounted(session: Session, node_id: str, spool: int) -> set[int]:

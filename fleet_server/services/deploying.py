@@ -149,6 +149,12 @@ def deploy_node(
     return deployment
 
 
+def nodes_without_site(session: Session) -> list[Node]:
+    """Nodes that stand nowhere now."""
+    at_a_site = select(Deployment.node_id).where(Deployment.to_at.is_(None))
+    return list(session.scalars(select(Node).where(Node.node_id.not_in(at_a_site))))
+
+
 def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
     """The node leaves its site at `to_at`; its sensors are free. Committed on return. Safe to repeat.
 

@@ -159,3 +159,11 @@ def test_code_of_a_site_is_given_once(session: Session) -> None:
     make_site(session, "a")
     with pytest.raises(SiteExists):
         make_site(session, "a")
+
+
+def test_node_stands_nowhere_before_its_deployment_and_after_its_end(session: Session) -> None:
+    deployed_node(session, "n-000001")
+    register_node(session, "n-000002")
+    assert [node.node_id for node in deploying.nodes_without_site(session)] == ["n-000002"]
+    deploying.end_deployment(session, "n-000001", to_at=NOON + timedelta(days=1))
+    assert len(deploying.nodes_without_site(session)) == 2
