@@ -206,7 +206,12 @@ def connected(engine: Engine) -> Iterator[Connection]:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring the tables to this version (or to `revision`). Safe to repeat."""
+    """Bring the tables to this version (or to `revision`). Safe to repeat.
+
+    Raises:
+        SchemaOutdated: the tables are of a version that this one does not know.
+    """
+    _refuse_unknown(schema_revision(engine))
     with connected(engine) as connection, _writing_connection(connection):
         config = _alembic_config()
         config.attributes["connection"] = connection
@@ -230,9 +235,23 @@ def check_schema(engine: Engine) -> None:
     """Raises SchemaOutdated when the tables are not those of this version."""
     wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
     found = schema_revision(engine)
+    _refuse_unknown(found)
     if found != wanted:
         raise SchemaOutdated(
             f"The database is at revision {found or 'none'}, this version needs {wanted}: run `fleet db upgrade`."
+        )
+
+
+def _refuse_unknown(found: str | None) -> None:
+    """`fleet db upgrade` cannot help a database that a newer version (or none of ours) has made."""
+    known = {
+        script.revision
+        for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()
+    }
+    if found is not None and found not in known:
+        raise SchemaOutdated(
+            f"The database is of revision {found}, which this version does not know: update this installation, "
+            "or use another database (another folder with --data)."
         )
 
 

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 from fleet_server.errors import Unavailable
 
 _LAST_WORDS_LINES = 12
+_FULL_DISK_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -100,7 +102,12 @@ class Child:
             words = deque(log, maxlen=_LAST_WORDS_LINES)
         text = b"".join(words).decode("utf-8", "replace").strip()
         status = self.process.returncode
-        return f"{self.name} ended with exit {status}. Its last words ({self._log_path}):\n{text}"
+        if shutil.disk_usage(self._log_path).free < _FULL_DISK_BYTES:
+            # It could not even say so in its log.
+            text = (
+                f"{text}\nThe disk of {self._log_path.parent} is full: make room, then start again."
+            )
+        return f"{self.name} ended with exit {status}. Its last words ({self._log_path}):\n{text.strip()}"
 
     def stop(self, *, patience_s: float = 10.0) -> None:
         """SIGTERM, and SIGKILL when it does not end in time. Safe to repeat."""

@@ -45,6 +45,20 @@ def test_migrations_make_exactly_the_tables_of_the_models(engine: Engine) -> Non
     assert checks == wanted
 
 
+def test_database_of_a_newer_version_is_refused_and_stays_as_it_is(
+    databases: Databases, tmp_path: Path
+) -> None:
+    engine = db.make_engine(_empty_url(databases, tmp_path))
+    db.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for attempt in (db.upgrade, db.check_schema):
+        with pytest.raises(db.SchemaOutdated, match="revision 9999, which this version does not"):
+            attempt(engine)
+    assert db.schema_revision(engine) == "9999"
+    engine.dispose()
+
+
 def test_upgrade_makes_all_tables_and_can_be_repeated(databases: Databases, tmp_path: Path) -> None:
     engine = db.make_engine(_empty_url(databases, tmp_path))
     with pytest.raises(db.SchemaOutdated, match="fleet db upgrade"):
