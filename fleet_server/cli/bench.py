@@ -63,16 +63,24 @@ def board(*, seconds: float, nodes: int, as_json: bool) -> None:
     default=Path("docs/benchmarks.md"),
     show_default=True,
 )
+@click.option(
+    "--database-url",
+    help="An empty PostgreSQL database: ingest is measured with mosquitto and it too.",
+)
 @json_option
-def everything(*, markdown: bool, output: Path, as_json: bool) -> None:
+def everything(*, markdown: bool, output: Path, database_url: str | None, as_json: bool) -> None:
     """Every benchmark at its default size, one after the other.
 
     Example: fleet bench all --markdown
     """
     figures = {
-        "ingest": ingest_bench.measure(),
         "board": board_bench.measure(),
+        "ingest": ingest_bench.measure(),
     }
+    if database_url is not None:
+        figures["ingest, real servers"] = ingest_bench.measure(
+            broker="mosquitto", database_url=database_url
+        )
     if markdown:
         output.write_text(report.as_markdown(figures), encoding="utf-8")
         click.echo(f"Wrote {output}.", err=True)
