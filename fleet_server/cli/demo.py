@@ -252,7 +252,10 @@ class _Demo:
         """The demo's account; the same one in every run of a folder."""
         path = self._plan.data_dir / "login.json"
         if path.exists():
-            login: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                login: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as problem:
+                raise Unavailable(f"{path} is damaged: delete it, a new one is made.") from problem
         else:
             login = {"user": _USER, "password": secrets.token_urlsafe(9)}
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
@@ -270,7 +273,9 @@ class _Demo:
                 "broker",
                 [own_program("fleet"), "broker", "embedded", "--json", *self._kept_ports()],
             )
-            ready = broker.wait_for("ready", timeout_s=_READY_TIMEOUT_S)
+            ready = broker.wait_for(
+                "ready", timeout_s=_READY_TIMEOUT_S, told_to_end=self._told_to_end
+            )
             self._write_configuration(
                 broker_url=f"mqtts://127.0.0.1:{ready['node_port']}?service_port={ready['service_port']}"
             )
@@ -280,8 +285,8 @@ class _Demo:
         worker = self._child("worker", [own_program("fleet"), "worker", "--json"])
         pages = self._child("serve", [own_program("fleet"), "serve", "--json"])
         for child in (ingest, worker):
-            child.wait_for("ready", timeout_s=_READY_TIMEOUT_S)
-        ready = pages.wait_for("ready", timeout_s=_PAGES_TIMEOUT_S)
+            child.wait_for("ready", timeout_s=_READY_TIMEOUT_S, told_to_end=self._told_to_end)
+        ready = pages.wait_for("ready", timeout_s=_PAGES_TIMEOUT_S, told_to_end=self._told_to_end)
         self._node_url: str = ready["node_url"]
         return str(ready["url"])
 

@@ -72,10 +72,13 @@ class Child:
             if isinstance(event, dict):
                 self.events.put(event)
 
-    def wait_for(self, event: str, *, timeout_s: float) -> dict[str, Any]:
+    def wait_for(
+        self, event: str, *, timeout_s: float, told_to_end: threading.Event | None = None
+    ) -> dict[str, Any]:
         """The next event of this name.
 
         Raises:
+            KeyboardInterrupt: a person has ended the waiting (`told_to_end` is set).
             Unavailable: the program ended first, or said nothing in time.
         """
         deadline = time.monotonic() + timeout_s
@@ -83,6 +86,8 @@ class Child:
             try:
                 got = self.events.get(timeout=0.1)
             except queue.Empty:
+                if told_to_end is not None and told_to_end.is_set():
+                    raise KeyboardInterrupt from None
                 if not self.is_alive():
                     raise Unavailable(self.obituary()) from None
                 continue
