@@ -7,10 +7,12 @@ Standard library only. Makes `.venv` with tox in it; tox makes the environments 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -32,22 +34,33 @@ def main(arguments: list[str]) -> int:
     if command in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    if command == "test":
-        return (
-            subprocess.call([tool(ROOT / ".venv", "tox"), "run", *rest], cwd=ROOT)
-            if make_tox()
-            else 1
-        )
     if command == "demo":
         command, rest = "fleet", ["demo", *rest]
-    if command not in ("fleet", "provision"):
+    if command not in ("test", "fleet", "provision"):
         return fail(f"There is no command {command!r}. Try: python3 run.py --help", 2)
-    if not (make_tox() and make_run_environment()):
+    with only_set_up():
+        ready = make_tox() and (command == "test" or make_run_environment())
+    if not ready:
         return 1
+    if command == "test":
+        return subprocess.call([tool(ROOT / ".venv", "tox"), "run", *rest], cwd=ROOT)
     program = tool(ROOT / ".tox" / "run", command)
     if os.name == "nt":
         return subprocess.call([program, *rest])
     os.execv(program, [program, *rest])
+
+
+@contextlib.contextmanager
+def only_set_up() -> Iterator[None]:
+    """Two of these at once would remake the same environment under each other: the second one waits."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    with (ROOT / ".set_up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def tool(environment: Path, name: str) -> str:
