@@ -116,4 +116,5 @@ def _numbers(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
 
 
 def _count(session: Session, statement: Select[int]) -> int:
-    return session.scalar(statement) or 0
+    # PostgreSQL's sum of bigint is a numeric, which JSON does not know.
+    return int(session.scalar(statement) or 0)
