@@ -18,7 +18,7 @@ from sqlalchemy.types import TypeEngine
 from fleet_server.models import UtcSeconds
 
 Row = Sequence[Any]
-_SQLITE_ROWS = 100  # of at most 20 columns: far below the 32,766 values that a statement may have
+_SQLITE_ROWS = 250  # of at most 20 columns: far below the 32,766 values that a statement may have
 _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -99,13 +99,16 @@ def _execute_sqlite(
     rows: Sequence[Row],
     conflict: str,
 ) -> int:
-    # Python's lock changes hands twice with every statement that runs: a row each would let the thread that receives
-    # messages stop this one at every row.
+    # Python's lock is let go at every step of a statement: with one row to a step, the thread that receives messages
+    # would stop this one at every row.
     whole = len(rows) - len(rows) % _SQLITE_ROWS
-    statement = _sqlite_insert(table, columns, _SQLITE_ROWS) + conflict
     inserted = 0
-    for some in chunks(rows[:whole], _SQLITE_ROWS):
-        flat = tuple(itertools.chain.from_iterable(some))
+    if whole:
+        statement = _sqlite_insert(table, columns, _SQLITE_ROWS) + conflict
+        flat = [
+            tuple(itertools.chain.from_iterable(some))
+            for some in chunks(rows[:whole], _SQLITE_ROWS)
+        ]
         inserted += connection.exec_driver_sql(statement, flat).rowcount
     if whole < len(rows):
         statement = _sqlite_insert(table, columns, 1) + conflict

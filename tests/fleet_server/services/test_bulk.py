@@ -1,0 +1,75 @@
+"""Many rows at once come back as they were given, on both databases."""
+
+from __future__ import annotations
+
+import math
+
+from factories import NOON_S, deployed_node
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.models import Anchor, Counter, Pack, RawReading
+from fleet_server.services import bulk
+
+TEXTS = [
+    "plain",
+    "",
+    "NULL",
+    "two words",
+    "{a,b}",
+    'q"uote',
+    "back\\slash",
+    "'",
+    "Grünfläche",
+    "\n\t",
+]
+BYTES = [b"", b"\x00", bytes(range(256)), b'\\x"{}']
+NUMBERS = [None, 0.1, -1e-300, 1.7976931348623157e308, 2000, math.pi]
+PACK_COLUMNS = (
+    "id", "node_id", "spool", "seq", "kind", "received_at", "stored_at", "claimed_at", "power_up",
+    "uptime_ms", "body_sha256", "payload_sha256", "payload",
+)  # fmt: skip
+
+
+def pack_row(pack_id: int, node_id: str, payload: bytes) -> tuple[object, ...]:
+    return (
+        pack_id, node_id, 1, pack_id, "telemetry", NOON_S, NOON_S, None, 1, 1, b"1", b"2", payload,
+    )  # fmt: skip
+
+
+def test_texts_come_back_as_they_were_given(session: Session) -> None:
+    rows = [(text, "n-1", number) for number, text in enumerate(TEXTS)]
+    with db.writing(session):
+        bulk.insert_rows(session, Counter.__table__, ("name", "node_id", "count"), rows)
+    stored = session.scalars(select(Counter.name).order_by(Counter.count)).all()
+    assert stored == TEXTS
+
+
+def test_bytes_and_numbers_come_back_as_they_were_given(session: Session) -> None:
+    node_id = deployed_node(session).node_id
+    packs = [pack_row(number, node_id, payload) for number, payload in enumerate(BYTES, 1)]
+    readings = [
+        (1, f"c{place}", number, None if number is not None else "crc", None, False, None)
+        for place, number in enumerate(NUMBERS)
+    ]
+    columns = (
+        "pack_id", "channel", "raw_value", "status", "sampled_at", "time_estimated", "time_interval_s",
+    )  # fmt: skip
+    with db.writing(session):
+        bulk.insert_rows(session, Pack.__table__, PACK_COLUMNS, packs)
+        bulk.insert_rows(session, RawReading.__table__, columns, readings)
+    assert session.scalars(select(Pack.payload).order_by(Pack.id)).all() == BYTES
+    stored = session.scalars(select(RawReading.raw_value).order_by(RawReading.channel)).all()
+    assert stored == NUMBERS
+
+
+def test_rows_whose_key_is_taken_are_not_counted(session: Session) -> None:
+    node_id = deployed_node(session).node_id
+    columns = ("node_id", "power_up", "uptime_ms", "utc_at")
+    rows = [(node_id, 1, number, NOON_S) for number in range(777)]
+    with db.writing(session):
+        first = bulk.insert_rows(session, Anchor.__table__, columns, rows[100:400], if_absent=True)
+        rest = bulk.insert_rows(session, Anchor.__table__, columns, rows, if_absent=True)
+    assert (first, rest) == (300, 477)
+    assert session.scalar(select(func.count()).select_from(Anchor)) == 777
