@@ -129,8 +129,8 @@ class Settings:
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)
             # Written aside and linked: of two processes that start together, one wins and both read a whole key.
-            drawn = self.data_dir / f"secret_key.{os.getpid()}"
-            descriptor = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            drawn = self.data_dir / f"secret_key.{secrets.token_hex(8)}"
+            descriptor = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
                 file.write(secrets.token_urlsafe(48))
             with suppress(FileExistsError):
