@@ -26,7 +26,8 @@ import pytest
 import tomli_w
 from brokers import mosquitto_program
 from servers import PostgresqlServer
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import hardware.scenes
@@ -273,6 +274,19 @@ class System:
     def session(self) -> Iterator[Session]:
         with self.engine() as engine, db.session_factory(engine)() as session:
             yield session
+
+    def wait_for_database(self) -> None:
+        """Until a database that was killed has recovered."""
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                with self.session() as session:
+                    session.scalar(select(1))
+                    return
+            except OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def catch_up(self, *, timeout_s: float = 120.0) -> dict[str, Any]:
         """Run all boards without faults until every pack has its receipt."""

@@ -35,11 +35,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(600)
 def test_killed_anywhere_on_embedded_parts_every_pack_is_stored_once(folder: Path) -> None:
     """SQLite dies with the ingest that writes to it: `before_commit` is its death in the middle of a transaction."""
     _kill_embedded(folder, hits=HITS)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.needs_mosquitto
 @pytest.mark.needs_postgresql
 def test_killed_anywhere_on_real_servers_every_pack_is_stored_once(folder: Path) -> None:
@@ -90,6 +92,7 @@ def _kill_and_check(system: System, plan: Plan) -> None:
         _run_until_spent(system, plan)
         for name in ("ingest", "broker"):
             system.stop(name)
+        system.wait_for_database()
         if system.broker_url is None:
             system.start_broker().wait_for("ready", timeout_s=READY_S)
         system.start_ingest()
@@ -117,7 +120,7 @@ def _run_until_spent(system: System, plan: Plan) -> None:
     try:
         while not plan.is_spent():
             system.raise_when_ended()
-            assert time.monotonic() < deadline, {point: plan.hits(point) for point in plan.chances}
+            assert time.monotonic() < deadline, plan.account()
             while not boards.events.empty():
                 status = boards.events.get()["status"]
                 reached_s = max(reached_s, int(status["sim_utc_s_max"]))

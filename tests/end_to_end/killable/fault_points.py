@@ -42,6 +42,14 @@ class Plan:
     def hits(self, point: str) -> int:
         return hits_in(self.folder, point)
 
+    def account(self) -> dict[str, str]:
+        """In words, for who has to find out why a point is not hit."""
+        return {
+            point: f"{self.hits(point)} hits"
+            + ("" if (self.folder / f"{point}.passed").exists() else ", never passed")
+            for point in self.chances
+        }
+
     def is_spent(self) -> bool:
         """Every point was hit as often as wanted."""
         return all(self.hits(point) >= self.goal for point in self.chances)
@@ -68,9 +76,13 @@ class FaultPoint:
         self._chance = plan.chances.get(name, 0.0)
         # Not a seeded generator: every child would draw what the one before it drew.
         self._random = random.SystemRandom()
+        self._is_passed = False
 
     def is_due(self) -> bool:
         """Whether to kill this time."""
+        if not self._is_passed:
+            self._is_passed = True
+            (self._plan.folder / f"{self._name}.passed").touch()
         if self._random.random() >= self._chance:
             return False
         return self._plan.hits(self._name) < self._plan.goal
