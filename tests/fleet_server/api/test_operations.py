@@ -28,7 +28,7 @@ def test_readiness_fails_where_the_tables_are_of_another_version(
         answer = create_app(settings, db.session_factory(engine)).test_client().get("/readyz")
         engine.dispose()
     assert answer.status_code == 503
-    assert "fleet db upgrade" in answer.get_json()["detail"]
+    assert "update this installation" in answer.get_json()["detail"]
 
 
 def test_metrics_tell_nodes_packs_and_quarantine(world: World) -> None:
