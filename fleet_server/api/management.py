@@ -50,7 +50,7 @@ class ProblemSchema(Schema):
     code = fields.String()
 
 
-class _ProblemApi(Api):  # type: ignore[misc]
+class _ProblemApi(Api):  # type: ignore[misc] # flask-smorest has no types
     """flask-smorest answers errors in a form of its own: ours are made in `http_shared.problems`."""
 
     ERROR_SCHEMA = ProblemSchema
@@ -64,7 +64,7 @@ def _nodes_blueprint() -> Blueprint:
 
     @nodes.route("")
     class Nodes(MethodView):
-        @nodes.response(200, NodesSchema)  # type: ignore[untyped-decorator]
+        @nodes.response(200, NodesSchema)  # type: ignore[untyped-decorator] # as above
         def get(self) -> dict[str, Any]:
             """All nodes with their health. For who is logged in."""
             if not is_logged_in():

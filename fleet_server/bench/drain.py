@@ -48,7 +48,7 @@ def main(folder: Path, port: int, packs: int) -> None:
         left -= 1
         if left == 0:
             used = {"finished_s": time.time(), "cpu_s": time.process_time() - cpu_before_s}
-            print(json.dumps(used), flush=True)  # noqa: T201
+            print(json.dumps(used), flush=True)  # noqa: T201 - the parent reads it
             client.disconnect()
 
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message

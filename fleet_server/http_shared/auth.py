@@ -61,14 +61,14 @@ def register_auth(app: Flask, *, is_https: bool) -> None:
     manager: Any = LoginManager(app)  # type: ignore[no-untyped-call] # Flask-Login has no types
     manager.session_protection = None  # a phone changes its address while its owner walks
 
-    @manager.user_loader  # type: ignore[untyped-decorator]
+    @manager.user_loader  # type: ignore[untyped-decorator] # flask-login has no types
     def _load(session_id: str) -> Person | None:
         user_id = session_id.partition(".")[0]
         user = accounts.find_user(current_session(), int(user_id)) if user_id.isdecimal() else None
         person = None if user is None else person_of(user)
         return person if person is not None and person.get_id() == session_id else None
 
-    @manager.unauthorized_handler  # type: ignore[untyped-decorator]
+    @manager.unauthorized_handler  # type: ignore[untyped-decorator] # as above
     def _unauthorized() -> Response:
         if wants_problem_json():
             raise Unauthorized("Log in first.")

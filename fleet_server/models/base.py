@@ -33,7 +33,7 @@ class UtcSeconds(TypeDecorator[datetime]):
         if value is None:
             return None
         if dialect.name == "postgresql":
-            return value.astimezone(UTC)  # type: ignore[no-any-return]
+            return value.astimezone(UTC)  # type: ignore[no-any-return] # a driver's value is Any
         return datetime.fromtimestamp(value, UTC)
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:

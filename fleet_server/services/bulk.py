@@ -19,7 +19,7 @@ from fleet_server.models import UtcSeconds
 
 Row = Sequence[Any]
 _SQLITE_ROWS = 250  # of at most 20 columns: far below the 32,766 values that a statement may have
-_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
+_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's own
 
 
 def insert_rows(

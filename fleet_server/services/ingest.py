@@ -585,9 +585,7 @@ class _Batch:
             if now[:2] != node.before[:2]:
                 self.result.receipts_moved[node_id] = now[:2]
         if rows:
-            statement = update(Receipt.__table__).where(  # type: ignore[arg-type]
-                Receipt.node_id == bindparam("key")
-            )
+            statement = update(_table(Receipt)).where(Receipt.node_id == bindparam("key"))
             self.session.connection().execute(
                 statement.values({name: bindparam(name) for name in rows[0] if name != "key"}), rows
             )
