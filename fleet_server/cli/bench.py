@@ -24,7 +24,8 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--packs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
-@click.option("--nodes", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 64), default=12, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 25), default=3, show_default=True)
 @click.option(
     "--broker", type=click.Choice(["embedded", "mosquitto"]), default="embedded", show_default=True
 )
@@ -32,13 +33,23 @@ def bench() -> None:
     "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
 )
 @json_option
-def ingest(*, packs: int, nodes: int, broker: str, database_url: str | None, as_json: bool) -> None:
+def ingest(
+    *,
+    packs: int,
+    nodes: int,
+    rounds: int,
+    broker: str,
+    database_url: str | None,
+    as_json: bool,
+) -> None:
     """Packs stored per second, beside a bare MQTT drain that only acknowledges.
 
     Example: fleet bench ingest --packs 20000 --broker mosquitto --database-url postgresql+psycopg://fleet@localhost/bench
     """
     _show(
-        ingest_bench.measure(packs=packs, nodes=nodes, broker=broker, database_url=database_url),
+        ingest_bench.measure(
+            packs=packs, nodes=nodes, rounds=rounds, broker=broker, database_url=database_url
+        ),
         as_json=as_json,
     )
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 
 import paho.mqtt.client as mqtt
@@ -33,7 +34,7 @@ from fleet_server.mqtt.connection import (
     service_client_id,
 )
 from fleet_server.services import ingest
-from fleet_server.services.ingest import Message
+from fleet_server.services.ingest import Arrival, Message
 from fleet_server.settings import Settings
 from fleet_server.wire.errors import WireError
 from fleet_server.wire.topics import SERVICE_INGEST, TopicKind, parse_topic
@@ -42,8 +43,10 @@ log = structlog.get_logger(__name__)
 
 # Half of what the brokers send without acknowledgement: while one half is being stored, the other comes in.
 BATCH_SIZE = MAX_IN_FLIGHT // 2
-# A transaction costs as much as some forty packs in it. A batch is closed when nothing more came for the first of these times:
-# enough to gather one node's burst, nothing for a person; in a stream without a pause, after the second.
+# A transaction costs as much as some forty packs in it. Fewer than `ENOUGH` wait for more, until nothing came for `GATHER_S`
+# (enough to gather one node's burst, nothing for a person), in a stream without a pause until `GATHER_AT_MOST_S`. Who has
+# enough does not wait: the nodes may be holding back the rest until these are acknowledged.
+ENOUGH = 200
 GATHER_S = 0.005
 GATHER_AT_MOST_S = 0.05
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
@@ -57,7 +60,7 @@ _DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError, Unavailabl
 class Delivery:
     """One message in hand: its content, and what it is acknowledged by."""
 
-    message: Message
+    message: Message | Arrival
     packet_id: int
     qos: int
     connection: int
@@ -164,7 +167,7 @@ class Consumer:
             log.warning("retained_message_ignored", topic=message.topic)
             return
         received = _read_topic(message.topic, bytes(message.payload), self._settings.topic_prefix)
-        self._received.put(Delivery(received, message.mid, message.qos, self._connection))
+        self._received.put(Delivery(_read(received), message.mid, message.qos, self._connection))
 
     def _acknowledge(self, client: mqtt.Client, batch: Sequence[Delivery]) -> None:
         """Tell the broker, for what came by the present connection; the rest comes again and is recognised."""
@@ -184,7 +187,7 @@ class Consumer:
             return []
         latest = time.monotonic() + GATHER_AT_MOST_S
         self._take_waiting(batch)
-        while len(batch) < BATCH_SIZE and time.monotonic() < latest:
+        while len(batch) < ENOUGH and time.monotonic() < latest:
             time.sleep(GATHER_S)
             if not self._take_waiting(batch):
                 break
@@ -232,13 +235,13 @@ class Consumer:
             return (*first, *self._store_or_single_out(batch[middle:]))
         return batch
 
-    def _set_aside(self, message: Message) -> bool:
+    def _set_aside(self, message: Message | Arrival) -> bool:
         """Quarantine what our own code fails on (what the database refuses, `store_batch` sorts out by itself).
 
         False when not even that is possible: the message stays unacknowledged at the broker, and the stream goes on.
         """
         try:
-            self._store_batch([replace(message, kind=None)])
+            self._store_batch([_unread(message)])
         except _DATABASE_AWAY:
             raise
         except Exception:
@@ -246,10 +249,28 @@ class Consumer:
             return False
         return True
 
-    def _store_batch(self, messages: list[Message]) -> None:
+    def _store_batch(self, messages: list[Message | Arrival]) -> None:
         with self._sessions() as session:
             result = ingest.store_batch(session, messages, now=clock.now())
         log.debug("batch_stored", messages=len(messages), result=repr(result))
+
+
+def _read(message: Message) -> Message | Arrival:
+    """Read here, in the network's thread, while the other one waits for the disk."""
+    try:
+        return ingest.read_message(message, now=clock.now())
+    except Exception:
+        # A mistake of ours must not end the network's thread: met again when it is stored, it is singled out.
+        log.exception("message_not_readable", node_id=message.node_id)
+        return message
+
+
+def _unread(message: Message | Arrival) -> Message:
+    """The message without anything that our own code could fail on."""
+    if isinstance(message, Message):
+        return replace(message, kind=None)
+    received_at = datetime.fromtimestamp(message.received_s, UTC)
+    return Message(None, message.node_id, message.payload, received_at)
 
 
 def _read_topic(name: str, payload: bytes, prefix: str) -> Message:

@@ -90,7 +90,9 @@ class BatchResult:
     """node id → (spool, seq)"""
 
 
-def store_batch(session: Session, messages: Sequence[Message], *, now: datetime) -> BatchResult:
+def store_batch(
+    session: Session, messages: Sequence[Message | Arrival], *, now: datetime
+) -> BatchResult:
     """Store messages in their order, in one transaction. Committed and on disk on return; safe to repeat.
 
     A message that the database refuses for its content does not hold up the others: the batch is then stored one by one, and
@@ -99,7 +101,10 @@ def store_batch(session: Session, messages: Sequence[Message], *, now: datetime)
     Raises:
         sqlalchemy.exc.OperationalError: the database is not there (any more). Nothing is stored.
     """
-    arrivals = [_read(message, now) for message in messages]
+    arrivals = [
+        message if isinstance(message, Arrival) else read_message(message, now=now)
+        for message in messages
+    ]
     try:
         return _store(session, arrivals, now)
     except (DataError, IntegrityError) as error:
@@ -131,8 +136,8 @@ _Content = WirePack | EventPack | NodeStateMessage | WireError
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
-    """A message, read as far as it can be."""
+class Arrival:
+    """A message, read as far as it can be; its content is what it says, or why it cannot be read."""
 
     kind: str
     node_id: str
@@ -149,14 +154,15 @@ class _Arrival:
         return identity if identity is not None and identity.node_id == self.node_id else None
 
 
-def _read(message: Message, now: datetime) -> _Arrival:
+def read_message(message: Message, *, now: datetime) -> Arrival:
+    """Read a message without the database: `store_batch` need not do it then. Raises nothing that a sender can cause."""
     kind = "unknown" if message.kind is None else _KIND_NAMES.get(message.kind, "unknown")
     received_s = int((message.received_at or now).timestamp())
     try:
         content = _decode(kind, message, received_s)
     except WireError as fault:
         content = fault
-    return _Arrival(kind, message.node_id, message.payload, received_s, content)
+    return Arrival(kind, message.node_id, message.payload, received_s, content)
 
 
 def _decode(kind: str, message: Message, received_s: int) -> _Content:
@@ -199,12 +205,12 @@ class _NodeProgress:
 class _NewPack:
     """A pack that is not stored yet."""
 
-    arrival: _Arrival
+    arrival: Arrival
     pack: WirePack | EventPack
     pack_id: int = 0
 
 
-def _store(session: Session, arrivals: Sequence[_Arrival], now: datetime) -> BatchResult:
+def _store(session: Session, arrivals: Sequence[Arrival], now: datetime) -> BatchResult:
     with db.writing(session):
         batch = _Batch(session, now, _lock_nodes(session, {a.node_id for a in arrivals}))
         batch.sort(arrivals)
@@ -267,17 +273,17 @@ class _Batch:
         self.now_s = int(now.timestamp())
         self.nodes = nodes
         self.result = BatchResult()
-        self.faults: list[_Arrival] = []
+        self.faults: list[Arrival] = []
         self.new: list[_NewPack] = []
         self.resent: list[WirePack | EventPack] = []
         self.anchors: set[timing.AnchorRow] = set()
-        self.states: dict[str, tuple[_Arrival, NodeStateMessage]] = {}
+        self.states: dict[str, tuple[Arrival, NodeStateMessage]] = {}
         self.heard_s: dict[str, int] = {}
         self.sampled_s: dict[str, int] = {}
 
     # -- sort
 
-    def sort(self, arrivals: Sequence[_Arrival]) -> None:
+    def sort(self, arrivals: Sequence[Arrival]) -> None:
         """Tell new packs from resent ones, states and faults."""
         stored = _stored_bodies(self.session, self._perhaps_stored(arrivals))
         for arrival in arrivals:
@@ -297,7 +303,7 @@ class _Batch:
                 self._take_pack(arrival, content, stored)
         self._choose_spools()
 
-    def _perhaps_stored(self, arrivals: Sequence[_Arrival]) -> set[PackIdentity]:
+    def _perhaps_stored(self, arrivals: Sequence[Arrival]) -> set[PackIdentity]:
         """Packs that may have come before: all but those above everything that ever came from their node's spool."""
         perhaps = set()
         for arrival in arrivals:
@@ -308,7 +314,7 @@ class _Batch:
                 perhaps.add(content.identity)
         return perhaps
 
-    def _refuse(self, arrival: _Arrival, node: _NodeProgress | None) -> None:
+    def _refuse(self, arrival: Arrival, node: _NodeProgress | None) -> None:
         fault = (
             WireError("node_unknown", "No such node is registered.", arrival.identity)
             if node is None
@@ -316,10 +322,10 @@ class _Batch:
         )
         self.faults.append(replace(arrival, content=fault))
 
-    def _quarantine(self, arrival: _Arrival) -> None:
+    def _quarantine(self, arrival: Arrival) -> None:
         self.faults.append(arrival)
 
-    def _take_state(self, arrival: _Arrival, state: NodeStateMessage) -> None:
+    def _take_state(self, arrival: Arrival, state: NodeStateMessage) -> None:
         self.states[arrival.node_id] = (arrival, state)
         self.result.states_stored += 1
         if state.utc_s is not None and state.utc_s <= arrival.received_s + FUTURE_MARGIN_S:
@@ -328,7 +334,7 @@ class _Batch:
             )
 
     def _take_pack(
-        self, arrival: _Arrival, pack: WirePack | EventPack, stored: dict[PackIdentity, _Stored]
+        self, arrival: Arrival, pack: WirePack | EventPack, stored: dict[PackIdentity, _Stored]
     ) -> None:
         identity = pack.identity
         known = stored.get(identity)
@@ -542,7 +548,7 @@ class _Batch:
         )
         self.session.execute(statement, [rows[key] for key in sorted(rows)])
 
-    def _quarantine_row(self, arrival: _Arrival) -> dict[str, Any]:
+    def _quarantine_row(self, arrival: Arrival) -> dict[str, Any]:
         fault = arrival.content
         assert isinstance(fault, WireError)  # noqa: S101 - only faults are kept in this list
         identity = arrival.identity

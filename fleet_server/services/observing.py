@@ -7,7 +7,7 @@ Inside this module times are integer seconds UTC.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -142,9 +142,8 @@ class ChannelBook:
             self._layouts.pop(node_id, None)
             self._channels[node_id] = other._channels.get(node_id, {})
 
-    def layout_of(self, pack: SampledPack) -> _Layout:
-        """What this pack's readings mean; worked out once for all packs alike."""
-        keys = tuple([key for key, _, _ in pack.readings])
+    def layout_of(self, pack: SampledPack, keys: tuple[str, ...]) -> _Layout:
+        """What the readings of this pack, which has these keys, mean; worked out once for all packs alike."""
         known = self._layouts.setdefault(pack.node_id, {})
         layout = known.get(keys)
         if layout is None or not layout.from_s <= pack.sampled_s < layout.to_s:
@@ -259,28 +258,28 @@ def store_observations(
     Returns:
         (pack, key) of those that were not stored because their datastream has a value for that instant already.
     """
-    firsts: dict[tuple[int, int], MadeObservation] = {}
-    doubles: set[tuple[int, str]] = set()
-    for observation in made:
-        known = firsts.setdefault((observation.datastream_id, observation.sampled_s), observation)
-        if known is not observation:
-            doubles.add((observation.pack_id, observation.key))
-    lineage_ids = lineage_ids_of(session, {observation.lineage for observation in firsts.values()})
-    known_s = int(now.timestamp())
-    rows = [
-        (
-            made_one.datastream_id,
-            made_one.sampled_s,
-            made_one.value,
-            made_one.u,
-            made_one.flag,
-            made_one.tests,
-            lineage_ids[made_one.lineage],
-            known_s,
-            made_one.pack_id,
+    firsts, doubles = _firsts(made)
+    if not firsts:
+        return doubles
+    # Column by column: half the time that a tuple built in Python for each row takes.
+    pack_ids, _, streams, times_s, values, us, flags, tests, lineages = zip(
+        *firsts.values(), strict=True
+    )
+    lineage_ids = lineage_ids_of(session, lineages)
+    rows = list(
+        zip(
+            streams,
+            times_s,
+            values,
+            us,
+            flags,
+            tests,
+            [lineage_ids[lineage] for lineage in lineages],
+            [int(now.timestamp())] * len(firsts),
+            pack_ids,
+            strict=True,
         )
-        for made_one in firsts.values()
-    ]
+    )
     inserted = bulk.insert_rows(
         session, _table(Observation), _OBSERVATION_COLUMNS, rows, if_absent=True
     )
@@ -528,13 +527,18 @@ def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
     rows = _Rows()
     starts_by_layout: dict[_Layout, list[int]] = defaultdict(list)
     for pack in packs:
-        layout = book.layout_of(pack)
+        if not pack.readings:
+            continue
+        keys, raws, reasons = zip(*pack.readings, strict=True)
+        layout = book.layout_of(pack, keys)
         count = len(layout.places)
         starts_by_layout[layout].append(len(rows.raws))
-        for place in layout.places:
-            _, raw, reason = pack.readings[place]
-            rows.raws.append(raw)
-            rows.reasons.append(reason)
+        if count == len(keys):
+            rows.raws += raws
+            rows.reasons += reasons
+        else:
+            rows.raws += [raws[place] for place in layout.places]
+            rows.reasons += [reasons[place] for place in layout.places]
         rows.pack_ids += [pack.pack_id] * count
         rows.times_s += [pack.sampled_s] * count
         rows.keys += layout.keys
@@ -640,6 +644,22 @@ def _end_s(end_at: datetime | None) -> float:
     return math.inf if end_at is None else end_at.timestamp()
 
 
+def _firsts(
+    made: Sequence[MadeObservation],
+) -> tuple[dict[tuple[int, int], MadeObservation], set[tuple[int, str]]]:
+    """The first observation of each datastream and instant, and (pack, key) of the others."""
+    keys = [(one.datastream_id, one.sampled_s) for one in made]
+    firsts = dict(zip(keys, made, strict=True))
+    if len(firsts) == len(made):
+        return firsts, set()
+    firsts.clear()
+    doubles = set()
+    for key, one in zip(keys, made, strict=True):
+        if firsts.setdefault(key, one) is not one:
+            doubles.add((one.pack_id, one.key))
+    return firsts, doubles
+
+
 def _taken(
     session: Session, firsts: Mapping[tuple[int, int], MadeObservation]
 ) -> list[tuple[int, int]]:
@@ -666,13 +686,12 @@ def _present(
 
 
 def _count(session: Session, stored: Iterable[tuple[int, int]]) -> None:
-    counts: dict[tuple[int, int], int] = defaultdict(int)
-    months: dict[int, int] = {}
-    for datastream_id, sampled_s in stored:
-        if sampled_s not in months:
-            at = datetime.fromtimestamp(sampled_s, UTC)
-            months[sampled_s] = at.year * 100 + at.month
-        counts[datastream_id, months[sampled_s]] += 1
+    keys = list(stored)
+    months = {}
+    for sampled_s in {sampled_s for _, sampled_s in keys}:
+        at = datetime.fromtimestamp(sampled_s, UTC)
+        months[sampled_s] = at.year * 100 + at.month
+    counts = Counter([(datastream_id, months[sampled_s]) for datastream_id, sampled_s in keys])
     rows = [(*key, count) for key, count in sorted(counts.items())]
     columns = ("datastream_id", "month", "count")
     bulk.add_to_counts(session, _table(ObservationCount), columns, rows)

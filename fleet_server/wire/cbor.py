@@ -50,20 +50,29 @@ def check_size(payload: bytes) -> None:
         )
 
 
-def decode_first(data: bytes) -> tuple[object, int]:
-    """Decode the item at the start of `data`; return it and its length in bytes.
+def decode_items(data: bytes, *, start: int, count: int) -> tuple[list[Any], list[int]]:
+    """Decode the `count` items that `data` consists of from `start` on; return them and where each ends.
 
     Raises:
-        WireError: `cbor_malformed`.
+        WireError: `cbor_malformed` or `cbor_trailing_bytes`.
     """
     source = io.BytesIO(data)
+    source.seek(start)
+    items, ends = [], []
     try:
-        item: object = cbor2.CBORDecoder(source, **_OPTIONS).decode()
+        decoder = cbor2.CBORDecoder(source, **_OPTIONS)
+        for _ in range(count):
+            items.append(decoder.decode())
+            ends.append(source.tell())
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise WireError(
             "cbor_malformed", "The payload is not CBOR as the wire allows it."
         ) from error
-    return item, source.tell()
+    if ends[-1] != len(data):
+        raise WireError(
+            "cbor_trailing_bytes", f"{len(data) - ends[-1]} bytes follow the end of the message."
+        )
+    return items, ends
 
 
 def decode_only(data: bytes) -> object:
@@ -72,12 +81,7 @@ def decode_only(data: bytes) -> object:
     Raises:
         WireError: `cbor_malformed` or `cbor_trailing_bytes`.
     """
-    item, length = decode_first(data)
-    if length != len(data):
-        raise WireError(
-            "cbor_trailing_bytes", f"{len(data) - length} bytes follow the end of the message."
-        )
-    return item
+    return decode_items(data, start=0, count=1)[0][0]
 
 
 def array_head(count: int) -> bytes:

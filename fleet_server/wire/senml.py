@@ -193,10 +193,8 @@ _Header = tuple[str, int | None, int, int, int, int, int]
 def _open(payload: bytes) -> _Frame:
     cbor.check_size(payload)
     count, head_length = _array_head(payload)
-    envelope, envelope_length = cbor.decode_first(payload[head_length:])
-    body = payload[head_length + envelope_length :]
-    records = cbor.decode_only(cbor.array_head(count - 1) + body)
-    assert isinstance(records, list)  # noqa: S101 - the head just written says so
+    (envelope, *records), ends = cbor.decode_items(payload, start=head_length, count=count)
+    body = payload[ends[0] :]
     if not isinstance(envelope, dict) or not all(isinstance(record, dict) for record in records):
         raise WireError("record_not_map", "A record of the pack is not a map.")
     return _Frame(envelope, records, body, _identity(envelope, records))

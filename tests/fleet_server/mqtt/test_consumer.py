@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import db
 from fleet_server.models import Pack, Quarantine
 from fleet_server.mqtt.consumer import Consumer, Delivery
-from fleet_server.services.ingest import Message
+from fleet_server.services import ingest
+from fleet_server.services.ingest import Arrival, Message
 from fleet_server.settings import Settings
 
 TOPIC = f"up/{NODE_ID}/tm"
@@ -176,6 +178,27 @@ def test_message_that_our_code_fails_on_holds_up_nobody(
             super()._store_batch(messages)
 
     with at_work(Faulty(settings, sessions)):
+        for pack in packs:
+            node.publish(TOPIC, pack)
+        wait_until(lambda: len(stored(sessions)) == 9)
+        wait_until(lambda: quarantined(sessions) == 1)
+    assert 5 not in stored(sessions)
+
+
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+def test_message_that_our_code_fails_to_read_holds_up_nobody(
+    settings: Settings, sessions: Sessions, node: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packs = [pack.payload for pack in SimulatedNode(NODE_ID).packs(range(1, 11))]
+    read_message = ingest.read_message
+
+    def faulty(message: Message, *, now: datetime) -> Arrival:
+        if message.payload == packs[4] and message.kind is not None:
+            raise ZeroDivisionError
+        return read_message(message, now=now)
+
+    monkeypatch.setattr(ingest, "read_message", faulty)
+    with at_work(Consumer(settings, sessions)):
         for pack in packs:
             node.publish(TOPIC, pack)
         wait_until(lambda: len(stored(sessions)) == 9)
