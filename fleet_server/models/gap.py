@@ -10,9 +10,14 @@ from fleet_server.models.base import Base, Big, Moment
 DECLARED_LOST = "declared_lost"
 OPEN = "open"
 
+BELOW_OLDEST = "below_oldest"
+"""Reason: the node no longer holds it (`_oldest`)."""
+SPOOL_REPLACED = "spool_replaced"
+"""Reason: the node has begun another spool before it was sent."""
+
 
 class Gap(Base):
-    """`from_seq` … `to_seq`, both included. `declared_lost` when the node said that it no longer holds them.
+    """`from_seq` … `to_seq`, both included. `declared_lost` when the node said that it no longer holds them, or uses another spool.
 
     Open gaps are not rows as a rule: while packs are under way every node has some, they are computed when asked for.
     """

@@ -62,11 +62,8 @@ def balance(session: Session, ledgers: Iterable[Ledger]) -> dict[str, int]:
     for ledger in ledgers:
         for spool, numbers in ledger.written.items():
             written += len(numbers)
-            missing += len(
-                numbers
-                - _accounted(session, ledger.node_id, spool)
-                - ledger.held.get(spool, frozenset())
-            )
+            not_held = numbers - ledger.held.get(spool, frozenset())
+            missing += len(_unaccounted(session, ledger.node_id, spool, not_held))
     identities = (
         select(Pack.node_id, Pack.spool, Pack.seq)
         .group_by(Pack.node_id, Pack.spool, Pack.seq)
@@ -99,16 +96,19 @@ def last_received_at(session: Session) -> datetime | None:
     return session.scalar(select(func.max(Pack.received_at)))
 
 
-def _accounted(session: Session, node_id: str, spool: int) -> set[int]:
+def _unaccounted(
+    session: Session, node_id: str, spool: int, numbers: frozenset[int]
+) -> frozenset[int]:
+    """Those of these numbers that are neither stored nor in quarantine nor declared lost."""
     stored = select(Pack.seq).where(Pack.node_id == node_id, Pack.spool == spool)
     quarantined = select(Quarantine.seq).where(
         Quarantine.node_id == node_id, Quarantine.spool == spool, Quarantine.seq.is_not(None)
     )
-    numbers = set(session.scalars(stored))
-    numbers |= {seq for seq in session.scalars(quarantined) if seq is not None}
+    left = numbers - set(session.scalars(stored)) - set(session.scalars(quarantined))
+    # A gap may be as wide as numbers go: it is never written out.
     for gap in session.scalars(select(Gap).where(Gap.node_id == node_id, Gap.spool == spool)):
-        numbers |= set(range(gap.from_seq, gap.to_seq + 1))
-    return numbers
+        left = frozenset(seq for seq in left if not gap.from_seq <= seq <= gap.to_seq)
+    return left
 
 
 def _numbers(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:

@@ -18,7 +18,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import CompoundSelect, Table, bindparam, func, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Table,
+    bindparam,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
@@ -37,10 +48,11 @@ from fleet_server.models import (
 )
 from fleet_server.models.base import UtcSeconds
 from fleet_server.models.counter import PACKS_RESENT
-from fleet_server.models.gap import DECLARED_LOST
+from fleet_server.models.gap import BELOW_OLDEST, DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import bulk, observing, outbox, timing
+from fleet_server.models.receipt import NO_SPOOL
+from fleet_server.services import bulk, observing, outbox, sequences, timing
 from fleet_server.services.timing import KnownTime
 from fleet_server.wire.errors import PackIdentity, WireError
 from fleet_server.wire.senml import EventPack, decode_event, decode_pack
@@ -54,6 +66,14 @@ log = structlog.get_logger(__name__)
 QUARANTINED_BYTES_MAX = 65_536
 FUTURE_MARGIN_S = 86_400
 """A reading from more than a day ahead of us comes from a wild clock."""
+SPOOL_PACKS_MAX = 65_536
+"""More than any spool holds: 512 KiB of flash, and a pack takes some sixty bytes of it."""
+SHORTEST_PERIOD_S = 30
+"""No node keeps packs faster for long: it samples once a minute at most, and an event may come with each sample."""
+FIRST_SEQ_MAX = 1 << 24
+"""The highest number with which a spool can be heard for the first time: a pack a minute for thirty years."""
+SEQ_JUMP = "seq_jump"
+"""Why a pack is quarantined whose number no node can have reached. Nothing is concluded from that number."""
 
 _KIND_NAMES = {
     TopicKind.TELEMETRY: "telemetry",
@@ -153,6 +173,11 @@ class Arrival:
         identity = self.content.identity
         return identity if identity is not None and identity.node_id == self.node_id else None
 
+    @property
+    def reason(self) -> str | None:
+        """Why it could not be read or taken; None when it could."""
+        return self.content.code if isinstance(self.content, WireError) else None
+
 
 def read_message(message: Message, *, now: datetime) -> Arrival:
     """Read a message without the database: `store_batch` need not do it then. Raises nothing that a sender can cause."""
@@ -192,6 +217,7 @@ class _NodeProgress:
     highest_seq: int
     channels_version: int
     was_heard: bool
+    heard_s: int
     is_revoked: bool
     oldest: int = 0
     """Lowest sequence that the node says it still holds in this spool; 0 = it did not say."""
@@ -257,6 +283,7 @@ def _lock_nodes(session: Session, node_ids: set[str]) -> dict[str, _NodeProgress
             highest_seq,
             channels_version,
             was_heard=last_heard_at is not None,
+            heard_s=0 if last_heard_at is None else int(last_heard_at.timestamp()),
             is_revoked=state == NodeState.REVOKED,
             before=(spool, seq, highest_seq),
         )
@@ -280,6 +307,7 @@ class _Batch:
         self.states: dict[str, tuple[Arrival, NodeStateMessage]] = {}
         self.heard_s: dict[str, int] = {}
         self.sampled_s: dict[str, int] = {}
+        self.left_spools: set[tuple[str, int]] = set()
 
     # -- sort
 
@@ -338,7 +366,9 @@ class _Batch:
     ) -> None:
         identity = pack.identity
         known = stored.get(identity)
-        if known is None:
+        if known is None and pack.seq >= SPOOL_PACKS_MAX and self._has_jumped(arrival):
+            self._quarantine_jump(arrival, identity)
+        elif known is None:
             stored[identity] = _Stored(pack.body_sha256, pack.time_utc_s is not None)
             self.new.append(_NewPack(arrival, pack))
         elif known.body_sha256 != pack.body_sha256:
@@ -364,6 +394,30 @@ class _Batch:
                     )
                 )
 
+    def _has_jumped(self, arrival: Arrival) -> bool:
+        """Whether no node can have come as far as this message's number since it was last heard, or hold so many."""
+        identity, content = arrival.identity, arrival.content
+        if identity is None or identity.seq < SPOOL_PACKS_MAX:
+            return False
+        held = content.seq - content.oldest if isinstance(content, WirePack | EventPack) else 0
+        if held >= SPOOL_PACKS_MAX:
+            return True
+        node = self.nodes[identity.node_id]
+        highest = node.highest_seq
+        if identity.spool != node.spool:
+            highest = _highest_seq(self.session, identity.node_id, identity.spool)
+        if not highest:
+            return identity.seq > FIRST_SEQ_MAX
+        silent_s = max(0, arrival.received_s - node.heard_s)
+        return identity.seq > highest + SPOOL_PACKS_MAX + silent_s // SHORTEST_PERIOD_S
+
+    def _quarantine_jump(self, arrival: Arrival, identity: PackIdentity) -> None:
+        fault = WireError(
+            SEQ_JUMP, "The pack's number is beyond what its node can have reached.", identity
+        )
+        self.faults.append(replace(arrival, content=fault))
+        log.error("pack_sequence_jumped", **identity._asdict())
+
     def _choose_spools(self) -> None:
         """Decide which spool each node uses now, and collect what the batch says about that spool."""
         newcomers: dict[tuple[str, int], None] = {}
@@ -383,7 +437,9 @@ class _Batch:
             self._note(pack.node_id, pack.spool, pack.seq, pack.oldest)
         for fault in self.faults:
             identity = fault.identity
-            if identity is not None and identity.node_id in self.nodes:
+            if identity is None or identity.node_id not in self.nodes:
+                continue
+            if fault.reason != SEQ_JUMP and not self._has_jumped(fault):
                 self._note(identity.node_id, identity.spool, identity.seq, 0)
         for node_id, (_, state) in self.states.items():
             if state.spool == self.nodes[node_id].spool and state.oldest is not None:
@@ -393,6 +449,12 @@ class _Batch:
 
     def _use_spool(self, node_id: str, spool: int) -> None:
         node = self.nodes[node_id]
+        if node.spool != NO_SPOOL:
+            self.left_spools.add((node_id, node.spool))
+        # What was lost with this spool is not lost: the node has it still.
+        self.session.execute(
+            delete(Gap).where(*_of_spool(node_id, spool), Gap.reason == SPOOL_REPLACED)
+        )
         # Below a gap that was declared in that spool, everything is accounted for.
         node.spool, node.seq = spool, _declared_up_to(self.session, node_id, spool)
         node.highest_seq = _highest_seq(self.session, node_id, spool)
@@ -571,7 +633,8 @@ class _Batch:
 
     def move_receipts(self) -> None:
         """Declare lost what nodes no longer hold, and move each receipt to the highest sequence with nothing missing below."""
-        self._shrink_gaps()
+        self.left_spools |= self._shrink_gaps()
+        self._close_left_spools()
         rows = []
         for node_id, node in sorted(self.nodes.items()):
             if node.oldest - 1 > node.seq:
@@ -602,26 +665,31 @@ class _Batch:
         first, last = node.seq + 1, node.oldest - 1
         present = _present(self.session, node_id, node.spool, first, last)
         for from_seq, to_seq in holes(present, first, last):
-            self.session.add(
-                Gap(
-                    node_id=node_id,
-                    spool=node.spool,
-                    from_seq=from_seq,
-                    to_seq=to_seq,
-                    state=DECLARED_LOST,
-                    reason="below_oldest",
-                    noticed_at=self.now,
-                )
-            )
-            log.warning(
-                "packs_declared_lost",
-                node_id=node_id,
-                spool=node.spool,
-                from_seq=from_seq,
-                to_seq=to_seq,
-            )
+            self._add_gap(node_id, node.spool, (from_seq, to_seq), reason=BELOW_OLDEST)
         self.session.flush()
         node.seq = last
+
+    def _add_gap(self, node_id: str, spool: int, lost: tuple[int, int], *, reason: str) -> None:
+        from_seq, to_seq = lost
+        self.session.add(
+            Gap(
+                node_id=node_id,
+                spool=spool,
+                from_seq=from_seq,
+                to_seq=to_seq,
+                state=DECLARED_LOST,
+                reason=reason,
+                noticed_at=self.now,
+            )
+        )
+        log.warning(
+            "packs_declared_lost",
+            node_id=node_id,
+            spool=spool,
+            from_seq=from_seq,
+            to_seq=to_seq,
+            reason=reason,
+        )
 
     def _contiguous(self, node_id: str, node: _NodeProgress) -> int:
         seq = node.seq
@@ -634,8 +702,25 @@ class _Batch:
             return seq
         return _run_from(self.session, node_id, node.spool, seq)
 
-    def _shrink_gaps(self) -> None:
-        """What was declared lost and came after all, if only into quarantine, is no gap any more."""
+    def _close_left_spools(self) -> None:
+        """Declare lost what never came of spools that their nodes no longer use: nobody holds it any more."""
+        for node_id, spool in sorted(self.left_spools):
+            if spool == self.nodes[node_id].spool:
+                continue
+            highest = _highest_seq(self.session, node_id, spool)
+            came = sequences.runs(_present(self.session, node_id, spool, 1, highest))
+            gaps = self.session.scalars(select(Gap).where(*_of_spool(node_id, spool)))
+            accounted = sequences.merged([*came, *((gap.from_seq, gap.to_seq) for gap in gaps)])
+            for lost in sequences.holes(accounted, 1, highest):
+                self._add_gap(node_id, spool, lost, reason=SPOOL_REPLACED)
+        self.session.flush()
+
+    def _shrink_gaps(self) -> set[tuple[str, int]]:
+        """What was declared lost and came after all, if only into quarantine, is no gap any more.
+
+        Returns:
+            Spools of which something came late.
+        """
         identities = [new.pack.identity for new in self.new]
         identities += [fault.identity for fault in self.faults if fault.identity is not None]
         late: dict[tuple[str, int], set[int]] = defaultdict(set)
@@ -653,6 +738,7 @@ class _Batch:
                 )
                 if came:
                     _split(self.session, gap, came)
+        return set(late)
 
     # -- status and counters
 
@@ -799,8 +885,12 @@ def _has_packs(session: Session, node_id: str, spool: int) -> bool:
 
 
 def _declared_up_to(session: Session, node_id: str, spool: int) -> int:
-    gaps = select(func.max(Gap.to_seq)).where(Gap.node_id == node_id, Gap.spool == spool)
+    gaps = select(func.max(Gap.to_seq)).where(*_of_spool(node_id, spool))
     return session.scalar(gaps) or 0
+
+
+def _of_spool(node_id: str, spool: int) -> tuple[ColumnElement[bool], ...]:
+    return Gap.node_id == node_id, Gap.spool == spool
 
 
 def _highest_seq(session: Session, node_id: str, spool: int) -> int:
