@@ -330,6 +330,16 @@ def mark_duplicate_instants(session: Session, readings: Iterable[tuple[int, str]
         )
 
 
+def month_of(sampled_s: int) -> int:
+    """The month under which an observation is counted, as `ObservationCount` has it.
+
+    >>> month_of(1_700_000_000)
+    202311
+    """
+    at = datetime.fromtimestamp(sampled_s, UTC)
+    return at.year * 100 + at.month
+
+
 def has_observations_from(
     session: Session, datastream_ids: Sequence[int], from_at: datetime
 ) -> bool:
@@ -687,10 +697,7 @@ def _present(
 
 def _count(session: Session, stored: Iterable[tuple[int, int]]) -> None:
     keys = list(stored)
-    months = {}
-    for sampled_s in {sampled_s for _, sampled_s in keys}:
-        at = datetime.fromtimestamp(sampled_s, UTC)
-        months[sampled_s] = at.year * 100 + at.month
+    months = {sampled_s: month_of(sampled_s) for sampled_s in {at_s for _, at_s in keys}}
     counts = Counter([(datastream_id, months[sampled_s]) for datastream_id, sampled_s in keys])
     rows = [(*key, count) for key, count in sorted(counts.items())]
     columns = ("datastream_id", "month", "count")

@@ -1,0 +1,59 @@
+"""What `fleet verify` counts, and the sentences that say where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_FINDINGS_MAX = 100
+
+
+@dataclass
+class Report:
+    """What was counted. `findings` says in sentences where, the first hundred of them.
+
+    `gaps`: sequence numbers that never came and were not declared lost, and gap rows that cannot be true.
+    `packs_damaged`: packs and what is read from them (raw readings, events, times), quarantined messages.
+    `receipts_wrong`: receipts, and the outbox rows that carry them.
+    `observations_not_reproducible`: observations, lineages, calibrations that do not give them, and wrong counts of them.
+    """
+
+    packs: int = 0
+    gaps: int = 0
+    declared_lost: int = 0
+    duplicates: int = 0
+    readings_without_observation: int = 0
+    packs_damaged: int = 0
+    receipts_wrong: int = 0
+    observations_not_reproducible: int = 0
+    audit_chain_ok: bool = True  # true while nothing is audited yet
+    findings: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int | bool]:
+        """The counts by their stable names."""
+        return {name: getattr(self, name) for name in _COUNTS}
+
+    @property
+    def is_clean(self) -> bool:
+        """True when nothing is wrong. Packs that the node declared lost are lost, but accounted for."""
+        faults = [getattr(self, name) for name in _COUNTS if name not in _NO_FAULTS]
+        return self.audit_chain_ok and not any(faults)
+
+    def find(self, kind: str, sentence: str, *, count: int = 1) -> None:
+        """Count a fault and say where it is."""
+        setattr(self, kind, getattr(self, kind) + count)
+        if len(self.findings) < _FINDINGS_MAX:
+            self.findings.append(sentence)
+
+
+_COUNTS = (
+    "packs",
+    "gaps",
+    "declared_lost",
+    "duplicates",
+    "readings_without_observation",
+    "packs_damaged",
+    "receipts_wrong",
+    "observations_not_reproducible",
+    "audit_chain_ok",
+)
+_NO_FAULTS = ("packs", "declared_lost", "audit_chain_ok")
