@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
@@ -137,7 +138,7 @@ def run(
     status = Status()
     with (
         _speaking(as_json) as speak,
-        _stopped_by_signals() as stop,
+        stopped_by_signals() as stop,
         _runner_errors(),
         holding(data_dir) as lock,
     ):
@@ -344,13 +345,16 @@ def _runner_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, however often they come, instead of ending in the middle of something."""
     stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def tell(*_: object) -> None:
+        # In a thread of its own: a handler runs in the middle of the main thread, perhaps of `stop.wait` or of the handler
+        # before it, and `stop.set` would then wait for ever for a lock that the main thread itself holds.
+        _thread.start_new_thread(stop.set, ())
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -12,7 +12,6 @@ import os
 import queue
 import random
 import secrets
-import signal
 import socket
 import ssl
 import sys
@@ -35,6 +34,7 @@ import hardware.scenes
 from fleet_server import clock, db
 from fleet_server.cli.demo_table import DemoTable
 from fleet_server.cli.processes import Child, own_program
+from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Invalid, NotFound, Unavailable
 from fleet_server.mqtt.connection import service_address
 from fleet_server.services import accounting, accounts, authority, deploying, enrolment
@@ -168,7 +168,7 @@ def demo(
         until_caught_up=until_caught_up,
         as_json=as_json,
     )
-    with _only_demo_in(data_dir), _told_to_end() as told, ExitStack() as stack:
+    with _only_demo_in(data_dir), told_to_end() as told, ExitStack() as stack:
         settings = _settings(plan, port=port, database_url=database_url, broker_url=broker_url)
         engine = db.make_engine(settings.database_url)
         stack.callback(engine.dispose)
@@ -525,18 +525,3 @@ def _only_demo_in(data_dir: Path) -> Iterator[None]:
                 f"Another demo runs in {data_dir}; end it, or use --data another-folder --port 0."
             ) from None
         yield
-
-
-@contextmanager
-def _told_to_end() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that children are ended in order."""
-    told = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: told.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

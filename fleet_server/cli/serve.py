@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import ssl
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from flask import Flask
 
 from fleet_server import clock, db, logs
 from fleet_server.app import create_app, create_node_app
+from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Unavailable
 from fleet_server.services import authority
 from fleet_server.settings import Settings, load_settings
@@ -134,33 +134,27 @@ def _announce(pages: wsgi.Server, nodes: wsgi.Server | None, *, as_json: bool) -
 
 def _run_until_told(servers: list[wsgi.Server]) -> None:
     """Serve until SIGTERM, SIGINT or the failure of a listener; requests under way are answered first."""
-    told = threading.Event()
     failures: list[BaseException] = []
+    with told_to_end() as told:
 
-    def run(serve_one: Callable[[], Any]) -> None:
-        try:
-            serve_one()
-        except BaseException as problem:  # noqa: BLE001 - outer loop of a listener: raised again below
-            failures.append(problem)
-        finally:
-            told.set()
+        def run(serve_one: Callable[[], Any]) -> None:
+            try:
+                serve_one()
+            except BaseException as problem:  # noqa: BLE001 - outer loop of a listener: raised again below
+                failures.append(problem)
+            finally:
+                told.set()
 
-    previous = {
-        number: signal.signal(number, lambda *_: told.set())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    threads = [threading.Thread(target=run, args=(server.serve,)) for server in servers]
-    for thread in threads:
-        thread.start()
-    try:
-        told.wait()
-    finally:
-        stopping = [threading.Thread(target=server.stop) for server in servers]
-        for thread in stopping:
+        threads = [threading.Thread(target=run, args=(server.serve,)) for server in servers]
+        for thread in threads:
             thread.start()
-        for thread in (*stopping, *threads):
-            thread.join()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        try:
+            told.wait()
+        finally:
+            stopping = [threading.Thread(target=server.stop) for server in servers]
+            for thread in stopping:
+                thread.start()
+            for thread in (*stopping, *threads):
+                thread.join()
     if failures:
         raise failures[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock, db
 from fleet_server.cli.answers import answer
+from fleet_server.cli.stopping import told_to_end
 from fleet_server.logs import set_up_logging
 from fleet_server.settings import Settings, load_settings
 
@@ -44,11 +44,10 @@ def run_service(
     engine = db.make_engine(settings.database_url)
     db.check_durability(engine)
     db.check_schema(engine)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     service = make(settings, db.session_factory(engine), name=name)
-    service.run(
-        stop, on_ready=lambda: answer({"event": "ready"}, f"{title} is at work.", as_json=as_json)
-    )
+    with told_to_end() as stop:
+        service.run(
+            stop,
+            on_ready=lambda: answer({"event": "ready"}, f"{title} is at work.", as_json=as_json),
+        )
     engine.dispose()

@@ -2,6 +2,9 @@
 
 Mapping: Thing = site, Location = its place, Datastream = (site, property, depth, level), which survives probe swaps, Sensor =
 the serial-numbered probe, FeatureOfInterest = the sampled volume (site and depth), Observation = current version only.
+
+A text that is made up for the feed (a Datastream's name) is made by the database, from where it is shown too: what a page is
+ordered by is what a reader sees.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import reduce
+from operator import add
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +24,7 @@ from sqlalchemy import (
     Row,
     Select,
     String,
+    case,
     cast,
     func,
     literal,
@@ -65,7 +70,9 @@ class Attribute:
     """What `$orderby` and `$filter` may name: its columns in order, and the kind of its values."""
 
     columns: tuple[Any, ...]
-    kind: str  # id, number, text or time
+    kind: (
+        str  # id, number, text, time or interval (two times; ordered by its begin, then by its end)
+    )
     is_nullable: bool = False
 
 
@@ -115,7 +122,41 @@ def _point(row: Any) -> dict[str, Any]:
     return {"type": "Point", "coordinates": [row.longitude, row.latitude]}
 
 
+# --- texts, made by the database ---
+
+
+def _joined(*parts: Any) -> ColumnElement[str]:
+    """One text of columns and of our own words."""
+    texts = (_word(part) if isinstance(part, str) else part for part in parts)
+    return reduce(add, texts)
+
+
+def _word(text: str) -> ColumnElement[str]:
+    # Part of the statement: as a parameter each would count against the databases' limits, once per expanded parent.
+    return literal(text, String, literal_execute=True)
+
+
+def _titled(column: Any, titles: Mapping[str, str], otherwise: Any) -> ColumnElement[str]:
+    """The title that belongs to a key in `column`."""
+    return case(
+        *((column == _word(key), _word(title)) for key, title in titles.items()), else_=otherwise
+    )
+
+
+def _at_depth(depth_cm: Any) -> ColumnElement[str]:
+    return case(
+        (depth_cm == literal_column("0"), _word("")),
+        else_=_joined(" at ", cast(depth_cm, String), " cm depth"),
+    )
+
+
 # --- Things, Locations, HistoricalLocations: all are sites ---
+
+_THING_DESCRIPTION = case(
+    (Site.description != _word(""), Site.description),
+    else_=_joined("A measured ", Site.kind, "."),
+)
+_LOCATION_DESCRIPTION = _joined("Where ", Site.name, " is (WGS84).")
 
 
 def _sites(only_public: bool) -> AnySelect:
@@ -126,8 +167,9 @@ def _sites(only_public: bool) -> AnySelect:
         Site.kind,
         Site.latitude,
         Site.longitude,
-        Site.description,
         Site.created_at,
+        _THING_DESCRIPTION.label("thing_description"),
+        _LOCATION_DESCRIPTION.label("location_description"),
     )
     return query.where(Site.is_public) if only_public else query
 
@@ -135,7 +177,7 @@ def _sites(only_public: bool) -> AnySelect:
 def _thing(row: Any, _: Companions) -> dict[str, Any]:
     return {
         "name": row.name,
-        "description": row.description or f"A measured {row.kind}.",
+        "description": row.thing_description,
         "properties": {"code": row.code, "kind": row.kind},
     }
 
@@ -143,7 +185,7 @@ def _thing(row: Any, _: Companions) -> dict[str, Any]:
 def _location(row: Any, _: Companions) -> dict[str, Any]:
     return {
         "name": row.name,
-        "description": f"Where {row.name} is (WGS84).",
+        "description": row.location_description,
         "encodingType": GEO_JSON,
         "location": _point(row),
     }
@@ -152,12 +194,6 @@ def _location(row: Any, _: Companions) -> dict[str, Any]:
 def _historical_location(row: Any, _: Companions) -> dict[str, Any]:
     return {"time": iso(row.created_at)}
 
-
-_SITE_ATTRIBUTES = {
-    "id": Attribute((Site.id,), "id"),
-    "name": Attribute((Site.name,), "text"),
-    "description": Attribute((Site.description,), "text"),
-}
 
 # --- Datastreams ---
 
@@ -183,6 +219,17 @@ def _edge_of_time(edge: Callable[[Any], Any]) -> ColumnElement[Any]:
     )
 
 
+_FIRST_AT, _LAST_AT = _edge_of_time(func.min), _edge_of_time(func.max)
+_PROPERTY_NAME = _titled(
+    Datastream.property,
+    {known.key: known.name for known in vocabulary.OBSERVED_PROPERTIES},
+    func.replace(Datastream.property, _word("_"), _word(" "), type_=String),
+)
+_MEASURED = _joined(_PROPERTY_NAME, _at_depth(Datastream.depth_cm))
+_DATASTREAM_NAME = _joined(_MEASURED, ", ", Site.name)
+_DATASTREAM_DESCRIPTION = _joined(_MEASURED, " at ", Site.name, ", ", Datastream.level, " values.")
+
+
 def _datastreams(only_public: bool) -> AnySelect:
     query = select(
         Datastream.id,
@@ -192,10 +239,11 @@ def _datastreams(only_public: bool) -> AnySelect:
         Datastream.depth_cm,
         Datastream.level,
         Site.code,
-        Site.name.label("site_name"),
+        _DATASTREAM_NAME.label("name"),
+        _DATASTREAM_DESCRIPTION.label("description"),
         _current_sensor().label("sensor_id"),
-        _edge_of_time(func.min).label("first_at"),
-        _edge_of_time(func.max).label("last_at"),
+        _FIRST_AT.label("first_at"),
+        _LAST_AT.label("last_at"),
     ).join(Site, Site.id == Datastream.site_id)
     return query.where(Site.is_public) if only_public else query
 
@@ -232,11 +280,9 @@ def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companio
 
 
 def _datastream(row: Any, companions: Companions) -> dict[str, Any]:
-    title = vocabulary.name_of(row.property)
-    where = f" at {row.depth_cm} cm depth" if row.depth_cm else ""
     entity = {
-        "name": f"{title}{where}, {row.site_name}",
-        "description": f"{title}{where} at {row.site_name}, {row.level} values.",
+        "name": row.name,
+        "description": row.description,
         "observationType": OM_MEASUREMENT,
         "unitOfMeasurement": vocabulary.unit_of_measurement(row.unit),
         "properties": {
@@ -254,9 +300,21 @@ def _datastream(row: Any, companions: Companions) -> dict[str, Any]:
 
 # --- Sensors ---
 
+_SENSOR_TITLE = _titled(
+    Sensor.sensor_type,
+    {one: catalogue.load_sensor_type(one).title for one in catalogue.sensor_type_ids()},
+    Sensor.sensor_type,
+)
+_SENSOR_DESCRIPTION = _joined(_SENSOR_TITLE, ", serial number ", Sensor.serial)
+
 
 def _sensors(only_public: bool) -> AnySelect:
-    query = select(Sensor.id, Sensor.serial, Sensor.sensor_type, Sensor.created_at)
+    query = select(
+        Sensor.id,
+        Sensor.serial,
+        Sensor.sensor_type,
+        _SENSOR_DESCRIPTION.label("description"),
+    )
     if not only_public:
         return query
     return query.where(
@@ -277,18 +335,10 @@ def _sensor_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
     return {"calibrations": calibrations}
 
 
-@cache
-def _sensor_title(sensor_type: str) -> str:
-    try:
-        return catalogue.load_sensor_type(sensor_type).title
-    except catalogue.CatalogueError:
-        return sensor_type
-
-
 def _sensor(row: Any, companions: Companions) -> dict[str, Any]:
     return {
         "name": row.serial,
-        "description": f"{_sensor_title(row.sensor_type)}, serial number {row.serial}",
+        "description": row.description,
         "encodingType": "application/json",
         "metadata": {
             "serial": row.serial,
@@ -325,8 +375,10 @@ _PROPERTIES = union_all(
     *(
         select(
             literal_column(str(known.id), Integer).label("id"),
-            literal(known.key, String).label("key"),
-            literal(known.name, String).label("name"),
+            _word(known.key).label("key"),
+            _word(known.name).label("name"),
+            _word(known.description).label("description"),
+            _word(known.definition).label("definition"),
         )
         for known in vocabulary.OBSERVED_PROPERTIES
     )
@@ -361,6 +413,15 @@ _SAMPLED = (
     .distinct()
     .subquery("sampled_volume")
 )
+_FEATURE_NAME = _joined(Site.name, _at_depth(_SAMPLED.c.depth_cm))
+_FEATURE_DESCRIPTION = _joined(
+    "The ",
+    _titled(Site.kind, {"tree": "soil"}, Site.kind),
+    _at_depth(_SAMPLED.c.depth_cm),
+    " that is sampled at ",
+    Site.name,
+    ".",
+)
 
 
 def _features(only_public: bool) -> AnySelect:
@@ -368,8 +429,8 @@ def _features(only_public: bool) -> AnySelect:
         _SAMPLED.c.id,
         _SAMPLED.c.site_id,
         _SAMPLED.c.depth_cm,
-        Site.name,
-        Site.kind,
+        _FEATURE_NAME.label("name"),
+        _FEATURE_DESCRIPTION.label("description"),
         Site.latitude,
         Site.longitude,
     ).join(Site, Site.id == _SAMPLED.c.site_id)
@@ -381,11 +442,9 @@ def feature_id(site_id: int, depth_cm: int) -> int:
 
 
 def _feature(row: Any, _: Companions) -> dict[str, Any]:
-    medium = "water" if row.kind == "water" else "soil"
-    where = f" at {row.depth_cm} cm depth" if row.depth_cm else ""
     return {
-        "name": f"{row.name}{where}",
-        "description": f"The {medium}{where} that is sampled at {row.name}.",
+        "name": row.name,
+        "description": row.description,
         "encodingType": GEO_JSON,
         "feature": _point(row),
         "properties": {"depthCm": row.depth_cm},
@@ -519,69 +578,99 @@ def _origin(row: Any, companions: Companions) -> dict[str, Any]:
     }
 
 
-_OBSERVATION_TIME = Attribute((Observation.sampled_at,), "time")
+# --- what may be ordered and filtered by ---
+
+
+def _ids(*columns: Any) -> Attribute:
+    return Attribute(columns, "id")
+
+
+def _text(column: Any) -> Attribute:
+    return Attribute((column,), "text")
+
+
+_SITE_ATTRIBUTES = {
+    "id": _ids(Site.id),
+    "name": _text(Site.name),
+    "description": _text(_THING_DESCRIPTION),
+    "properties/code": _text(Site.code),
+    "properties/kind": _text(Site.kind),
+}
+_LOCATION_ATTRIBUTES = {
+    "id": _ids(Site.id),
+    "name": _text(Site.name),
+    "description": _text(_LOCATION_DESCRIPTION),
+}
+_HISTORICAL_LOCATION_ATTRIBUTES = {
+    "id": _ids(Site.id),
+    "time": Attribute((Site.created_at,), "time"),
+}
+_DATASTREAM_ATTRIBUTES = {
+    "id": _ids(Datastream.id),
+    "name": _text(_DATASTREAM_NAME),
+    "description": _text(_DATASTREAM_DESCRIPTION),
+    "phenomenonTime": Attribute((_FIRST_AT, _LAST_AT), "interval", is_nullable=True),
+    "properties/property": _text(Datastream.property),
+    "properties/depthCm": Attribute((Datastream.depth_cm,), "number"),
+    "properties/level": _text(Datastream.level),
+    "properties/siteCode": _text(Site.code),
+    "Thing/id": _ids(Datastream.site_id),
+    "Thing/name": _text(Site.name),
+    "ObservedProperty/name": _text(_PROPERTY_NAME),
+}
+_SENSOR_ATTRIBUTES = {
+    "id": _ids(Sensor.id),
+    "name": _text(Sensor.serial),
+    "description": _text(_SENSOR_DESCRIPTION),
+    "metadata/sensorType": _text(Sensor.sensor_type),
+}
+_OBSERVED_PROPERTY_ATTRIBUTES = {
+    "id": _ids(_PROPERTIES.c.id),
+    "name": _text(_PROPERTIES.c.name),
+    "description": _text(_PROPERTIES.c.description),
+    "definition": _text(_PROPERTIES.c.definition),
+    "properties/property": _text(_PROPERTIES.c.key),
+}
+_OBSERVATION_ATTRIBUTES = {
+    "id": _ids(Observation.datastream_id, Observation.sampled_at),
+    "phenomenonTime": Attribute((Observation.sampled_at,), "time"),
+    "resultTime": Attribute((Observation.known_from,), "time"),
+    "result": Attribute((Observation.value,), "number", is_nullable=True),
+    "Datastream/id": _ids(Observation.datastream_id),
+}
+_FEATURE_ATTRIBUTES = {
+    "id": _ids(_SAMPLED.c.id),
+    "name": _text(_FEATURE_NAME),
+    "description": _text(_FEATURE_DESCRIPTION),
+    "properties/depthCm": Attribute((_SAMPLED.c.depth_cm,), "number"),
+}
 
 SETS: dict[str, EntitySet] = {
     one.name: one
     for one in (
         EntitySet("Things", _sites, _SITE_ATTRIBUTES, _thing),
-        EntitySet("Locations", _sites, _SITE_ATTRIBUTES, _location),
+        EntitySet("Locations", _sites, _LOCATION_ATTRIBUTES, _location),
         EntitySet(
-            "HistoricalLocations",
-            _sites,
-            {
-                "id": Attribute((Site.id,), "id"),
-                "time": Attribute((Site.created_at,), "time"),
-            },
-            _historical_location,
+            "HistoricalLocations", _sites, _HISTORICAL_LOCATION_ATTRIBUTES, _historical_location
         ),
         EntitySet(
-            "Datastreams",
-            _datastreams,
-            {"id": Attribute((Datastream.id,), "id")},
-            _datastream,
-            _datastream_companions,
+            "Datastreams", _datastreams, _DATASTREAM_ATTRIBUTES, _datastream, _datastream_companions
         ),
-        EntitySet(
-            "Sensors",
-            _sensors,
-            {
-                "id": Attribute((Sensor.id,), "id"),
-                "name": Attribute((Sensor.serial,), "text"),
-            },
-            _sensor,
-            _sensor_companions,
-        ),
+        EntitySet("Sensors", _sensors, _SENSOR_ATTRIBUTES, _sensor, _sensor_companions),
         EntitySet(
             "ObservedProperties",
             _observed_properties,
-            {
-                "id": Attribute((_PROPERTIES.c.id,), "id"),
-                "name": Attribute((_PROPERTIES.c.name,), "text"),
-            },
+            _OBSERVED_PROPERTY_ATTRIBUTES,
             _observed_property,
         ),
         EntitySet(
             "Observations",
             _observations,
-            {
-                "id": Attribute((Observation.datastream_id, Observation.sampled_at), "id"),
-                "phenomenonTime": _OBSERVATION_TIME,
-                "resultTime": Attribute((Observation.known_from,), "time"),
-                "result": Attribute((Observation.value,), "number", is_nullable=True),
-            },
+            _OBSERVATION_ATTRIBUTES,
             _observation,
             _observation_companions,
         ),
-        EntitySet(
-            "FeaturesOfInterest",
-            _features,
-            {
-                "id": Attribute((_SAMPLED.c.id,), "id"),
-                "name": Attribute((Site.name,), "text"),
-            },
-            _feature,
-        ),
+        EntitySet("FeaturesOfInterest", _features, _FEATURE_ATTRIBUTES, _feature),
     )
 }
 

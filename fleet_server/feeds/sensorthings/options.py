@@ -9,12 +9,18 @@ from datetime import UTC, datetime
 from urllib.parse import unquote_plus
 
 from fleet_server.errors import Invalid
+from fleet_server.http_shared.paging import with_query
 from fleet_server.http_shared.problems import NotBuilt
 
 DEFAULT_TOP = 100
 MAX_TOP = 1000
 MAX_SKIP = 2**31
 MAX_QUERY_CHARACTERS = 4000
+"""Without the page token, which is ours: a nextLink shall never be too long to follow."""
+
+MAX_TOKEN_CHARACTERS = 8000
+MAX_ORDER_KEYS = 5
+MAX_COMPARISONS = 20
 MAX_EXPAND_DEPTH = 3
 
 
@@ -61,13 +67,21 @@ def parse_options(query: str) -> Options:
         Invalid: an option is unknown, given twice or unreadable.
         NotBuilt: the option is part of the standard, but not of this server.
     """
-    if len(query) > MAX_QUERY_CHARACTERS:
-        raise Invalid(f"The query is longer than {MAX_QUERY_CHARACTERS} characters.")
-    pairs = [
-        (unquote_plus(name), unquote_plus(value))
-        for name, _, value in (part.partition("=") for part in query.split("&") if part)
-    ]
+    parts = [part.partition("=") for part in query.split("&") if part]
+    pairs = [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
+    _refuse_long(pairs)
     return _options(pairs, depth=0)
+
+
+def _refuse_long(pairs: list[tuple[str, str]]) -> None:
+    # As a nextLink writes it, which may be longer than it came.
+    lengths: dict[bool, int] = {True: 0, False: 0}
+    for name, value in pairs:
+        lengths[name.strip().lower() == "$skiptoken"] += len(with_query("", {name: value}))
+    if lengths[False] > MAX_QUERY_CHARACTERS:
+        raise Invalid(f"The query is longer than {MAX_QUERY_CHARACTERS} characters.")
+    if lengths[True] > MAX_TOKEN_CHARACTERS:
+        raise Invalid("$skiptoken is not one that a nextLink of this request gave.")
 
 
 def _options(pairs: list[tuple[str, str]], *, depth: int) -> Options:
@@ -95,9 +109,9 @@ def _option(key: str, value: str, *, depth: int) -> dict[str, object]:
         case "$count":
             return {"count": _truth("$count", value)}
         case "$orderby":
-            return {"order": tuple(_order(item) for item in _split(value, ","))}
+            return {"order": _orders(value)}
         case "$select":
-            return {"select": tuple(item.strip() for item in _split(value, ",") if item.strip())}
+            return {"select": _selection(value)}
         case "$expand":
             return {"expand": _expand(value, depth=depth)}
         case "$filter":
@@ -120,6 +134,24 @@ def _truth(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise Invalid(f"{name} wants true or false, not {_quoted(text)}.")
     return text.lower() == "true"
+
+
+def _selection(text: str) -> tuple[str, ...]:
+    names = tuple(item.strip() for item in _split(text, ","))
+    if not all(names):
+        raise Invalid(f"$select wants names, separated by single commas, not {_quoted(text)}.")
+    return names
+
+
+def _orders(text: str) -> tuple[tuple[str, bool], ...]:
+    orders = tuple(_order(item) for item in _split(text, ","))
+    if len(orders) > MAX_ORDER_KEYS:
+        raise Invalid(f"$orderby takes at most {MAX_ORDER_KEYS} properties.")
+    names = [name for name, _ in orders]
+    for name in names:
+        if names.count(name) > 1:
+            raise Invalid(f"$orderby names {name} twice.")
+    return orders
 
 
 def _order(text: str) -> tuple[str, bool]:
@@ -202,7 +234,10 @@ def parse_filter(text: str) -> tuple[Comparison, ...]:
             "$filter answers comparisons joined by `and` today, such as "
             "phenomenonTime ge 2026-07-01T00:00:00Z and phenomenonTime lt 2026-08-01T00:00:00Z."
         )
-    return tuple(_comparison(part) for part in re.split(r"\s+and\s+", text, flags=re.IGNORECASE))
+    parts = re.split(r"\s+and\s+", text, flags=re.IGNORECASE)
+    if len(parts) > MAX_COMPARISONS:
+        raise Invalid(f"$filter takes at most {MAX_COMPARISONS} comparisons.")
+    return tuple(_comparison(part) for part in parts)
 
 
 def _comparison(text: str) -> Comparison:

@@ -39,6 +39,34 @@ NAVIGATION: dict[str, dict[str, tuple[str, bool]]] = {
 
 ENTITY_SETS = tuple(NAVIGATION)
 
+_NAMED = ("name", "description")
+PROPERTIES: dict[str, tuple[str, ...]] = {
+    "Things": (*_NAMED, "properties"),
+    "Locations": (*_NAMED, "encodingType", "location", "properties"),
+    "HistoricalLocations": ("time",),
+    "Datastreams": (
+        *_NAMED,
+        "observationType",
+        "unitOfMeasurement",
+        "observedArea",
+        "phenomenonTime",
+        "resultTime",
+        "properties",
+    ),
+    "Sensors": (*_NAMED, "encodingType", "metadata", "properties"),
+    "ObservedProperties": (*_NAMED, "definition", "properties"),
+    "Observations": (
+        "phenomenonTime",
+        "resultTime",
+        "result",
+        "resultQuality",
+        "validTime",
+        "parameters",
+    ),
+    "FeaturesOfInterest": (*_NAMED, "encodingType", "feature", "properties"),
+}
+"""Entity set → the properties that the standard gives it (OGC 18-088, 8.2); the optional ones are not on every entity."""
+
 
 @dataclass(frozen=True)
 class Step:

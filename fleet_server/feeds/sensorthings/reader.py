@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     String,
+    Subquery,
     and_,
     case,
     false,
@@ -47,7 +49,7 @@ from fleet_server.feeds.sensorthings.entities import (
     to_one,
 )
 from fleet_server.feeds.sensorthings.options import Comparison, Options
-from fleet_server.feeds.sensorthings.paths import MAX_ID, NAVIGATION, ResourcePath
+from fleet_server.feeds.sensorthings.paths import MAX_ID, NAVIGATION, PROPERTIES, ResourcePath
 from fleet_server.http_shared.paging import cut_page, with_query
 from fleet_server.models import UtcSeconds, observation_key
 
@@ -57,14 +59,20 @@ MAX_EXPANDED_ROWS = 20_000
 MAX_PARENTS = 200
 """Page size while something is expanded: SQLite joins at most 500 selects into one statement."""
 
+LONGEST_SPAN = timedelta(days=31)
+"""What may be ordered by a column without an index, over all Datastreams: some million rows in a city of 1,000 streams."""
+
+TEXT_CHARACTERS = 200
+"""Of a text that a page is ordered by: it stands in the nextLink, and an address must stay short."""
+
 Entity = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class OrderTerm:
-    """One column that a page is ordered by; nulls never occur (see `_terms`)."""
+    """One column that a page is ordered by; nulls never occur (see `_attribute_terms`)."""
 
-    column: ColumnElement[Any]
+    column: Any
     is_descending: bool
     kind: TypeEngine[Any]
 
@@ -81,10 +89,11 @@ class Parent:
 class Reader:
     """One request's reader; `root` is the absolute address of the service."""
 
-    def __init__(self, session: Session, *, root: str, only_public: bool) -> None:
+    def __init__(self, session: Session, *, root: str, only_public: bool, now: datetime) -> None:
         self._session = session
         self._root = root
         self._only_public = only_public
+        self._now = now
 
     def read(self, path: ResourcePath, options: Options, *, url: str) -> Any:
         """The answer to a request: a collection, an entity, or one property of it.
@@ -93,13 +102,12 @@ class Reader:
             NotFound: something on the path does not exist.
             Invalid: an option does not fit this entity set.
         """
-        parent, entity_set, condition, navigation = self._walk(path)
+        parent, entity_set, condition = self._walk(path)
+        _check(entity_set, options, is_collection=path.is_collection)
         if path.is_collection:
             return self._collection(
-                entity_set, options, condition=condition, parent=parent, url=url, path=path,
-                navigation=navigation,
-            )  # fmt: skip
-        _refuse_collection_options(options)
+                entity_set, options, condition=condition, parent=parent, url=url, path=path
+            )
         row = self._session.execute(
             entity_set.source(self._only_public).where(condition).limit(1)
         ).first()
@@ -115,9 +123,7 @@ class Reader:
         value = entity[path.property_name]
         return value if path.is_raw_value else {path.property_name: value}
 
-    def _walk(
-        self, path: ResourcePath
-    ) -> tuple[Parent | None, EntitySet, ColumnElement[bool], str]:
+    def _walk(self, path: ResourcePath) -> tuple[Parent | None, EntitySet, ColumnElement[bool]]:
         """Follow the path; the last step's set with the condition that narrows it."""
         parent: Parent | None = None
         condition: ColumnElement[bool] = literal_column("1") == literal_column("1")
@@ -140,7 +146,7 @@ class Reader:
             needs_companions = entity_set.name == "Observations"
             companions = entity_set.companions(self._session, [row]) if needs_companions else {}
             parent = Parent(entity_set, row, companions)
-        return parent, entity_set, condition, path.target.name
+        return parent, entity_set, condition
 
     def _navigated(self, parent: Parent, name: str, *, is_many: bool) -> Any:
         if is_many:
@@ -160,9 +166,8 @@ class Reader:
         parent: Parent | None,
         url: str,
         path: ResourcePath,
-        navigation: str,
     ) -> Entity:
-        _refuse_unbounded(entity_set, options, parent)
+        _refuse_unbounded(entity_set, options, parent, now=self._now)
         answer: Entity = {}
         if options.count:
             answer["@iot.count"] = self._count(entity_set, options, condition, parent)
@@ -212,7 +217,6 @@ class Reader:
         """Rows as JSON with links, expanded and selected as asked."""
         if not rows:
             return []
-        _check_names(entity_set, options)
         companions = entity_set.companions(self._session, rows)
         entities = [self._entity(entity_set, row, companions) for row in rows]
         for name, nested in options.expand:
@@ -246,7 +250,6 @@ class Reader:
         target_name, is_many = NAVIGATION[entity_set.name][name]
         target = SETS[target_name]
         if not is_many:
-            _refuse_collection_options(nested)
             ids = [to_one(entity_set.name, name, row, companions) for row in rows]
             found = self._by_id(target, {one for one in ids if one is not None}, nested)
             for entity, entity_id in zip(entities, ids, strict=True):
@@ -290,16 +293,14 @@ class Reader:
         for position, row in enumerate(rows):
             condition = to_many(entity_set.name, name, row)
             query, terms = _ordered(target, self._where(target, nested, condition), nested)
-            query = query.add_columns(literal_column(str(position)).label("of_parent"))
-            part = query.offset(nested.skip).limit(size + 1).subquery()
-            selects.append(part.select())
-        children: dict[int, list[AnyRow]] = defaultdict(list)
-        for child in self._session.execute(union_all(*selects)):
-            children[child.of_parent].append(child)
+            cut = query.offset(nested.skip).limit(size + 1).subquery()
+            selects.append(_numbered(cut, terms, of_parent=position))
+        children = sorted(
+            self._session.execute(union_all(*selects)), key=lambda row: (row.of_parent, row.place)
+        )
         flat: list[AnyRow] = []
-        for position, found in children.items():
-            found.sort(key=lambda child: _sort_key(child, terms))
-            page = cut_page(found, size=size)
+        for position, found in groupby(children, key=lambda row: row.of_parent):
+            page = cut_page(list(found), size=size)
             if page.has_more:
                 url = f"{entities[position]['@iot.selfLink']}/{name}"
                 link = _next_link(url, nested, page.items[-1], terms)
@@ -347,61 +348,71 @@ def _ordered(
     query = query.add_columns(
         *(term.column.label(f"order_{position}") for position, term in enumerate(terms))
     )
-    return query.order_by(
-        *(term.column.desc() if term.is_descending else term.column.asc() for term in terms)
-    ), terms
+    return query.order_by(*(_directed(term.column, term.is_descending) for term in terms)), terms
 
 
-def _terms(entity_set: EntitySet, options: Options) -> list[OrderTerm]:
-    terms: list[OrderTerm] = []
-    is_descending = False
-    for name, is_descending in options.order:
-        attribute = _attribute(entity_set, name, "$orderby")
-        terms.extend(_attribute_terms(attribute, is_descending))
-    ordered_by = {str(term.column) for term in terms}
-    # By key in the same direction, so that one index serves both.
-    return terms + [
-        OrderTerm(column, is_descending, _type_of(column))
-        for column in entity_set.key
-        if str(column) not in ordered_by
-    ]
-
-
-def _attribute_terms(attribute: Attribute, is_descending: bool) -> list[OrderTerm]:
-    if not attribute.is_nullable:
-        return [OrderTerm(one, is_descending, _type_of(one)) for one in attribute.columns]
-    # The databases disagree on where null stands; here it is always last.
-    column = attribute.columns[0]
-    is_null = case((column.is_(None), literal_column("1")), else_=literal_column("0"))
-    return [
-        OrderTerm(is_null, False, BigInteger()),
-        OrderTerm(func.coalesce(column, literal_column("0.0")), is_descending, Double()),
-    ]
-
-
-def _type_of(column: ColumnElement[Any]) -> TypeEngine[Any]:
-    if isinstance(column.type, UtcSeconds):
-        return column.type
-    return String() if isinstance(column.type, String) else BigInteger()
-
-
-def _sort_key(row: AnyRow, terms: list[OrderTerm]) -> tuple[Any, ...]:
-    """Orders a parent's children again after UNION ALL, which promises no order.
-
-    Texts are left out, because databases and Python compare them differently: what is ordered by a text has no siblings.
-    """
-    values = (_number(getattr(row, f"order_{position}")) for position in range(len(terms)))
-    return tuple(
-        -value if term.is_descending else value
-        for value, term in zip(values, terms, strict=True)
-        if value is not None
+def _numbered(cut: Subquery, terms: list[OrderTerm], *, of_parent: int) -> AnySelect:
+    """A parent's children with their places, because UNION ALL promises no order."""
+    order = (
+        _directed(cut.c[f"order_{position}"], term.is_descending)
+        for position, term in enumerate(terms)
+    )
+    return select(
+        literal_column(str(of_parent)).label("of_parent"),
+        func.row_number().over(order_by=[*order]).label("place"),
+        cut,
     )
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        return None
-    return value.timestamp() if isinstance(value, datetime) else value
+def _directed(column: Any, is_descending: bool) -> ColumnElement[Any]:
+    directed: ColumnElement[Any] = column.desc() if is_descending else column.asc()
+    return directed
+
+
+def _terms(entity_set: EntitySet, options: Options) -> list[OrderTerm]:
+    """As asked, then by key in the same direction, so that one index serves both; no column twice, nothing behind the whole key."""
+    asked: list[OrderTerm] = []
+    is_descending = False
+    for name, is_descending in options.order:
+        attribute = _attribute(entity_set.attributes, entity_set, name, "$orderby")
+        asked.extend(_attribute_terms(attribute, is_descending))
+    asked += [OrderTerm(one, is_descending, _type_of(one)) for one in entity_set.key]
+    terms: list[OrderTerm] = []
+    missing = list(entity_set.key)
+    for term in asked:
+        if missing and not any(term.column is one.column for one in terms):
+            terms.append(term)
+            missing = [column for column in missing if column is not term.column]
+    return terms
+
+
+def _attribute_terms(attribute: Attribute, is_descending: bool) -> list[OrderTerm]:
+    if attribute.kind == "text":
+        column = func.substr(attribute.columns[0], 1, TEXT_CHARACTERS, type_=String)
+        return [OrderTerm(column, is_descending, String())]
+    if not attribute.is_nullable:
+        return [OrderTerm(one, is_descending, _type_of(one)) for one in attribute.columns]
+    # The databases disagree on where null stands; here it is always last.
+    is_null = case((attribute.columns[0].is_(None), literal_column("1")), else_=literal_column("0"))
+    return [
+        OrderTerm(is_null, False, BigInteger()),
+        *(
+            OrderTerm(func.coalesce(one, _something(one)), is_descending, _type_of(one))
+            for one in attribute.columns
+        ),
+    ]
+
+
+def _something(column: Any) -> ColumnElement[Any]:
+    """Stands for null among rows that are equal in being null."""
+    if isinstance(column.type, UtcSeconds):
+        return literal(datetime.fromtimestamp(0, UTC), column.type)
+    return literal_column("0.0")
+
+
+def _type_of(column: Any) -> TypeEngine[Any]:
+    is_own = isinstance(column.type, UtcSeconds | Double)
+    return column.type if is_own else BigInteger()
 
 
 def _after(terms: list[OrderTerm], token: str) -> ColumnElement[bool]:
@@ -419,7 +430,10 @@ def _after(terms: list[OrderTerm], token: str) -> ColumnElement[bool]:
         is_beyond = term.column < value if term.is_descending else term.column > value
         choices.append(and_(*same, is_beyond))
         same.append(term.column == value)
-    return or_(*choices)
+    # The first bound says nothing new, but an index can begin at it.
+    first, begin = terms[0], values[0]
+    bound = first.column <= begin if first.is_descending else first.column >= begin
+    return and_(bound, or_(*choices))
 
 
 def _next_link(url: str, options: Options, last: AnyRow, terms: list[OrderTerm]) -> str:
@@ -446,30 +460,36 @@ def _decoded(token: str, terms: list[OrderTerm]) -> list[Any]:
         raise wrong from problem
     if not isinstance(values, list) or len(values) != len(terms):
         raise wrong
-    decoded = []
-    for value, term in zip(values, terms, strict=True):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(term.kind, String):
-            fits = isinstance(value, str) and "\0" not in value
-        elif isinstance(term.kind, Double):
-            fits = is_number
-        else:
-            fits = is_number and isinstance(value, int) and abs(value) <= MAX_ID
-        if not fits:
-            raise wrong
-        if isinstance(term.kind, UtcSeconds):
-            if not 0 <= value < 2**32:
-                raise wrong
-            value = datetime.fromtimestamp(value, UTC)
-        decoded.append(value)
-    return decoded
+    return [_fitting(value, term.kind, wrong) for value, term in zip(values, terms, strict=True)]
+
+
+def _fitting(value: Any, kind: TypeEngine[Any], wrong: Invalid) -> Any:
+    """A token's value as its column has it; raises `wrong` for what no nextLink can have said."""
+    if isinstance(kind, String):
+        # Half a character (a lone surrogate) is a text in JSON, but none in a database.
+        is_text = isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
+        if is_text and "\0" not in value:
+            return value
+        raise wrong
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:  # NaN is not, either
+        raise wrong
+    if isinstance(kind, Double):
+        return float(value)
+    if not isinstance(value, int) or abs(value) > MAX_ID:
+        raise wrong
+    if not isinstance(kind, UtcSeconds):
+        return value
+    if not 0 <= value < 2**32:
+        raise wrong
+    return datetime.fromtimestamp(value, UTC)
 
 
 # --- filters ---
 
 
 def _compared(entity_set: EntitySet, asked: Comparison) -> ColumnElement[bool]:
-    attribute = _attribute(entity_set, asked.name, "$filter")
+    attribute = _attribute(_filterable(entity_set), entity_set, asked.name, "$filter")
     if attribute.kind == "id":
         return _compared_id(entity_set, asked)
     fits = {
@@ -508,12 +528,22 @@ def _operated(column: Any, operator: str, value: Any) -> ColumnElement[bool]:
     return answer
 
 
-def _attribute(entity_set: EntitySet, name: str, option: str) -> Attribute:
-    wanted = "id" if name == "@iot.id" else name
-    if wanted not in entity_set.attributes:
-        known = ", ".join(entity_set.attributes)
-        raise Invalid(f"{option} of {entity_set.name} may name {known}; it cannot name {name!r}.")
-    return entity_set.attributes[wanted]
+def _filterable(entity_set: EntitySet) -> dict[str, Attribute]:
+    return {
+        name: attribute
+        for name, attribute in entity_set.attributes.items()
+        if "/" not in name and attribute.kind != "interval"
+    }
+
+
+def _attribute(
+    known: Mapping[str, Attribute], entity_set: EntitySet, name: str, option: str
+) -> Attribute:
+    wanted = name.replace("@iot.id", "id")
+    if wanted not in known:
+        names = ", ".join(known)
+        raise Invalid(f"{option} of {entity_set.name} may name {names}; it cannot name {name!r}.")
+    return known[wanted]
 
 
 def _or_nothing(condition: ColumnElement[bool] | None) -> ColumnElement[bool]:
@@ -523,19 +553,54 @@ def _or_nothing(condition: ColumnElement[bool] | None) -> ColumnElement[bool]:
 # --- what does not fit ---
 
 
-def _refuse_unbounded(entity_set: EntitySet, options: Options, parent: Parent | None) -> None:
+def _refuse_unbounded(
+    entity_set: EntitySet, options: Options, parent: Parent | None, *, now: datetime
+) -> None:
     """Ordering everything by a column without an index would read everything for every page."""
-    has_range = any(one.name == "phenomenonTime" for one in options.where)
-    if entity_set.name != "Observations" or parent is not None or has_range:
+    if entity_set.name != "Observations" or parent is not None or _has_short_span(options, now):
         return
-    named = [("$orderby", name) for name, _ in options.order]
+    # Behind a first property with an index, the others order what is equal in that.
+    named = [("$orderby", name) for name, _ in options.order[:1]]
     named += [("$filter", one.name) for one in options.where]
     for option, name in named:
         if name in ("result", "resultTime"):
             raise Invalid(
-                f"{option} on {name} wants one Datastream, as in /Datastreams(1)/Observations, "
-                f"or a $filter on phenomenonTime besides."
+                f"{option} on {name} wants one Datastream, as in /Datastreams(1)/Observations, or a "
+                f"$filter on phenomenonTime besides, for at most {LONGEST_SPAN.days} days."
             )
+
+
+def _has_short_span(options: Options, now: datetime) -> bool:
+    begins, ends = [], [now]
+    for one in options.where:
+        if one.name == "phenomenonTime" and isinstance(one.value, datetime):
+            if one.operator in ("eq", "ge", "gt"):
+                begins.append(one.value)
+            if one.operator in ("eq", "le", "lt"):
+                ends.append(one.value)
+    return bool(begins) and min(ends) - max(begins) <= LONGEST_SPAN
+
+
+def _check(entity_set: EntitySet, options: Options, *, is_collection: bool) -> None:
+    """Every name and option on all levels, before anything is asked: a wrong one is wrong for an empty answer too."""
+    if not is_collection:
+        _refuse_collection_options(options)
+    navigation = NAVIGATION[entity_set.name]
+    for name in options.select:
+        if name not in _selectable(entity_set.name):
+            known = ", ".join(("id", *PROPERTIES[entity_set.name], *navigation))
+            raise Invalid(
+                f"$select of {entity_set.name} may name {known}; it cannot name {name!r}."
+            )
+    _terms(entity_set, options)
+    for one in options.where:
+        _compared(entity_set, one)
+    for name, nested in options.expand:
+        if name not in navigation:
+            known = ", ".join(navigation)
+            raise Invalid(f"$expand of {entity_set.name} may name {known}; not {name!r}.")
+        target, is_many = navigation[name]
+        _check(SETS[target], nested, is_collection=is_many)
 
 
 def _refuse_collection_options(options: Options) -> None:
@@ -544,31 +609,18 @@ def _refuse_collection_options(options: Options) -> None:
             raise Invalid(f"{name} is for collections; this is one entity.")
 
 
-def _check_names(entity_set: EntitySet, options: Options) -> None:
-    navigation = NAVIGATION[entity_set.name]
-    for name, _ in options.expand:
-        if name not in navigation:
-            known = ", ".join(navigation)
-            raise Invalid(f"$expand of {entity_set.name} may name {known}; not {name!r}.")
+def _selectable(set_name: str) -> set[str]:
+    navigation = NAVIGATION[set_name]
+    links = (f"{name}@iot.navigationLink" for name in navigation)
+    return {"id", "@iot.id", "@iot.selfLink", *PROPERTIES[set_name], *navigation, *links}
 
 
 def _selected(entity_set: EntitySet, entity: Entity, options: Options) -> Entity:
     expanded = {name for name, _ in options.expand}
-    wanted: set[str] = set()
-    for name in options.select:
-        if name in ("id", "@iot.id"):
-            wanted.add("@iot.id")
-        elif name in NAVIGATION[entity_set.name]:
-            wanted.add(f"{name}@iot.navigationLink")
-        elif name in entity or name in _OPTIONAL:
-            wanted.add(name)
-        else:
-            raise Invalid(f"$select of {entity_set.name} cannot name {name!r}.")
+    links = {name: f"{name}@iot.navigationLink" for name in NAVIGATION[entity_set.name]}
+    wanted = {{"id": "@iot.id", **links}.get(name, name) for name in options.select}
     return {
         name: value
         for name, value in entity.items()
         if name in wanted or name.partition("@")[0] in expanded
     }
-
-
-_OPTIONAL = frozenset({"phenomenonTime", "resultTime", "observedArea", "properties"})

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 
+from fleet_server import clock
+from fleet_server.errors import Invalid
 from fleet_server.feeds.sensorthings.options import parse_options
 from fleet_server.feeds.sensorthings.paths import ENTITY_SETS, parse_path
 from fleet_server.feeds.sensorthings.reader import Reader
 from fleet_server.http_shared.auth import is_logged_in
 from fleet_server.http_shared.database import current_session
-from fleet_server.http_shared.problems import NotBuilt
 from fleet_server.settings import Settings, is_loopback
 
 VERSION = "v1.1"
@@ -43,7 +44,7 @@ sensorthings = Blueprint("sensorthings", __name__, url_prefix=f"/{VERSION}")
 def landing() -> Response:
     """The entity sets, and what of the standard is answered (OGC 18-088, 9.2.1)."""
     if request.query_string and any(name.startswith("$") for name in request.args):
-        raise NotBuilt("The service's root takes no query options.")
+        raise Invalid("The service's root takes no query options.")
     root = service_root()
     return _json(
         {
@@ -60,7 +61,7 @@ def resource(resource: str) -> Response:
     options = parse_options(request.query_string.decode("utf-8", "replace"))
     shows_all = current_app.config["ALL_SITES_PUBLIC"] or is_logged_in()
     root = service_root()
-    reader = Reader(current_session(), root=root, only_public=not shows_all)
+    reader = Reader(current_session(), root=root, only_public=not shows_all, now=clock.now())
     found = reader.read(path, options, url=f"{root}/{resource.strip('/')}")
     if path.is_raw_value:
         text = found if isinstance(found, str) else json.dumps(found)

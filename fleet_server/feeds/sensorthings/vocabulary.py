@@ -77,11 +77,6 @@ FLAG_NAMES = {1: "good", 2: "not evaluated", 3: "suspect", 4: "bad", 9: "missing
 """QARTOD's primary flags."""
 
 
-def name_of(property_key: str) -> str:
-    known = BY_KEY.get(property_key)
-    return known.name if known else property_key.replace("_", " ")
-
-
 def unit_of_measurement(unit: str) -> dict[str, str]:
     name, symbol = UNIT_NAMES.get(unit, (unit, unit))
     return {"name": name, "symbol": symbol, "definition": f"ucum:{unit}"}

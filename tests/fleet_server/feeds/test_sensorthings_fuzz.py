@@ -18,7 +18,21 @@ _IDS = st.sampled_from(
     ["(1)", "(0)", "(100030)", "(2983291200)", "(9007199254740991)", "(-1)", "(x)", ""]
 )
 _NAMES = st.sampled_from(
-    ["id", "name", "result", "phenomenonTime", "resultTime", "time", "@iot.id", "x"]
+    [
+        "id",
+        "name",
+        "description",
+        "result",
+        "phenomenonTime",
+        "resultTime",
+        "time",
+        "@iot.id",
+        "properties/kind",
+        "properties/depthCm",
+        "Thing/name",
+        "Datastream/@iot.id",
+        "x",
+    ]
 )
 _LITERALS = st.sampled_from(
     [
@@ -46,7 +60,9 @@ _OPTIONS = st.one_of(
     st.builds("$skip={}".format, st.integers(-1, 2**33)),
     st.builds("$count={}".format, st.sampled_from(["true", "false", "x"])),
     st.builds(
-        "$orderby={}{}".format, _NAMES, st.sampled_from(["", " desc", " ASC", ",id desc", " x"])
+        "$orderby={}{}".format,
+        st.lists(_NAMES, max_size=3).map(" desc,".join),
+        st.sampled_from(["", " desc", " ASC", ",id desc", " x"]),
     ),
     st.builds(
         "$filter={}".format, st.lists(_COMPARISONS, min_size=1, max_size=3).map(" and ".join)

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
 from fleet_server.feeds.sensorthings import vocabulary
-from fleet_server.feeds.sensorthings.paths import ENTITY_SETS, NAVIGATION
+from fleet_server.feeds.sensorthings.paths import ENTITY_SETS, NAVIGATION, PROPERTIES
 from fleet_server.models import Calibration, Observation, Pack, RawReading, observation_key
 from fleet_server.wire.senml import decode_pack
 from hardware import catalogue
@@ -351,6 +351,16 @@ def test_select_gives_what_was_asked_for(client: FlaskClient) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ENTITY_SETS)
+def test_every_property_of_an_entity_can_be_selected_alone(client: FlaskClient, name: str) -> None:
+    entity = get(client, f"{name}?$top=1")["value"][0]
+    for key, value in entity.items():
+        assert get(client, f"{name}?$top=1&$select={key}")["value"] == [{key: value}]
+    # Of an optional property that it does not have, there is nothing to show.
+    for key in PROPERTIES[name]:
+        assert get(client, f"{name}?$top=1&$select={key}")["value"][0].keys() <= {key}
+
+
 def test_reference_and_property_paths(client: FlaskClient) -> None:
     assert get(client, "Things(1)/$ref") == {"@iot.selfLink": f"{ROOT}/Things(1)"}
     references = get(client, "Things(2)/Datastreams/$ref")["value"]
@@ -419,6 +429,29 @@ def test_filter_by_id_finds_the_observation(client: FlaskClient) -> None:
         ("Things?$orderby=latitude", 400),
         ("Things?$orderby=name sideways", 400),
         ("Things?$orderby=", 400),
+        ("Things?$orderby=name,,id", 400),
+        ("Things?$orderby=name,name desc", 400),
+        ("Things?$orderby=properties", 400),
+        ("Things?$orderby=properties/nothing", 400),
+        ("Things?$orderby=Datastreams/name", 400),
+        ("Datastreams?$orderby=id,name,description,phenomenonTime,Thing/id,Thing/name", 400),
+        ("Datastreams?$filter=phenomenonTime gt 2026-07-14", 400),
+        ("Things?$filter=id gt 99&$select=nothing", 400),
+        ("Things?$filter=id gt 99&$expand=Nothing", 400),
+        ("Things?$filter=id gt 99&$expand=Datastreams($expand=Thing($select=nothing))", 400),
+        ("Things?$filter=id gt 99&$expand=Datastreams($expand=Thing($top=1))", 400),
+        ("Datastreams?$expand=Observations($top=0;$orderby=nothing)", 400),
+        ("Datastreams?$expand=Observations($top=0;$filter=nothing eq 1)", 400),
+        ("Datastreams?$expand=Observations($top=one)", 400),
+        ("Datastreams?$expand=Thing($orderby=name)", 400),
+        ("Things?$expand=", 400),
+        ("Things?$select=", 400),
+        ("Things?$select=name,,id", 400),
+        ("Things?$select=observedArea", 400),
+        ("Things?$filter=" + " and ".join(["id gt 1"] * 21), 400),
+        (f"Things?$filter=name eq '{'x' * 4000}'", 400),
+        (f"Things?$skiptoken={'x' * 9000}", 400),
+        ("?$top=1", 400),
         ("Things?$expand=Nothing", 400),
         ("Things?$expand=Datastreams(", 400),
         ("Things?$select=nothing", 400),
@@ -448,7 +481,7 @@ def test_filter_by_id_finds_the_observation(client: FlaskClient) -> None:
 def test_request_that_cannot_be_answered_is_told_so_in_one_sentence(
     client: FlaskClient, address: str, status: int
 ) -> None:
-    answer = client.get(f"/v1.1/{address}")
+    answer = client.get(f"/v1.1/{address}" if address[0] != "?" else f"/v1.1{address}")
     assert answer.status_code == status, answer.text[:300]
     assert answer.mimetype == "application/problem+json"
     problem = answer.get_json()
