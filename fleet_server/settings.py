@@ -111,6 +111,11 @@ class Settings:
         return self.data_dir / "ca"
 
     @property
+    def broker_status_path(self) -> Path:
+        """Where a broker that we run keeps its ports and what it has refused."""
+        return self.data_dir / "broker" / "status.json"
+
+    @property
     def broker_is_embedded(self) -> bool:
         return self.broker_url == EMBEDDED
 

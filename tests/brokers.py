@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -24,10 +22,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fleet_server.broker import mosquitto
+from fleet_server.broker import mosquitto, mosquitto_process
 from fleet_server.broker.access import ListenerName
 from fleet_server.broker.embedded import EmbeddedBroker, Limits
+from fleet_server.broker.mosquitto import MosquittoPlan
+from fleet_server.broker.mosquitto_process import MosquittoProcess, find_program
 from fleet_server.broker.refusals import Tally
+from fleet_server.errors import FleetError, Unavailable
+from fleet_server.mqtt import kicking
 from fleet_server.services import authority
 from fleet_server.settings import Settings, load_settings
 
@@ -72,20 +74,40 @@ class Certificates:
 
     def node(self, node_id: str) -> Pair:
         """A new key and certificate for this node."""
-        self._made += 1
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node_id)])
         request = (
             x509.CertificateSigningRequestBuilder()
-            .subject_name(subject)
+            .subject_name(_common_name(node_id))
             .sign(key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
         )
         issued = authority.sign_node_request(self.folder, request, node_id=node_id)
+        return self._kept(key, issued.pem.encode())
+
+    def forged(self, name: str) -> Pair:
+        """A certificate for any name and every use, signed with the nodes' authority's key past its own rules."""
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+        issuer = x509.load_pem_x509_certificate(self.files.issuing.certificate.read_bytes())
+        issuing_key = serialization.load_pem_private_key(self.files.issuing.key.read_bytes(), None)
+        assert isinstance(issuing_key, ec.EllipticCurvePrivateKey)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_common_name(name))
+            .issuer_name(issuer.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(issuing_key, hashes.SHA256())
+        )
+        return self._kept(key, certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _kept(self, key: ec.EllipticCurvePrivateKey, certificate_pem: bytes) -> Pair:
+        self._made += 1
         nodes = self.folder / "nodes"
         nodes.mkdir(exist_ok=True)
-        pair = Pair(nodes / f"{node_id}-{self._made}.crt", nodes / f"{node_id}-{self._made}.key")
-        pair.certificate.write_text(issued.pem, encoding="ascii")
+        pair = Pair(nodes / f"{self._made}.crt", nodes / f"{self._made}.key")
+        pair.certificate.write_bytes(certificate_pem)
         pair.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -97,6 +119,10 @@ class Certificates:
 
     def service(self, name: str) -> Pair:
         return Pair(self.files.certificate(name), self.files.key(name))
+
+
+def _common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 # --- a client that does what it is told, also what no library would
@@ -230,7 +256,9 @@ class RawClient:
     def subscribe(self, *filters: str) -> list[int]:
         """SUBSCRIBE at QoS 1; the return codes."""
         self._packet_id += 1
-        body = self._packet_id.to_bytes(2) + b"".join(_text(name) + b"\x01" for name in filters)
+        body = self._packet_id.to_bytes(2) + b"".join(
+            text_bytes(name) + b"\x01" for name in filters
+        )
         self.send(packet_bytes(0x82, body))
         return list(self.wait_for(SUBACK)[2:])
 
@@ -269,23 +297,24 @@ def connect_bytes(
     will: tuple[str, bytes, bool] | None = None,
 ) -> bytes:
     flags = 2 if is_clean else 0
-    payload = _text(client_id)
+    payload = text_bytes(client_id)
     if will:
         topic, message, is_retained = will
         flags |= 0x04 | 0x08 | (0x20 if is_retained else 0)
-        payload += _text(topic) + len(message).to_bytes(2) + message
-    header = _text("MQTT") + bytes([4, flags]) + keep_alive_s.to_bytes(2)
+        payload += text_bytes(topic) + len(message).to_bytes(2) + message
+    header = text_bytes("MQTT") + bytes([4, flags]) + keep_alive_s.to_bytes(2)
     return packet_bytes(0x10, header + payload)
 
 
 def publish_bytes(
     topic: str, payload: bytes, packet_id: int, *, qos: int = 1, is_retained: bool = False
 ) -> bytes:
-    body = _text(topic) + (packet_id.to_bytes(2) if qos else b"") + payload
+    body = text_bytes(topic) + (packet_id.to_bytes(2) if qos else b"") + payload
     return packet_bytes(0x30 | qos << 1 | is_retained, body)
 
 
-def _text(text: str) -> bytes:
+def text_bytes(text: str) -> bytes:
+    """A text with its length in front (MQTT 3.1.1 section 1.5.3)."""
     return len(text.encode()).to_bytes(2) + text.encode()
 
 
@@ -296,11 +325,16 @@ class RunningBroker(Protocol):
     """A broker that listens, embedded or real."""
 
     certificates: Certificates
-    node_port: int
-    service_port: int
 
-    def refused(self) -> int:
-        """How many things it refused so far."""
+    @property
+    def node_port(self) -> int: ...
+
+    @property
+    def service_port(self) -> int: ...
+
+    @property
+    def tally(self) -> Tally:
+        """What it refused so far, by reason."""
         ...
 
     def revocations_changed(self) -> None:
@@ -339,18 +373,19 @@ class Embedded:
     def service_port(self) -> int:
         return self.broker.ports[ListenerName.SERVICES]
 
-    def refused(self) -> int:
-        return self.broker.tally.refused.total()
+    @property
+    def tally(self) -> Tally:
+        return self.broker.tally
 
     def revocations_changed(self) -> None:
-        """It looks by itself."""
+        """It looks by itself, at every CONNECT."""
 
 
 @contextmanager
 def running_embedded(
     certificates: Certificates,
     *,
-    kind: type[EmbeddedBroker] = EmbeddedBroker,
+    kind: Callable[..., EmbeddedBroker] = EmbeddedBroker,
     limits: Limits | None = None,
     tally: Tally | None = None,
     node_port: int = 0,
@@ -386,72 +421,94 @@ def running_embedded(
         loop.close()
 
 
-_REFUSED_BY_MOSQUITTO = re.compile(
-    r"Denied (PUBLISH|SUBSCRIBE)|disconnected due to|OpenSSL Error|disconnected, not authorised|"
-    r"disconnected: |protocol error|exceeded timeout|Bad socket read|invalid|"
-    r"Client connection from \S+ failed",  # a handshake refused at once, when all of it had arrived
-    re.IGNORECASE,
-)
-
-
 @dataclass
 class Mosquitto:
-    """A real mosquitto, started from a configuration file."""
+    """A real mosquitto under `fleet broker mosquitto`'s care, in a thread of the test's process."""
 
     certificates: Certificates
+    process: MosquittoProcess
     node_port: int
     service_port: int
-    process: subprocess.Popen[bytes]
-    log_path: Path
 
-    def refused(self) -> int:
-        return len(_REFUSED_BY_MOSQUITTO.findall(self.log_path.read_text(errors="replace")))
+    @property
+    def tally(self) -> Tally:
+        return self.process.tally
 
     def revocations_changed(self) -> None:
-        seen = self.log_path.read_text(errors="replace").count("Reloading config")
-        self.process.send_signal(signal.SIGHUP)
-        wait_until(
-            lambda: self.log_path.read_text(errors="replace").count("Reloading config") > seen
-        )
+        """It looks by itself; when it has read them, new connections are judged by them."""
+        wait_until(lambda: self.process.knows_newest_lists)
 
 
 def mosquitto_program() -> str:
     """Path of mosquitto; the test is skipped by name without it, and fails when servers are required."""
-    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if path is None:
+    try:
+        return find_program()
+    except Unavailable:
         if os.environ.get("REQUIRE_SERVERS") == "1":
             pytest.fail("mosquitto is required and not installed")
         pytest.skip("mosquitto is not installed")
-    return path
 
 
 @contextmanager
 def running_mosquitto(
-    certificates: Certificates, configuration: Path, *, node_port: int, service_port: int
+    certificates: Certificates,
+    configuration: Path,
+    *,
+    doors: Mapping[int, ListenerName] | None = None,
+    kind: Callable[..., MosquittoProcess] = MosquittoProcess,
 ) -> Iterator[Mosquitto]:
-    """Run an unmodified mosquitto with this configuration; -v makes it say what it denies."""
-    log_path = configuration.with_suffix(".log")
-    with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [mosquitto_program(), "-c", str(configuration), "-v"], stdout=log, stderr=log
-        )
-    broker = Mosquitto(certificates, node_port, service_port, process, log_path)
+    """Run an unmodified mosquitto with this configuration, looked after as `fleet broker mosquitto` does.
+
+    `kind` may be a subclass of the test's that leaves something undone.
+    """
+    mosquitto_program()
+    stop, ready = threading.Event(), threading.Event()
+
+    def end_session(node_id: str) -> None:
+        kicking.end_session(settings_for(certificates.folder.parent, broker), node_id)
+
+    doors = doors or mosquitto.doors_of(configuration)
+    process = kind(configuration, certificates.files, doors=doors, end_session=end_session)
+    ports = {name: port for port, name in doors.items()}
+    broker = Mosquitto(
+        certificates, process, ports[ListenerName.NODES], ports[ListenerName.SERVICES]
+    )
+    problems: list[FleetError] = []
+
+    def look_after() -> None:
+        try:
+            mosquitto_process.run(process, stop, on_ready=ready.set)
+        except FleetError as problem:
+            problems.append(problem)
+            ready.set()
+
+    thread = threading.Thread(target=look_after, daemon=True)
+    thread.start()
+    assert ready.wait(_PATIENCE_S)
     try:
-        for port in (node_port, service_port):
-            wait_until(lambda port=port: _is_open(port) or _ended(process, log_path))
+        assert not problems, problems
         yield broker
+    finally:
+        stop.set()
+        thread.join(_PATIENCE_S)
+    assert not problems, problems
+
+
+@contextmanager
+def running_plain_mosquitto(configuration: Path, *, port: int) -> Iterator[None]:
+    """An unmodified mosquitto with this configuration, looked after by nobody, until the block ends."""
+    process = subprocess.Popen(
+        [mosquitto_program(), "-c", str(configuration)], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: is_open(port))
+        yield
     finally:
         process.terminate()
         process.wait(_PATIENCE_S)
 
 
-def _ended(process: subprocess.Popen[bytes], log_path: Path) -> bool:
-    if process.poll() is not None:
-        pytest.fail(f"mosquitto ended: {log_path.read_text(errors='replace')[-2000:]}")
-    return False
-
-
-def _is_open(port: int) -> bool:
+def is_open(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False
@@ -475,21 +532,23 @@ def running_broker(
         ) as embedded:
             yield embedded
         return
-    plan = mosquitto.MosquittoPlan(
-        folder=folder / "mosquitto",
-        host="127.0.0.1",
-        node_port=node_port,
-        service_port=service_port,
-        public_port=None,
-        service_bind=None,
-        user=None,
-    )
+    plan = mosquitto_plan(folder, node_port=node_port, service_port=service_port)
     configuration = mosquitto.write_configuration(plan, certificates.files)
     rewrite(configuration)
-    with running_mosquitto(
-        certificates, configuration, node_port=node_port, service_port=service_port
-    ) as real:
+    with running_mosquitto(certificates, configuration) as real:
         yield real
+
+
+def mosquitto_plan(folder: Path, **chosen: int | None) -> MosquittoPlan:
+    """A mosquitto on this machine; free ports unless `chosen` says otherwise."""
+    ports = {"node_port": free_port(), "service_port": free_port(), "public_port": None}
+    return MosquittoPlan(
+        folder=folder / "mosquitto",
+        host="127.0.0.1",
+        service_bind=None,
+        user=None,
+        **{**ports, **chosen},
+    )
 
 
 def settings_for(folder: Path, broker: RunningBroker) -> Settings:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import Unauthorized
@@ -15,6 +18,7 @@ from fleet_server.errors import Unavailable
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import limiter
 from fleet_server.services import overviews
+from fleet_server.services.broker_status import BrokerStatus, read_status
 
 operations = Blueprint("operations", __name__)
 
@@ -41,8 +45,12 @@ def readyz() -> Response:
 
 @operations.get("/metrics")
 def metrics() -> Response:
-    """Figures of the whole fleet for Prometheus, read fresh from the database: the same from every replica."""
-    token = current_app.config["FLEET_SETTINGS"].metrics_token
+    """Figures of the whole fleet for Prometheus, read fresh from the database: the same from every replica.
+
+    Those of the broker come from its own machine only.
+    """
+    settings = current_app.config["FLEET_SETTINGS"]
+    token = settings.metrics_token
     borne = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if token and not hmac.compare_digest(borne.encode(), token.encode()):
         raise Unauthorized("The metrics want `Authorization: Bearer <metrics_token>`.")
@@ -67,4 +75,25 @@ def metrics() -> Response:
     }
     for name, (text, value) in figures.items():
         Gauge(name, text, registry=registry).set(value)
+    broker = read_status(settings.broker_status_path)
+    if broker is not None:
+        registry.register(_BrokerFigures(broker))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _BrokerFigures(Collector):
+    """A broker's own counters, as it has counted them."""
+
+    def __init__(self, status: BrokerStatus) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "fleet_broker_refused", "What the broker refused since its start", labels=["reason"]
+        )
+        for reason, count in self._status.refused.items():
+            refused.add_metric([reason], count)
+        yield refused
+        yield GaugeMetricFamily(
+            "fleet_broker_clients", "Connections at the broker", value=self._status.clients
+        )

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
-from fleet_server.wire.topics import SERVICE_CONTROL, SERVICE_INGEST, is_node_id
+from fleet_server.wire.topics import (
+    DOWNWARD_KINDS,
+    SERVICE_CONTROL,
+    SERVICE_INGEST,
+    SERVICE_PUBLIC,
+    UPWARD_KINDS,
+    is_node_id,
+)
 
 PUBLIC_TREE = "v1.1/#"
-NODE_WRITES = "up/{}/#"
-NODE_READS = "dn/{}/#"
+# Each topic by its name: a tree of its own would let a node keep any number of retained messages in the broker's memory.
+NODE_WRITES = tuple(kind.value for kind in UPWARD_KINDS)
+NODE_READS = tuple(kind.value for kind in DOWNWARD_KINDS)
 _WILDCARDS = frozenset("+#")
+_BELOW = "/#"
 
 
 class ListenerName(StrEnum):
@@ -22,7 +32,7 @@ class ListenerName(StrEnum):
 
 @dataclass(frozen=True)
 class Access:
-    """Topic trees that one client may read and write."""
+    """Topics, and topic trees (ending in `/#`), that one client may read and write."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -33,6 +43,8 @@ SERVICE_ACCESS = {
     SERVICE_INGEST: Access(reads=("up/#",), writes=()),
     # It reads dn/#, too: it must find its own retained epoch topic there.
     SERVICE_CONTROL: Access(reads=("dn/#",), writes=("dn/#", PUBLIC_TREE)),
+    # Hands on what is public to a broker of its own, where anyone may read it.
+    SERVICE_PUBLIC: Access(reads=(PUBLIC_TREE,), writes=()),
 }
 
 
@@ -55,29 +67,34 @@ def may_enter(client: Client) -> bool:
 
 def may_publish(client: Client, topic: str, *, prefix: str = "") -> bool:
     """True when `client` may publish to `topic`; never to a name with wildcards."""
-    return not _WILDCARDS & set(topic) and _is_within(topic, _trees(client, prefix)[1])
+    return not _WILDCARDS & set(topic) and _is_within(topic, _access(client, prefix).writes)
 
 
 def may_subscribe(client: Client, topic_filter: str, *, prefix: str = "") -> bool:
     """True when everything that `topic_filter` can match may be read by `client`."""
-    return _is_within(topic_filter, _trees(client, prefix)[0])
+    return _is_within(topic_filter, _access(client, prefix).reads)
 
 
-def _trees(client: Client, prefix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Beginnings of what `client` may read and write."""
+@lru_cache(maxsize=10_000)
+def _access(client: Client, prefix: str) -> Access:
+    """What `client` may read and write, the deployment's prefix in front."""
     granted = _NOTHING
     if client.is_node:
         granted = Access(
-            reads=(NODE_READS.format(client.name),), writes=(NODE_WRITES.format(client.name),)
+            reads=tuple(topic.format(client.name) for topic in NODE_READS),
+            writes=tuple(topic.format(client.name) for topic in NODE_WRITES),
         )
     elif client.name in SERVICE_ACCESS:
         granted = SERVICE_ACCESS[client.name]
     start = f"{prefix}/" if prefix else ""
-    return (
-        tuple(start + tree.removesuffix("#") for tree in granted.reads),
-        tuple(start + tree.removesuffix("#") for tree in granted.writes),
+    return Access(
+        reads=tuple(start + topic for topic in granted.reads),
+        writes=tuple(start + topic for topic in granted.writes),
     )
 
 
-def _is_within(topic: str, beginnings: tuple[str, ...]) -> bool:
-    return any(topic.startswith(beginning) for beginning in beginnings)
+def _is_within(topic: str, granted: tuple[str, ...]) -> bool:
+    return any(
+        topic.startswith(name.removesuffix("#")) if name.endswith(_BELOW) else topic == name
+        for name in granted
+    )

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
@@ -57,7 +56,8 @@ from cryptography.x509.oid import NameOID
 
 from fleet_server.broker import access
 from fleet_server.broker.access import Client, ListenerName
-from fleet_server.broker.refusals import Refusal, Tally, status_path
+from fleet_server.broker.refusals import Refusal, Tally
+from fleet_server.broker.revocations import RevocationList
 from fleet_server.errors import Invalid, Unavailable
 from fleet_server.services.authority import AuthorityFiles, existing_files
 from fleet_server.settings import Settings, is_loopback
@@ -85,8 +85,6 @@ TICK_S = 0.25
 CLOSE_GRACE_S = 0.5
 # From Python 3.12 on a server waits for connections that have not even said CONNECT.
 SHUTDOWN_LIMIT_S = 3.0
-# A node subscribes to two; each is kept in memory.
-MAX_FILTERS_PER_CLIENT = 16
 BACKLOG = 1024
 MAX_LENGTH_BYTES = 4
 MQTT_3_1_1 = 4
@@ -170,13 +168,14 @@ class EmbeddedBroker(Broker):
         self.tally = tally or Tally()
         self.limits = limits or Limits()
         self._revocations = {
-            ListenerName.NODES: _Revocations(authority.issuing.crl),
-            ListenerName.SERVICES: _Revocations(authority.services_authority.crl),
+            ListenerName.NODES: RevocationList(authority.issuing.crl),
+            ListenerName.SERVICES: RevocationList(authority.services_authority.crl),
         }
         self._sockets: dict[ListenerName, socket.socket] = {}
         self._subscribed = asyncio.Event()
         self._wildcard_filters: set[str] = set()
         self._tick_task: asyncio.Task[None] | None = None
+        self._published = self._delivered = self._unacknowledged = 0
         # amqtt's own `default` listener, which would be every address, is bound nowhere; the doors are opened below.
         super().__init__(BrokerConfig(listeners={"default": ListenerConfig(bind=None)}, plugins={}))
 
@@ -189,14 +188,14 @@ class EmbeddedBroker(Broker):
         """Listen.
 
         Raises:
-            Unavailable: a port is taken.
+            Unavailable: a port is taken, or there is no revocation list.
         """
+        for revocations in self._revocations.values():
+            revocations.load()
         # Here and not among amqtt's own steps, which would wrap the reason in a traceback of theirs.
         for name, port in self._ports.items():
             self._sockets[name] = self._bind(port)
             self._ports[name] = self._sockets[name].getsockname()[1]
-        for revocations in self._revocations.values():
-            revocations.reload()
         await super().start()
         self._tick_task = asyncio.create_task(self._tick())
 
@@ -212,29 +211,40 @@ class EmbeddedBroker(Broker):
                 await super().shutdown()
         self.write_status()
 
-    # --- what isolation rests on; each is a method of its own so that a test can show what happens without it
+    # --- what isolation rests on; each is a method of its own so that a test can show what happens without that one
 
     def certificate_of(self, writer: asyncio.StreamWriter) -> PeerCertificate:
-        """The client's certificate; the handshake has verified it."""
-        return _peer_certificate(writer)
-
-    def identify(
-        self, listener: ListenerName, certificate: PeerCertificate, client_id: str
-    ) -> Client:
-        """Who this is.
+        """The client's certificate; the handshake has verified it.
 
         Raises:
-            ConnectionRefused: revoked, at the wrong door, or under another's name.
+            ConnectionRefused: it has shown none.
+        """
+        return _peer_certificate(writer)
+
+    def check_not_revoked(self, listener: ListenerName, certificate: PeerCertificate) -> None:
+        """The handshake has looked, too, but at the list as it was when it began.
+
+        Raises:
+            ConnectionRefused: it is on the list.
         """
         self._revocations[listener].reload_when_changed()
-        if self._revocations[listener].contains(certificate.serial):
+        if certificate.serial in self._revocations[listener].serials:
             raise ConnectionRefused(Refusal.CERTIFICATE_REVOKED, NOT_AUTHORIZED)
-        client = Client(certificate.common_name, listener)
+
+    def name_of(self, certificate: PeerCertificate, client_id: str) -> str:
+        """The name under which this client goes from here on: its certificate's, and no other.
+
+        Raises:
+            ConnectionRefused: it calls itself otherwise.
+        """
+        if client_id != certificate.common_name:
+            raise ConnectionRefused(Refusal.CLIENT_ID_NOT_OWN, IDENTIFIER_REJECTED)
+        return certificate.common_name
+
+    def check_door(self, client: Client) -> None:
+        """Raises ConnectionRefused when this name does not belong at this door."""
         if not access.may_enter(client):
             raise ConnectionRefused(Refusal.WRONG_LISTENER, NOT_AUTHORIZED)
-        if client_id != client.name:
-            raise ConnectionRefused(Refusal.CLIENT_ID_NOT_OWN, IDENTIFIER_REJECTED)
-        return client
 
     def may_publish(self, client: Client, topic: str) -> bool:
         return access.may_publish(client, topic, prefix=self.prefix)
@@ -244,6 +254,13 @@ class EmbeddedBroker(Broker):
 
     def may_retain(self, client: Client) -> bool:
         return not client.is_node
+
+    def may_stay(self, client: Client, serial: int) -> bool:
+        """False ends a session that lives: its certificate has been revoked since it came."""
+        return serial not in self._revocations[client.listener].serials
+
+    def may_leave_will(self, client: Client, topic: str, *, is_retained: bool) -> bool:
+        return self.may_publish(client, topic) and (not is_retained or self.may_retain(client))
 
     # --- connections
 
@@ -352,7 +369,9 @@ class EmbeddedBroker(Broker):
         except TimeoutError:
             raise ConnectionRefused(Refusal.CONNECT_TIMED_OUT) from None
         connect = await _parse_connect(kind, flags, body)
-        client = self.identify(listener, certificate, connect.client_id or "")
+        self.check_not_revoked(listener, certificate)
+        client = Client(self.name_of(certificate, connect.client_id or ""), listener)
+        self.check_door(client)
         will = self._will_of(client, connect)
         await self._end_session(client.name)
         session = Session()
@@ -372,9 +391,7 @@ class EmbeddedBroker(Broker):
         if not connect.will_flag:
             return None
         topic = connect.will_topic or ""
-        if not self.may_publish(client, topic) or (
-            connect.will_retain_flag and not self.may_retain(client)
-        ):
+        if not self.may_leave_will(client, topic, is_retained=connect.will_retain_flag):
             raise ConnectionRefused(Refusal.WILL_DENIED, NOT_AUTHORIZED)
         return Message(topic, bytes(connect.will_message or b""), connect.will_qos)
 
@@ -424,7 +441,7 @@ class EmbeddedBroker(Broker):
         Upward messages have arrived when ingest acknowledged them; what goes down to a node counts as arrived at
         once, because it is retained and read from the database again when in doubt.
         """
-        self.tally.published += 1
+        self._published += 1
         up = f"{self.prefix}/up/" if self.prefix else "up/"
         if message.topic.startswith(up) and message.qos:
             return await self._route_up(message)
@@ -443,12 +460,12 @@ class EmbeddedBroker(Broker):
                     # gather costs a task each; there is one ingest, as a rule.
                     answers = [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent)
                     if any(answers):
-                        self.tally.delivered += 1
+                        self._delivered += 1
                         return True
                     self._subscribed.clear()
                     if not self._subscribers(message.topic):
                         await self._subscribed.wait()
-        self.tally.unacknowledged += 1
+        self._unacknowledged += 1
         return False
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
@@ -464,7 +481,7 @@ class EmbeddedBroker(Broker):
         handler = self._get_handler(session)
         if action is not Action.SUBSCRIBE or not isinstance(handler, FleetHandler):
             return action is not Action.SUBSCRIBE
-        is_allowed = self.may_subscribe(handler.client, topic) and handler.takes_filter(topic)
+        is_allowed = self.may_subscribe(handler.client, topic)
         if not is_allowed:
             self.tally.refuse(Refusal.SUBSCRIBE_DENIED, client=handler.client.name, topic=topic)
         return is_allowed
@@ -514,7 +531,7 @@ class EmbeddedBroker(Broker):
     def _look_after(self, handler: FleetHandler, now: float) -> None:
         if handler.streams is None:
             return
-        if self._revocations[handler.client.listener].contains(handler.serial):
+        if not self.may_stay(handler.client, handler.serial):
             self.tally.refuse(Refusal.CERTIFICATE_REVOKED, client=handler.client.name)
             handler.abort()
         elif now > handler.deadline:
@@ -522,11 +539,14 @@ class EmbeddedBroker(Broker):
             handler.abort()
 
     def write_status(self) -> None:
-        """Bring the status file up to date; a full disk does not stop the broker."""
-        try:
-            self.tally.write(clients=sorted(self._sessions), retained=len(self._retained_messages))
-        except OSError as problem:
-            log.warning("status_not_written", reason=problem.strerror)
+        """Bring the status file up to date."""
+        self.tally.write(
+            clients=sorted(self._sessions),
+            retained=len(self._retained_messages),
+            published=self._published,
+            delivered=self._delivered,
+            unacknowledged=self._unacknowledged,
+        )
 
 
 class FleetHandler(BrokerProtocolHandler):
@@ -557,12 +577,6 @@ class FleetHandler(BrokerProtocolHandler):
         self._window_in = asyncio.Semaphore(WINDOW_PER_CLIENT)
         self._window_out = asyncio.Semaphore(WINDOW_PER_SUBSCRIBER)
         self._publish_tasks: set[asyncio.Task[None]] = set()
-        self._filters: set[str] = set()
-
-    def takes_filter(self, topic_filter: str) -> bool:
-        """Count the filters of this connection; False when these are too many."""
-        self._filters.add(topic_filter)
-        return len(self._filters) <= MAX_FILTERS_PER_CLIENT
 
     # --- sending
 
@@ -737,39 +751,6 @@ class FleetHandler(BrokerProtocolHandler):
         self.abort()
 
 
-class _Revocations:
-    """The serials on a revocation list, read again when the file changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._serials: frozenset[int] = frozenset()
-        self._seen: tuple[int, int] | None = None
-        self._context: ssl.SSLContext | None = None
-
-    def tell(self, context: ssl.SSLContext) -> None:
-        """Let the handshake know the list, now and after each change; OpenSSL takes the newest it was given."""
-        self._context = context
-        context.load_verify_locations(self._path)
-
-    def contains(self, serial: int) -> bool:
-        return serial in self._serials
-
-    def reload_when_changed(self) -> None:
-        """A file that cannot be read leaves the last known list in force."""
-        with suppress(OSError, ValueError):
-            stat = self._path.stat()
-            if (stat.st_mtime_ns, stat.st_ino) != self._seen:
-                self.reload()
-
-    def reload(self) -> None:
-        stat = self._path.stat()
-        crl = x509.load_pem_x509_crl(self._path.read_bytes())
-        self._serials = frozenset(entry.serial_number for entry in crl)
-        self._seen = (stat.st_mtime_ns, stat.st_ino)
-        if self._context is not None:
-            self._context.load_verify_locations(self._path)
-
-
 async def run(
     settings: Settings,
     *,
@@ -795,7 +776,7 @@ async def run(
         node_port=node_port,
         service_port=service_port,
         prefix=settings.topic_prefix,
-        tally=Tally(status_path(settings)),
+        tally=Tally(settings.broker_status_path),
     )
     await broker.start()
     ports = {name.value: port for name, port in broker.ports.items()}

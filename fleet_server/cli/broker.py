@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import signal
+import threading
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,12 +14,14 @@ import click
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.errors import Unavailable
 from fleet_server.logs import set_up_logging
-from fleet_server.settings import load_settings
+from fleet_server.settings import SettingWrong, load_settings
 
 
 @click.group()
 def broker() -> None:
     """The message broker between nodes and server.
+
+    What the broker refuses is counted in DATA/broker/status.json; /metrics and the page about quarantine show it.
 
     Example: fleet broker embedded --node-port 8883 --service-port 8884
     """
@@ -32,7 +38,7 @@ def embedded(
 ) -> None:
     """Run the embedded broker (demo and tests, this machine only) until SIGTERM.
 
-    Port 0 takes any free one. What it refuses is counted in DATA/broker/status.json.
+    Port 0 takes any free one.
 
     Example: fleet broker embedded --node-port 0 --service-port 0 --json
     """
@@ -69,7 +75,11 @@ def embedded(
 )
 @click.option("--node-port", type=click.IntRange(1, 65535), default=8883, show_default=True)
 @click.option("--service-port", type=click.IntRange(1, 65535), default=8884, show_default=True)
-@click.option("--public-port", type=click.IntRange(1, 65535), help="Public reading of v1.1/#.")
+@click.option(
+    "--public-port",
+    type=click.IntRange(1, 65535),
+    help="Public reading of v1.1/#, at a broker of its own: writes public.conf, too.",
+)
 @click.option(
     "--service-bind", help="Address of the services' listener. [default: as the nodes' listener]"
 )
@@ -108,10 +118,69 @@ def config(
     )
     files = existing_files(settings.ca_dir)
     path = mosquitto.write_configuration(plan, files, prefix=settings.topic_prefix)
-    url, start = mosquitto.broker_url(plan), f"mosquitto -c {path}"
-    sentence = f"Start the broker with:\n  {start}\nand the server with:\n  FLEET_BROKER_URL='{url}'\nSend mosquitto a SIGHUP every day: it reads the revocation lists then, and they run out."
+    url = mosquitto.broker_url(plan)
+    start = shlex.join(["fleet", "broker", "mosquitto", "--configuration", str(path)])
+    sentence = f"Set, for all processes of the server:\n  FLEET_BROKER_URL='{url}'\nand start the broker with:\n  {start}"
     fields = {"configuration": str(path), "start": start, "broker_url": url}
+    if public_port:
+        public = path.with_name(mosquitto.PUBLIC_CONFIGURATION_FILE)
+        fields["start_public"] = shlex.join(["mosquitto", "-c", str(public)])
+        sentence += (
+            f"\nand the public's broker, which needs the first, with:\n  {fields['start_public']}"
+        )
     answer(fields, sentence, as_json=as_json)
+
+
+@broker.command(name="mosquitto")
+@data_option
+@click.option(
+    "--configuration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="As `fleet broker config` wrote it. [default: DATA/mosquitto/mosquitto.conf]",
+)
+@json_option
+def run_mosquitto(data_dir: str | None, configuration: Path | None, as_json: bool) -> None:
+    """Run mosquitto until SIGTERM: count what it refuses, let revocations take effect at once.
+
+    A revoked node's session ends within a second, without SIGHUP and `fleet broker kick`. FLEET_BROKER_URL must lead to this
+    mosquitto, and the authority's folder must be here.
+
+    Example: fleet broker mosquitto --configuration /etc/mosquitto/stadtsensor/mosquitto.conf
+    """
+    from fleet_server.broker import mosquitto, mosquitto_process
+    from fleet_server.broker.access import ListenerName
+    from fleet_server.broker.refusals import Tally
+    from fleet_server.mqtt.kicking import end_session
+    from fleet_server.services.authority import existing_files
+
+    settings = load_settings(data_dir=data_dir)
+    set_up_logging(settings)
+    path = configuration or settings.data_dir / "mosquitto" / mosquitto.CONFIGURATION_FILE
+    doors = mosquitto.doors_of(path)
+    ports = {f"{door.value[:-1]}_port": port for port, door in doors.items()}
+    shown = ", ".join(f"{door.value} {port}" for port, door in doors.items())
+    if settings.broker_is_embedded or doors.get(settings.service_port) is not ListenerName.SERVICES:
+        raise SettingWrong(
+            f"FLEET_BROKER_URL must lead to this mosquitto, whose doors are {shown}; `fleet broker config` says how."
+        )
+    process = mosquitto_process.MosquittoProcess(
+        path,
+        existing_files(settings.ca_dir),
+        doors=doors,
+        end_session=partial(end_session, settings),
+        tally=Tally(settings.broker_status_path),
+        prefix=settings.topic_prefix,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    mosquitto_process.run(
+        process,
+        stop,
+        on_ready=lambda: answer(
+            {"event": "ready", **ports}, f"mosquitto listens: {shown}.", as_json=as_json
+        ),
+    )
 
 
 @broker.command()
@@ -141,7 +210,7 @@ def resync(data_dir: str | None, as_json: bool) -> None:
 @data_option
 @json_option
 def kick(node_id: str, data_dir: str | None, as_json: bool) -> None:
-    """End a node's live session on mosquitto, after its certificate was revoked.
+    """End a node's live session on a mosquitto that `fleet broker mosquitto` does not look after.
 
     First `fleet ca revoke`, then SIGHUP to mosquitto so that it reads the list, then this.
 

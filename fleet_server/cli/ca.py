@@ -108,8 +108,8 @@ def issue(
 def revoke(name_or_serial: str, data_dir: str | None, as_json: bool) -> None:
     """Put a certificate on the revocation list, by its name or serial.
 
-    The embedded broker ends the session within a second. For mosquitto follow with
-    `fleet broker kick NODE_ID` after it has read the list again (SIGHUP).
+    A broker that `fleet broker` runs ends the live session within a second. Another mosquitto wants a SIGHUP, so that it
+    reads the list, and then `fleet broker kick NODE_ID`.
 
     Example: fleet ca revoke n-3f9a1c
     """

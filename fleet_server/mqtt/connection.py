@@ -40,9 +40,8 @@ def service_address(settings: Settings) -> ServiceAddress:
         Unavailable: the broker is the embedded one and has not been started.
     """
     if settings.broker_is_embedded:
-        path = settings.data_dir / "broker" / "status.json"
         try:
-            status = json.loads(path.read_text(encoding="utf-8"))
+            status = json.loads(settings.broker_status_path.read_text(encoding="utf-8"))
             return ServiceAddress(status["host"], status["ports"]["services"], is_tls=True)
         except (OSError, ValueError, KeyError) as problem:
             raise Unavailable(

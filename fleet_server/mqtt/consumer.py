@@ -34,6 +34,7 @@ from fleet_server.mqtt.connection import (
     service_client_id,
 )
 from fleet_server.services import ingest
+from fleet_server.services.authority import ingest_group
 from fleet_server.services.ingest import Arrival, Message
 from fleet_server.settings import Settings
 from fleet_server.wire.errors import WireError
@@ -50,7 +51,6 @@ ENOUGH = 200
 GATHER_S = 0.005
 GATHER_AT_MOST_S = 0.05
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
-SHARE = "ingest"
 _POLL_S = 0.2
 
 _DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError, Unavailable)
@@ -72,6 +72,9 @@ class Consumer:
 
     Args:
         name: Tells several ingest processes apart; they then share the work (not on the embedded broker).
+
+    Raises:
+        AuthorityMissing: it has a name, and the group's name is not here.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Consumer:
         self._settings = settings
         self._sessions = sessions
         self._name = name
+        self._filter = ingest_filter(settings, is_one_of_several=name is not None)
         self._received: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._connection = 0
         self._lock = threading.Lock()
@@ -140,9 +144,7 @@ class Consumer:
             return
         with self._lock:
             self._connection += 1
-        # All of it: what is no topic of ours belongs into quarantine, not into nothing.
-        tree = f"{self._settings.topic_prefix}/up/#" if self._settings.topic_prefix else "up/#"
-        client.subscribe(tree if self._name is None else f"$share/{SHARE}/{tree}", qos=1)
+        client.subscribe(self._filter, qos=1)
         log.info("ingest_connected")
 
     def _on_subscribe(
@@ -271,6 +273,16 @@ def _unread(message: Message | Arrival) -> Message:
         return replace(message, kind=None)
     received_at = datetime.fromtimestamp(message.received_s, UTC)
     return Message(None, message.node_id, message.payload, received_at)
+
+
+def ingest_filter(settings: Settings, *, is_one_of_several: bool) -> str:
+    """All of `up/`: what is no topic of ours belongs into quarantine, not into nothing.
+
+    Several share a group (MQTT 5.0 section 4.8.2, which mosquitto speaks in 3.1.1, too) whose name no node knows: mosquitto lets
+    anybody join a group and gives every member its share, also one that may not read it, for whom the message is then dropped.
+    """
+    tree = f"{settings.topic_prefix}/up/#" if settings.topic_prefix else "up/#"
+    return f"$share/{ingest_group(settings.ca_dir)}/{tree}" if is_one_of_several else tree
 
 
 def _read_topic(name: str, payload: bytes, prefix: str) -> Message:

@@ -17,7 +17,8 @@ import fcntl
 import ipaddress
 import json
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,8 +30,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fleet_server.errors import Conflict, Invalid, NotFound, Refused
-from fleet_server.wire.topics import SERVICE_CONTROL, SERVICE_INGEST, is_node_id
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from fleet_server.wire.topics import SERVICE_CONTROL, SERVICE_INGEST, SERVICE_PUBLIC, is_node_id
 
 ROOT_LIFETIME = timedelta(days=20 * 365)
 ISSUING_LIFETIME = timedelta(days=10 * 365)
@@ -41,7 +42,7 @@ CRL_RENEW_BEFORE = timedelta(days=10)
 CLOCK_MARGIN = timedelta(hours=1)
 """A new certificate is valid a little earlier, for peers whose clock is behind."""
 
-SERVICES = (SERVICE_INGEST, SERVICE_CONTROL)
+SERVICES = (SERVICE_INGEST, SERVICE_CONTROL, SERVICE_PUBLIC)
 LISTENERS = ("broker", "node-listener")
 DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -69,6 +70,12 @@ class RequestWrong(Invalid):
     """A certificate request that this authority does not sign."""
 
     code = "certificate_request_wrong"
+
+
+class RevocationListUnreadable(Unavailable):
+    """Nobody can be let in, and nobody revoked, without knowing who is revoked."""
+
+    code = "revocation_list_unreadable"
 
 
 class CertificateUnknown(NotFound):
@@ -127,6 +134,11 @@ class AuthorityFiles:
         """One JSON line for each certificate ever issued."""
         return self.folder / "issued.jsonl"
 
+    @property
+    def ingest_group(self) -> Path:
+        """The name under which several ingest processes share the work; no node may know it."""
+        return self._services_folder / "ingest-group"
+
     def certificate(self, name: str) -> Path:
         return self._pair_folder(name) / f"{name}.crt"
 
@@ -162,7 +174,7 @@ def initialise(
     valid_from: datetime | None = None,
     hosts: Sequence[str] = DEFAULT_HOSTS,
 ) -> list[str]:
-    """Make what is missing: root, issuing authority, the services' and listeners' pairs, revocation list.
+    """Make what is missing: root, issuing authority, the services' and listeners' pairs, ingest's group, revocation list.
 
     Safe to repeat, also after a crash half-way; what exists stays as it is.
 
@@ -198,6 +210,9 @@ def initialise(
             if not files.certificate(name).exists():
                 _write_pair(files, name, start=start, now=now, hosts=hosts)
                 made += [files.certificate(name), files.key(name)]
+        if not files.ingest_group.exists():
+            _write(files.ingest_group, secrets.token_hex(16).encode(), mode=_KEY_MODE)
+            made.append(files.ingest_group)
         for issuer in _issuers(files):
             if not issuer.crl.exists():
                 _write_crl(issuer, {}, now=now)
@@ -280,11 +295,25 @@ def trust_anchors_pem(folder: Path) -> list[str]:
     return [path.read_text(encoding="ascii") for path in paths if path.exists()]
 
 
+def ingest_group(folder: Path) -> str:
+    """The name under which several ingest processes share the work.
+
+    Raises:
+        AuthorityMissing: it was never drawn, or was not copied to this machine.
+    """
+    path = AuthorityFiles(folder).ingest_group
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise AuthorityMissing(
+            f"{path} is missing; run `fleet ca init` once more where the authority lives, and copy the file here."
+        ) from None
+
+
 def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) -> list[int]:
     """Put all certificates of a name, or the one with this serial (hexadecimal), on the revocation list.
 
-    Safe to repeat. Live sessions are not ended by this: the embedded broker looks at the list every second,
-    for mosquitto `fleet ca revoke` goes on to the broker.
+    Safe to repeat. The broker that we run sees the new list within a second and ends live sessions.
 
     Returns:
         Serials that are on the list because of this name, old ones included.
@@ -331,7 +360,7 @@ def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
         AuthorityMissing: the authority was never made.
     """
     now = now or datetime.now(UTC)
-    ends = [_load_crl(issuer.crl).next_update_utc for issuer in _issuers(existing_files(folder))]
+    ends = [load_crl(issuer.crl).next_update_utc for issuer in _issuers(existing_files(folder))]
     if all(end is not None and end - now > CRL_RENEW_BEFORE for end in ends):
         return False
     write_crl(folder, now=now)
@@ -346,6 +375,28 @@ def revoked_serials(folder: Path) -> frozenset[int]:
     """
     files = existing_files(folder)
     return frozenset(serial for issuer in _issuers(files) for serial in _revoked(issuer))
+
+
+def load_crl(path: Path) -> x509.CertificateRevocationList:
+    """The revocation list in a file.
+
+    Raises:
+        RevocationListUnreadable: it is not there, or is no revocation list.
+    """
+    try:
+        return x509.load_pem_x509_crl(path.read_bytes())
+    except (OSError, ValueError) as problem:
+        raise RevocationListUnreadable(
+            f"{path} is no revocation list that can be read: put your copy back, or remove it, "
+            "run `fleet ca init`, and revoke again who was on it."
+        ) from problem
+
+
+def names_of(folder: Path, serials: Collection[int]) -> frozenset[str]:
+    """Names that certificates with these serials were issued to; serials of others are passed over."""
+    return frozenset(
+        name for name, serial in _register(AuthorityFiles(folder)) if serial in serials
+    )
 
 
 def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
@@ -498,7 +549,7 @@ def _register(files: AuthorityFiles) -> Iterator[tuple[str, int]]:
 def _revoked(issuer: Issuer) -> dict[int, datetime]:
     if not issuer.crl.exists():
         return {}
-    return {entry.serial_number: entry.revocation_date_utc for entry in _load_crl(issuer.crl)}
+    return {entry.serial_number: entry.revocation_date_utc for entry in load_crl(issuer.crl)}
 
 
 def _write_crl(issuer: Issuer, revoked: dict[int, datetime], *, now: datetime) -> datetime:
@@ -528,7 +579,7 @@ def _write_crl(issuer: Issuer, revoked: dict[int, datetime], *, now: datetime) -
 def _crl_number(issuer: Issuer) -> int:
     if not issuer.crl.exists():
         return 0
-    return _load_crl(issuer.crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    return load_crl(issuer.crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
@@ -585,10 +636,6 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _load_certificate(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
-
-
-def _load_crl(path: Path) -> x509.CertificateRevocationList:
-    return x509.load_pem_x509_crl(path.read_bytes())
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -19,6 +19,7 @@ _WORDS = (
     "local_time",
     "place",
     "quantity",
+    "refusal_words",
     "uncertainty",
     "unit_symbol",
     "volts",

@@ -1,14 +1,15 @@
-"""What could not be stored, with its reason."""
+"""What could not be stored, and what the broker did not even let in, each with its reason."""
 
 from __future__ import annotations
 
-from flask import render_template, request
+from flask import current_app, render_template, request
 
 from fleet_server.errors import Invalid
 from fleet_server.http_shared.auth import login_required
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import cut_page
 from fleet_server.services import overviews
+from fleet_server.services.broker_status import read_status
 from fleet_server.web.blueprint import web
 
 _PAGE_SIZE = 50
@@ -27,4 +28,5 @@ def quarantine() -> str:
     )
     page = cut_page(found, size=_PAGE_SIZE)
     older = page.items[-1].id if page.has_more else None
-    return render_template("quarantine.html", entries=page.items, before=older)
+    broker = read_status(current_app.config["FLEET_SETTINGS"].broker_status_path)
+    return render_template("quarantine.html", entries=page.items, before=older, broker=broker)

@@ -67,6 +67,31 @@ HEALTH_WORDS = {
 }
 
 
+REFUSAL_WORDS = {
+    "handshake_failed": lazy_gettext("No certificate of this fleet, or a revoked one."),
+    "handshake_timed_out": lazy_gettext("A connection that did not go on with its handshake."),
+    "connect_timed_out": lazy_gettext("A connection that did not say who it is."),
+    "connect_malformed": lazy_gettext("A connection that began with something else than MQTT."),
+    "protocol_unsupported": lazy_gettext("A connection in another version of MQTT."),
+    "connections_exceeded": lazy_gettext("More connections than the broker may have open."),
+    "wrong_listener": lazy_gettext("A certificate whose name does not belong at this door."),
+    "client_id_not_own": lazy_gettext("A node that came under another's name."),
+    "certificate_revoked": lazy_gettext("A revoked certificate."),
+    "will_denied": lazy_gettext("A will for a topic that is not one's own."),
+    "publish_denied": lazy_gettext("A message on a topic that is not one's own."),
+    "retain_denied": lazy_gettext("A message that a node wanted to be kept."),
+    "subscribe_denied": lazy_gettext("A wish to read what is for others."),
+    "packet_too_large": lazy_gettext("A packet of more than 64 KiB."),
+    "packet_malformed": lazy_gettext("A packet that is no MQTT."),
+    "packet_timed_out": lazy_gettext("A connection that fell silent."),
+    "send_timed_out": lazy_gettext("A connection that took nothing."),
+}
+
+
+def refusal_words(reason: str) -> str:
+    return str(REFUSAL_WORDS.get(reason, reason))
+
+
 def flag_words(number: int) -> Word:
     return FLAG_WORDS[QualityFlag(number)]
 

@@ -15,6 +15,7 @@ _SERVICE_PREFIX = "svc-"
 
 SERVICE_INGEST = "svc-ingest"
 SERVICE_CONTROL = "svc-control"
+SERVICE_PUBLIC = "svc-public"
 
 
 class TopicKind(StrEnum):
@@ -28,6 +29,7 @@ class TopicKind(StrEnum):
 
 
 UPWARD_KINDS = (TopicKind.TELEMETRY, TopicKind.EVENT, TopicKind.STATE)
+DOWNWARD_KINDS = (TopicKind.DESIRED, TopicKind.RECEIPT)
 _KIND_BY_ENDS = {(kind.split("/")[0], kind.split("/")[2]): kind for kind in TopicKind}
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from fleet_server import db
 from fleet_server.app import create_app
+from fleet_server.broker.refusals import Refusal, Tally
 from fleet_server.settings import load_settings
 from tests.fleet_server.world_fixtures import World, log_in
 
@@ -37,6 +38,28 @@ def test_metrics_tell_nodes_packs_and_quarantine(world: World) -> None:
     assert "fleet_packs_stored 72.0" in figures
     assert "fleet_packs_missing 0.0" in figures
     assert "fleet_quarantine_entries 1.0" in figures
+
+
+def test_metrics_tell_what_the_broker_has_refused_where_it_runs(sqlite_world: World) -> None:
+    client = sqlite_world.app().test_client()
+    assert "fleet_broker" not in client.get("/metrics").text
+    tally = Tally(sqlite_world.settings().broker_status_path)
+    tally.refuse(Refusal.PUBLISH_DENIED, client="n-000002")
+    tally.write(clients=["n-000001", "svc-ingest"])
+    figures = client.get("/metrics").text
+    assert 'fleet_broker_refused_total{reason="publish_denied"} 1.0' in figures
+    assert 'fleet_broker_refused_total{reason="will_denied"} 0.0' in figures
+    assert "fleet_broker_clients 2.0" in figures
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"refused": {"x": "y"}}', '{"refused": 3}'])
+def test_status_that_is_none_leaves_the_other_metrics(sqlite_world: World, text: str) -> None:
+    path = sqlite_world.settings().broker_status_path
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    figures = sqlite_world.app().test_client().get("/metrics").text
+    assert "fleet_packs_stored" in figures
+    assert "fleet_broker" not in figures
 
 
 @pytest.mark.parametrize(

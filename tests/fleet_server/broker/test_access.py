@@ -10,13 +10,25 @@ from fleet_server.broker.access import Client, ListenerName
 NODE = Client("n-1a2b3c", ListenerName.NODES)
 INGEST = Client("svc-ingest", ListenerName.SERVICES)
 CONTROL = Client("svc-control", ListenerName.SERVICES)
+PUBLIC = Client("svc-public", ListenerName.SERVICES)
 
 
 @pytest.mark.parametrize(
     ("client", "topic", "is_allowed"),
     [
         (NODE, "up/n-1a2b3c/tm", True),
+        (NODE, "up/n-1a2b3c/ev", True),
         (NODE, "up/n-1a2b3c/st", True),
+        (NODE, "up/n-1a2b3c/", False),
+        (NODE, "up/n-1a2b3c/tm/", False),
+        (NODE, "up/n-1a2b3c/tm/x", False),
+        (NODE, "up/n-1a2b3c//tm", False),
+        (NODE, "up//n-1a2b3c/tm", False),
+        (NODE, "/up/n-1a2b3c/tm", False),
+        (NODE, "up/n-1a2b3c/../n-other/tm", False),
+        (NODE, "up/N-1A2B3C/tm", False),
+        (NODE, "up/n-1a2b3c/tm ", False),
+        (NODE, "up/n-1a2b3c/other", False),
         (NODE, "up/n-1a2b3c", False),
         (NODE, "up/n-1a2b3cd/tm", False),
         (NODE, "up/n-other/tm", False),
@@ -45,8 +57,13 @@ def test_publishing_is_allowed_on_ones_own_topics_only(
     ("client", "topic_filter", "is_allowed"),
     [
         (NODE, "dn/n-1a2b3c/des", True),
-        (NODE, "dn/n-1a2b3c/+", True),
-        (NODE, "dn/n-1a2b3c/#", True),
+        (NODE, "dn/n-1a2b3c/rcpt", True),
+        (NODE, "dn/n-1a2b3c/other", False),
+        (NODE, "dn/n-1a2b3c/+", False),
+        (NODE, "dn/n-1a2b3c/#", False),
+        (NODE, "$share/ingest/dn/n-1a2b3c/des", False),
+        (NODE, "$share/ingest/up/#", False),
+        (NODE, "$SYS/#", False),
         (NODE, "dn/+/des", False),
         (NODE, "dn/#", False),
         (NODE, "#", False),
@@ -57,6 +74,8 @@ def test_publishing_is_allowed_on_ones_own_topics_only(
         (INGEST, "dn/#", False),
         (CONTROL, "dn/_fleet/epoch", True),
         (CONTROL, "up/#", False),
+        (PUBLIC, "v1.1/#", True),
+        (PUBLIC, "dn/#", False),
     ],
 )
 def test_subscribing_is_allowed_to_what_one_may_read_only(
@@ -91,15 +110,19 @@ def test_one_whom_nobody_knows_may_nothing() -> None:
 
 
 def test_mosquitto_is_told_the_same_rules() -> None:
-    rules = mosquitto.access_file("bochum", has_public=True).splitlines()
+    rules = mosquitto.access_file("bochum").splitlines()
     assert [line for line in rules if line and not line.startswith("#")] == [
-        "topic read bochum/v1.1/#",
         "user svc-ingest",
         "topic read bochum/up/#",
         "user svc-control",
         "topic read bochum/dn/#",
         "topic write bochum/dn/#",
         "topic write bochum/v1.1/#",
-        "pattern write bochum/up/%u/#",
-        "pattern read bochum/dn/%u/#",
+        "user svc-public",
+        "topic read bochum/v1.1/#",
+        "pattern write bochum/up/%u/tm",
+        "pattern write bochum/up/%u/ev",
+        "pattern write bochum/up/%u/st",
+        "pattern read bochum/dn/%u/des",
+        "pattern read bochum/dn/%u/rcpt",
     ]

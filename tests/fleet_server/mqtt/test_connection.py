@@ -13,7 +13,7 @@ from mqtt_services import NODE_ID, at_work
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server.broker.refusals import Tally, status_path
+from fleet_server.broker.refusals import Tally
 from fleet_server.errors import Unavailable
 from fleet_server.models import Pack
 from fleet_server.mqtt.connection import ServiceAddress, service_address
@@ -43,7 +43,7 @@ def test_embedded_broker_is_found_by_its_status_file(tmp_path: Path) -> None:
     settings = load_settings({}, data_dir=tmp_path)
     with pytest.raises(Unavailable, match="fleet broker embedded"):
         service_address(settings)
-    tally = Tally(status_path(settings))
+    tally = Tally(settings.broker_status_path)
     with running_embedded(Certificates(tmp_path / "ca"), tally=tally) as broker:
         tally.facts |= {"host": "127.0.0.1", "ports": {"services": broker.service_port}}
         expected = ServiceAddress("127.0.0.1", broker.service_port, is_tls=True)

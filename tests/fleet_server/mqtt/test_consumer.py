@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from brokers import (
     RunningBroker,
     node_client,
     running_broker,
+    running_embedded,
     settings_for,
     wait_until,
 )
@@ -28,11 +30,15 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
+from fleet_server.broker import mosquitto
+from fleet_server.broker.access import Client
+from fleet_server.broker.embedded import EmbeddedBroker
+from fleet_server.errors import NotFound
 from fleet_server.models import Pack, Quarantine
-from fleet_server.mqtt.consumer import Consumer, Delivery
+from fleet_server.mqtt.consumer import Consumer, Delivery, ingest_filter
 from fleet_server.services import ingest
 from fleet_server.services.ingest import Arrival, Message
-from fleet_server.settings import Settings
+from fleet_server.settings import Settings, load_settings
 
 TOPIC = f"up/{NODE_ID}/tm"
 Sessions = sessionmaker[Session]
@@ -159,10 +165,73 @@ def test_garbage_goes_to_quarantine_and_the_stream_goes_on(
     with at_work(Consumer(settings, sessions)):
         for nonsense in GARBAGE.values():
             node.publish_and_wait(TOPIC, nonsense)
-        node.publish_and_wait(f"up/{NODE_ID}/unheard-of", good)
         node.publish_and_wait(TOPIC, good)
         wait_until(lambda: stored(sessions) == [2])
-    assert quarantined(sessions) == len(GARBAGE) + 1
+    assert quarantined(sessions) == len(GARBAGE)
+
+
+class LetsNodesWriteMore(EmbeddedBroker):
+    def may_publish(self, client: Client, topic: str) -> bool:
+        return topic.startswith(f"up/{client.name}/")
+
+
+def let_nodes_write_more(configuration: Path) -> None:
+    with configuration.with_name(mosquitto.ACCESS_FILE).open("a") as rules:
+        rules.write("pattern write up/%u/#\n")
+
+
+@contextmanager
+def wider_broker(kind: str, certificates: Certificates, folder: Path) -> Iterator[RunningBroker]:
+    """As another city may have set it up: nodes write all of `up/<their id>/`."""
+    with (
+        running_embedded(certificates, kind=LetsNodesWriteMore)
+        if kind == "embedded"
+        else running_broker(kind, certificates, folder, rewrite=let_nodes_write_more)
+    ) as broker:
+        yield broker
+
+
+ODD_TOPICS = ("unheard-of", "", "tm/", "tm/more", "/tm", "TM", "ünknown")
+
+
+def test_topic_of_nobody_goes_to_quarantine_where_the_broker_lets_it_through(
+    kind: str, certificates: Certificates, tmp_path: Path, sessions: Sessions
+) -> None:
+    """Our own access rules do not (`fill_the_store_under_ones_own_name` in tests/end_to_end/defences.py)."""
+    good = SimulatedNode(NODE_ID).pack(1).payload
+    with (
+        wider_broker(kind, certificates, tmp_path) as broker,
+        node_client(broker, certificates.node(NODE_ID)) as node,
+        at_work(Consumer(settings_for(tmp_path, broker), sessions)),
+    ):
+        assert node.connect(NODE_ID) == 0
+        for name in ODD_TOPICS:
+            node.publish_and_wait(f"up/{NODE_ID}/{name}", b"on " + name.encode())
+        node.publish_and_wait(TOPIC, good)
+        wait_until(lambda: stored(sessions) == [1])
+    with sessions() as session:
+        kept = session.execute(select(Quarantine.node_id, Quarantine.reason)).all()
+    assert [tuple(row) for row in kept] == [(NODE_ID, "topic_unknown")] * len(ODD_TOPICS)
+
+
+def test_group_of_several_ingest_processes_has_a_name_of_its_own_in_every_fleet(
+    tmp_path: Path,
+) -> None:
+    filters = set()
+    for fleet in ("bochum", "herne"):
+        Certificates(tmp_path / fleet / "ca")
+        settings = load_settings({}, data_dir=tmp_path / fleet, broker_url="mqtts://127.0.0.1:8883")
+        filters.add(ingest_filter(settings, is_one_of_several=True))
+        assert ingest_filter(settings, is_one_of_several=False) == "up/#"
+    assert len(filters) == 2
+    assert all(re.fullmatch(r"\$share/[0-9a-f]{32}/up/#", name) for name in filters)
+
+
+def test_ingest_with_a_name_but_without_the_groups_name_says_what_to_do(tmp_path: Path) -> None:
+    Certificates(tmp_path / "ca").files.ingest_group.unlink()
+    settings = load_settings({}, data_dir=tmp_path, broker_url="mqtts://127.0.0.1:8883")
+    with pytest.raises(NotFound, match="fleet ca init"):
+        ingest_filter(settings, is_one_of_several=True)
 
 
 @pytest.mark.parametrize("kind", ["embedded"], indirect=True)

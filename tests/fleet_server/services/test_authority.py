@@ -40,8 +40,9 @@ def certificate_in(path: Path) -> x509.Certificate:
 
 def test_private_keys_are_readable_by_their_owner_only(folder: Path) -> None:
     keys = list(folder.rglob("*.key"))
-    assert len(keys) == 7
-    assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
+    assert len(keys) == 8
+    secrets = [*keys, authority.AuthorityFiles(folder).ingest_group]
+    assert {stat.S_IMODE(secret.stat().st_mode) for secret in secrets} == {0o600}
 
 
 def test_repeated_init_changes_no_file(folder: Path) -> None:

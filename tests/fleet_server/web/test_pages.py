@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from flask.testing import FlaskClient
 
+from fleet_server.broker.refusals import Refusal, Tally
 from fleet_server.services import accounts
+from fleet_server.web import words
 from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World, csrf_token, log_in
 
@@ -370,3 +372,25 @@ def test_cookie_is_for_https_only_where_pages_are(sqlite_world: World) -> None:
     answer = client.get("/login", base_url="https://sensors.example.org")
     assert "Secure" in answer.headers["Set-Cookie"]
     assert "Strict-Transport-Security" in answer.headers
+
+
+def test_what_the_broker_refused_stands_below_quarantine_in_words(sqlite_world: World) -> None:
+    client = sqlite_world.app().test_client()
+    log_in(client)
+    assert "Refused by the broker" not in client.get("/fleet/quarantine").text
+    tally = Tally(sqlite_world.settings().broker_status_path)
+    tally.write()
+    assert "It has refused nothing." in client.get("/fleet/quarantine").text
+    for _ in range(1234):
+        tally.refuse(Refusal.SUBSCRIBE_DENIED, client="<b>n-x</b>")
+    tally.write()
+    page = client.get("/fleet/quarantine").text
+    assert "A wish to read what is for others." in page
+    assert ">1,234<" in page
+    assert "publish_denied" not in page
+    german = client.get("/fleet/quarantine", headers={"Accept-Language": "de"}).text
+    assert "Vom Broker abgewiesen" in german
+
+
+def test_every_reason_of_a_refusal_has_words() -> None:
+    assert set(words.REFUSAL_WORDS) == {reason.value for reason in Refusal}
