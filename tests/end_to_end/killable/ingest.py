@@ -26,6 +26,8 @@ from fleet_server.wire.topics import TopicKind
 _DATABASE = "database"
 # A commit on a machine that also runs everything else takes some milliseconds: the kill lands before, in or after it.
 _COMMIT_TAKES_S = 0.006
+# As it came, and as the consumer has read it.
+_TELEMETRY = (TopicKind.TELEMETRY, "telemetry")
 
 _plan = load_plan()
 _before_commit = FaultPoint("before_commit", _plan)
@@ -36,7 +38,7 @@ _in_hand = threading.local()
 
 def _store_batch(original: Callable[..., Any]) -> Callable[..., Any]:
     def store_batch(session: Any, messages: Any, **options: Any) -> Any:
-        _in_hand.packs = sum(message.kind is TopicKind.TELEMETRY for message in messages)
+        _in_hand.packs = sum(message.kind in _TELEMETRY for message in messages)
         result = original(session, messages, **options)
         packs, _in_hand.packs = _in_hand.packs, 0
         if packs and _after_commit.is_due():
