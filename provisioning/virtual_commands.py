@@ -137,7 +137,7 @@ def run(
     status = Status()
     with (
         _speaking(as_json) as speak,
-        _stopped_by_signals() as stop,
+        stopped_by_signals() as stop,
         _runner_errors(),
         holding(data_dir) as lock,
     ):
@@ -280,6 +280,21 @@ def prepare_nodes(
         speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})
 
 
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _progress(status: Status, machine: str) -> dict[str, Any]:
     return {
         "event": "progress",
@@ -341,18 +356,3 @@ def _runner_errors() -> Iterator[None]:
         yield
     except RunnerError as error:
         raise BenchError(str(error)) from error
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
