@@ -177,6 +177,10 @@ class Vm:
         if scheduler[0] == _SCHEDULER_IDLE and scheduler[1] == 0:
             scheduler[:] = bytes(2)  # pending
 
+    def is_interrupt_pending(self) -> bool:
+        """Whether an interrupt has not been raised yet. The guest must not be kept waiting then."""
+        return any(self.memory(vm_module.INTERRUPT_CELLS.pending, 4))
+
     def forget_interrupt(self) -> None:
         """Take an interrupt back that has not been raised yet."""
         self.memory(vm_module.INTERRUPT_CELLS.pending, 4)[:] = bytes(4)
@@ -197,6 +201,10 @@ class Vm:
     def host_call(self, name: bytes, payload: bytes) -> bytes:
         """One `host.call` of the guest; errors with a number come back as `!number`."""
         self.prove_alive()
+        if self._overseer is not None and self.is_interrupt_pending():
+            # Here and now, before what was asked for is done: it may wait for long.
+            self.forget_interrupt()
+            return b"!K"
         try:
             answer = self.operations[name.decode()](payload.decode())
         except OSError as error:

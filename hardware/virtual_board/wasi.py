@@ -197,10 +197,11 @@ def poll_oneoff(vm: Vm, subscriptions: int, events: int, count: int, done: int) 
         if flags & _ABSOLUTE_TIME:
             real = clock == _CLOCK_REALTIME
             timeout_ns -= vm.clock.realtime_ns() if real else vm.clock.monotonic_ns()
-        try:
-            vm.clock.sleep_ns(max(0, timeout_ns))
-        except Interrupted:
-            vm.interrupt()
+        if not vm.is_interrupt_pending():
+            try:
+                vm.clock.sleep_ns(max(0, timeout_ns))
+            except Interrupted:
+                vm.interrupt()
         vm.memory(events, 32)[:] = struct.pack("<QHB21x", userdata, 0, kind)
         break
     vm.memory(done, 4)[:] = struct.pack("<I", 1)
@@ -280,6 +281,8 @@ def fd_read(vm: Vm, fd: int, vectors: int, count: int, result: int) -> int:
 
 def _read_console(vm: Vm, vector: int, result: int) -> int:
     address, size = _VECTOR.unpack(vm.memory(vector, 8))
+    if vm.is_interrupt_pending():
+        return _EINTR
     try:
         data = vm.files.typed(size)
     except Interrupted:

@@ -132,6 +132,9 @@ class _TcpDoor:
         self.listener.listen(1)
 
     def shut(self) -> None:
+        # A process that is just being forked has the listener too, and would keep it alive for a moment.
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RD)
         self.listener.close()
 
     def admit(self, wire: Wire) -> _Visitor:

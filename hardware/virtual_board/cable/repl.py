@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hardware.virtual_board import errno_esp32
 from hardware.virtual_board.cable.wire import CTRL_C, Hearing, Wire
+from hardware.virtual_board.rom import ROM_FOLDER
 
 _CTRL_A, _CTRL_B, _CTRL_D, _CTRL_E = b"\x01", b"\x02", b"\x04", b"\x05"
 _CONTROLS = _CTRL_A + _CTRL_B + CTRL_C + _CTRL_D
@@ -21,14 +22,25 @@ _PASTE_WINDOW_BYTES = 128
 _MOST_BYTES_AT_ONCE = 4096
 _HISTORY_LINES = 8
 _BACKSPACES = (0x08, 0x7F)
-_ESCAPE_SEQUENCE_END = re.compile(rb"[A-Za-z~]")
+# What keys send behind the escape character: ECMA-48 control sequences, and the short ones of function keys.
+_ESCAPE_SEQUENCE = re.compile(rb"\[[0-?]*[@-~]|O[@-~]")
+_ESCAPE_BEGINNING = re.compile(rb"\[[0-?]*|O")
 
 RESIDENT = "_resident"
-"""Name of the function that runs everything; its line in a traceback is none of the user's."""
+"""Name of the function that runs everything."""
 
-_RESIDENT_LINE = re.compile(rf'  File "[^"]*", line \d+, in {RESIDENT}\r?\n')
-_ERRNO = re.compile(r"\[Errno (\d+)\] [A-Z0-9]+")
-_ERRNO_NAMES = {number: name for name, number in vars(errno_esp32).items() if name.startswith("E")}
+# Frames that an ESP32 does not have: the resident program, and built-in modules that are C code there.
+_OUR_FRAMES = re.compile(
+    rf'  File "(?:{ROM_FOLDER}[^"]*", line \d+, in .*|[^"]*", line \d+, in {RESIDENT})\r?\n'
+)
+_OS_ERROR = re.compile(r"^OSError: (?:\[Errno (\d+)\] [A-Z0-9]+|(\d+))(?=\r?$)", re.MULTILINE)
+# MicroPython has names for most numbers and shows these bare.
+_UNNAMED = ("ENOTDIR", "EFBIG", "ENOSPC", "ENAMETOOLONG", "ENOTEMPTY", "EISCONN", "EAI_FAIL")
+_ERRNO_NAMES = {
+    number: name
+    for name, number in vars(errno_esp32).items()
+    if name.startswith("E") and name not in _UNNAMED
+}
 
 
 class SoftReset(Exception):
@@ -182,9 +194,18 @@ class Repl:
         """One line; None when it was given up for Ctrl-C or another mode; Ctrl-E for itself."""
         self._wire.send(prompt)
         line = bytearray()
-        back = len(self._history)  # how far back in the history; its length is "not yet"
+        place = len(self._history)  # in the history; its length is "not in it"
+        escape: bytes | None = None
         while True:
             byte = self._wire.take(1)
+            if escape is not None and byte >= b" ":
+                escape += byte
+                if _ESCAPE_SEQUENCE.fullmatch(escape):
+                    place, escape = self._recalled(line, place, escape), None
+                elif not _ESCAPE_BEGINNING.fullmatch(escape):
+                    escape = None
+                continue
+            escape = None
             if byte in (b"\r", b"\n"):
                 self._wire.send(b"\r\n")
                 self._remember(bytes(line))
@@ -201,7 +222,7 @@ class Repl:
             if not line and byte == _CTRL_E and prompt == b">>> ":
                 return _CTRL_E
             if byte == b"\x1b":
-                back = self._recalled(line, back)
+                escape = b""
             elif byte[0] in _BACKSPACES:
                 if line:
                     del line[-1:]
@@ -210,15 +231,12 @@ class Repl:
                 line += byte
                 self._wire.send(byte)
 
-    def _recalled(self, line: bytearray, back: int) -> int:
-        """An escape sequence came: up and down put an earlier line in place of this one, others do nothing."""
-        sequence = b""
-        while not _ESCAPE_SEQUENCE_END.search(sequence[1:]) and len(sequence) < 8:
-            sequence += self._wire.take(1)
-        step = {b"[A": -1, b"[B": 1}.get(sequence, 0)
-        wanted = back + step
+    def _recalled(self, line: bytearray, place: int, escape: bytes) -> int:
+        """Up and down put an earlier line in place of this one, other keys do nothing. Returns the new place."""
+        step = {b"[A": -1, b"[B": 1}.get(escape, 0)
+        wanted = place + step
         if not step or not 0 <= wanted <= len(self._history):
-            return back
+            return place
         self._wire.send(b"\b \b" * len(line))
         line[:] = self._history[wanted] if wanted < len(self._history) else b""
         self._wire.send(bytes(line))
@@ -289,11 +307,12 @@ def _cooked(data: bytes) -> bytes:
 
 
 def _as_on_an_esp32(traceback: bytearray) -> bytes:
-    """Without our own frame, and with the ESP32's names for error numbers (the machine prints WASI's)."""
+    """Without our own frames, and with the ESP32's names for error numbers (the machine prints WASI's)."""
 
     def named(match: re.Match[str]) -> str:
-        name = _ERRNO_NAMES.get(int(match[1]))
-        return f"[Errno {match[1]}] {name}" if name else match[1]
+        number = match[1] or match[2]
+        name = _ERRNO_NAMES.get(int(number))
+        return f"OSError: [Errno {number}] {name}" if name else f"OSError: {number}"
 
     text = traceback.decode(errors="replace")
-    return _ERRNO.sub(named, _RESIDENT_LINE.sub("", text)).encode()
+    return _OS_ERROR.sub(named, _OUR_FRAMES.sub("", text)).encode()

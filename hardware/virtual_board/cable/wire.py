@@ -166,9 +166,14 @@ class Wire:
     # --- the cable's side ---
 
     def attach(self, client: Client) -> None:
-        """Somebody has come; there is at most one."""
+        """Somebody has come; there is at most one.
+
+        What the one before sent and the chip has not read is lost: at the speed of a real line it would have been read
+        before anybody could come.
+        """
         with self._changed:
             self._client, self._last_bytes = client, b""
+            self._arrived.clear()
 
     def detach(self) -> None:
         """They have left: lines fall. A loader that was entered without lines is left."""
