@@ -21,6 +21,7 @@ from hardware.virtual_board.flash import Flash, region
 from tests.hardware.cable import Cable, connected, esptool, mpremote, printed_by, served, start_tool
 
 PROMPT = b">>> "
+POWER_ON, DEEP_SLEEP = 1, 4  # machine.reset_cause()
 BOOTS = b"(SPI_FAST_FLASH_BOOT)\r\n"
 INTERRUPTED = (
     b'Traceback (most recent call last):\r\n  File "<stdin>", line %d, in <module>\r\n'
@@ -47,6 +48,12 @@ def cable(shared: Serving) -> Iterator[Cable]:
 
 def _write(cable: Cable, path: str, code: str) -> None:
     assert cable.exec(f"with open({path!r}, 'w') as f: f.write({code!r})") == (b"", b"")
+
+
+def _wait_until_asleep(folder: Path) -> None:
+    until_s = time.monotonic() + 30
+    while Board(folder).reset_cause != DEEP_SLEEP:
+        assert time.monotonic() < until_s
 
 
 def _folder(tmp_path: Path, **files: str) -> Path:
@@ -260,7 +267,7 @@ def test_a_sleeping_board_hears_nothing_but_ctrl_c_which_wakes_it(tmp_path: Path
         served(_folder(tmp_path, main=SLEEPER.format(duration_ms=3_600_000))) as serving,
         connected(serving.doors.tcp_url) as cable,
     ):
-        cable.hear(b"woke 1 ")
+        _wait_until_asleep(tmp_path / "board")
         cable.send(b"print('lost')\r")
         cable.enter_raw_repl()
         assert cable.exec("import machine\nprint(machine.reset_cause())") == (b"1\r\n", b"")
@@ -354,15 +361,15 @@ def test_switched_off_while_awake_it_has_lost_power_and_asleep_it_sleeps_on(tmp_
     with served(folder) as serving, connected(serving.doors.tcp_url) as cable:
         cable.hear(b"woke")
         started_us = time.time_ns() // 1000
-        cable.hear(b"\r\n")
+        _wait_until_asleep(folder)
     board = Board(folder)
-    assert board.reset_cause == 4
+    assert board.reset_cause == DEEP_SLEEP
     assert abs(board.now_us - started_us - 3_600_000_000) < 10_000_000
 
     with served(folder) as serving, connected(serving.doors.tcp_url) as cable:
         cable.hear(b"woke 1 ")  # the cable brings power
         cable.enter_raw_repl()
-    assert Board(folder).reset_cause == 1
+    assert Board(folder).reset_cause == POWER_ON
 
 
 # --- doors ---
@@ -385,7 +392,7 @@ def test_one_client_at_a_time_whatever_the_door(shared: Serving, cable: Cable) -
 
 
 def test_a_port_stays_the_boards_while_its_door_is_shut(shared: Serving, cable: Cable) -> None:
-    port = int(shared.doors.tcp_url.rpartition(":")[2])
+    port = int(shared.doors.rfc2217_url.rpartition(":")[2])
     with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
         other.bind(("127.0.0.1", port))
 
@@ -436,6 +443,13 @@ def test_garbage_on_the_line_disturbs_neither_console_nor_loader(
         cable.send(first + random.Random(first).randbytes(20_000))
 
     assert printed_by(mpremote(address, "exec", "print('well')")) == "well\n"
+
+
+def test_without_lines_ctrl_c_leaves_the_loader(shared: Serving) -> None:
+    with connected(shared.doors.tcp_url) as cable:
+        cable.send(SYNC)
+        cable.hear(b"\x01\x08\x04\x00")
+        cable.enter_raw_repl()
 
 
 def test_noise_between_its_packets_does_not_disturb_the_loader(shared: Serving) -> None:

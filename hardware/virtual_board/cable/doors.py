@@ -129,6 +129,7 @@ class _TcpDoor:
     def open(self) -> None:
         if self.listener.fileno() < 0:
             self.listener = _bound(self.port)
+        self.listener.setblocking(False)
         self.listener.listen(1)
 
     def shut(self) -> None:
@@ -137,8 +138,12 @@ class _TcpDoor:
             self.listener.shutdown(socket.SHUT_RD)
         self.listener.close()
 
-    def admit(self, wire: Wire) -> _Visitor:
-        connection, _ = self.listener.accept()
+    def admit(self, wire: Wire) -> _Visitor | None:
+        """Whoever knocks, if they are still there."""
+        try:
+            connection, _ = self.listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._kind(connection, wire)
 
@@ -308,12 +313,16 @@ class _Terminal:
 class _TerminalClient(_Visitor):
     def __init__(self, terminal: int) -> None:
         self._terminal = terminal
+        self._patience_s = _SEND_PATIENCE_S
 
     def send(self, data: bytes) -> None:
         poll = select.poll()
         poll.register(self._terminal, select.POLLOUT)
         while data and not _is_hung_up(self._terminal):
-            if not poll.poll(_SEND_PATIENCE_S * 1000):
+            is_taken = bool(poll.poll(self._patience_s * 1000))
+            # Who has not read for long is not waited for a second time; nobody can be thrown out of a terminal.
+            self._patience_s = _SEND_PATIENCE_S if is_taken else 0
+            if not is_taken:
                 return
             try:
                 data = data[os.write(self._terminal, data) :]

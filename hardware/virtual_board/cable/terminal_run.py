@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from hardware.virtual_board.flash import Flash
 
 _MACHINE = "Generic ESP32 module with ESP32"
-# The resident program below, and the source of the piece that it runs; an ESP32 has the first in its ROM and reads the
-# second as it compiles.
-_HEAP_BYTES = 12 * 1024
+# The resident program below (2 KB), and the source of the piece that it runs; an ESP32 has the first in its ROM and reads
+# the second as it compiles.
+_HEAP_BYTES = 6 * 1024
 
 _PROGRAM = """
 def {resident}(scope, files, call, address_of, print_exception, version):
