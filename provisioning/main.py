@@ -8,9 +8,11 @@ from typing import NoReturn
 import click
 
 from hardware.catalogue import CatalogueError
+from hardware.virtual_board.vm_module import VmUnavailable
 from provisioning.errors import BenchError
 from provisioning.node_commands import node
 from provisioning.virtual_commands import virtual
+from provisioning.virtual_serve import serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,6 +25,7 @@ def provision() -> None:
 
 
 provision.add_command(node)
+virtual.add_command(serve)
 provision.add_command(virtual)
 
 
@@ -35,7 +38,7 @@ def main() -> NoReturn:
         sys.exit(problem.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (BenchError, CatalogueError) as problem:
+    except (BenchError, CatalogueError, VmUnavailable) as problem:
         click.echo(f"provision: {problem}", err=True)
         sys.exit(1)
     except OSError as problem:

@@ -281,6 +281,24 @@ def prepare_nodes(
         speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})
 
 
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, however often they come, instead of ending in the middle of something."""
+    stop = threading.Event()
+
+    def tell(*_: object) -> None:
+        # In a thread of its own: a handler runs in the middle of the main thread, perhaps of `stop.wait` or of the handler
+        # before it, and `stop.set` would then wait for ever for a lock that the main thread itself holds.
+        _thread.start_new_thread(stop.set, ())
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _progress(status: Status, machine: str) -> dict[str, Any]:
     return {
         "event": "progress",
@@ -342,21 +360,3 @@ def _runner_errors() -> Iterator[None]:
         yield
     except RunnerError as error:
         raise BenchError(str(error)) from error
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, however often they come, instead of ending in the middle of something."""
-    stop = threading.Event()
-
-    def tell(*_: object) -> None:
-        # In a thread of its own: a handler runs in the middle of the main thread, perhaps of `stop.wait` or of the handler
-        # before it, and `stop.set` would then wait for ever for a lock that the main thread itself holds.
-        _thread.start_new_thread(stop.set, ())
-
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -151,6 +151,10 @@ class _NoFiles:
     def console(self, data: bytes) -> None:
         """Not looked at."""
 
+    def typed(self, size: int) -> bytes:
+        """Nobody is there."""
+        return b""
+
 
 class _HostClock:
     """The computer's own time."""

@@ -27,7 +27,7 @@ import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from hardware.virtual_board import errno_esp32 as errno
 from hardware.virtual_board.clock import AwakeTooLong, BoardClock, WatchdogBite
@@ -46,10 +46,12 @@ from hardware.virtual_board.vm import EndlessLoop, GuestTrap, Vm
 from hardware.virtual_board.wiring import Brownout, Wiring
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hardware.virtual_board.flash import FlashCounters
     from hardware.virtual_board.wasi import OpenFile
 
-Reason = Literal["deepsleep", "reset", "watchdog", "crash", "power_cut", "brownout"]
+Reason = Literal["deepsleep", "reset", "watchdog", "crash", "power_cut", "brownout", "halted"]
 
 HEAP_BYTES = 100 * 1024
 # On an ESP32 the built-in modules are C code in flash; here they are bytecode in the heap. This is what
@@ -62,7 +64,7 @@ _WAKE_LIMIT_S = 3600
 _POWER_BACK_AFTER_US = 120_000_000
 
 # machine.reset_cause() and machine.wake_reason() of the ESP32 port.
-_POWER_ON, _HARD_RESET, _WDT_RESET, _DEEPSLEEP_RESET, _SOFT_RESET = 1, 2, 3, 4, 5
+_POWER_ON, _HARD_RESET, _WDT_RESET, _DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
 _TIMER_WAKE = 4
 
 _START = "import sys\nsys.path[:]=['/rom','','.frozen','/lib']\ndel sys\n"
@@ -74,6 +76,10 @@ except SystemExit:
     import machine
     machine.soft_reset()
 """
+
+
+class Halted(Exception):
+    """Somebody outside stopped the board in what it did: its reset line fell, or it was switched off."""
 
 
 class ScriptFailed(Exception):
@@ -164,6 +170,16 @@ class Board:
         return self._rtc.now_us
 
     @property
+    def rtc_us(self) -> int:
+        """What the RTC shows at `now_us`, in µs since 2000."""
+        return self._rtc.rtc_us
+
+    @property
+    def reset_cause(self) -> int:
+        """What `machine.reset_cause()` says in the next boot."""
+        return self._rtc.reset_cause
+
+    @property
     def boots(self) -> int:
         """Boots since the folder was made."""
         return self._rtc.boots
@@ -185,18 +201,34 @@ class Board:
         """The EN button: a hard reset, also out of deep sleep (RTC memory and clock survive)."""
         with self._lock:
             if at_utc_us is not None:
-                passed = max(0, at_utc_us - self._rtc.now_us)
-                self._rtc.now_us += passed
-                self._rtc.rtc_us += passed
+                self.pass_time(until_utc_us=at_utc_us)
             self._rtc.reset_cause, self._rtc.wake_reason = _HARD_RESET, 0
             self._rtc.save(awake=False)
 
+    def pass_time(self, *, until_utc_us: int) -> None:
+        """True time goes on to that moment with the RTC behind it, while nothing runs."""
+        with self._lock:
+            passed = max(0, until_utc_us - self._rtc.now_us)
+            self._rtc.now_us += passed
+            self._rtc.rtc_us += passed
+
+    def cut_sleep_short(self, *, at_utc_us: int) -> None:
+        """A deep sleep does not last until its end: it is only that moment now."""
+        with self._lock:
+            early = max(0, self._rtc.now_us - at_utc_us)
+            self._rtc.now_us -= early
+            self._rtc.rtc_us -= early
+
     def run_wake(self) -> WakeResult:
         """Boot: boot.py, then main.py, until the node sleeps, resets, hangs, crashes or loses power."""
+        return self.boot(lambda: Run(self, boot_us=BOOT_US))
+
+    def boot(self, make_run: Callable[[], Run]) -> WakeResult:
+        """As `run_wake`, with what exists while the node is awake made by the caller."""
         with self._lock:
             self._rtc.boots += 1
             self._rtc.save(awake=True)
-            with _Run(self, boot_us=BOOT_US) as run:
+            with make_run() as run:
                 result = run.boot()
             self._rtc.save(awake=False)
             return result
@@ -212,7 +244,7 @@ class Board:
         with self._lock:
             self._rtc.save(awake=True)
             try:
-                with _Run(self, boot_us=0) as run:
+                with Run(self, boot_us=0) as run:
                     return run.script(code)
             finally:
                 self._rtc.save(awake=False)
@@ -272,32 +304,43 @@ class _opened:  # noqa: N801 - used as a word in `with`
         self._flash.close()
 
 
-class _Run:
+class Run:
     """Everything that exists only while the node is awake."""
 
-    def __init__(self, board: Board, *, boot_us: int) -> None:
+    def __init__(
+        self,
+        board: Board,
+        *,
+        boot_us: int,
+        clock: BoardClock | None = None,
+        flash: Flash | None = None,
+    ) -> None:
+        """A clock or an open flash that is given goes on after this run; otherwise the run has its own."""
         self._board = board
         rtc = board._rtc
         self._rtc = rtc
         self._started_us = rtc.now_us
-        self._clock = BoardClock(
+        self._clock = clock or BoardClock(
             now_us=rtc.now_us, rtc_us=rtc.rtc_us, awake_limit_us=board._wake_limit_us
         )
         self._clock.advance(boot_us)
-        self._flash = Flash(board.flash_path, power_cut=board.power_cut)
+        self._has_own_flash = flash is None
+        self._flash = flash or Flash(board.flash_path, power_cut=board.power_cut)
         board.power_cut = None
         self._console = bytearray()
         self._network = Network(clock=self._clock, policy=board.network_policy, mac=board.unique_id)
         self._peripherals: Peripherals | None = None
         self._files: FileSystem | None = None
         self._rom_read: set[str] = set()
+        self.vm: Vm | None = None
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._network.close()
-        self._flash.close()
+        if self._has_own_flash:
+            self._flash.close()
 
     def boot(self) -> WakeResult:
         """Run boot.py and main.py and say how it ended."""
@@ -305,19 +348,22 @@ class _Run:
         error = ""
         sleep_us: int | None = 0
         try:
-            code = self._start(_START, files=("boot.py", "main.py"))
+            self._mount()
+            code = self._start(_START + self.program())
             error = "the program ended without sleeping" if code == 0 else self._last_line()
         except DeepSleep as sleep:
             reason, sleep_us = "deepsleep", sleep.duration_us
         except Reset as reset:
             reason = "reset"
-            self._rtc.reset_cause = _SOFT_RESET if reset.soft else _HARD_RESET
+            self._rtc.reset_cause = SOFT_RESET if reset.soft else _HARD_RESET
         except WatchdogBite:
             reason, error = "watchdog", "the watchdog was not fed"
         except EndlessLoop:
             error = "endless loop"
         except AwakeTooLong:
             error = "awake for too long"
+        except Halted:
+            reason = "halted"
         except PowerCut:
             reason, error = "power_cut", "the power was cut"
         except Brownout as brownout:
@@ -335,7 +381,8 @@ class _Run:
     def script(self, code: str) -> str:
         """Run `code` and return the console."""
         try:
-            failed = self._start(_START + code, files=()) != 0
+            self._mount()
+            failed = self._start(_START + code) != 0
         except (DeepSleep, Reset):
             failed = False
         except (WatchdogBite, EndlessLoop, AwakeTooLong, PowerCut, Brownout, GuestTrap) as error:
@@ -347,8 +394,28 @@ class _Run:
             raise ScriptFailed(self._text())
         return self._text()
 
-    def _start(self, code: str, *, files: tuple[str, ...]) -> int:
+    # --- what a board with somebody at its console does differently ---
+
+    # Called in the machine's thread while it runs (see vm.Vm).
+    overseer: Callable[[], None] | None = None
+    extra_heap_bytes = 0
+
+    def program(self) -> str:
+        """What the machine runs after a reset."""
+        return _BOOT.format(files=self.boot_files())
+
+    def operations(self) -> dict[str, Callable[[str], str | int | None]]:
+        """Host calls beside those of the hardware."""
+        return {}
+
+    def boot_files(self) -> list[str]:
+        """The files that run after a reset, as far as they are there."""
+        return [name for name in ("boot.py", "main.py") if self._mounted().is_file("/" + name)]
+
+    def _mount(self) -> None:
         self._files = FileSystem(self._flash)
+
+    def _start(self, code: str) -> int:
         self._peripherals = Peripherals(
             clock=self._clock,
             wiring=self._board.wiring,
@@ -358,15 +425,18 @@ class _Run:
             wake_reason=self._rtc.wake_reason,
             unique_id=self._board.unique_id,
         )
-        if files:
-            present = [name for name in files if self._files.is_file("/" + name)]
-            code += _BOOT.format(files=present)
-        operations = {**self._peripherals.operations(), **self._network.operations()}
+        operations = {
+            **self._peripherals.operations(),
+            **self._network.operations(),
+            **self.operations(),
+        }
         operations["statvfs"] = lambda _: "{} {} {}".format(*self._mounted().blocks())
-        vm = Vm(files=self, clock=self._clock, operations=operations)
+        self.vm = vm = Vm(
+            files=self, clock=self._clock, operations=operations, overseer=self.overseer
+        )
         self._peripherals.attach(vm)
         self._network.attach(vm)
-        heap = self._board.heap_bytes + ROM_HEAP_BYTES
+        heap = self._board.heap_bytes + ROM_HEAP_BYTES + self.extra_heap_bytes
         return vm.run(arguments=["micropython", "-X", f"heapsize={heap}", "-c", code])
 
     def _mounted(self) -> FileSystem:
@@ -465,6 +535,10 @@ class _Run:
         """Keep what the node prints, up to a limit."""
         if len(self._console) < _CONSOLE_LIMIT:
             self._console += data
+
+    def typed(self, size: int) -> bytes:
+        """Nobody is at the console."""
+        return b""
 
 
 @dataclass

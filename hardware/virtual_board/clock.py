@@ -8,12 +8,17 @@ node time runs at wall speed from where it stood: what the other side does takes
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Reading a clock takes time on a real board too; without it a loop that waits for ticks would never end.
 _CLOCK_READ_US = 5
 # A loop that does nothing but look at the clock is waiting: let it wait in bigger steps.
 _PATIENT_READS = 200
 _SPIN_STEP_US = 500
+_NO_LIMIT_US = 1 << 62
 
 
 class WatchdogBite(Exception):
@@ -148,3 +153,42 @@ class BoardClock:
         return (
             self._limit_us if self._watchdog_us is None else min(self._limit_us, self._watchdog_us)
         )
+
+
+class WallClock(BoardClock):
+    """Time of a board that somebody works with: it runs at wall speed, and whoever waits can be disturbed.
+
+    It goes on through soft resets, as an ESP32's does, and so does its watchdog.
+    """
+
+    def __init__(self, *, now_us: int, rtc_us: int, pause: Callable[[float], None]) -> None:
+        """`pause` waits for so many seconds, which may be 0, and may raise what disturbs."""
+        super().__init__(now_us=now_us, rtc_us=rtc_us, awake_limit_us=_NO_LIMIT_US)
+        self._pause = pause
+        self.socket_opened()  # never closed
+
+    def advance(self, duration_us: int) -> None:
+        """Wait. Raises WatchdogBite, and what `pause` raises."""
+        until_us = self.now_us() + max(0, duration_us)
+        while (left_us := min(until_us, self._next_event_us()) - self.now_us()) > 0:
+            self._pause(left_us / 1e6)
+        self.check_watchdog()
+
+    def check(self) -> None:
+        """Raise when it is time for that, or what `pause` raises."""
+        self._pause(0)
+        self.check_watchdog()
+
+    def check_watchdog(self) -> None:
+        """Raise WatchdogBite when it is time for that."""
+        super().check()
+
+    def run_into_watchdog(self) -> bool:
+        """False: nobody waits for it, a board that failed is reset at once."""
+        return False
+
+    def stop_wall_time(self) -> None:
+        """It goes on."""
+
+    def _looked(self) -> None:
+        self.check_watchdog()

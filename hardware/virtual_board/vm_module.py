@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import platformdirs
 import wasmtime
@@ -63,6 +63,19 @@ _NPM_FLAGS = (
 # share one address space (wasmtime's default reserves 4 GiB for each).
 _MEMORY_RESERVATION = 16 << 20
 _MAX_WASM_STACK = 512 << 10
+
+
+class InterruptCells(NamedTuple):
+    """Addresses in the repaired module's memory of what `mp_sched_keyboard_interrupt` of MicroPython writes."""
+
+    pending: int  # MP_STATE_THREAD(mp_pending_exception), a pointer
+    exception: int  # MP_STATE_VM(mp_kbd_exception), an exception object
+    scheduler: int  # MP_STATE_VM(sched_state), 16 bits
+
+
+# The linker's choice, and so good for exactly the module with the hash above. Found in its code: the scheduler's lock
+# is taken by storing -1 there, and giving it back looks at the pending exception. A test breaks into a loop.
+INTERRUPT_CELLS = InterruptCells(pending=66800, exception=67084, scheduler=67236)
 
 
 class VmUnavailable(RuntimeError):

@@ -30,6 +30,8 @@ _ALL_RIGHTS = (1 << 30) - 1
 _CLOCK_REALTIME = 0
 _EVENT_CLOCK = 0
 _ABSOLUTE_TIME = 1
+# WASI's own number: the C library asks MicroPython what is pending, and calls again.
+_EINTR = 27
 _U32 = struct.Struct("<I")
 _VECTOR = struct.Struct("<II")
 
@@ -40,6 +42,10 @@ class GuestExit(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"guest ended with {code}")
         self.code = code
+
+
+class Interrupted(Exception):
+    """Somebody at the console pressed Ctrl-C while the guest waited in a host function."""
 
 
 class OpenFile(Protocol):
@@ -97,6 +103,13 @@ class GuestFiles(Protocol):
 
     def console(self, data: bytes) -> None:
         """What the guest prints."""
+
+    def typed(self, size: int) -> bytes:
+        """Up to `size` bytes from the console, as soon as there is one; none when nobody is there.
+
+        Raises:
+            Interrupted: Ctrl-C came instead.
+        """
 
 
 class FileTable:
@@ -184,7 +197,11 @@ def poll_oneoff(vm: Vm, subscriptions: int, events: int, count: int, done: int) 
         if flags & _ABSOLUTE_TIME:
             real = clock == _CLOCK_REALTIME
             timeout_ns -= vm.clock.realtime_ns() if real else vm.clock.monotonic_ns()
-        vm.clock.sleep_ns(max(0, timeout_ns))
+        if not vm.is_interrupt_pending():
+            try:
+                vm.clock.sleep_ns(max(0, timeout_ns))
+            except Interrupted:
+                vm.interrupt()
         vm.memory(events, 32)[:] = struct.pack("<QHB21x", userdata, 0, kind)
         break
     vm.memory(done, 4)[:] = struct.pack("<I", 1)
@@ -248,10 +265,7 @@ def read_from_window(vm: Vm, raw: Any) -> bool:
 def fd_read(vm: Vm, fd: int, vectors: int, count: int, result: int) -> int:
     file = _table(vm).get(fd)
     if file is None:
-        if fd != 0:
-            return errno.EBADF
-        vm.memory(result, 4)[:] = b"\0\0\0\0"  # nobody is at the serial console
-        return 0
+        return errno.EBADF if fd != 0 else _read_console(vm, vectors, result)
     total = 0
     try:
         for i in range(count):
@@ -262,6 +276,20 @@ def fd_read(vm: Vm, fd: int, vectors: int, count: int, result: int) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     vm.memory(result, 4)[:] = _U32.pack(total)
+    return 0
+
+
+def _read_console(vm: Vm, vector: int, result: int) -> int:
+    address, size = _VECTOR.unpack(vm.memory(vector, 8))
+    if vm.is_interrupt_pending():
+        return _EINTR
+    try:
+        data = vm.files.typed(size)
+    except Interrupted:
+        vm.interrupt()
+        return _EINTR
+    vm.memory(address, len(data))[:] = data
+    vm.memory(result, 4)[:] = _U32.pack(len(data))
     return 0
 
 

@@ -30,7 +30,7 @@ class SmallIngest:
         self.states = 0
         self.gives_receipts = True
         self._seen_low: dict[tuple[str, int], int] = {}
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._control = self._client(ca_dir, service_port, "svc-control")
         self._ingest = self._client(ca_dir, service_port, "svc-ingest")
         self._ingest.on_message = self._store
@@ -50,8 +50,13 @@ class SmallIngest:
         )
 
     def of(self, node_id: str) -> list[Pack]:
-        with self._lock:
+        with self._changed:
             return [pack for (of, _, _), pack in sorted(self.packs.items()) if of == node_id]
+
+    def wait_for_packs(self, node_id: str, count: int, *, timeout_s: float = 60) -> None:
+        """Until so many packs of the node have come."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.of(node_id)) >= count, timeout_s)
 
     def _client(self, ca_dir: Path, port: int, name: str) -> mqtt.Client:
         files = authority.AuthorityFiles(ca_dir)
@@ -73,9 +78,10 @@ class SmallIngest:
             return
         pack = decode_pack(message.payload)
         key = (pack.node_id, pack.spool, pack.seq)
-        with self._lock:
+        with self._changed:
             self.resent += key in self.packs
             self.packs[key] = pack
+            self._changed.notify_all()
             if not self.gives_receipts:
                 return
             seq = pack.oldest - 1

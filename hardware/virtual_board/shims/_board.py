@@ -8,5 +8,7 @@ def call(operation, payload=""):
     if result[:1] == "!":
         if result[1:2] == "V":
             raise ValueError(result[2:])
+        if result == "!K":
+            raise KeyboardInterrupt
         raise OSError(int(result[1:]))
     return result
