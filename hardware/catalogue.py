@@ -20,6 +20,9 @@ SiteKind = Literal["tree", "water"]
 
 _HERE = Path(__file__).parent
 
+# Interfaces whose sensors share their wires and have addresses.
+_BUSES = frozenset({"sdi12", "modbus_rtu"})
+
 
 class CatalogueError(Exception):
     """A node model or sensor type is unknown, or its file has a mistake; the text is one sentence."""
@@ -46,8 +49,26 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Sdi12Field:
+    """Where a number stands in an SDI-12 sensor's answer (0 is the first), and how many of its decimals the raw unit keeps."""
+
+    position: int
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Sdi12:
+    """How an SDI-12 sensor is asked. `is_concurrent`: by `CC`, so that others on its wire measure at the same time."""
+
+    is_concurrent: bool
+
+
+@dataclass(frozen=True)
 class Quantity:
-    """One quantity that a sensor type delivers; `minimum`/`maximum` in `unit`, `raw_…` in `raw_unit`."""
+    """One quantity that a sensor type delivers; `minimum`/`maximum` in `unit`, `raw_…` in `raw_unit`.
+
+    `sdi12` only where the type is an SDI-12 sensor.
+    """
 
     property: str
     unit: str
@@ -58,6 +79,7 @@ class Quantity:
     raw_maximum: float
     raw_resolution: float
     accuracy: Accuracy
+    sdi12: Sdi12Field | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,7 @@ class SensorType:
     quantities: tuple[Quantity, ...]
     error_values: tuple[ErrorValue, ...]
     source: str
+    sdi12: Sdi12 | None = None
 
     def quantity(self, property_name: str) -> Quantity:
         """The quantity with this property. Raises CatalogueError when the type does not deliver it."""
@@ -191,8 +214,10 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         quantities=table.rows("quantities", _quantity, at_least=1),
         error_values=table.rows("error_values", _error_value, at_least=0),
         source=table.text("source"),
+        sdi12=table.one("sdi12", _sdi12) if table.has("sdi12") else None,
     )
     table.finish()
+    _check_sensor_type(sensor_type, name)
     return sensor_type
 
 
@@ -220,12 +245,19 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
     return model
 
 
+def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
+    for quantity in sensor_type.quantities:
+        if (quantity.sdi12 is None) != (sensor_type.sdi12 is None):
+            raise CatalogueError(
+                f"{name}: {quantity.property} needs sdi12 = {{ position, decimals }} just when the type has [sdi12]."
+            )
+
+
 def _check_node_model(model: NodeModel, name: str) -> None:
     keys = [channel.key for channel in model.channels]
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
-    gpios = [gpio for slot in model.slots for gpio in slot.pins.values()]
-    _refuse_twice(gpios, f"{name}: GPIO {{}} is used twice.")
+    _refuse_shared_pins(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
         for channel in slot.channels:
@@ -240,6 +272,29 @@ def _check_node_model(model: NodeModel, name: str) -> None:
                     raise CatalogueError(
                         f"{name}: channel {channel.key} needs {needed}, which the node does not have."
                     )
+
+
+def _refuse_shared_pins(model: NodeModel, name: str) -> None:
+    """A GPIO belongs to one slot, or to one bus whose sensors are told apart by their address; a bus shares its supply too."""
+    users: dict[int, list[tuple[str, Slot]]] = {}
+    for slot in model.slots:
+        for role, gpio in slot.pins.items():
+            users.setdefault(gpio, []).append((role, slot))
+    for gpio, uses in users.items():
+        roles = {role for role, _ in uses}
+        buses = {_bus_of(slot) for _, slot in uses}
+        if len(uses) > 1 and (len(roles) > 1 or len(buses) > 1 or None in buses):
+            raise CatalogueError(f"{name}: GPIO {gpio} is used twice.")
+    addresses = [(_bus_of(slot), slot.options.get("address")) for slot in model.slots]
+    for bus, address in addresses:
+        if bus is not None and addresses.count((bus, address)) > 1:
+            raise CatalogueError(f"{name}: address {address} is used twice on one bus.")
+
+
+def _bus_of(slot: Slot) -> tuple[str, int] | None:
+    """(interface, UART) of a slot on a bus; None for one that has its wires to itself."""
+    interface = load_sensor_type(slot.sensor_type).interface
+    return (interface, slot.options["uart"]) if interface in _BUSES else None
 
 
 def _refuse_twice(values: list[Any], sentence: str) -> None:
@@ -259,7 +314,21 @@ def _quantity(table: StrictTable) -> Quantity:
         raw_maximum=table.number("raw_maximum"),
         raw_resolution=table.number("raw_resolution"),
         accuracy=table.one("accuracy", _accuracy),
+        sdi12=table.one("sdi12", _sdi12_field) if table.has("sdi12") else None,
     )
+
+
+def _sdi12_field(table: StrictTable) -> Sdi12Field:
+    field = Sdi12Field(position=table.whole("position"), decimals=table.whole("decimals"))
+    if not (0 <= field.position <= 8 and 0 <= field.decimals <= 6):
+        raise CatalogueError(
+            f"{table.where}: position must be from 0 to 8 and decimals from 0 to 6."
+        )
+    return field
+
+
+def _sdi12(table: StrictTable) -> Sdi12:
+    return Sdi12(is_concurrent=table.truth("is_concurrent", default=False))
 
 
 def _accuracy(table: StrictTable) -> Accuracy:

@@ -90,7 +90,24 @@ def _probe(slot: Slot, driver: str) -> dict[str, Any]:
         "slot": slot.id,
         "keys": [channel.key for channel in slot.channels],
         "pins": dict(slot.pins),
-        "options": dict(slot.options),
+        "options": dict(slot.options) | _sdi12_options(slot),
+    }
+
+
+def _sdi12_options(slot: Slot) -> dict[str, Any]:
+    """What the node has to know of an SDI-12 sensor beside its address: lists in the order of its channels."""
+    sensor_type = load_sensor_type(slot.sensor_type)
+    if sensor_type.sdi12 is None:
+        return {}
+    quantities = [sensor_type.quantity(channel.property) for channel in slot.channels]
+    fields = [quantity.sdi12 for quantity in quantities if quantity.sdi12 is not None]
+    return {
+        "concurrent": sensor_type.sdi12.is_concurrent,
+        "warm_up_ms": sensor_type.warm_up_ms + sensor_type.stabilise_ms,
+        "fields": [field.position for field in fields],
+        "decimals": [field.decimals for field in fields],
+        "lowest": [round(quantity.raw_minimum) for quantity in quantities],
+        "highest": [round(quantity.raw_maximum) for quantity in quantities],
     }
 
 

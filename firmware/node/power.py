@@ -9,17 +9,36 @@ from node import rtc_memory
 _SHORTEST_MS = 1_000
 _LONGEST_MS = 86_400_000
 
-_rails = []  # type: list[int]
+_rails = {}  # type: dict[int, int]
 
 
-def rail(pin):
-    """Switch on the supply rail behind a GPIO; `sleep` makes sure that it goes off."""
-    if pin not in _rails:
-        _rails.append(pin)
-    machine.Pin(pin, machine.Pin.OUT, value=1)
+class Supply:
+    """A probe's switched supply: the rail behind `pins["power"]`, where it has one.
+
+    A rail that several probes share stays up until the last of them is done; `sleep` makes sure that it goes off.
+    """
+
+    def __init__(self, pins):
+        self._pin = pins.get("power")
+        self._is_on = False
+
+    def on(self):
+        if self._pin is None or self._is_on:
+            return
+        self._is_on = True
+        _rails[self._pin] = _rails.get(self._pin, 0) + 1
+        machine.Pin(self._pin, machine.Pin.OUT, value=1)
+
+    def off(self):
+        if not self._is_on:
+            return
+        self._is_on = False
+        _rails[self._pin] -= 1
+        if not _rails[self._pin]:
+            _switch_off(self._pin)
 
 
-def rail_off(pin):
+def _switch_off(pin):
     machine.Pin(pin, machine.Pin.OUT, value=0)
 
 
@@ -31,6 +50,6 @@ def sleep(state, duration_ms):
 
         wifi.off()
     for pin in _rails:
-        rail_off(pin)
+        _switch_off(pin)
     rtc_memory.store(state)
     machine.deepsleep(max(_SHORTEST_MS, min(duration_ms, _LONGEST_MS)))

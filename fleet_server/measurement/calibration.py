@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fleet_server.measurement.derived import capacitive_index
 
 FloatArray = NDArray[np.float64]
 
@@ -156,3 +158,32 @@ def fit_line(x: ArrayLike, y: ArrayLike, u: ArrayLike) -> CalibrationParameters:
         u_offset=float(np.sqrt(1.0 / total + mean * mean / spread)),
         cov=float(-mean / spread),
     )
+
+
+def capacitive_calibration(
+    air_mv: float, water_mv: float, *, u_mv: float, u_index: float
+) -> CalibrationParameters:
+    """Calibration of one capacitive probe by its own readings in dry air (index 0) and in water (index 1).
+
+    The line through the two points, over the index that the maker's voltages would give (`derived.capacitive_index`).
+
+    Args:
+        air_mv, water_mv: its voltages, mV.
+        u_mv: standard uncertainty of each of the two readings, mV.
+        u_index: the probe's own beside that, 1: temperature, soil that does not touch it.
+
+    Raises:
+        ValueError: voltages that no such probe has.
+
+    >>> line = capacitive_calibration(2640, 1390, u_mv=5, u_index=0.02)
+    >>> value, _ = calibrate(capacitive_index(np.array([2015.0])), np.zeros(1), as_columns(line))
+    >>> round(float(value[0]), 6)
+    0.5
+    """
+    x = capacitive_index([air_mv, water_mv])
+    if np.isnan(capacitive_index(air_mv, air_mv, water_mv)) or np.isnan(x).any():
+        raise ValueError(
+            f"A capacitive probe does not give {air_mv} mV in air and {water_mv} mV in water."
+        )
+    u = u_mv / abs(air_mv - water_mv)
+    return replace(fit_line(x, [0.0, 1.0], [u, u]), u_abs=u_index)

@@ -28,6 +28,12 @@ NERNST_SLOPE_25_MV = 59.15935  # nernst_slope(25), the default of an electrode w
 WATERMARK_SHORT_OHM = 300.0
 WATERMARK_OPEN_OHM = 35_000.0
 WATERMARK_TEMPERATURES_C = (0.0, 50.0)
+TEROS_COUNTS = (1_797.0, 3_396.0)  # permittivity 1 (air) to 80.5 (water)
+TEROS_SOIL_COUNTS = (1_870.0, 3_396.0)  # from permittivity 2 on, where Topp's curve begins
+SOUND_TEMPERATURES_C = (-40.0, 60.0)
+SOUND_ASSUMED_M_S = 344.0  # of a module without a thermometer: 340 to 348, its maker does not say
+CAPACITIVE_AIR_MV = 2_540.0
+CAPACITIVE_WATER_MV = 1_270.0
 
 # The pieces of the Watermark curve do not meet; within ± 5 % of a knot we go over from one to the other.
 _BLEND = 0.05
@@ -198,6 +204,83 @@ def topp_water_content(permittivity: ArrayLike) -> FloatArray:
     """
     k = _within(permittivity, 2.0, 81.0)
     return -5.3e-2 + k * (2.92e-2 + k * (-5.5e-4 + k * 4.3e-6))
+
+
+def teros_permittivity(counts: ArrayLike) -> FloatArray:
+    """Relative permittivity from the counts of a TEROS 11 or 12.
+
+    ε = (2.887e-9 r³ − 2.080e-5 r² + 5.276e-2 r − 43.39)² (METER, TEROS 12 user manual, §4.1.3). Below 1,797 counts the root is
+    smaller than 1, which no matter has, and further down the square rises again.
+
+    Args:
+        counts: r, 1,797–3,396 (permittivity 1–80.5).
+
+    Returns:
+        ε.
+
+    >>> round(float(teros_permittivity(2500)), 2)
+    13.1
+    """
+    root = _teros_root(_within(counts, *TEROS_COUNTS))
+    return root * root
+
+
+def teros_water_content(counts: ArrayLike) -> FloatArray:
+    """Volumetric water content of a mineral soil from the counts of a TEROS 11 or 12: `topp_water_content` of their permittivity.
+
+    Args:
+        counts: r, 1,870–3,396. Below, the permittivity is less than 2: the probe is in air.
+
+    Returns:
+        θ, m³/m³.
+
+    >>> round(float(teros_water_content(2500)), 4)
+    0.2448
+    """
+    return topp_water_content(teros_permittivity(_within(counts, *TEROS_SOIL_COUNTS)))
+
+
+def teros_water_content_per_count(counts: ArrayLike) -> FloatArray:
+    """Derivative of `teros_water_content`, m³/m³ per count.
+
+    >>> round(float(teros_water_content_per_count(2500)), 6)
+    0.000356
+    """
+    r = _within(counts, *TEROS_SOIL_COUNTS)
+    root = _teros_root(r)
+    k = root * root
+    per_permittivity = 2.92e-2 + k * (-1.1e-3 + k * 1.29e-5)
+    return per_permittivity * 2.0 * root * (5.276e-2 + r * (-4.16e-5 + r * 8.661e-9))
+
+
+def _teros_root(counts: FloatArray) -> FloatArray:
+    return -43.39 + counts * (5.276e-2 + counts * (-2.080e-5 + counts * 2.887e-9))
+
+
+def capacitive_index(
+    voltage_mv: ArrayLike,
+    air_mv: ArrayLike = CAPACITIVE_AIR_MV,
+    water_mv: ArrayLike = CAPACITIVE_WATER_MV,
+) -> FloatArray:
+    """Relative moisture index of one capacitive probe: (V_air − V) / (V_air − V_water).
+
+    0 in dry air, 1 in water, by that unit's own two voltages. It is no water content, and two probes' indices are not comparable.
+    Without the last two arguments: the middle of what the maker states (DFRobot SEN0193 wiki).
+
+    Args:
+        voltage_mv: mV, 0–3,300.
+        air_mv: mV, 1,800–3,300.
+        water_mv: mV, 500–1,700.
+
+    Returns:
+        Index, 1.
+
+    >>> round(float(capacitive_index(2000, 2600, 1350)), 3)
+    0.48
+    """
+    air = _within(air_mv, 1_800.0, 3_300.0)
+    water = _within(water_mv, 500.0, 1_700.0)
+    return (air - _within(voltage_mv, 0.0, 3_300.0)) / (air - water)
 
 
 def ledieu_water_content(permittivity: ArrayLike) -> FloatArray:
@@ -445,6 +528,44 @@ def water_depth(
     return pressure / (water_density(temperature_c) * _within(gravity_m_s2, 9.7, 9.9))
 
 
+def speed_of_sound(temperature_c: ArrayLike) -> FloatArray:
+    """Speed of sound in dry air: c = 331.29 √(1 + T / 273.15) (ideal gas; 331.29 m/s at 0 °C: Wong 1986).
+
+    Water vapour makes it faster, by 0.4 % in saturated air of 20 °C.
+
+    Args:
+        temperature_c: of the air, °C, −40–60.
+
+    Returns:
+        m/s.
+
+    >>> round(float(speed_of_sound(20)), 2)
+    343.2
+    """
+    t = _within(temperature_c, *SOUND_TEMPERATURES_C)
+    return 331.29 * np.sqrt(1.0 + t / ZERO_CELSIUS_K)
+
+
+def ultrasonic_distance(
+    distance_mm: ArrayLike, temperature_c: ArrayLike, assumed_m_s: ArrayLike = SOUND_ASSUMED_M_S
+) -> FloatArray:
+    """Distance that an ultrasonic module would have told if it knew the air's temperature: d · c(T) / c₀ (`speed_of_sound`).
+
+    Args:
+        distance_mm: as the module tells it, mm, 0–10,000.
+        temperature_c: of the air between module and water, °C, −40–60.
+        assumed_m_s: c₀, the speed that the module goes by, m/s, 320–360.
+
+    Returns:
+        m.
+
+    >>> round(float(ultrasonic_distance(1500, 5)), 4)
+    1.4577
+    """
+    shown_m = _within(distance_mm, 0.0, 10_000.0) / 1000.0
+    return shown_m * speed_of_sound(temperature_c) / _within(assumed_m_s, 320.0, 360.0)
+
+
 # ---------------------------------------------------------------------------------------------------------------- weather
 
 
@@ -576,6 +697,23 @@ FORMULAS: dict[str, Formula] = {
             "Topp, Davis and Annan 1980, Eq. 7",
             permittivity=(2.0, 81.0),
         ),
+        _formula(
+            teros_permittivity, "1", "METER, TEROS 12 user manual, §4.1.3", counts=TEROS_COUNTS
+        ),
+        _formula(
+            teros_water_content,
+            "m³/m³",
+            "METER, TEROS 12 user manual, §4.1.3; Topp, Davis and Annan 1980, Eq. 7",
+            counts=TEROS_SOIL_COUNTS,
+        ),
+        _formula(
+            capacitive_index,
+            "1",
+            "Two points, air and water (DFRobot SEN0193 wiki)",
+            voltage_mv=(0.0, 3_300.0),
+            air_mv=(1_800.0, 3_300.0),
+            water_mv=(500.0, 1_700.0),
+        ),
         _formula(ledieu_water_content, "m³/m³", "Ledieu et al. 1986", permittivity=(3.0, 81.0)),
         _formula(
             malicki_water_content,
@@ -621,6 +759,15 @@ FORMULAS: dict[str, Formula] = {
             pressure_pa=(-5_000.0, 2_000_000.0),
             temperature_c=(0.0, 40.0),
             gravity_m_s2=(9.7, 9.9),
+        ),
+        _formula(speed_of_sound, "m/s", "Ideal gas; Wong 1986", temperature_c=SOUND_TEMPERATURES_C),
+        _formula(
+            ultrasonic_distance,
+            "m",
+            "Speed of sound in dry air; Wong 1986",
+            distance_mm=(0.0, 10_000.0),
+            temperature_c=SOUND_TEMPERATURES_C,
+            assumed_m_s=(320.0, 360.0),
         ),
         _formula(
             reference_evapotranspiration,

@@ -16,9 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from fleet_server.measurement.calibration import CalibrationParameters, as_columns, calibrate
 from fleet_server.measurement.derived import (
+    CAPACITIVE_AIR_MV,
+    CAPACITIVE_WATER_MV,
+    SOUND_TEMPERATURES_C,
     WATERMARK_OPEN_OHM,
     WATERMARK_SHORT_OHM,
     WATERMARK_TEMPERATURES_C,
+    capacitive_index,
+    teros_water_content,
+    teros_water_content_per_count,
+    ultrasonic_distance,
     watermark_tension,
     watermark_tension_with_slopes,
 )
@@ -41,6 +48,17 @@ VERSION: Final = "1"
 
 # What is assumed of a soil whose thermometer is silent: anything a rooted soil in Central Europe has without frost.
 SOIL_TEMPERATURE_ASSUMED_C: Final = (0.0, 25.0)
+
+# The air over a water in Central Europe, of which nothing else is known.
+AIR_TEMPERATURE_ASSUMED_C: Final = (-10.0, 35.0)
+
+# An ultrasonic module's maker does not say by which speed of sound it reckons, 340 to 348 m/s; and nobody knows how humid the
+# air is, which makes up to 0.7 % (both rectangular). A gauge read at two levels takes the first away.
+_SOUND_U_REL: Final = math.hypot(4.0 / 344.0 / math.sqrt(3.0), 0.007 / math.sqrt(3.0))
+_ULTRASONIC_MM: Final = (30.0, 4_500.0)
+
+# Nearer to a rail than any probe of this kind comes, in air or in water.
+_CAPACITIVE_MV: Final = (500.0, 2_950.0)
 
 # The node works the resistance out against a resistor of ±1 % (rectangular) and sends whole ohms.
 _SERIES_RESISTOR_U_REL: Final = 0.01 / math.sqrt(3.0)
@@ -178,14 +196,79 @@ def _sixteenths(raw: FloatArray, _: _Inputs) -> _Converted:
     return _Converted(raw / 16.0, np.full_like(raw, _WHOLE_NUMBER_U / 16.0), {})
 
 
+def _tenths(raw: FloatArray, _: _Inputs) -> _Converted:
+    """A probe that tells one decimal, as a whole number of tenths; the last digit is rectangular."""
+    return _Converted(raw / 10.0, np.full_like(raw, _WHOLE_NUMBER_U / 10.0), {})
+
+
+def _teros(raw: FloatArray, _: _Inputs) -> _Converted:
+    """Water content from tenths of a TEROS's counts, by permittivity and Topp. In air, and beyond water, there is no value: bad."""
+    water_content = teros_water_content(raw / 10.0)
+    u = teros_water_content_per_count(raw / 10.0) * (_WHOLE_NUMBER_U / 10.0)
+    return _Converted(
+        water_content, np.abs(u), {QualityTest.GROSS_RANGE: _bad_without(water_content)}
+    )
+
+
+def _capacitive(raw: FloatArray, _: _Inputs) -> _Converted:
+    """Relative index from millivolts, by the maker's two points; a unit's own two are its calibration. At a rail: bad."""
+    index = capacitive_index(_inside(raw, *_CAPACITIVE_MV))
+    u = np.full_like(raw, _WHOLE_NUMBER_U / (CAPACITIVE_AIR_MV - CAPACITIVE_WATER_MV))
+    return _Converted(index, u, {QualityTest.GROSS_RANGE: _bad_without(index)})
+
+
+def _ultrasonic(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """Level below the module's face, so below zero, from the distance in mm and the air's temperature.
+
+    Where the face hangs over the gauge's zero is the offset of a calibration; without one a level is out of its range, and bad.
+    Without a usable temperature the value is the middle between those at both ends of the assumed range, taken as rectangular
+    between them, and suspect. Blind or too far, or a temperature that is bad: bad.
+    """
+    temperature = _temperature(raw.size, inputs.get("temperature"), AIR_TEMPERATURE_ASSUMED_C)
+    shown_mm = _inside(raw, *_ULTRASONIC_MM)
+    distance_m = ultrasonic_distance(shown_mm, temperature.value_c)
+    # c² is proportional to the absolute temperature: dc/c = dT / 2K.
+    by_temperature = distance_m * temperature.u_c / (2.0 * (temperature.value_c + 273.15))
+    if not temperature.is_measured.all():
+        low, high = (
+            ultrasonic_distance(shown_mm, np.full_like(raw, end))
+            for end in AIR_TEMPERATURE_ASSUMED_C
+        )
+        distance_m = np.where(temperature.is_measured, distance_m, (low + high) / 2.0)
+        by_temperature = np.where(
+            temperature.is_measured, by_temperature, np.abs(high - low) / math.sqrt(12.0)
+        )
+    by_sound = _SOUND_U_REL * distance_m
+    by_digit = _WHOLE_NUMBER_U / 1000.0
+    u_squared = by_temperature * by_temperature + by_sound * by_sound + by_digit * by_digit
+    is_known_air = (temperature.value_c >= SOUND_TEMPERATURES_C[0]) & (
+        temperature.value_c <= SOUND_TEMPERATURES_C[1]
+    )
+    results = {
+        QualityTest.GROSS_RANGE: _bad_without(shown_mm),
+        QualityTest.INPUT: np.where(is_known_air, temperature.result, Result.BAD),
+    }
+    return _Converted(-distance_m, np.sqrt(u_squared), results)
+
+
+def _inside(raw: FloatArray, lowest: float, highest: float) -> FloatArray:
+    return np.where((raw >= lowest) & (raw <= highest), raw, np.nan)
+
+
+def _bad_without(value: FloatArray) -> TestArray:
+    """Bad where a reading is no value at all; the rest is for the range of the property to say."""
+    return np.where(np.isnan(value), Result.BAD, Result.NOT_EVALUATED).astype(np.int32)
+
+
 def _watermark(raw: FloatArray, inputs: _Inputs) -> _Converted:
     """Tension from resistance and the soil's temperature, with the uncertainty of resistor, thermometer and formula.
 
     Without a usable temperature the value is the middle between those at both ends of the assumed range, taken as
     rectangular between them, and suspect. Below 0 °C, beyond the curve's temperatures, and for a shorted or open line
-    there is no value, and the reading is bad. A temperature that is bad makes the tension bad.
+    there is no value, and the reading is bad. A temperature that is bad makes the tension bad. Where the node measures a
+    reference resistor with the same circuit, the tension is no better than that.
     """
-    temperature = _soil_temperature(raw.size, inputs.get("temperature"))
+    temperature = _temperature(raw.size, inputs.get("temperature"), SOIL_TEMPERATURE_ASSUMED_C)
     curve = watermark_tension_with_slopes(raw, temperature.value_c)
     series_resistor = _SERIES_RESISTOR_U_REL * raw
     u_ohm_squared = series_resistor * series_resistor + _WHOLE_NUMBER_U * _WHOLE_NUMBER_U
@@ -205,7 +288,10 @@ def _watermark(raw: FloatArray, inputs: _Inputs) -> _Converted:
     results = {
         QualityTest.GROSS_RANGE: np.where(is_on_line, Result.NOT_EVALUATED, Result.BAD),
         QualityTest.FROST: np.where(temperature.is_measured, frost, Result.NOT_EVALUATED),
-        QualityTest.INPUT: np.where(is_too_warm, Result.BAD, temperature.result),
+        QualityTest.INPUT: np.maximum(
+            np.where(is_too_warm, Result.BAD, temperature.result),
+            _reference(raw.size, inputs.get("reference")),
+        ),
     }
     return _Converted(tension_kpa, np.sqrt(u_squared), results)
 
@@ -228,8 +314,10 @@ class _Temperature:
     result: TestArray
 
 
-def _soil_temperature(length: int, observed: Observed | None) -> _Temperature:
-    middle = sum(SOIL_TEMPERATURE_ASSUMED_C) / 2.0
+def _temperature(
+    length: int, observed: Observed | None, assumed_c: tuple[float, float]
+) -> _Temperature:
+    middle = sum(assumed_c) / 2.0
     if observed is None:
         return _Temperature(
             np.full(length, middle),
@@ -237,24 +325,37 @@ def _soil_temperature(length: int, observed: Observed | None) -> _Temperature:
             np.zeros(length, dtype=np.bool_),
             np.full(length, Result.SUSPECT, dtype=np.int32),
         )
-    is_bad = observed.flag == Flag.BAD
-    is_measured = ~np.isnan(observed.value) & ~is_bad
-    result = np.select(
-        [is_bad, ~is_measured | (observed.flag == Flag.SUSPECT)],
-        [Result.BAD, Result.SUSPECT],
-        default=Result.GOOD,
-    )
+    is_measured = ~np.isnan(observed.value) & (observed.flag != Flag.BAD)
     return _Temperature(
         np.where(is_measured, observed.value, middle),
         np.where(is_measured, observed.u.astype(np.float64), 0.0),
         is_measured,
-        result.astype(np.int32),
+        _result_of_input(observed),
     )
+
+
+def _reference(length: int, observed: Observed | None) -> TestArray:
+    """What a reference resistor says of the circuit; where there is none, or it was not read, nothing."""
+    if observed is None:
+        return np.zeros(length, dtype=np.int32)
+    was_not_read = np.isnan(observed.value) & (observed.flag != Flag.BAD)
+    return np.where(was_not_read, Result.NOT_EVALUATED, _result_of_input(observed))
+
+
+def _result_of_input(observed: Observed) -> TestArray:
+    is_bad = observed.flag == Flag.BAD
+    is_doubtful = np.isnan(observed.value) | (observed.flag == Flag.SUSPECT)
+    result = np.select([is_bad, is_doubtful], [Result.BAD, Result.SUSPECT], default=Result.GOOD)
+    return result.astype(np.int32)
 
 
 CONVERSIONS: Final[dict[str, Conversion]] = {
     "identity": Conversion(_identity),
     "sixteenths": Conversion(_sixteenths),
-    "watermark_tension": Conversion(_watermark, needs=("temperature",)),
+    "tenths": Conversion(_tenths),
+    "watermark_tension": Conversion(_watermark, needs=("temperature", "reference")),
+    "teros_water_content": Conversion(_teros),
+    "capacitive_index": Conversion(_capacitive),
+    "ultrasonic_level": Conversion(_ultrasonic, needs=("temperature",)),
 }
 """Conversions by the name that node models use."""

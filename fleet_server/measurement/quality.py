@@ -80,6 +80,13 @@ GROSS_RANGES: Final = {
     "conductivity_25": GrossRange("uS/cm", fail=(0.0, 20_000.0), suspect=(50.0, 3_000.0)),
     "turbidity": GrossRange("FNU", fail=(0.0, 4_000.0), suspect=(0.0, 1_000.0)),
     "water_level": GrossRange("m", fail=(-0.1, math.inf), suspect=(-0.1, math.inf)),
+    "soil_conductivity": GrossRange("uS/cm", fail=(0.0, 20_000.0), suspect=(0.0, 5_000.0)),
+    "soil_moisture_index": GrossRange("1", fail=(-0.25, 1.25), suspect=(0.0, 1.0)),
+    "air_temperature": GrossRange("Cel", fail=(-40.0, 60.0), suspect=(-25.0, 45.0)),
+    "contact_closed": GrossRange("1", fail=(0.0, 1.0), suspect=(0.0, 1.0)),
+    "reference_resistance": GrossRange(
+        "Ohm", fail=(9_000.0, 11_000.0), suspect=(9_700.0, 10_300.0)
+    ),
     "battery_voltage": GrossRange("mV", fail=(0.0, 6_000.0), suspect=(2_500.0, 5_500.0)),
 }
 """Soil water content's fail limits after ISMN (Dorigo et al. 2013); the rest are ours."""

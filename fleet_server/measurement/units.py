@@ -40,6 +40,8 @@ UNITS = {
         Unit("pH", "pH", "pH", "[pH]"),
         Unit("FNU", "formazin nephelometric unit", "FNU", "{FNU}"),
         Unit("m", "metre", "m", "m"),
+        Unit("Ohm", "ohm", "Ω", "Ohm"),
+        Unit("1", "one", "", "1"),
     )
 }
 """Published units by code."""

@@ -34,10 +34,14 @@ from fleet_server.models import (
 from fleet_server.services import health
 
 TROUBLED = "troubled"
-BATTERY_VOLTAGE = "battery_voltage"
+HOUSEKEEPING = ("reference_resistance", "battery_voltage")
+"""What a node measures of itself: nothing for the public, and last for those who look after it."""
 
 _PROPERTY_ORDER = (
     "soil_water_tension",
+    "soil_water_content",
+    "water_level",
+    "contact_closed",
     "dissolved_oxygen",
     "oxygen_saturation",
     "water_temperature",
@@ -220,8 +224,8 @@ def _latest_readings(
 
 def _rank(property_name: str) -> int:
     """Stable sorting by it keeps the order of depths."""
-    if property_name == BATTERY_VOLTAGE:
-        return len(_PROPERTY_ORDER) + 1
+    if property_name in HOUSEKEEPING:
+        return len(_PROPERTY_ORDER) + 1 + HOUSEKEEPING.index(property_name)
     is_named = property_name in _PROPERTY_ORDER
     return _PROPERTY_ORDER.index(property_name) if is_named else len(_PROPERTY_ORDER)
 

@@ -20,4 +20,4 @@ def public_sites() -> str:
         {"word": word, "sites": [site for site in sites if site.kind == kind]}
         for kind, word in (("water", gettext("Waters")), ("tree", gettext("Trees")))
     ]
-    return render_template("public_sites.html", groups=groups)
+    return render_template("public_sites.html", groups=groups, housekeeping=overviews.HOUSEKEEPING)

@@ -13,7 +13,8 @@ from fleet_server.services.health import Freshness
 from fleet_server.services.overviews import TROUBLED, SiteOverview
 from fleet_server.wire.states import QualityFlag
 
-UNIT_SYMBOLS = {"Cel": "°C"}  # UCUM's codes are what people write, but for the degree Celsius
+# UCUM's codes are what people write, but for these.
+UNIT_SYMBOLS = {"Cel": "°C", "m3/m3": "m³/m³", "uS/cm": "µS/cm", "Ohm": "Ω", "1": ""}
 
 PROPERTY_WORDS = {
     "soil_water_tension": lazy_gettext("Soil water tension"),
@@ -21,6 +22,13 @@ PROPERTY_WORDS = {
     "dissolved_oxygen": lazy_gettext("Dissolved oxygen"),
     "oxygen_saturation": lazy_gettext("Oxygen saturation"),
     "water_temperature": lazy_gettext("Water temperature"),
+    "soil_water_content": lazy_gettext("Soil water content"),
+    "soil_moisture_index": lazy_gettext("Soil moisture index (relative)"),
+    "soil_conductivity": lazy_gettext("Soil conductivity"),
+    "water_level": lazy_gettext("Water level"),
+    "air_temperature": lazy_gettext("Air temperature"),
+    "contact_closed": lazy_gettext("Contact closed"),
+    "reference_resistance": lazy_gettext("Reference resistance"),
     "battery_voltage": lazy_gettext("Battery voltage"),
 }
 

@@ -21,6 +21,9 @@ class Fault(StrEnum):
     SLOW = "slow"  # answers `strength` seconds late
     POWER_ON = "power_on"  # a weak supply restarts the probe during each conversion
     UNEVEN = "uneven"  # the two polarities disagree: a corroded contact
+    MALFUNCTION = "malfunction"  # the probe itself says that it cannot measure
+    NO_ECHO = "no_echo"  # foam or reeds swallow the sound
+    BOUNCE = "bounce"  # a contact that opens and closes while it is looked at
 
 
 FAULTS_OF_DRIVER: Mapping[str, frozenset[Fault]] = MappingProxyType(
@@ -59,6 +62,33 @@ FAULTS_OF_DRIVER: Mapping[str, frozenset[Fault]] = MappingProxyType(
                 Fault.SLOW,
             }
         ),
+        "sdi12": frozenset(
+            {
+                Fault.DISCONNECTED,
+                Fault.STUCK,
+                Fault.DRIFT,
+                Fault.NOISE,
+                Fault.BAD_CRC,
+                Fault.HALF_FRAME,
+                Fault.SLOW,
+                Fault.MALFUNCTION,
+            }
+        ),
+        "a02yyuw": frozenset(
+            {
+                Fault.DISCONNECTED,
+                Fault.STUCK,
+                Fault.DRIFT,
+                Fault.NOISE,
+                Fault.BAD_CRC,
+                Fault.HALF_FRAME,
+                Fault.NO_ECHO,
+            }
+        ),
+        "analogue": frozenset(
+            {Fault.DISCONNECTED, Fault.SHORT, Fault.STUCK, Fault.DRIFT, Fault.NOISE}
+        ),
+        "contact": frozenset({Fault.DISCONNECTED, Fault.SHORT, Fault.STUCK, Fault.BOUNCE}),
         "battery": frozenset({Fault.DISCONNECTED, Fault.STUCK, Fault.DRIFT, Fault.NOISE}),
     }
 )

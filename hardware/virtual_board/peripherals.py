@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hardware.virtual_board import errno_esp32 as errno
 from hardware.virtual_board.flash import PARTITIONS
+from hardware.virtual_board.wiring import UartSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,10 @@ _ADC_FULL_SCALE_UV = {0: 950_000, 1: 1_250_000, 2: 1_750_000, 3: 3_100_000}
 _ADC_FLOOR_UV = 100_000
 _ADC_US = 40
 _UARTS = range(3)
+_UART_INV_RX, _UART_INV_TX = 4, 32
+_UART_LOOK_US = 20
+# How long a blocking read sleeps between two looks at a line that may speak unasked.
+_LINE_STEP_US = 500
 _ONE_WIRE_RESET_US = 960
 _ONE_WIRE_BYTE_US = 560
 
@@ -53,10 +58,10 @@ class Reset(Exception):
 
 @dataclass
 class _Uart:
-    bits_per_byte: int
-    baudrate: int
+    settings: UartSettings
     arriving: list[tuple[int, int]]  # (arrival in µs, byte)
-    sent_us: int = 0
+    sent_us: int
+    heard_us: int  # until when its line has been listened to
 
 
 class Peripherals:
@@ -109,10 +114,12 @@ class Peripherals:
             "ow_write": self._one_wire_write,
             "ow_read": self._one_wire_read,
             "uart_init": self._uart_init,
+            "uart_deinit": self._uart_deinit,
             "uart_write": self._uart_write,
             "uart_any": self._uart_any,
             "uart_read": self._uart_read,
             "uart_wait": self._uart_wait,
+            "uart_txdone": self._uart_txdone,
             "uart_flush": self._uart_flush,
             "nvs_get_blob": self._nvs_get_blob,
             "nvs_set_blob": self._nvs_set_blob,
@@ -239,44 +246,80 @@ class Peripherals:
     # --- UART ---
 
     def _uart_init(self, payload: str) -> None:
-        number, baudrate, bits, parity, stop = map(int, payload.split())
+        """`uart baudrate bits parity stop invert`; parity −1: none."""
+        number, baudrate, bits, parity, stop, invert = map(int, payload.split())
         if baudrate <= 0 or number not in _UARTS:
             raise ValueError("invalid UART or baudrate")
-        before = self._uarts.get(number)  # a new setting does not empty the receive buffer
-        arriving = [] if before is None else before.arriving
-        self._uarts[number] = _Uart(1 + bits + parity + stop, baudrate, arriving)
+        settings = UartSettings(
+            baudrate,
+            bits,
+            None if parity < 0 else parity,
+            stop,
+            is_tx_inverted=bool(invert & _UART_INV_TX),
+            is_rx_inverted=bool(invert & _UART_INV_RX),
+        )
+        now_us = self._clock.now_us()
+        before = self._uarts.get(number)
+        if before is None:
+            self._uarts[number] = _Uart(settings, [], now_us, now_us)
+            return
+        self._listen(number, before)
+        # It waits until all is sent, and a new setting does not empty the receive buffer.
+        self._clock.advance(before.sent_us - now_us)
+        before.settings = settings
 
     def _uart(self, number: int) -> _Uart:
         if number not in self._uarts:
             raise OSError(errno.ENODEV, "UART not initialised")
         return self._uarts[number]
 
+    def _uart_deinit(self, payload: str) -> None:
+        self._uarts.pop(int(payload), None)
+
     def _uart_write(self, payload: str) -> int:
         number, address, size = map(int, payload.split())
         uart = self._uart(number)
         data = bytes(self._memory(address, size))
-        byte_us = uart.bits_per_byte * 1_000_000 // uart.baudrate
-        uart.sent_us = max(self._clock.now_us(), uart.sent_us) + byte_us * len(data)
+        start_us = max(self._clock.now_us(), uart.sent_us)
+        uart.sent_us = start_us + uart.settings.character_us(len(data))
+        if line := self._wiring.lines.get(number):
+            line.sent(data, uart.settings, start_us)
         device = self._wiring.uart.get(number)
         for delay_us, reply in device.receive(data, uart.sent_us) if device is not None else ():
-            start = uart.sent_us + delay_us
-            uart.arriving += [(start + byte_us * (i + 1), b) for i, b in enumerate(reply)]
-        uart.arriving.sort(key=lambda item: item[0])
+            self._arrives(uart, uart.sent_us + delay_us, reply)
         return len(data)
 
-    def _uart_arrived(self, uart: _Uart) -> int:
+    def _arrives(self, uart: _Uart, start_us: int, data: bytes) -> None:
+        uart.arriving += [
+            (start_us + uart.settings.character_us(i + 1), b) for i, b in enumerate(data)
+        ]
+        uart.arriving.sort(key=lambda item: item[0])
+
+    def _listen(self, number: int, uart: _Uart) -> None:
+        """Take over what a line has said up to now."""
+        line, now_us = self._wiring.lines.get(number), self._clock.now_us()
+        if line is None or now_us <= uart.heard_us:
+            return
+        for arrival_us, data in line.heard(uart.settings, uart.heard_us, now_us):
+            uart.arriving += [(arrival_us, byte) for byte in data]
+        uart.arriving.sort(key=lambda item: item[0])
+        uart.heard_us = now_us
+
+    def _uart_arrived(self, number: int) -> int:
+        uart = self._uart(number)
+        self._listen(number, uart)
         now = self._clock.now_us()
         return sum(1 for arrival_us, _ in uart.arriving if arrival_us <= now)
 
     def _uart_any(self, payload: str) -> int:
-        self._clock.advance(20)
-        return self._uart_arrived(self._uart(int(payload)))
+        self._clock.advance(_UART_LOOK_US)
+        return self._uart_arrived(int(payload))
 
     def _uart_read(self, payload: str) -> int:
         """`uart address size`: bytes that have arrived, at most `size`."""
         number, address, size = map(int, payload.split())
         uart = self._uart(number)
-        count = min(size, self._uart_arrived(uart))
+        count = min(size, self._uart_arrived(number))
         self._memory(address, count)[:] = bytes(byte for _, byte in uart.arriving[:count])
         del uart.arriving[:count]
         return count
@@ -285,12 +328,19 @@ class Peripherals:
         """`uart timeout_us`: wait for one byte; how many are there then."""
         number, timeout_us = map(int, payload.split())
         uart = self._uart(number)
-        if not self._uart_arrived(uart):
-            wait_us = timeout_us
-            if uart.arriving:
-                wait_us = min(wait_us, uart.arriving[0][0] - self._clock.now_us())
-            self._clock.advance(wait_us)
-        return self._uart_arrived(uart)
+        end_us = self._clock.now_us() + timeout_us
+        while not self._uart_arrived(number) and (left_us := end_us - self._clock.now_us()) > 0:
+            if number in self._wiring.lines:
+                self._clock.advance(min(left_us, _LINE_STEP_US))
+            elif uart.arriving:
+                self._clock.advance(min(left_us, uart.arriving[0][0] - self._clock.now_us()))
+            else:
+                self._clock.advance(left_us)
+        return self._uart_arrived(number)
+
+    def _uart_txdone(self, payload: str) -> int:
+        self._clock.advance(_UART_LOOK_US)
+        return int(self._clock.now_us() >= self._uart(int(payload)).sent_us)
 
     def _uart_flush(self, payload: str) -> None:
         uart = self._uart(int(payload))

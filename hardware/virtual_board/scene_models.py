@@ -186,6 +186,8 @@ def _hour_before(seed: int, hour: int, latitude: float, longitude: float) -> _Ho
 # --- soil ---------------------------------------------------------------------------------------------------------
 
 LAYERS_CM = (30, 60, 90)
+_PORE_WATER_US_CM = 600.0
+_WATER_PERMITTIVITY = 80.3
 _LAYER_MM = (450.0, 300.0, 300.0)
 _ROOTS = (0.72, 0.19, 0.09)
 _DRIEST_KPA = 190.0
@@ -276,6 +278,30 @@ def soil_temperature_c(soil: Soil, seed: int, depth_cm: float, utc_s: float) -> 
     return mean_c + spells_k + swing_k * exp(-depth_m / daily_depth_m) * cos(phase)
 
 
+def permittivity(water_content: float) -> float:
+    """Relative permittivity of a mineral soil: Topp, Davis and Annan 1980, eq. 6 (their own fit of this direction).
+
+    >>> round(permittivity(0.25), 2)
+    13.28
+    """
+    t = water_content
+    return 3.03 + 9.3 * t + 146.0 * t**2 - 76.7 * t**3
+
+
+def bulk_conductivity_us_cm(water_content: float) -> float:
+    """Bulk conductivity of a soil whose water carries 600 µS/cm: Hilhorst 2000 (Soil Sci. Soc. Am. J. 64:1922), eq. 8.
+
+    >>> round(bulk_conductivity_us_cm(0.25))
+    69
+    """
+    return max(0.0, _PORE_WATER_US_CM * (permittivity(water_content) - 4.1) / 80.3)
+
+
+def moisture_index(water_content: float) -> float:
+    """What a capacitive probe's voltage says between its own in air (0) and in water (1), by refractive index."""
+    return (sqrt(permittivity(water_content)) - 1.0) / (sqrt(_WATER_PERMITTIVITY) - 1.0)
+
+
 # --- water --------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +342,16 @@ def breathe_water(
         oxygen = max(0.05, rest + (oxygen - rest) * exp(-exchange_per_h))
         states.append((temperature_c, oxygen))
     return states
+
+
+def water_level_m(seed: int, utc_s: float) -> float:
+    """Level below an ultrasonic probe that hangs 1.5 m over the mean: each mm of rain lifts it by 4, and runs off in two days."""
+    hour = int(utc_s // HOUR_S)
+    rise_mm = sum(
+        rain_mm_h(seed, hour - hours_ago) * 4.0 * exp(-hours_ago / 48)
+        for hours_ago in range(1, 240)
+    )
+    return -1.5 + rise_mm / 1000
 
 
 # --- battery ------------------------------------------------------------------------------------------------------

@@ -23,9 +23,12 @@ from hardware.virtual_board.scene_models import (
     air_temperature_c,
     battery_mv,
     breathe_water,
+    bulk_conductivity_us_cm,
     dry_soil,
+    moisture_index,
     oxygen_at_saturation_mg_l,
     soil_temperature_c,
+    water_level_m,
 )
 
 # A node samples over some ten seconds (warm-up of the oxygen probe); what touches this stretch counts as disturbed.
@@ -33,6 +36,9 @@ _SAMPLING_TAKES_S = 30
 
 # How long soil and water remember: the deep soil weeks, a pond days.
 _SOIL_SPIN_UP_DAYS, _WATER_SPIN_UP_DAYS = 64, 20
+
+_REFERENCE_OHM = 10_000.0
+_FLOATS_AT_M = -1.4  # where a level node's float switch hangs, below the ultrasonic probe
 
 _BATTERY_LIFE_DAYS = {"tree": 420.0, "water": 75.0}
 
@@ -182,6 +188,14 @@ class _SiteTruth:
         match channel.property:
             case "soil_water_tension":
                 return _at_depth(self._states.at(utc_s), channel.depth_cm)
+            case "soil_water_content":
+                return self._water_content(channel.depth_cm, utc_s)
+            case "soil_conductivity":
+                return bulk_conductivity_us_cm(self._water_content(channel.depth_cm, utc_s))
+            case "soil_moisture_index":
+                return moisture_index(self._water_content(channel.depth_cm, utc_s))
+            case "reference_resistance":
+                return _REFERENCE_OHM
             case "soil_temperature":
                 return soil_temperature_c(self._soil, self._seed, channel.depth_cm, utc_s)
             case "water_temperature":
@@ -192,11 +206,20 @@ class _SiteTruth:
                 temperature_c, oxygen = self._states.at(utc_s)
                 full = oxygen_at_saturation_mg_l(temperature_c, self._site.altitude_m)
                 return 100 * oxygen / full
+            case "air_temperature":
+                return air_temperature_c(self._seed, utc_s)
+            case "water_level":
+                return water_level_m(self._seed, utc_s)
+            case "contact_closed":
+                return float(water_level_m(self._seed, utc_s) >= _FLOATS_AT_M)
             case "battery_voltage":
                 life_days = _BATTERY_LIFE_DAYS[self._site.kind]
                 air_c = air_temperature_c(self._seed, utc_s)
                 return battery_mv(self._seed, label, life_days, air_c, utc_s)
         raise SceneError(f"There is no synthetic model of {channel.property}.")
+
+    def _water_content(self, depth_cm: int, utc_s: float) -> float:
+        return self._soil.water_content(_at_depth(self._states.at(utc_s), depth_cm))
 
 
 def _with_luck(site: Site, seed: int) -> Mapping[str, float]:

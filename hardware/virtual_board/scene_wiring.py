@@ -7,11 +7,16 @@ from typing import TypeVar
 
 from hardware.catalogue import Slot, load_node_model, load_sensor_type
 from hardware.scenes import Scene
+from hardware.virtual_board.probes.a02yyuw import A02yyuw
 from hardware.virtual_board.probes.battery import BatteryDivider
+from hardware.virtual_board.probes.capacitive import Capacitive
+from hardware.virtual_board.probes.contact import Contact
 from hardware.virtual_board.probes.do_modbus import DoModbus
 from hardware.virtual_board.probes.ds18b20 import Ds18b20
 from hardware.virtual_board.probes.faults import FaultSwitch, Source
-from hardware.virtual_board.probes.watermark import Watermark
+from hardware.virtual_board.probes.sdi12_line import Sdi12Line
+from hardware.virtual_board.probes.teros import Teros
+from hardware.virtual_board.probes.watermark import Circuit, ReferenceResistor, Watermark
 from hardware.virtual_board.scene_truth import Truth
 from hardware.virtual_board.wiring import Wiring
 
@@ -44,16 +49,15 @@ def _attach(wiring: Wiring, truth: Truth, label: str, slot: Slot) -> None:
     first = slot.channels[0]
     faults = FaultSwitch(_each_second(lambda utc_s: truth.active_faults(label, first.key, utc_s)))
     match driver:
+        case "watermark" if first.property == "reference_resistance":
+            wiring.analog[slot.pins["adc"]] = ReferenceResistor(
+                _source(truth, label, first.key), **_circuit(slot, serial, seed, faults)
+            )
         case "watermark":
             wiring.analog[slot.pins["adc"]] = Watermark(
                 _source(truth, label, first.key),
                 _source(truth, label, first.needs["temperature"]),
-                pins=(slot.pins["a"], slot.pins["b"]),
-                series_ohm=slot.options["series_ohm"],
-                supply_uv=slot.options["supply_uv"],
-                serial=serial,
-                seed=seed,
-                faults=faults,
+                **_circuit(slot, serial, seed, faults),
             )
         case "ds18b20":
             wiring.one_wire[slot.pins["data"]] = Ds18b20(
@@ -78,8 +82,74 @@ def _attach(wiring: Wiring, truth: Truth, label: str, slot: Slot) -> None:
                 seed=seed,
                 faults=faults,
             )
+        case "sdi12":
+            teros = Teros(
+                {channel.property: _source(truth, label, channel.key) for channel in slot.channels},
+                address=slot.options["address"],
+                model="TER12" if slot.sensor_type == "teros_12" else "TER11",
+                power_pin=slot.pins["power"],
+                serial=serial,
+                seed=seed,
+                faults=faults,
+            )
+            _sdi12_line(wiring, slot).sensors.append(teros)
+            wiring.power.append(teros)
+        case "a02yyuw":
+            module = A02yyuw(
+                _source(truth, label, first.key),
+                _source(truth, label, first.needs["temperature"]),
+                power_pin=slot.pins["power"],
+                serial=serial,
+                seed=seed,
+                faults=faults,
+            )
+            wiring.lines[slot.options["uart"]] = module
+            wiring.power.append(module)
+        case "analogue":
+            capacitive = Capacitive(
+                _source(truth, label, first.key),
+                power_pin=slot.pins["power"],
+                serial=serial,
+                seed=seed,
+                faults=faults,
+            )
+            wiring.analog[slot.pins["adc"]] = capacitive
+            wiring.power.append(capacitive)
+        case "contact":
+            wiring.analog[slot.pins["adc"]] = Contact(
+                _source(truth, label, first.key),
+                power_pin=slot.pins["power"],
+                pull_ohm=slot.options["pull_ohm"],
+                series_ohm=slot.options["series_ohm"],
+                parallel_ohm=slot.options["parallel_ohm"],
+                supply_uv=slot.options["supply_uv"],
+                serial=serial,
+                seed=seed,
+                faults=faults,
+            )
         case _:
             raise NotImplementedError(f"there is no model of a {driver} probe")
+
+
+def _circuit(slot: Slot, serial: str, seed: int, faults: FaultSwitch) -> Circuit:
+    return {
+        "pins": (slot.pins["a"], slot.pins["b"]),
+        "series_ohm": slot.options["series_ohm"],
+        "supply_uv": slot.options["supply_uv"],
+        "serial": serial,
+        "seed": seed,
+        "faults": faults,
+    }
+
+
+def _sdi12_line(wiring: Wiring, slot: Slot) -> Sdi12Line:
+    """The wire that this slot's sensor hangs on, with its neighbours."""
+    line = wiring.lines.get(slot.options["uart"])
+    if not isinstance(line, Sdi12Line):
+        line = Sdi12Line(enable_pin=slot.pins["de"])
+        wiring.lines[slot.options["uart"]] = line
+        wiring.power.append(line)
+    return line
 
 
 def _source(truth: Truth, label: str, key: str) -> Source:

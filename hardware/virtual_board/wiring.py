@@ -30,6 +30,41 @@ class UartDevice(Protocol):
         """Take a frame; return replies as (delay in µs after the frame's end, bytes)."""
 
 
+@dataclass(frozen=True)
+class UartSettings:
+    """How a UART was set up: what its line would look like on an oscilloscope."""
+
+    baudrate: int = 115_200
+    bits: int = 8
+    parity: int | None = None  # 0 even, 1 odd
+    stop: int = 1
+    is_tx_inverted: bool = False
+    is_rx_inverted: bool = False
+
+    @property
+    def bits_per_character(self) -> int:
+        return 1 + self.bits + (self.parity is not None) + self.stop
+
+    def character_us(self, count: int = 1) -> int:
+        """How long so many characters take, one after the other."""
+        return self.bits_per_character * 1_000_000 * count // self.baudrate
+
+
+class SerialLine(Protocol):
+    """What hangs on a UART's wires and is more than an answer to a frame: it sees the signal, and may speak unasked."""
+
+    def sent(self, data: bytes, settings: UartSettings, start_us: int) -> None:
+        """The node's UART sends this, character after character, from `start_us` on."""
+
+    def heard(
+        self, settings: UartSettings, since_us: int, until_us: int
+    ) -> list[tuple[int, bytes]]:
+        """What the node's UART receives in (since, until]: (µs at which a character's last bit has come, character).
+
+        Asked for with rising times, and never for a moment that has not come: what the node did until then is known.
+        """
+
+
 class AnalogSource(Protocol):
     """What an ADC pin sees."""
 
@@ -50,6 +85,7 @@ class Wiring:
 
     one_wire: dict[int, OneWireDevice] = field(default_factory=dict)
     uart: dict[int, UartDevice] = field(default_factory=dict)
+    lines: dict[int, SerialLine] = field(default_factory=dict)
     analog: dict[int, AnalogSource] = field(default_factory=dict)
     power: list[PowerSwitch] = field(default_factory=list)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from hardware.virtual_board.probes.sdi12_line import Sdi12Line, Spoken
+from hardware.virtual_board.wiring import UartSettings, Wiring
 
 
 def crc8(data: bytes) -> int:
@@ -27,9 +30,9 @@ def crc16(data: bytes) -> bytes:
     return struct.pack("<H", crc)
 
 
-def scratchpad(raw: int) -> bytes:
+def scratchpad(raw: int, *, configuration: int = 0x7F) -> bytes:
     """A DS18B20's nine bytes."""
-    pad = struct.pack("<hBBBBBB", raw, 0x4B, 0x46, 0x7F, 0xFF, 0x0C, 0x10)
+    pad = struct.pack("<hBBBBBB", raw, 0x4B, 0x46, configuration, 0xFF, 0x0C, 0x10)
     return pad + bytes((crc8(pad),))
 
 
@@ -42,11 +45,13 @@ class FakeThermometer:
     vanishes_after_convert: bool = False
     conversions: list[int] = field(default_factory=list)
     reads: int = 0
+    commands: list[list[int]] = field(default_factory=list)
     _command: list[int] = field(default_factory=list)
     _out: bytes = b""
 
     def reset(self, now_us: int) -> bool:
         self._command, self._out = [], b""
+        self.commands.append(self._command)
         return self.is_present and not (self.vanishes_after_convert and self.conversions)
 
     def write_byte(self, byte: int, now_us: int) -> None:
@@ -118,3 +123,115 @@ class FakeModbus:
 
     def power_changed(self, pin: int, level: int, now_us: int) -> None:
         self.power_changes.append((pin, level, now_us))
+
+
+@dataclass
+class FakeSdi12:
+    """A sensor on an SDI-12 wire. `answers` by command: what it says to one after the other, the last one for ever."""
+
+    answers: Mapping[str, Sequence[bytes | list[Spoken]]]
+    delay_us: int = 9_000
+    commands: list[tuple[int, str]] = field(default_factory=list)
+    breaks: list[int] = field(default_factory=list)
+
+    def broke(self, now_us: int) -> None:
+        self.breaks.append(now_us)
+
+    def command(self, text: str, now_us: int) -> list[Spoken]:
+        answers = self.answers.get(text, [b""])
+        said = sum(1 for _, before in self.commands if before == text)
+        self.commands.append((now_us, text))
+        answer = answers[min(said, len(answers) - 1)]
+        return [Spoken(self.delay_us, answer)] if isinstance(answer, bytes) else list(answer)
+
+
+def sdi12_wire(*sensors: FakeSdi12, uart: int = 1, enable_pin: int = 27) -> Wiring:
+    """A board with these sensors on one wire."""
+    line = Sdi12Line(enable_pin=enable_pin)
+    line.sensors += sensors
+    return Wiring(lines={uart: line}, power=[line])
+
+
+@dataclass
+class FakeTalker:
+    """Says `frames` one after the other, the last one for ever, each `period_us` while it is supplied."""
+
+    frames: Sequence[bytes]
+    power_pin: int
+    settings: UartSettings
+    period_us: int = 150_000
+    powered_at_us: int | None = None
+
+    def power_changed(self, pin: int, level: int, now_us: int) -> None:
+        if pin == self.power_pin:
+            self.powered_at_us = now_us if level else None
+
+    def sent(self, data: bytes, settings: UartSettings, start_us: int) -> None:
+        pass
+
+    def heard(
+        self, settings: UartSettings, since_us: int, until_us: int
+    ) -> list[tuple[int, bytes]]:
+        if self.powered_at_us is None or settings != self.settings:
+            return []
+        spoken = []
+        for number in range((until_us - self.powered_at_us) // self.period_us):
+            start_us = self.powered_at_us + (number + 1) * self.period_us
+            for index, byte in enumerate(self.frames[min(number, len(self.frames) - 1)]):
+                spoken.append((start_us + settings.character_us(index + 1), bytes([byte])))
+        return [item for item in spoken if since_us < item[0] <= until_us]
+
+
+@dataclass
+class FakeStuckLine:
+    """A wire that rests at one level: every character time the receiver finds a character in it that is none."""
+
+    byte: int = 0x00
+
+    def sent(self, data: bytes, settings: UartSettings, start_us: int) -> None:
+        pass
+
+    def heard(
+        self, settings: UartSettings, since_us: int, until_us: int
+    ) -> list[tuple[int, bytes]]:
+        step_us = settings.character_us()
+        first_us = (since_us // step_us + 1) * step_us
+        return [(at_us, bytes([self.byte])) for at_us in range(first_us, until_us + 1, step_us)]
+
+
+@dataclass
+class FakeSupplied:
+    """A voltage while it is supplied, by `power_pin`; one after the other when there are several, again and again."""
+
+    microvolts_at: Sequence[int]
+    power_pin: int
+    powered_at_us: int | None = None
+    asked: list[int] = field(default_factory=list)
+
+    def power_changed(self, pin: int, level: int, now_us: int) -> None:
+        if pin == self.power_pin:
+            self.powered_at_us = now_us if level else None
+
+    def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
+        if self.powered_at_us is None:
+            return 0
+        self.asked.append(now_us - self.powered_at_us)
+        return self.microvolts_at[(len(self.asked) - 1) % len(self.microvolts_at)]
+
+
+@dataclass
+class FakeLoop:
+    """A resistance to ground under a pull-up that `power_pin` supplies; one after the other when there are several."""
+
+    ohms: Sequence[float]
+    power_pin: int
+    pull_ohm: float = 10_000
+    supply_uv: float = 3_300_000
+    looks: int = 0
+
+    def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
+        if not levels.get(self.power_pin):
+            return 0
+        ohm = self.ohms[self.looks % len(self.ohms)]
+        self.looks += 1
+        return round(self.supply_uv * ohm / (ohm + self.pull_ohm))

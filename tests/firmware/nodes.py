@@ -35,6 +35,12 @@ def pond_1() -> dict[str, Any]:
     return copy.deepcopy(node_map(load_node_model("pond-1")))
 
 
+def probes_of(model_id: str, *slots: str) -> list[dict[str, Any]]:
+    """The probes of a node model that hang on these slots, as the node is told of them; without slots all."""
+    probes = copy.deepcopy(node_map(load_node_model(model_id)))["probes"]
+    return [probe for probe in probes if not slots or probe["slot"] in slots]
+
+
 def soil() -> Wiring:
     """A tree's probes, all well."""
     wiring = Wiring(analog={35: FakeVoltage(1_937_000)})
@@ -43,7 +49,8 @@ def soil() -> Wiring:
         if probe["driver"] == "ds18b20":
             wiring.one_wire[pins["data"]] = FakeThermometer([scratchpad(318)])
         else:
-            wiring.analog[pins["adc"]] = FakeResistance(pins["a"], pins["b"], pins["adc"], 4e3, 4e3)
+            ohm = 10e3 if probe["slot"] == "ref" else 4e3
+            wiring.analog[pins["adc"]] = FakeResistance(pins["a"], pins["b"], pins["adc"], ohm, ohm)
     return wiring
 
 
@@ -93,6 +100,18 @@ def make_board(
     )
     board.exec(script)
     return board
+
+
+def measure(
+    folder: Path, wiring: Wiring, probes: list[dict[str, Any]], limit_ms: int = 40_000
+) -> dict[str, Any]:
+    """What the node makes of these probes, by channel key."""
+    printed = run_on(
+        flashed_board(folder / "node", wiring),
+        "from node import plan\nfrom node.deadline import Deadline\n"
+        f"print(repr(plan.measure({probes!r}, Deadline({limit_ms}))))",
+    )
+    return dict(eval(printed[-1]))  # noqa: S307 - a literal printed by our own node
 
 
 def run_on(board: Board, code: str) -> list[str]:

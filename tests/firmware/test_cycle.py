@@ -76,6 +76,7 @@ def test_first_wake_measures_keeps_and_is_heard_at_once(
         {0: "t30", 2: 318},
         {0: "t60", 2: 318},
         {0: "t90", 2: 318},
+        {0: "ref", 2: pytest.approx(10_000, abs=40)},
         {0: "bat", 2: pytest.approx(3874, abs=3)},
     ]
     assert (state["spool"], state["power_up"]) == (spool[2], up[2])

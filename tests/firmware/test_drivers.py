@@ -17,6 +17,7 @@ from fake_probes import (
     floats_reply,
     scratchpad,
 )
+from nodes import measure
 
 from hardware.virtual_board.wiring import Wiring
 
@@ -37,24 +38,12 @@ PROBE = {
 }
 
 
-def measure(
-    folder: Path, wiring: Wiring, probes: list[dict[str, Any]], limit_ms: int = 40_000
-) -> dict[str, Any]:
-    """What the node makes of these probes, by channel key."""
-    board = nodes.flashed_board(folder / "node", wiring)
-    printed = nodes.run_on(
-        board,
-        "from node import plan\nfrom node.deadline import Deadline\n"
-        f"print(repr(plan.measure({probes!r}, Deadline({limit_ms}))))",
-    )
-    return dict(eval(printed[-1]))  # noqa: S307 - a literal printed by our own node
-
-
 # --- DS18B20 ---
 
 GOOD = scratchpad(318)
 DAMAGED = GOOD[:8] + bytes((GOOD[8] ^ 1,))
 POWER_ON = scratchpad(1360)
+NINE_BITS = scratchpad(316, configuration=0x1F)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +51,7 @@ POWER_ON = scratchpad(1360)
     [
         ([GOOD], 318),
         ([scratchpad(-7)], -7),
+        ([scratchpad(0)], 0),
         ([scratchpad(-880)], -880),
         ([scratchpad(2000)], 2000),
         ([DAMAGED, DAMAGED, GOOD], 318),
@@ -71,6 +61,9 @@ POWER_ON = scratchpad(1360)
         ([POWER_ON, GOOD], 318),
         ([POWER_ON], "por"),
         ([scratchpad(0x07FF)], "range"),
+        ([NINE_BITS, GOOD], 318),
+        ([NINE_BITS], "frame"),
+        ([POWER_ON, NINE_BITS], "frame"),
         ([scratchpad(2001)], "range"),
         ([scratchpad(-881)], "range"),
         ([GOOD[:4]], "crc"),
@@ -106,6 +99,15 @@ def test_thermometer_after_power_on_converts_exactly_once_more(tmp_path: Path) -
     measure(tmp_path, Wiring(one_wire={4: thermometer}), [PROBE["ds18b20"]])
 
     assert len(thermometer.conversions) == 2
+    assert thermometer.conversions[1] - thermometer.conversions[0] >= 750_000
+
+
+def test_thermometer_with_fewer_bits_is_set_to_twelve_and_converts_again(tmp_path: Path) -> None:
+    thermometer = FakeThermometer([NINE_BITS, GOOD])
+
+    measure(tmp_path, Wiring(one_wire={4: thermometer}), [PROBE["ds18b20"]])
+
+    assert [0xCC, 0x4E, 0x4B, 0x46, 0x7F] in thermometer.commands
     assert thermometer.conversions[1] - thermometer.conversions[0] >= 750_000
 
 

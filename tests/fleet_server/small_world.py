@@ -129,4 +129,4 @@ def readings(model: str, seq: int) -> list[Reading]:
         ("t60", round(16 * (16 + swing)), None),
         ("t90", 16 * 14, None),
     ]
-    return [*tension, *temperature, ("bat", 3900, None)]
+    return [*tension, *temperature, ("ref", 10_010, None), ("bat", 3900, None)]

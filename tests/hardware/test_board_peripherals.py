@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hardware.virtual_board.board import Board, ScriptFailed
-from hardware.virtual_board.wiring import Wiring
+from hardware.virtual_board.wiring import UartSettings, Wiring
 
 START_US = 1_780_000_000_000_000
 
@@ -157,6 +157,64 @@ def test_a_uart_answer_arrives_after_its_delay_byte_by_byte(tmp_path: Path) -> N
     assert 83 <= int(lines[1]) <= 84  # 8 bytes of 10 bits at 9600 baud: 8.33 ms
     assert lines[2:] == ["None 0", "True", "b'reply:12345678'", "None", "None 0"]
     assert device.received[0][0] == b"12345678"
+
+
+@dataclass
+class Talker:
+    """Says 'a', 'b', 'c' … every 10 ms, and remembers what it was sent and how."""
+
+    sent_to_it: list[tuple[bytes, UartSettings, int]] = field(default_factory=list)
+
+    def sent(self, data: bytes, settings: UartSettings, start_us: int) -> None:
+        self.sent_to_it.append((data, settings, start_us - START_US))
+
+    def heard(
+        self, settings: UartSettings, since_us: int, until_us: int
+    ) -> list[tuple[int, bytes]]:
+        first, last = ((us - START_US) // 10_000 for us in (since_us, until_us))
+        return [(START_US + n * 10_000, bytes([96 + n % 26])) for n in range(first + 1, last + 1)]
+
+
+def test_a_line_that_speaks_unasked_is_heard_from_the_moment_that_the_uart_is_open(
+    tmp_path: Path,
+) -> None:
+    printed = _exec(
+        tmp_path,
+        Wiring(lines={1: Talker()}),
+        "from machine import UART\nimport time\ntime.sleep_ms(100)\nu = UART(1, 9600)\n"
+        "time.sleep_ms(35)\nprint(len(u.read()))\n"
+        "u.init(9600, timeout=500, timeout_char=1)\n"
+        "a = u.read(3)\nb = u.read(2)\nprint(len(a), len(b), a + b)\nu.deinit()\n"
+        "time.sleep_ms(50)\nprint(UART(1, 9600).any())",
+    )
+
+    lines = printed.splitlines()
+    assert lines[0] in ("3", "4")
+    assert lines[1].startswith("1 1 ")  # nothing more within a millisecond of the first
+    assert lines[2] == "0"
+
+
+def test_a_line_sees_how_the_uart_is_set_up_and_when_each_write_begins(tmp_path: Path) -> None:
+    talker = Talker()
+    printed = _exec(
+        tmp_path,
+        Wiring(lines={1: talker}),
+        "from machine import UART\nimport time\n"
+        "u = UART(1, 600, bits=7, parity=0, stop=1, invert=UART.INV_TX | UART.INV_RX)\n"
+        "u.write(b'\\x00')\nprint(u.txdone())\nt = time.ticks_us()\n"
+        "u.init(1200, bits=7, parity=0, stop=1, invert=UART.INV_TX | UART.INV_RX)\n"
+        "print(time.ticks_diff(time.ticks_us(), t) > 16000, u.txdone())\nu.write(b'0!')\n"
+        "while not u.txdone():\n    pass\nprint(time.ticks_diff(time.ticks_us(), t) > 33000)\n"
+        "u.init(9600)\nu.write(b'x')",
+    )
+
+    assert printed.split() == ["False", "True", "True", "True"]
+    (brk, slow, at_us), (command, wire, then_us), (_, plain, _) = talker.sent_to_it
+    assert (brk, command) == (b"\x00", b"0!")
+    assert slow == UartSettings(600, 7, 0, 1, is_tx_inverted=True, is_rx_inverted=True)
+    assert wire == UartSettings(1200, 7, 0, 1, is_tx_inverted=True, is_rx_inverted=True)
+    assert plain == UartSettings(9600)
+    assert then_us - at_us >= slow.character_us() == 16_666
 
 
 def test_a_board_keeps_its_unique_id(tmp_path: Path) -> None:

@@ -20,11 +20,18 @@ from hardware.catalogue import (
 
 _FOLDER = Path(catalogue.__file__).parent
 _POND = (_FOLDER / "node_models" / "pond-1.toml").read_text(encoding="utf-8")
+_SDI12_TREE = (_FOLDER / "node_models" / "tree-2.toml").read_text(encoding="utf-8")
+_TEROS = (_FOLDER / "sensors" / "teros_12.toml").read_text(encoding="utf-8")
 _THERMOMETER = (_FOLDER / "sensors" / "ds18b20.toml").read_text(encoding="utf-8")
 
 
 def test_every_file_in_the_catalogue_loads_under_its_own_name():
-    assert {load_node_model(name).id for name in node_model_ids()} == {"tree-3", "pond-1"}
+    assert {load_node_model(name).id for name in node_model_ids()} == {
+        "level-1",
+        "pond-1",
+        "tree-2",
+        "tree-3",
+    }
     assert all(load_sensor_type(name).id == name for name in sensor_type_ids())
 
 
@@ -32,10 +39,10 @@ def test_tree_node_delivers_tension_and_temperature_at_three_depths_and_its_batt
     model = load_node_model("tree-3")
 
     assert [channel.key for channel in model.channels] == [
-        "r30", "r60", "r90", "t30", "t60", "t90", "bat",
+        "r30", "r60", "r90", "t30", "t60", "t90", "ref", "bat",
     ]  # fmt: skip
-    assert [channel.depth_cm for channel in model.channels] == [30, 60, 90, 30, 60, 90, 0]
-    assert model.channel("r60").needs == {"temperature": "t60"}
+    assert [channel.depth_cm for channel in model.channels] == [30, 60, 90, 30, 60, 90, 0, 0]
+    assert model.channel("r60").needs == {"temperature": "t60", "reference": "ref"}
     assert (model.sample_every_s, model.publish_every_s) == (900, 3600)
 
 
@@ -46,7 +53,7 @@ def test_water_node_reads_three_quantities_from_one_probe():
     assert {model.slot_of(key).id for key in ("sat", "do", "tw")} == {"o2"}
 
 
-@pytest.mark.parametrize("name", ["tree-3", "pond-1"])
+@pytest.mark.parametrize("name", node_model_ids())
 def test_analogue_probes_hang_on_adc1_because_adc2_is_taken_while_wifi_is_on(name):
     adc1 = range(32, 40)
     assert all(
@@ -54,7 +61,7 @@ def test_analogue_probes_hang_on_adc1_because_adc2_is_taken_while_wifi_is_on(nam
     )
 
 
-@pytest.mark.parametrize("name", ["tree-3", "pond-1"])
+@pytest.mark.parametrize("name", node_model_ids())
 def test_no_probe_hangs_on_a_pin_that_decides_how_the_chip_starts(name):
     strapping_and_flash = {0, 2, 5, 12, 15, *range(6, 12)}
     pins = {gpio for slot in load_node_model(name).slots for gpio in slot.pins.values()}
@@ -86,9 +93,13 @@ def test_accuracy_adds_its_parts_as_independent():
         (_POND, ('key = "do"', 'key = "sat"'), "channel key sat is used twice."),
         (_POND, ("tx = 17", "tx = 16"), "GPIO 16 is used twice."),
         (_POND, ("tx = 17", 'tx = "17"'), "pins.tx must be a whole number."),
+        (_SDI12_TREE, ('address = "2"', 'address = "1"'), "x.toml: address 1 is used twice on one bus."),
+        (_SDI12_TREE, ("tx = 25, rx = 26", "tx = 26, rx = 25"), "x.toml: GPIO 26 is used twice."),
+        (_SDI12_TREE, ("uart = 1", "uart = 2"), "x.toml: GPIO 25 is used twice."),
+        (_SDI12_TREE, ("adc = 32, power = 33", "adc = 32, power = 14"), "x.toml: GPIO 14 is used twice."),
         (_POND, ('unit = "mg/L"', 'unit = "%"'), "channel do is in % from mg/L, but sensor type do_modbus gives mg/L from mg/L."),
         (_POND, ('"dissolved_oxygen"', '"ph"'), "Sensor type do_modbus does not deliver ph."),
-        (_POND, ('"do_modbus"', '"do_ezo"'), "Sensor type do_ezo is not known; there are battery_divider, "),
+        (_POND, ('"do_modbus"', '"do_ezo"'), "Sensor type do_ezo is not known; there are a02yyuw, battery_divider, "),
         (_POND, ('key = "tw"', 'key = "tw"\nneeds = { salinity = "ec" }'), "channel tw needs ec, which the node does not have."),
         (_POND, ("[[slots]]", "[[slots"), "x.toml is not valid TOML: "),
         (_POND.split("[[slots]]")[0], ("id", "id"), "the key slots is missing."),
@@ -120,9 +131,34 @@ def test_wrong_sensor_type_is_refused_with_one_sentence(damage, sentence):
         parse_sensor_type(_THERMOMETER.replace(*damage, 1), name="sensors/x.toml")
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (("sdi12 = { position = 1, decimals = 1 }", ""), "sensors/x.toml: soil_temperature needs sdi12 = { position, decimals } just when the type has [sdi12]."),
+        (("sdi12 = { is_concurrent = false }", ""), "soil_water_content needs sdi12"),
+        (("position = 1", "position = 12"), "quantities[1]: sdi12: position must be from 0 to 8 and decimals from 0 to 6."),
+        (("is_concurrent = false", "is_concurrent = 0"), "sdi12: is_concurrent must be true or false."),
+        (("decimals = 0 }", "decimals = 0, unit = 1 }"), "the key unit is not known."),
+    ],
+)  # fmt: skip
+def test_wrong_description_of_an_sdi12_sensor_is_refused_with_one_sentence(damage, sentence):
+    assert damage[0] in _TEROS
+    with pytest.raises(CatalogueError, match=re.escape(sentence)) as refused:
+        parse_sensor_type(_TEROS.replace(*damage, 1), name="sensors/x.toml")
+    assert "\n" not in str(refused.value)
+
+
+def test_sensors_on_one_sdi12_wire_share_its_pins_and_its_supply():
+    first, second = (load_node_model("tree-2").slot_of(key) for key in ("v30", "v60"))
+
+    assert first.pins == second.pins
+    assert first.options["address"] != second.options["address"]
+
+
 def test_unknown_node_model_is_answered_with_those_there_are():
     with pytest.raises(
-        CatalogueError, match="Node model tree-9 is not known; there are pond-1, tree-3"
+        CatalogueError,
+        match="Node model tree-9 is not known; there are level-1, pond-1, tree-2, tree-3",
     ):
         load_node_model("tree-9")
 

@@ -12,8 +12,10 @@ import pytest
     "name",
     [
         "hardware.catalogue",
+        "hardware.virtual_board.probes.a02yyuw",
         "hardware.virtual_board.probes.do_modbus",
         "hardware.virtual_board.probes.ds18b20",
+        "hardware.virtual_board.probes.teros",
         "hardware.virtual_board.probes.watermark",
         "hardware.virtual_board.scene_models",
     ],

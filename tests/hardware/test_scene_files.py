@@ -48,8 +48,8 @@ def scene_file(tmp_path):
     return write
 
 
-def test_three_scenes_come_with_the_package():
-    assert scene_names() == ("bochum_summer", "real", "small")
+def test_four_scenes_come_with_the_package():
+    assert scene_names() == ("bochum_summer", "real", "small", "soil_and_level")
 
 
 def test_default_scene_alternates_six_trees_and_six_waters_in_bochum():

@@ -29,6 +29,22 @@ def test_a_tree_node_has_three_tension_and_three_temperature_probes() -> None:
     assert content["bat"] == {"key": "bat", "pin": 35, "divider_milli": 2000}
 
 
+def test_an_sdi12_sensor_is_described_to_the_node_by_its_type() -> None:
+    content = node_map(load_node_model("tree-2"))
+    (probe,) = [probe for probe in content["probes"] if probe["slot"] == "s60"]
+    assert probe["keys"] == ["v60", "t60", "e60"]
+    assert probe["options"] == {
+        "uart": 1,
+        "address": "2",
+        "concurrent": False,
+        "warm_up_ms": 300,
+        "fields": [0, 1, 2],
+        "decimals": [1, 1, 0],
+        "lowest": [17000, -400, 0],
+        "highest": [36000, 600, 20000],
+    }
+
+
 @pytest.mark.parametrize(
     "password", ["", " ~!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}", "Grüße aus Köln ß€"]
 )

@@ -121,7 +121,7 @@ def test_every_pack_of_some_hours_is_received_and_has_its_receipt(
     tree = ingest.of(enrolled[0]["node_id"])
     assert [pack.seq for pack in tree] == list(range(1, len(tree) + 1))
     assert {reading[0] for reading in tree[0].readings} == {
-        "r30", "t30", "r60", "t60", "r90", "t90", "bat",
+        "r30", "t30", "r60", "t60", "r90", "t90", "ref", "bat",
     }  # fmt: skip
     assert all(value is not None for pack in tree for _, value, _ in pack.readings)
     assert ingest.states >= 10

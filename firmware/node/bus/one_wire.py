@@ -16,12 +16,13 @@ class OneWire:
     def __init__(self, pin):
         self._bus = onewire.OneWire(machine.Pin(pin))
 
-    def command(self, code):
-        """Address the device and give it a command. Raises SensorError(absent)."""
+    def command(self, code, content=b""):
+        """Address the device and give it a command with what belongs to it. Raises SensorError(absent)."""
         if not self._bus.reset():
             raise SensorError(errors.ABSENT)
         self._bus.writebyte(_SKIP_ROM)
         self._bus.writebyte(code)
+        self._bus.write(content)
 
     def read(self, buffer):
         """Fill `buffer`; its last byte is the CRC-8 of those before it.

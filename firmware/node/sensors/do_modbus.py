@@ -6,9 +6,10 @@ The four bytes go out as the probe sent them; only the test for the range looks 
 import struct
 import time
 
-from node import errors, power
+from node import errors
 from node.bus.modbus import Modbus
 from node.errors import SensorError
+from node.power import Supply
 
 _ATTEMPTS = 3
 # (lowest, highest) by register: the probe's own ranges; water at its freezing point may read a little below 0 °C.
@@ -19,14 +20,14 @@ class OxygenProbe:
     def __init__(self, pins, options):
         self._pins = pins
         self._options = options
+        self._supply = Supply(pins)
         self._ready_ms = options["warm_up_ms"] + options["stabilise_ms"] + options["measure_ms"]
         self._started_ms = 0
         self._modbus = None
 
     def start(self, now_ms):
         """Switch the probe on."""
-        if "power" in self._pins:
-            power.rail(self._pins["power"])
+        self._supply.on()
         self._started_ms = now_ms
 
     def ready_in(self, now_ms):
@@ -43,8 +44,7 @@ class OxygenProbe:
     def stop(self):
         if self._modbus is not None:
             self._modbus.close()
-        if "power" in self._pins:
-            power.rail_off(self._pins["power"])
+        self._supply.off()
 
     def _read(self, first, count, deadline):
         options = self._options

@@ -18,7 +18,6 @@ from node.errors import SensorError
 
 _SHORT_OHM = const(300)
 _OPEN_OHM = const(35_000)
-_ENDLESS_OHM = const(1_000_000)
 # The ADC ends at 3.1 V: with a nearly shorted probe the first polarity can only say "below this".
 _CLIPPED_UV = const(3_000_000)
 _SPREAD_OHM = const(200)
@@ -66,8 +65,8 @@ class Watermark:
 
 def resistance_ohm(first_uv, second_uv, series_ohm, supply_uv):
     """The probe's resistance from both polarities' voltages. Raises SensorError: short, open, spread."""
-    first = _ratio_ohm(series_ohm, supply_uv - first_uv, first_uv)
-    second = _ratio_ohm(series_ohm, second_uv, supply_uv - second_uv)
+    first = adc.ratio_ohm(series_ohm, supply_uv - first_uv, first_uv)
+    second = adc.ratio_ohm(series_ohm, second_uv, supply_uv - second_uv)
     if first_uv >= _CLIPPED_UV and second <= first + _SPREAD_OHM:
         first = second
     if first < _SHORT_OHM and second < _SHORT_OHM:
@@ -82,12 +81,6 @@ def resistance_ohm(first_uv, second_uv, series_ohm, supply_uv):
     if mean >= _OPEN_OHM:
         raise SensorError(errors.OPEN)
     return mean
-
-
-def _ratio_ohm(series_ohm, over, under):
-    if under <= 0:
-        return _ENDLESS_OHM
-    return min(_ENDLESS_OHM, max(0, (series_ohm * over + under // 2) // under))
 
 
 Driver = Watermark

@@ -59,6 +59,56 @@ OBSERVED_PROPERTIES = (
         "Voltage of the node's battery under load.",
         "http://qudt.org/vocab/quantitykind/Voltage",
     ),
+    ObservedProperty(
+        7,
+        "soil_water_content",
+        "Soil water content",
+        "Volume of water in a volume of soil.",
+        "http://vocab.nerc.ac.uk/standard_name/volume_fraction_of_condensed_water_in_soil/",
+    ),
+    ObservedProperty(
+        8,
+        "soil_conductivity",
+        "Bulk electrical conductivity of soil",
+        "Electrical conductivity of soil, water and air together, as the sensor gives it at 25 °C.",
+        "http://qudt.org/vocab/quantitykind/ElectricConductivity",
+    ),
+    ObservedProperty(
+        9,
+        "soil_moisture_index",
+        "Relative soil moisture index",
+        "Relative index of one sensor between dry air (0) and water (1): not a water content, and not to be compared "
+        "with another sensor's.",
+        "http://qudt.org/vocab/quantitykind/DimensionlessRatio",
+    ),
+    ObservedProperty(
+        10,
+        "water_level",
+        "Water level",
+        "Height of the water's surface above the zero of the gauge; before a calibration at the gauge, above the sensor's face.",
+        "http://vocab.nerc.ac.uk/standard_name/water_surface_height_above_reference_datum/",
+    ),
+    ObservedProperty(
+        11,
+        "air_temperature",
+        "Air temperature",
+        "Temperature of the air at the sensor.",
+        "http://vocab.nerc.ac.uk/standard_name/air_temperature/",
+    ),
+    ObservedProperty(
+        12,
+        "contact_closed",
+        "Contact closed",
+        "State of a contact, such as a float switch, at the instant of sampling: 1 closed, 0 open. Not a count.",
+        "http://qudt.org/vocab/quantitykind/Dimensionless",
+    ),
+    ObservedProperty(
+        13,
+        "reference_resistance",
+        "Reference resistance",
+        "What the circuit of the resistive sensors reads of a resistor of 10 kΩ: how far it is to be trusted.",
+        "http://qudt.org/vocab/quantitykind/Resistance",
+    ),
 )
 
 BY_KEY = {known.key: known for known in OBSERVED_PROPERTIES}
@@ -70,6 +120,11 @@ UNIT_NAMES = {
     "mg/L": ("milligram per litre", "mg/L"),
     "%": ("per cent", "%"),
     "mV": ("millivolt", "mV"),
+    "m3/m3": ("cubic metre per cubic metre", "m³/m³"),
+    "uS/cm": ("microsiemens per centimetre", "µS/cm"),
+    "m": ("metre", "m"),
+    "Ohm": ("ohm", "Ω"),
+    "1": ("one", "1"),
 }
 """UCUM code → (name, symbol)."""
 

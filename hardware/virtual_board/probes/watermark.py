@@ -16,10 +16,11 @@ between 12 and 26 °C; in wetter soil of 12 °C and more, where neither is good,
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import NotRequired, TypedDict, Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian
-from hardware.virtual_board.probes.faults import FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import ActiveFault, FaultSwitch, Source, disturbed
 
 # (kPa, Ω at 24 °C)
 TABLE_24_C = (
@@ -64,16 +65,26 @@ def _conductivity(temperature_c: float) -> float:
     return 1 + _ALPHA_PER_K * (temperature_c - 25)
 
 
-class Watermark:
-    """One probe and its series resistor, as an analogue source for the ADC pin between them.
+class Circuit(TypedDict):
+    """What stands around a resistance, for `PulsedResistor`."""
+
+    pins: tuple[int, int]
+    series_ohm: float
+    supply_uv: int
+    serial: str
+    seed: NotRequired[int]
+    tolerance: NotRequired[float]
+    faults: NotRequired[FaultSwitch | None]
+
+
+class PulsedResistor:
+    """A resistance and its series resistor between two GPIOs, as an analogue source for the ADC pin between them.
 
     `tolerance` scales how far parts and readings are off: 1 as built, 0 ideal.
     """
 
     def __init__(
         self,
-        tension_kpa: Source,
-        temperature_c: Source,
         *,
         pins: tuple[int, int],
         series_ohm: float,
@@ -84,10 +95,9 @@ class Watermark:
         faults: FaultSwitch | None = None,
     ) -> None:
         self.faults = faults or FaultSwitch()
-        self._tension_kpa = tension_kpa
-        self._temperature_c = temperature_c
         self._pin_a, self._pin_b = pins
         self._dice = (seed, serial)
+        self._tolerance = tolerance
         # 1 % resistor and regulator as built; the firmware only knows the nominal figures.
         self._series_ohm = series_ohm * (
             1 + tolerance * between(-0.007, 0.007, *self._dice, "series")
@@ -95,13 +105,11 @@ class Watermark:
         self._supply_uv = supply_uv * (
             1 + tolerance * between(-0.003, 0.003, *self._dice, "supply")
         )
-        self._gain = 1 + tolerance * between(-0.05, 0.05, *self._dice, "gain")
         self._noise_uv = tolerance * _ADC_NOISE_UV
-        self._asymmetry = tolerance * between(-0.004, 0.004, *self._dice, "asymmetry")
         self._asked = 0
 
     def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
-        """Voltage between probe and series resistor for the present levels of the two pins."""
+        """Voltage between the two resistors for the present levels of the two pins."""
         level_a, level_b = levels.get(self._pin_a), levels.get(self._pin_b)
         if level_a is None and level_b is None:
             return 0
@@ -109,22 +117,62 @@ class Watermark:
             # One end floats or both pull the same way: no current, the node follows the driven side.
             driven = level_b if level_a is None else level_a
             return round(self._supply_uv) if driven else 0
-        resistance = self._resistance(now_us, forward=level_a == 1)
+        resistance = self._faulty_resistance(now_us / 1e6, forward=level_a == 1)
         through = self._series_ohm / (resistance + self._series_ohm)
         share = through if level_a == 1 else 1 - through
         self._asked += 1
         noise_uv = self._noise_uv * gaussian(*self._dice, "adc", now_us, self._asked)
         return min(max(round(self._supply_uv * share + noise_uv), 0), round(self._supply_uv))
 
-    def _resistance(self, now_us: int, *, forward: bool) -> float:
-        now_s = now_us / 1e6
+    def _faulty_resistance(self, now_s: float, *, forward: bool) -> float:
         active = self.faults.active(now_s)
         if Fault.SHORT in active:
             return _SHORT_OHM
+        clean = self._resistance(now_s, active, forward=forward)
+        if Fault.DISCONNECTED in active or clean is None:
+            return float("inf")
+        return clean * (_BAD_CONTACT if forward and Fault.UNEVEN in active else 1.0)
+
+    def _resistance(
+        self, now_s: float, active: dict[Fault, ActiveFault], *, forward: bool
+    ) -> float | None:
+        """Ω in this direction; None: nothing there."""
+        raise NotImplementedError
+
+
+class Watermark(PulsedResistor):
+    """One probe."""
+
+    def __init__(
+        self, tension_kpa: Source, temperature_c: Source, **circuit: Unpack[Circuit]
+    ) -> None:
+        super().__init__(**circuit)
+        self._tension_kpa = tension_kpa
+        self._temperature_c = temperature_c
+        self._gain = 1 + self._tolerance * between(-0.05, 0.05, *self._dice, "gain")
+        self._asymmetry = self._tolerance * between(-0.004, 0.004, *self._dice, "asymmetry")
+
+    def _resistance(
+        self, now_s: float, active: dict[Fault, ActiveFault], *, forward: bool
+    ) -> float | None:
         tension_kpa = disturbed(self._tension_kpa, active, now_s)
         temperature_c = self._temperature_c(now_s)
-        if Fault.DISCONNECTED in active or tension_kpa is None or temperature_c is None:
-            return float("inf")
+        if tension_kpa is None or temperature_c is None:
+            return None
         clean = resistance_ohm(tension_kpa, temperature_c) * self._gain
-        clean *= 1 + (self._asymmetry if forward else -self._asymmetry)
-        return clean * (_BAD_CONTACT if forward and Fault.UNEVEN in active else 1.0)
+        return clean * (1 + (self._asymmetry if forward else -self._asymmetry))
+
+
+class ReferenceResistor(PulsedResistor):
+    """A resistor of 0.1 % in a probe's place: what it reads says how far the circuit can be trusted."""
+
+    def __init__(self, ohm: Source, **circuit: Unpack[Circuit]) -> None:
+        super().__init__(**circuit)
+        self._ohm = ohm
+        self._gain = 1 + self._tolerance * between(-0.0008, 0.0008, *self._dice, "gain")
+
+    def _resistance(
+        self, now_s: float, active: dict[Fault, ActiveFault], *, forward: bool
+    ) -> float | None:
+        ohm = disturbed(self._ohm, active, now_s)
+        return None if ohm is None else ohm * self._gain

@@ -209,10 +209,14 @@ class UART:
     ):
         self._timeout = timeout
         self._timeout_char = timeout_char
-        _call("uart_init", "%d %d %d %d %d" % (self._id, baudrate, bits, parity is not None, stop))
+        even_odd = -1 if parity is None else parity & 1
+        _call(
+            "uart_init",
+            "%d %d %d %d %d %d" % (self._id, baudrate, bits, even_odd, stop, invert),
+        )
 
     def deinit(self):
-        pass
+        _call("uart_deinit", str(self._id))
 
     def any(self):
         return int(_call("uart_any", str(self._id)))
@@ -256,7 +260,7 @@ class UART:
         _call("uart_flush", str(self._id))
 
     def txdone(self):
-        return True
+        return _call("uart_txdone", str(self._id)) == "1"
 
     def sendbreak(self):
         pass

@@ -185,7 +185,7 @@ _DEPLOY = "node deploy tree-01 --site stadtpark"
         (
             f"{_DEPLOY} --serial o2=A1",
             1,
-            "tree-3 has no slot o2; it has w30, w60, w90, d30, d60, d90, bat.",
+            "tree-3 has no slot o2; it has w30, w60, w90, d30, d60, d90, ref, bat.",
         ),
         (f"{_DEPLOY} --serial w30", 2, "'w30' is not SLOT=SERIAL, like w30=A1234."),
         (f"{_DEPLOY} --serial w30=", 2, "'w30=' is not SLOT=SERIAL, like w30=A1234."),

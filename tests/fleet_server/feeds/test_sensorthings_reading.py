@@ -109,7 +109,7 @@ def test_place_is_geojson_with_longitude_first(client: FlaskClient) -> None:
 
 def test_units_are_ucum_codes(client: FlaskClient) -> None:
     units = {one["unitOfMeasurement"]["definition"] for one in walk(client, "Datastreams")}
-    assert units == {"ucum:kPa", "ucum:Cel", "ucum:mg/L", "ucum:%", "ucum:mV"}
+    assert units == {"ucum:kPa", "ucum:Cel", "ucum:mg/L", "ucum:%", "ucum:mV", "ucum:Ohm"}
 
 
 def test_vocabulary_knows_every_property_and_unit_of_the_catalogue() -> None:
@@ -268,7 +268,7 @@ def test_encodings_that_clients_use_are_understood(client: FlaskClient, query: s
 
 def test_expansion_is_what_the_navigation_answers(client: FlaskClient) -> None:
     page = get(client, "Datastreams?$expand=Thing,Sensor,ObservedProperty,Observations($top=3)")
-    assert len(page["value"]) == 18
+    assert len(page["value"]) == 20
     for stream in page["value"][::6]:
         for name in ("Thing", "Sensor", "ObservedProperty"):
             assert stream[name] == get(client, stream[f"{name}@iot.navigationLink"])
@@ -310,7 +310,7 @@ def test_nested_count_counts_each_parents_children(client: FlaskClient) -> None:
         client,
         "Things?$expand=Datastreams($count=true;$top=1;$expand=Observations($top=0;$count=true))",
     )
-    assert [one["Datastreams@iot.count"] for one in page["value"]] == [7, 4, 7]
+    assert [one["Datastreams@iot.count"] for one in page["value"]] == [8, 4, 8]
     assert page["value"][0]["Datastreams"][0]["Observations@iot.count"] == 24
     assert page["value"][0]["Datastreams"][0]["Observations"] == []
 
@@ -373,9 +373,9 @@ def test_reference_and_property_paths(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("query", "count"),
     [
-        ("Observations?$filter=phenomenonTime eq 2026-07-14T12:00:00Z", 18),
-        ("Observations?$filter=phenomenonTime ge 2026-07-14T13:45:00%2B02:00", 36),
-        ("Observations?$filter=phenomenonTime ge 2026-07-14T13:45:00+02:00", 36),
+        ("Observations?$filter=phenomenonTime eq 2026-07-14T12:00:00Z", 20),
+        ("Observations?$filter=phenomenonTime ge 2026-07-14T13:45:00%2B02:00", 40),
+        ("Observations?$filter=phenomenonTime ge 2026-07-14T13:45:00+02:00", 40),
         ("Datastreams(1)/Observations?$filter=phenomenonTime gt 2026-07-14T11:00:00Z and phenomenonTime le 2026-07-14T11:45:00Z", 3),
         ("Observations?$filter=id eq 2983276800", 0),
         ("Things?$filter=id eq 2", 1),
@@ -504,14 +504,14 @@ def test_sites_that_are_not_public_are_not_in_the_feed(world: World) -> None:
     client = world.app(demo=False).test_client()
     assert [one["@iot.id"] for one in walk(client, "Things")] == [1, 3]
     assert client.get("/v1.1/Things(2)").status_code == 404
-    assert len(walk(client, "Datastreams")) == 14
+    assert len(walk(client, "Datastreams")) == 16
     assert {one["@iot.id"] // 100_000 for one in walk(client, "FeaturesOfInterest")} == {1, 3}
-    hidden = "Datastreams(8)"
+    hidden = "Datastreams(9)"
     assert client.get(f"/v1.1/{hidden}").status_code == 404
     assert client.get(f"/v1.1/{hidden}/Observations").status_code == 404
     streams = {one["@iot.id"] >> 31 for one in walk(client, "Observations?$select=id")}
-    assert streams.isdisjoint(range(8, 12))
-    assert get(client, "Observations?$count=true&$top=0")["@iot.count"] == 14 * 24
+    assert streams.isdisjoint(range(9, 13))
+    assert get(client, "Observations?$count=true&$top=0")["@iot.count"] == 16 * 24
     sensors = {one["name"].partition("/")[0] for one in walk(client, "Sensors")}
     assert sensors == {"n-000001", "n-000003"}
 

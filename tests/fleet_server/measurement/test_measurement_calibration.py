@@ -13,9 +13,10 @@ from fleet_server.measurement.calibration import (
     CalibrationParameters,
     as_columns,
     calibrate,
+    capacitive_calibration,
     fit_line,
 )
-from fleet_server.measurement.derived import dissolved_oxygen
+from fleet_server.measurement.derived import capacitive_index, dissolved_oxygen
 from fleet_server.measurement.uncertainty import combined_uncertainty
 
 # Oracle vector; own, scipy's curve_fit and GTC's line_fit_wls agree on the results.
@@ -158,3 +159,34 @@ def test_combined_uncertainty_works_at_the_edge_of_a_range() -> None:
     assert math.isnan(
         combined_uncertainty(oxygen, {**at_zero, "temperature_c": -5.0}, {"temperature_c": 0.1})
     )
+
+
+# --- two points of a capacitive probe
+
+
+def index_of(line: CalibrationParameters, voltage_mv: float) -> tuple[float, float]:
+    return predict(line, float(capacitive_index(voltage_mv)), 0.0)
+
+
+def test_capacitive_probe_reads_0_in_its_own_air_and_1_in_its_own_water() -> None:
+    line = capacitive_calibration(2_640, 1_390, u_mv=5, u_index=0.02)
+    for voltage_mv, index in ((2_640, 0.0), (1_390, 1.0), (2_015, 0.5), (1_702.5, 0.75)):
+        value, _ = index_of(line, voltage_mv)
+        assert value == pytest.approx(index, abs=1e-12)
+        assert value == pytest.approx(float(capacitive_index(voltage_mv, 2_640, 1_390)), abs=1e-12)
+
+
+def test_index_between_the_two_points_is_surer_than_at_them_and_beyond_less_sure() -> None:
+    line = capacitive_calibration(2_640, 1_390, u_mv=5, u_index=0.0)
+    at_ends, between, beyond = (index_of(line, mv)[1] for mv in (1_390, 2_015, 1_000))
+    assert at_ends == pytest.approx(5 / 1_250, rel=1e-6)
+    assert between == pytest.approx(5 / 1_250 / math.sqrt(2), rel=1e-6)
+    assert beyond > at_ends
+
+
+@pytest.mark.parametrize(
+    ("air_mv", "water_mv"), [(1_390, 2_640), (2_640, 2_600), (5_000, 1_390), (math.nan, 1_390)]
+)
+def test_points_that_no_capacitive_probe_has_are_refused(air_mv: float, water_mv: float) -> None:
+    with pytest.raises(ValueError, match="A capacitive probe does not give"):
+        capacitive_calibration(air_mv, water_mv, u_mv=5, u_index=0.02)

@@ -17,6 +17,7 @@ from fleet_server.measurement.derived import (
     NERNST_SLOPE_25_MV,
     Formula,
     ammonia_fraction,
+    capacitive_index,
     conductivity_25,
     dissolved_oxygen,
     ledieu_water_content,
@@ -26,7 +27,12 @@ from fleet_server.measurement.derived import (
     ph,
     reference_evapotranspiration,
     salinity,
+    speed_of_sound,
+    teros_permittivity,
+    teros_water_content,
+    teros_water_content_per_count,
     topp_water_content,
+    ultrasonic_distance,
     water_density,
     water_depth,
     watermark_tension,
@@ -63,6 +69,14 @@ WATERMARK = {
     (300, 24): 0.0,
     (550, 24): 0.0,
 }
+# METER's polynomial by hand (decimal arithmetic): air, dry and wet soil, water.
+TEROS = {1_800: 1.04650, 2_000: 4.10468, 2_500: 13.09988, 3_000: 31.79832, 3_390: 79.26516}
+# Tables of the speed of sound in dry air.
+SOUND = {-10: 325.2, 0: 331.3, 10: 337.3, 20: 343.2, 30: 349.0}
+# By hand: d · 331.29 √(1 + T/273.15) / c₀.
+ULTRASONIC = {(1_000, 0): 0.963052, (2_000, 30): 2.029121, (1_500, 20, 340): 1.514137}
+# DFRobot SEN0193: its two readings of a ten-bit converter at 5 V, and their middle.
+CAPACITIVE = {2_540: 0.0, 1_270: 1.0, 1_905: 0.5, (2_000, 2_600, 1_350): 0.48}
 # Tanaka et al. 2001.
 DENSITY = {0: 999.8428, 4: 999.9749, 10: 999.7027, 20: 998.2067, 25: 997.0470, 30: 995.6488}
 DEPTH = {
@@ -114,6 +128,10 @@ def table(
         *table(topp_water_content, TOPP, 5e-6),
         *table(ledieu_water_content, LEDIEU, 5e-6),
         *table(malicki_water_content, MALICKI, 5e-6, last=(1.4,)),
+        *table(teros_permittivity, TEROS, 5e-5),
+        *table(speed_of_sound, SOUND, 0.06),
+        *table(ultrasonic_distance, ULTRASONIC, 5e-5),
+        *table(capacitive_index, CAPACITIVE, 1e-12),
         *table(oxygen_saturation, OXYGEN, 5e-6),
         *table(watermark_tension, WATERMARK, 5e-4),
         *table(water_density, DENSITY, 5e-5),
@@ -226,6 +244,29 @@ def test_slopes_of_the_watermark_are_its_derivatives(
 )
 def test_what_the_watermark_cannot_know_is_nan(resistance_ohm: float, temperature_c: float) -> None:
     assert np.isnan(watermark_tension(resistance_ohm, temperature_c))
+
+
+# -------------------------------------------------------------------------------------------------------- other probes
+
+
+@pytest.mark.parametrize("water_content", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
+def test_water_content_by_permittivity_and_topp_agrees_with_the_makers_own_line(
+    water_content: float,
+) -> None:
+    # METER, TEROS 12 user manual, §4.1.1, eq. 5: θ = 3.879e-4 RAW − 0.6956, for mineral soils.
+    raw = (water_content + 0.6956) / 3.879e-4
+    assert float(teros_water_content(raw)) == pytest.approx(water_content, abs=0.033)
+
+
+def test_derivative_of_water_content_is_that_of_the_curve() -> None:
+    counts = np.linspace(1_880, 3_380, 200)
+    numeric = (teros_water_content(counts + 0.01) - teros_water_content(counts - 0.01)) / 0.02
+    np.testing.assert_allclose(teros_water_content_per_count(counts), numeric, rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [0, 1_500, 1_796, 1_869, 3_397, 4_000, np.inf])
+def test_counts_of_air_and_of_what_no_matter_has_are_no_water_content(counts: float) -> None:
+    assert np.isnan(teros_water_content(counts))
 
 
 # ------------------------------------------------------------------------------------------------------ every formula

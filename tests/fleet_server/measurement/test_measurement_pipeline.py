@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_server.measurement import quality
-from fleet_server.measurement.calibration import CalibrationParameters
-from fleet_server.measurement.derived import watermark_tension
+from fleet_server.measurement.calibration import CalibrationParameters, capacitive_calibration
+from fleet_server.measurement.derived import (
+    teros_water_content,
+    ultrasonic_distance,
+    watermark_tension,
+)
 from fleet_server.measurement.pipeline import CONVERSIONS, Observed, observe
 from fleet_server.measurement.quality import (
     GROSS_RANGES,
@@ -24,6 +28,8 @@ from fleet_server.measurement.quality import (
 from fleet_server.measurement.units import UNITS
 from fleet_server.wire.states import QualityFlag, Reason
 from hardware.catalogue import load_node_model, node_model_ids
+from hardware.virtual_board.probes.a02yyuw import WIRE, A02yyuw
+from hardware.virtual_board.probes.teros import counts
 from hardware.virtual_board.probes.watermark import resistance_ohm
 
 WATERMARK = CalibrationParameters(u_abs=1.5, u_rel=0.07)
@@ -170,6 +176,214 @@ def test_value_outside_its_range_is_kept_and_flagged(raw: float, flag: Flag) -> 
     observed = tension([raw], temperature(24.0))
     assert np.isfinite(observed.value[0])
     assert observed.flag[0] == flag
+
+
+# --- reference resistor
+
+
+def reference(*ohm: float | None, reason: str | None = None) -> Observed:
+    return observe(
+        "identity",
+        ohm,
+        {},
+        CalibrationParameters(u_abs=1.0, u_rel=0.0058),
+        observed_property="reference_resistance",
+        reasons=[reason] * len(ohm),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ohm", "reason", "flag"),
+    [
+        (10_010, None, Flag.GOOD),
+        (9_500, None, Flag.SUSPECT),
+        (10_400, None, Flag.SUSPECT),
+        (8_900, None, Flag.BAD),
+        (12_000, None, Flag.BAD),
+        (None, "short", Flag.BAD),
+        (None, "spread", Flag.BAD),
+        (None, None, Flag.GOOD),
+    ],
+)
+def test_tension_is_no_better_than_its_circuit(
+    ohm: float | None, reason: str | None, flag: Flag
+) -> None:
+    observed = observe(
+        "watermark_tension",
+        [2_000],
+        {"temperature": temperature(15.0), "reference": reference(ohm, reason=reason)},
+        WATERMARK,
+        observed_property="soil_water_tension",
+    )
+    assert observed.flag[0] == flag
+    assert only(observed)[:2] == only(tension([2_000], temperature(15.0), WATERMARK))[:2]
+
+
+def test_tension_of_a_node_without_a_reference_keeps_its_bits() -> None:
+    without = tension([2_000], temperature(15.0), WATERMARK)
+    well = observe(
+        "watermark_tension",
+        [2_000],
+        {"temperature": temperature(15.0), "reference": reference(10_010)},
+        WATERMARK,
+        observed_property="soil_water_tension",
+    )
+    for one, other in zip(vars(without).values(), vars(well).values(), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+# --- water content, index, level
+
+TEROS = CalibrationParameters(u_abs=0.07)
+
+
+def water_content(*tenths: float | None, calibration: CalibrationParameters = TEROS) -> Observed:
+    return observe(
+        "teros_water_content", tenths, {}, calibration, observed_property="soil_water_content"
+    )
+
+
+def test_water_content_comes_from_tenths_of_counts() -> None:
+    value, u, flag = only(water_content(25_000))
+    assert value == float(teros_water_content(2_500.0))
+    assert u == pytest.approx(math.hypot(0.07, 0.1 / math.sqrt(12) * 0.000356), rel=1e-6)
+    assert flag == Flag.GOOD
+
+
+@pytest.mark.parametrize("tenths", [0, 15_000, 18_600, 34_000, 65_535, -99_990])
+def test_counts_outside_soil_and_water_are_bad_and_no_value(tenths: float) -> None:
+    value, u, flag = only(water_content(tenths))
+    assert math.isnan(value)
+    assert math.isnan(u)
+    assert flag == Flag.BAD
+
+
+@pytest.mark.parametrize("true_content", [0.08, 0.15, 0.25, 0.35, 0.45])
+def test_stated_uncertainty_covers_a_sensor_in_soil_by_the_makers_line(true_content: float) -> None:
+    generator = np.random.default_rng(11)
+    # The virtual sensor takes the maker's own line the other way, not Topp.
+    built = true_content + generator.uniform(-0.015, 0.015, 400)
+    observed = water_content(*[round(10 * counts(one)) for one in built])
+    assert (np.abs(observed.value - true_content) <= 2 * observed.u).all()
+
+
+def index(*mv: float | None, calibration: CalibrationParameters = NOTHING) -> Observed:
+    return observe("capacitive_index", mv, {}, calibration, observed_property="soil_moisture_index")
+
+
+def test_index_of_a_probe_with_its_own_two_points() -> None:
+    line = capacitive_calibration(2_640, 1_390, u_mv=5, u_index=0.02)
+    observed = index(2_640, 2_015, 1_390, calibration=line)
+    np.testing.assert_allclose(observed.value, [0.0, 0.5, 1.0], atol=1e-12)
+    assert (observed.u < 0.025).all()
+
+
+@pytest.mark.parametrize(
+    ("mv", "flag"),
+    [(1_905, Flag.GOOD), (2_600, Flag.SUSPECT), (1_200, Flag.SUSPECT), (2_900, Flag.BAD)],
+)
+def test_index_outside_0_to_1_is_kept_and_flagged(mv: float, flag: Flag) -> None:
+    observed = index(mv)
+    assert np.isfinite(observed.value[0])
+    assert observed.flag[0] == flag
+
+
+@pytest.mark.parametrize("mv", [0, 499, 2_951, 3_100])
+def test_voltage_at_a_rail_is_bad_and_no_index(mv: float) -> None:
+    value, _, flag = only(index(mv))
+    assert math.isnan(value)
+    assert flag == Flag.BAD
+
+
+A02 = CalibrationParameters(u_abs=0.006)
+AT_GAUGE = CalibrationParameters(offset=2.5, u_offset=0.003, u_abs=0.006)
+
+
+def air(*values_c: float | None) -> Observed:
+    raw = [None if value is None else value * 16 for value in values_c]
+    return observe(
+        "sixteenths",
+        raw,
+        {},
+        CalibrationParameters(u_abs=0.58),
+        observed_property="air_temperature",
+    )
+
+
+def level(
+    mm: float | None,
+    air_c: Observed | None,
+    calibration: CalibrationParameters = AT_GAUGE,
+) -> Observed:
+    return observe(
+        "ultrasonic_level",
+        [mm],
+        {} if air_c is None else {"temperature": air_c},
+        calibration,
+        observed_property="water_level",
+    )
+
+
+def test_level_is_what_is_left_of_the_height_over_the_gauges_zero() -> None:
+    value, u, flag = only(level(1_500, air(20.0)))
+    assert value == pytest.approx(2.5 - float(ultrasonic_distance(1_500, 20.0)), abs=1e-12)
+    assert 0.012 < u < 0.015
+    assert flag == Flag.GOOD
+
+
+def test_level_that_nobody_compared_with_a_gauge_is_bad_and_kept() -> None:
+    value, _, flag = only(level(1_500, air(20.0), A02))
+    assert value == pytest.approx(-1.4965, abs=0.001)
+    assert flag == Flag.BAD
+
+
+@pytest.mark.parametrize(("mm", "air_c"), [(1_500.0, 5.0), (3_200.0, 30.0), (400.0, -8.0)])
+def test_uncertainty_of_level_equals_monte_carlo(mm: float, air_c: float) -> None:
+    generator = np.random.default_rng(5)
+    n = 200_000
+    _, u, _ = only(level(mm, air(air_c)))
+    shown = mm + generator.uniform(-0.5, 0.5, n)
+    temperatures = generator.normal(air_c, float(air(air_c).u[0]), n)
+    drawn = ultrasonic_distance(shown, temperatures)
+    drawn *= 1 + generator.uniform(-4 / 344, 4 / 344, n) + generator.uniform(-0.007, 0.007, n)
+    drawn += generator.normal(0, 0.003, n) + generator.normal(0, 0.006, n)
+    assert drawn.std() == pytest.approx(u, rel=0.02)
+
+
+@pytest.mark.parametrize("air_c", [-8.0, 5.0, 20.0, 33.0])
+def test_stated_uncertainty_of_level_covers_modules_in_humid_air(air_c: float) -> None:
+    # The virtual module reckons with 340 to 348 m/s in humid air after Cramer 1993; we with dry air and 344 m/s.
+    within = []
+    for number in range(200):
+        true_m = -(0.4 + 0.015 * number)
+        module = A02yyuw(lambda _, m=true_m: m, lambda _: air_c, serial=str(number))  # type: ignore[misc]
+        said = b"".join(data for _, data in module.heard(WIRE, 10**12, 10**12 + 10**6))
+        start = said.index(0xFF)
+        shown_mm = int.from_bytes(said[start + 1 : start + 3], "big")
+        value, u, _ = only(level(shown_mm, air(air_c), A02))
+        within.append(abs(value - true_m) <= 2 * u)
+    assert sum(within) / len(within) >= 0.95
+
+
+def test_level_without_a_thermometer_is_suspect_and_says_how_unsure_it_is() -> None:
+    with_it, silent, left_out = (level(2_000, one) for one in (air(5.0), air(None), None))
+    assert only(silent) == only(left_out)
+    assert silent.flag[0] == Flag.SUSPECT
+    value, u, _ = only(silent)
+    for degrees in (-10.0, 0.0, 20.0, 35.0):
+        assert abs(2.5 - float(ultrasonic_distance(2_000, degrees)) - value) < 2 * u
+    assert u > 2.5 * float(with_it.u[0])
+
+
+@pytest.mark.parametrize(("mm", "air_c"), [(0, 20.0), (29, 20.0), (4_501, 20.0), (65_533, 20.0)])
+def test_distance_that_is_none_is_bad_and_no_level(mm: float, air_c: float) -> None:
+    value, _, flag = only(level(mm, air(air_c)))
+    assert math.isnan(value)
+    assert flag == Flag.BAD
+
+
+def test_bad_thermometer_makes_the_level_bad() -> None:
+    assert level(1_500, air(70.0)).flag[0] == Flag.BAD
 
 
 BAD_REASONS = {Reason.RANGE, Reason.SHORT, Reason.OPEN, Reason.SPREAD}

@@ -33,7 +33,7 @@ def test_deployment_makes_channels_sensors_datastreams_and_factory_calibrations(
     tension = next(channel for channel in channels if channel.key == "r60")
     stream = session.get_one(Datastream, tension.datastream_id)
     assert (stream.property, stream.unit, stream.depth_cm) == ("soil_water_tension", "kPa", 60)
-    assert tension.needs == {"temperature": "t60"}
+    assert tension.needs == {"temperature": "t60", "reference": "ref"}
     assert len(session.scalars(select(Sensor)).all()) == len(model.slots)
     accuracy = catalogue.load_sensor_type("watermark_200ss").quantity("soil_water_tension").accuracy
     calibration = session.scalars(
@@ -56,7 +56,7 @@ def test_datastream_survives_a_node_swap(session: Session) -> None:
         session, "n-000002", site_code="n-000001-site", from_at=swapped_at, now=NOON
     )
     store_batch(session, SimulatedNode(node_id="n-000002").packs([3, 4]), now=NOON)
-    assert len(session.scalars(select(Datastream.id)).all()) == 7
+    assert len(session.scalars(select(Datastream.id)).all()) == 8
     assert len(session.scalars(select(Observation.pack_id)).all()) == 4 * 7
     assert verify(session).counts()["observations_not_reproducible"] == 0
 
