@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hardware.virtual_board import errno_esp32 as errno
 from hardware.virtual_board.flash import PARTITIONS
-from hardware.virtual_board.wiring import UartSettings
+from hardware.virtual_board.wiring import HearsLine, UartSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hardware.virtual_board.clock import BoardClock
     from hardware.virtual_board.nvs import Nvs
     from hardware.virtual_board.vm import Vm
-    from hardware.virtual_board.wiring import Wiring
+    from hardware.virtual_board.wiring import I2cDevice, Wiring
 
 RTC_MEMORY_BYTES = 2048
 _US_PER_DAY = 86_400_000_000
@@ -32,6 +32,8 @@ _ADC_FULL_SCALE_UV = {0: 950_000, 1: 1_250_000, 2: 1_750_000, 3: 3_100_000}
 _ADC_FLOOR_UV = 100_000
 _ADC_US = 40
 _UARTS = range(3)
+_I2C_BUSES = range(2)
+_I2C_CLOCKS_PER_BYTE = 9  # eight bits and the acknowledgement
 _UART_INV_RX, _UART_INV_TX = 4, 32
 _UART_LOOK_US = 20
 # How long a blocking read sleeps between two looks at a line that may speak unasked.
@@ -89,6 +91,7 @@ class Peripherals:
         self._vm: Vm | None = None
         self._levels: dict[int, int | None] = {}
         self._uarts: dict[int, _Uart] = {}
+        self._i2c_hz: dict[int, tuple[int, int]] = {}
 
     def attach(self, vm: Vm) -> None:
         """The machine whose memory addresses in payloads belong to."""
@@ -121,6 +124,10 @@ class Peripherals:
             "uart_wait": self._uart_wait,
             "uart_txdone": self._uart_txdone,
             "uart_flush": self._uart_flush,
+            "i2c_init": self._i2c_init,
+            "i2c_scan": self._i2c_scan,
+            "i2c_write": self._i2c_write,
+            "i2c_read": self._i2c_read,
             "nvs_get_blob": self._nvs_get_blob,
             "nvs_set_blob": self._nvs_set_blob,
             "nvs_get_i32": self._nvs_get_i32,
@@ -258,6 +265,9 @@ class Peripherals:
             is_tx_inverted=bool(invert & _UART_INV_TX),
             is_rx_inverted=bool(invert & _UART_INV_RX),
         )
+        device = self._wiring.uart.get(number)
+        if isinstance(device, HearsLine):
+            device.line_set(settings)
         now_us = self._clock.now_us()
         before = self._uarts.get(number)
         if before is None:
@@ -345,6 +355,55 @@ class Peripherals:
     def _uart_flush(self, payload: str) -> None:
         uart = self._uart(int(payload))
         self._clock.advance(uart.sent_us - self._clock.now_us())
+
+    # --- I²C ---
+
+    def _i2c_init(self, payload: str) -> None:
+        bus, frequency_hz, timeout_us = map(int, payload.split())
+        if bus not in _I2C_BUSES or frequency_hz <= 0:
+            raise ValueError("invalid I2C or frequency")
+        self._i2c_hz[bus] = frequency_hz, timeout_us
+
+    def _i2c_device(self, bus: int, address: int, size: int) -> I2cDevice:
+        """Who answers there, after the time that `size` bytes and the address take on the bus."""
+        frequency_hz, timeout_us = self._i2c_hz[bus]
+        now_us = self._clock.now_us()
+        if any(one.holds_line(now_us) for (at, _), one in self._wiring.i2c.items() if at == bus):
+            self._clock.advance(timeout_us)
+            raise OSError(errno.ETIMEDOUT, "bus held")
+        device = self._wiring.i2c.get((bus, address))
+        clocks = _I2C_CLOCKS_PER_BYTE * (1 + (size if device is not None else 0))
+        self._clock.advance(clocks * 1_000_000 // frequency_hz)
+        if device is None:
+            raise OSError(errno.ENODEV, "not acknowledged")
+        return device
+
+    def _i2c_scan(self, payload: str) -> str:
+        bus = int(payload)
+        found = []
+        for address in range(0x08, 0x78):
+            try:
+                device = self._i2c_device(bus, address, 0)
+            except OSError:
+                continue
+            if device.read(0, self._clock.now_us()) is not None:
+                found.append(str(address))
+        return " ".join(found)
+
+    def _i2c_write(self, payload: str) -> None:
+        """`bus address memory size`"""
+        bus, address, memory, size = map(int, payload.split())
+        data = bytes(self._memory(memory, size))
+        if not self._i2c_device(bus, address, size).write(data, self._clock.now_us()):
+            raise OSError(errno.ENODEV, "not acknowledged")
+
+    def _i2c_read(self, payload: str) -> None:
+        """`bus address memory size`"""
+        bus, address, memory, size = map(int, payload.split())
+        data = self._i2c_device(bus, address, size).read(size, self._clock.now_us())
+        if data is None:
+            raise OSError(errno.ENODEV, "not acknowledged")
+        self._memory(memory, size)[:] = data
 
     # --- NVS and partitions ---
 

@@ -7,7 +7,7 @@ UTC in integer microseconds, whatever the node's own clock believes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class OneWireDevice(Protocol):
@@ -50,6 +50,27 @@ class UartSettings:
         return self.bits_per_character * 1_000_000 * count // self.baudrate
 
 
+@runtime_checkable
+class HearsLine(Protocol):
+    """A UART device that understands only who speaks at its own speed and parity."""
+
+    def line_set(self, settings: UartSettings) -> None:
+        """The master speaks like this from now on."""
+
+
+class I2cDevice(Protocol):
+    """A device on an I²C bus, under one address."""
+
+    def write(self, data: bytes, now_us: int) -> bool:
+        """Take what the master writes; False when nobody acknowledges."""
+
+    def read(self, count: int, now_us: int) -> bytes | None:
+        """Give `count` bytes; None when nobody acknowledges."""
+
+    def holds_line(self, now_us: int) -> bool:
+        """True while the device keeps the bus low, so that nobody can speak."""
+
+
 class SerialLine(Protocol):
     """What hangs on a UART's wires and is more than an answer to a frame: it sees the signal, and may speak unasked."""
 
@@ -81,10 +102,11 @@ class PowerSwitch(Protocol):
 
 @dataclass
 class Wiring:
-    """Everything attached to one board, by GPIO number or UART id."""
+    """Everything attached to one board, by GPIO number, UART id, or I²C bus and address."""
 
     one_wire: dict[int, OneWireDevice] = field(default_factory=dict)
     uart: dict[int, UartDevice] = field(default_factory=dict)
+    i2c: dict[tuple[int, int], I2cDevice] = field(default_factory=dict)
     lines: dict[int, SerialLine] = field(default_factory=dict)
     analog: dict[int, AnalogSource] = field(default_factory=dict)
     power: list[PowerSwitch] = field(default_factory=list)

@@ -160,6 +160,78 @@ def test_a_uart_answer_arrives_after_its_delay_byte_by_byte(tmp_path: Path) -> N
 
 
 @dataclass
+class Memory:
+    """An I²C device with a register pointer; holds the line when told to."""
+
+    content: bytes = bytes(range(16))
+    is_held: bool = False
+    times: list[int] = field(default_factory=list)
+    pointer: int = 0
+
+    def write(self, data: bytes, now_us: int) -> bool:
+        self.times.append(now_us - START_US)
+        self.pointer = data[0] if data else 0
+        return len(data) < 4
+
+    def read(self, count: int, now_us: int) -> bytes | None:
+        self.times.append(now_us - START_US)
+        return (self.content[self.pointer :] + b"\xff" * count)[:count]
+
+    def holds_line(self, now_us: int) -> bool:
+        return self.is_held
+
+
+def test_i2c_carries_bytes_in_bus_time_and_tells_a_missing_device_from_a_held_bus(
+    tmp_path: Path,
+) -> None:
+    memory = Memory()
+    code = (
+        "from machine import I2C, Pin\nimport time\n"
+        "b = I2C(0, scl=Pin(22), sda=Pin(21), freq=100000, timeout=50000)\n"
+        "print(b.scan())\nprint(b.writeto(0x48, b'\\x02'))\nprint(b.readfrom(0x48, 3))\n"
+        "print(b.readfrom_mem(0x48, 14, 4))\nbuf = bytearray(2)\nb.readfrom_into(0x48, buf)\nprint(buf)\n"
+        "b.writeto_mem(0x48, 1, b'\\x07')\nprint(b.readfrom(0x48, 1))\n"
+        "for do in (lambda: b.writeto(0x49, b'x'), lambda: b.readfrom(0x49, 1), lambda: b.writeto(0x48, b'long')):\n"
+        "    try:\n        do()\n    except OSError as e:\n        print(e.errno)\n"
+    )
+
+    printed = _exec(tmp_path, Wiring(i2c={(0, 0x48): memory}), code).splitlines()
+
+    assert printed == [
+        "[72]", "1", "b'\\x02\\x03\\x04'", "b'\\x0e\\x0f\\xff\\xff'",
+        "bytearray(b'\\x0e\\x0f')", "b'\\x01'", "19", "19", "19",
+    ]  # fmt: skip
+    written, read = memory.times[1:3]
+    assert read - written == 4 * 9 * 10  # address and three bytes of nine clocks at 100 kHz
+
+    held = "from machine import I2C\nimport time\nb = I2C(0, freq=100000)\nt = time.ticks_ms()\n"
+    held += "try:\n    b.readfrom(0x48, 1)\nexcept OSError as e:\n    print(e.errno, time.ticks_ms() - t)"
+    memory.is_held = True
+    assert _exec(tmp_path, Wiring(i2c={(0, 0x48): memory}), held).split() == ["116", "50"]
+
+
+def test_a_device_hears_at_which_speed_and_parity_it_is_spoken_to(tmp_path: Path) -> None:
+    @dataclass
+    class Listener(Modbus):
+        lines: list[UartSettings] = field(default_factory=list)
+
+        def line_set(self, settings: UartSettings) -> None:
+            self.lines.append(settings)
+
+    device = Listener()
+
+    _exec(
+        tmp_path,
+        Wiring(uart={2: device}),
+        "from machine import UART\nu = UART(2, 9600)\nu.init(19200, parity=0)\nu.init(4800, parity=1)",
+    )
+
+    assert device.lines == [
+        UartSettings(9600), UartSettings(19_200, 8, 0), UartSettings(4800, 8, 1),
+    ]  # fmt: skip
+
+
+@dataclass
 class Talker:
     """Says 'a', 'b', 'c' … every 10 ms, and remembers what it was sent and how."""
 
@@ -233,6 +305,8 @@ def test_a_board_keeps_its_unique_id(tmp_path: Path) -> None:
     [
         "import machine\nmachine.UART(2, baudrate=0)",
         "import machine\nmachine.UART(7)",
+        "import machine\nmachine.I2C(2, freq=100000)",
+        "import machine\nmachine.I2C(0, freq=0)",
         "import machine\nmachine.ADC(34, atten=9).read_uv()",
         "import machine\nmachine.RTC().datetime((2026, 13, 1, 0, 0, 0, 0, 0))",
         "import machine\nmachine.RTC().memory(bytes(2049))",

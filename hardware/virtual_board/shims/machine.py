@@ -264,3 +264,34 @@ class UART:
 
     def sendbreak(self):
         pass
+
+
+class I2C:
+    def __init__(self, id, *, scl=None, sda=None, freq=400000, timeout=50000):
+        self._id = id
+        _call("i2c_init", "%d %d %d" % (id, freq, timeout))
+
+    def scan(self):
+        return [int(address) for address in _call("i2c_scan", str(self._id)).split()]
+
+    def writeto(self, addr, buf, stop=True):
+        _call("i2c_write", "%d %d %d %d" % (self._id, addr, _address(buf), len(buf)))
+        return len(buf)
+
+    def readfrom_into(self, addr, buf, stop=True):
+        _call("i2c_read", "%d %d %d %d" % (self._id, addr, _address(buf), len(buf)))
+
+    def readfrom(self, addr, nbytes, stop=True):
+        buf = bytearray(nbytes)
+        self.readfrom_into(addr, buf)
+        return bytes(buf)
+
+    def writeto_mem(self, addr, memaddr, buf, *, addrsize=8):
+        self.writeto(addr, bytes((memaddr,)) + buf)
+
+    def readfrom_mem(self, addr, memaddr, nbytes, *, addrsize=8):
+        self.writeto(addr, bytes((memaddr,)), False)
+        return self.readfrom(addr, nbytes)
+
+    def deinit(self):
+        pass
