@@ -14,13 +14,15 @@ from math import hypot
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from hardware import spoken
 from hardware.strict_toml import StrictTable
 
 SiteKind = Literal["tree", "water"]
 
 _HERE = Path(__file__).parent
+_MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
 
-# Interfaces whose sensors share their wires and have addresses.
+# Interfaces whose sensors share their wires and have addresses; on I²C all of them do.
 _BUSES = frozenset({"sdi12", "modbus_rtu"})
 
 
@@ -49,6 +51,17 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class FactoryLine:
+    """What a probe fresh from its maker means by its converted reading: value = offset + slope · reading.
+
+    Slope 1 and offset 0 but for a probe whose maker sells it in several spans.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class Sdi12Field:
     """Where a number stands in an SDI-12 sensor's answer (0 is the first), and how many of its decimals the raw unit keeps."""
 
@@ -67,6 +80,7 @@ class Sdi12:
 class Quantity:
     """One quantity that a sensor type delivers; `minimum`/`maximum` in `unit`, `raw_…` in `raw_unit`.
 
+    `register`: where a Modbus probe keeps it; `spoken.WIPE_AGE` for what the node itself knows of the probe's wiper.
     `sdi12` only where the type is an SDI-12 sensor.
     """
 
@@ -79,6 +93,8 @@ class Quantity:
     raw_maximum: float
     raw_resolution: float
     accuracy: Accuracy
+    factory: FactoryLine = FactoryLine()
+    register: spoken.Register | str | None = None
     sdi12: Sdi12Field | None = None
 
 
@@ -107,6 +123,8 @@ class SensorType:
     quantities: tuple[Quantity, ...]
     error_values: tuple[ErrorValue, ...]
     source: str
+    modbus: spoken.Modbus | None = None
+    ezo: spoken.Ezo | None = None
     sdi12: Sdi12 | None = None
 
     def quantity(self, property_name: str) -> Quantity:
@@ -214,6 +232,8 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         quantities=table.rows("quantities", _quantity, at_least=1),
         error_values=table.rows("error_values", _error_value, at_least=0),
         source=table.text("source"),
+        modbus=table.one("modbus", spoken.modbus) if table.has("modbus") else None,
+        ezo=table.one("ezo", spoken.ezo) if table.has("ezo") else None,
         sdi12=table.one("sdi12", _sdi12) if table.has("sdi12") else None,
     )
     table.finish()
@@ -251,6 +271,12 @@ def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
             raise CatalogueError(
                 f"{name}: {quantity.property} needs sdi12 = {{ position, decimals }} just when the type has [sdi12]."
             )
+    if (sensor_type.modbus is not None) != (sensor_type.driver == _MODBUS_DRIVER):
+        raise CatalogueError(f"{name}: the driver modbus and the table modbus go together.")
+    if (sensor_type.ezo is not None) != (sensor_type.driver == _EZO_DRIVER):
+        raise CatalogueError(f"{name}: the driver ezo and the table ezo go together.")
+    if sensor_type.modbus is not None:
+        _check_modbus(sensor_type, sensor_type.modbus, name)
 
 
 def _check_node_model(model: NodeModel, name: str) -> None:
@@ -260,6 +286,13 @@ def _check_node_model(model: NodeModel, name: str) -> None:
     _refuse_shared_pins(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
+        if sensor_type.ezo is not None and sensor_type.ezo.is_told:
+            _check_told_temperature(model, slot, name)
+        has_wiper = sensor_type.modbus is not None and sensor_type.modbus.wipe is not None
+        if has_wiper and type(slot.options.get("wipe_every_s")) is not int:
+            raise CatalogueError(
+                f"{name}: slot {slot.id} has a wiper; its options must say wipe_every_s."
+            )
         for channel in slot.channels:
             quantity = sensor_type.quantity(channel.property)
             if (channel.unit, channel.raw_unit) != (quantity.unit, quantity.raw_unit):
@@ -272,6 +305,57 @@ def _check_node_model(model: NodeModel, name: str) -> None:
                     raise CatalogueError(
                         f"{name}: channel {channel.key} needs {needed}, which the node does not have."
                     )
+
+
+def registers_of(sensor_type: SensorType) -> tuple[spoken.Register, ...]:
+    """Every register of a Modbus probe that its file names, guards last."""
+    guards = sensor_type.modbus.guards if sensor_type.modbus is not None else ()
+    places = [quantity.register for quantity in sensor_type.quantities]
+    values = [place for place in places if isinstance(place, spoken.Register)]
+    return (*values, *(guard.register for guard in guards))
+
+
+def _check_told_temperature(model: NodeModel, slot: Slot, name: str) -> None:
+    for channel in slot.channels:
+        if "temperature" not in channel.needs:
+            raise CatalogueError(
+                f"{name}: channel {channel.key} needs a temperature, which slot {slot.id} is told."
+            )
+        needed = channel.needs["temperature"]
+        if needed in (other.key for other in model.channels) and (
+            model.channel(needed).raw_unit not in spoken.TEMPERATURE_PARTS
+        ):
+            raise CatalogueError(
+                f"{name}: slot {slot.id} cannot be told {needed}; a node reads temperatures in "
+                f"{', '.join(spoken.TEMPERATURE_PARTS)}."
+            )
+
+
+def _check_modbus(sensor_type: SensorType, modbus: spoken.Modbus, name: str) -> None:
+    for quantity in sensor_type.quantities:
+        if quantity.register is None:
+            raise CatalogueError(f"{name}: {quantity.property} has no register.")
+        if quantity.register == spoken.WIPE_AGE and modbus.wipe is None:
+            raise CatalogueError(
+                f"{name}: {quantity.property} is of a wiper that modbus.wipe lacks."
+            )
+        if not (quantity.raw_minimum.is_integer() and quantity.raw_maximum.is_integer()):
+            raise CatalogueError(
+                f"{name}: raw_minimum and raw_maximum of {quantity.property} must be whole numbers; "
+                "a node compares with no others."
+            )
+    for register in registers_of(sensor_type):
+        if modbus.reads and not any(
+            first <= register.at and register.end <= first + count for first, count in modbus.reads
+        ):
+            raise CatalogueError(f"{name}: no read covers register {register.at}.")
+    known = [quantity.property for quantity in sensor_type.quantities]
+    for guard in modbus.guards:
+        for spoken_for in guard.properties:
+            if spoken_for not in known:
+                raise CatalogueError(
+                    f"{name}: a guard speaks for {spoken_for}, which is not delivered."
+                )
 
 
 def _refuse_shared_pins(model: NodeModel, name: str) -> None:
@@ -292,7 +376,9 @@ def _refuse_shared_pins(model: NodeModel, name: str) -> None:
 
 
 def _bus_of(slot: Slot) -> tuple[str, int] | None:
-    """(interface, UART) of a slot on a bus; None for one that has its wires to itself."""
+    """(interface, UART or I²C bus) of a slot on a bus; None for one that has its wires to itself."""
+    if "i2c" in slot.options:
+        return "i2c", slot.options["i2c"]
     interface = load_sensor_type(slot.sensor_type).interface
     return (interface, slot.options["uart"]) if interface in _BUSES else None
 
@@ -314,8 +400,25 @@ def _quantity(table: StrictTable) -> Quantity:
         raw_maximum=table.number("raw_maximum"),
         raw_resolution=table.number("raw_resolution"),
         accuracy=table.one("accuracy", _accuracy),
+        factory=table.one("factory", _factory_line) if table.has("factory") else FactoryLine(),
+        register=_register(table),
         sdi12=table.one("sdi12", _sdi12_field) if table.has("sdi12") else None,
     )
+
+
+def _factory_line(table: StrictTable) -> FactoryLine:
+    return FactoryLine(slope=table.number("slope"), offset=table.number("offset", 0.0))
+
+
+def _register(table: StrictTable) -> spoken.Register | str | None:
+    if not table.has("register"):
+        return None
+    if table.holds_text("register"):
+        place = table.text("register")
+        if place != spoken.WIPE_AGE:
+            raise table.mistake(f"register must be a table or {spoken.WIPE_AGE}, not {place}.")
+        return place
+    return table.one("register", spoken.register)
 
 
 def _sdi12_field(table: StrictTable) -> Sdi12Field:

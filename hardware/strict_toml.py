@@ -78,6 +78,14 @@ class StrictTable:
                 raise self._error(f"{self.where}: {key}.{name} must be {described}.")
         return dict(values)
 
+    def holds_text(self, key: str) -> bool:
+        """Whether a text stands there, and not a table."""
+        return isinstance(self._raw.get(key), str)
+
+    def mistake(self, sentence: str) -> Exception:
+        """What to raise for a mistake that the caller has found in this table."""
+        return self._error(f"{self.where}: {sentence}")
+
     def raw(self, key: str) -> dict[str, Any]:
         """A table as it stands, empty when it is not there; the caller reads it strictly."""
         return cast("dict[str, Any]", self._take(key, dict, "a table", {}))

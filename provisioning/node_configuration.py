@@ -12,10 +12,12 @@ from typing import Any
 
 import cbor2
 
-from hardware.catalogue import NodeModel, Slot, load_sensor_type
+from hardware import spoken
+from hardware.catalogue import NodeModel, Quantity, SensorType, Slot, load_sensor_type
 
 _CONFIGURATION_VERSION = 1
 _BATTERY_DRIVER = "battery"
+_CURRENT_LOOP_DRIVER = "current_loop"
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ def node_map(model: NodeModel) -> dict[str, Any]:
     probes = []
     battery: dict[str, Any] | None = None
     for slot in model.slots:
-        driver = load_sensor_type(slot.sensor_type).driver
-        if driver == _BATTERY_DRIVER:
+        sensor_type = load_sensor_type(slot.sensor_type)
+        if sensor_type.driver == _BATTERY_DRIVER:
             battery = _battery(slot)
         else:
-            probes.append(_probe(slot, driver))
+            probes.append(_probe(model, slot, sensor_type))
     return {
         "model": model.id,
         "version": _CONFIGURATION_VERSION,
@@ -84,14 +86,24 @@ def encode_map(content: Mapping[str, Any]) -> bytes:
     return cbor2.dumps(content)
 
 
-def _probe(slot: Slot, driver: str) -> dict[str, Any]:
-    return {
-        "driver": driver,
+def _probe(model: NodeModel, slot: Slot, sensor_type: SensorType) -> dict[str, Any]:
+    """One probe: what its type says, and over that what its slot says."""
+    probe: dict[str, Any] = {
+        "driver": sensor_type.driver,
         "slot": slot.id,
         "keys": [channel.key for channel in slot.channels],
         "pins": dict(slot.pins),
         "options": dict(slot.options) | _sdi12_options(slot),
     }
+    if sensor_type.modbus is not None:
+        probe["options"] = _modbus_options(slot, sensor_type, sensor_type.modbus)
+    elif sensor_type.ezo is not None:
+        probe["options"] = _ezo_options(slot, sensor_type, sensor_type.ezo)
+        if sensor_type.ezo.is_told:
+            probe["needs"] = _told_temperature(model, slot)
+    elif sensor_type.driver == _CURRENT_LOOP_DRIVER:
+        probe["options"] = {"warm_up_ms": sensor_type.warm_up_ms} | probe["options"]
+    return probe
 
 
 def _sdi12_options(slot: Slot) -> dict[str, Any]:
@@ -108,6 +120,84 @@ def _sdi12_options(slot: Slot) -> dict[str, Any]:
         "decimals": [field.decimals for field in fields],
         "lowest": [round(quantity.raw_minimum) for quantity in quantities],
         "highest": [round(quantity.raw_maximum) for quantity in quantities],
+    }
+
+
+def _modbus_options(slot: Slot, sensor_type: SensorType, modbus: spoken.Modbus) -> dict[str, Any]:
+    properties = [channel.property for channel in slot.channels]
+    quantities = [sensor_type.quantity(name) for name in properties]
+    options: dict[str, Any] = _times(sensor_type) | {
+        "function": modbus.function,
+        "baud": modbus.baud,
+        "reads": [list(request) for request in _reads(quantities, modbus)],
+        "registers": [_register(sensor_type, quantity) for quantity in quantities],
+        "guards": [
+            [
+                *_place(guard.register),
+                guard.minimum,
+                guard.maximum,
+                guard.reason,
+                *(index for index, one in enumerate(properties) if one in guard.properties),
+            ]
+            for guard in modbus.guards
+        ],
+    }
+    if modbus.parity != "none":
+        options["parity"] = modbus.parity
+    if modbus.start is not None:
+        options["start"] = list(modbus.start)
+    own = dict(slot.options)
+    if modbus.wipe is not None:
+        options["wipe"] = [modbus.wipe, own.pop("wipe_every_s")]
+    return options | own
+
+
+def _reads(quantities: Sequence[Quantity], modbus: spoken.Modbus) -> tuple[tuple[int, int], ...]:
+    places = [quantity.register for quantity in quantities]
+    registers = [place for place in places if isinstance(place, spoken.Register)]
+    return modbus.reads or spoken.stretches(
+        [*registers, *(guard.register for guard in modbus.guards)]
+    )
+
+
+def _register(sensor_type: SensorType, quantity: Quantity) -> list[Any]:
+    if not isinstance(quantity.register, spoken.Register):
+        return [quantity.register]
+    signs = [one for one in sensor_type.error_values if one.property == quantity.property]
+    return [
+        *_place(quantity.register),
+        int(quantity.raw_minimum),
+        int(quantity.raw_maximum),
+        *(part for one in signs for part in (int(one.raw), one.reason)),
+    ]
+
+
+def _place(register: spoken.Register) -> list[Any]:
+    return [register.at, register.kind, register.order]
+
+
+def _ezo_options(slot: Slot, sensor_type: SensorType, ezo: spoken.Ezo) -> dict[str, Any]:
+    quantity = sensor_type.quantity(slot.channels[0].property)
+    own = {
+        "digits": ezo.digits,
+        "default_centi": round(ezo.default_c * 100),
+        "lowest": int(quantity.raw_minimum),
+        "highest": int(quantity.raw_maximum),
+    }
+    return _times(sensor_type) | own | dict(slot.options)
+
+
+def _told_temperature(model: NodeModel, slot: Slot) -> dict[str, Any]:
+    """Which of the node's own results a probe is told, and how many of its raw unit are a degree."""
+    key = slot.channels[0].needs["temperature"]
+    return {"key": key, "parts": spoken.TEMPERATURE_PARTS[model.channel(key).raw_unit]}
+
+
+def _times(sensor_type: SensorType) -> dict[str, int]:
+    return {
+        "warm_up_ms": sensor_type.warm_up_ms,
+        "stabilise_ms": sensor_type.stabilise_ms,
+        "measure_ms": sensor_type.measure_ms,
     }
 
 

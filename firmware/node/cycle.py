@@ -8,7 +8,7 @@ from node.clock import Clock
 from node.deadline import Deadline
 from node.spool import Spool
 
-_SAMPLING_MS = const(40_000)
+_SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
 _SPOOL_FOLDER = "/spool"
 
 

@@ -1,6 +1,7 @@
 """What is due, and how the probes are read: all started first, then read in the order in which they become ready."""
 
 import binascii
+import struct
 import time
 
 from node import errors
@@ -14,6 +15,7 @@ def measure(probes, deadline):
     """(key, value) of every channel, in the order of the configuration.
 
     A value is an integer, four bytes of a float32, or a reason. A probe that fails, however it does, costs only its own.
+    A probe that has to be told another's result is read after that one.
     """
     results = [None] * len(probes)
     waiting = []
@@ -24,10 +26,8 @@ def measure(probes, deadline):
         else:
             waiting.append((index, driver))
     while waiting:
-        now_ms = time.ticks_ms()
-        soonest = min(range(len(waiting)), key=lambda at: waiting[at][1].ready_in(now_ms))
-        index, driver = waiting.pop(soonest)
-        values = _read(driver, deadline)
+        index, driver = waiting.pop(_soonest(waiting, probes, results))
+        values = _read(driver, probes[index].get("needs"), _by_key(probes, results), deadline)
         if values is None:
             waiting.append((index, driver))
         else:
@@ -43,6 +43,19 @@ def battery(config):
         return divider.read(config)
     except Exception:
         return errors.ERROR
+
+
+def _soonest(waiting, probes, results):
+    """Position of the one to read next: ready first, of those whose needed results are there."""
+    now_ms = time.ticks_ms()
+    known = [key for key, value in _by_key(probes, results) if value is not None]
+
+    def order(at):
+        index, driver = waiting[at]
+        needs = probes[index].get("needs")
+        return (needs is not None and needs["key"] not in known, driver.ready_in(now_ms))
+
+    return min(range(len(waiting)), key=order)
 
 
 def _start(probe):
@@ -66,9 +79,11 @@ def _driver(name):
     return __import__(module, None, None, ("Driver",)).Driver
 
 
-def _read(driver, deadline):
+def _read(driver, needs, readings, deadline):
     """The driver's values, a reason, or None when it has to be asked again later."""
     try:
+        if needs is not None:
+            driver.given = _hundredths(dict(readings).get(needs["key"]), needs["parts"])
         deadline.sleep(driver.ready_in(time.ticks_ms()))
         if not deadline.left_ms():
             raise SensorError(errors.TIMEOUT)
@@ -83,6 +98,15 @@ def _read(driver, deadline):
     return values
 
 
+def _hundredths(value, parts):
+    """A float32, or an integer in `parts` of one, as hundredths; None for a reason."""
+    if isinstance(value, int):
+        return (value * 100 + parts // 2) // parts
+    if isinstance(value, bytes):
+        return round(struct.unpack(">f", value)[0] * 100)
+    return None
+
+
 def _stop(driver):
     try:
         driver.stop()
@@ -95,7 +119,7 @@ def _by_key(probes, results):
     readings = []
     for probe, values in zip(probes, results):
         for index, key in enumerate(probe["keys"]):
-            if isinstance(values, str):
+            if values is None or isinstance(values, str):
                 value = values
             else:
                 value = values[index] if index < len(values) else errors.ERROR

@@ -13,7 +13,7 @@ from micropython import const
 
 from node import cbor
 
-_MAGIC = b"SSR3"
+_MAGIC = b"SSR4"
 _HEAD = const(10)  # magic, length u16, CRC-32
 # A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
 _LONGEST_SLEEP_MS = const(172_800_000)
@@ -36,6 +36,7 @@ _FIELDS = (
     "last_error",
     "step",
     "crash",
+    "wiped_ms",
 )
 
 
@@ -46,7 +47,7 @@ class State:
     time is unknown. `doubt_ms`: an offset once seen that did not fit. `published_ms`: uptime of the last good exchange.
     `radio_not_before_ms`: uptime before which the radio stays off after failures. `sent_high`: highest sequence that may
     have been sent. `spool`: what Spool.saved() gave. `step`: what the wake was doing. `crash`: what ended a wake and
-    where, until it is told.
+    where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the probe's place on its bus.
     """
 
     def __init__(self):
@@ -66,6 +67,7 @@ class State:
         self.last_error = None
         self.step = ""
         self.crash = None
+        self.wiped_ms = {}  # type: dict[int, int]
 
 
 def rtc_ms():

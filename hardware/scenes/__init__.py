@@ -43,7 +43,8 @@ SERIES_SCENE = "real"
 DEFAULT_NODE_COUNT = 12
 
 # What a scene can work out where the file has no such column; the formula lives with the physics.
-COMPUTED_FORMULAS = frozenset({"oxygen_saturation_garcia_gordon"})
+PERMITTIVITY_TOPP = "permittivity_topp"
+COMPUTED_FORMULAS = frozenset({"oxygen_saturation_garcia_gordon", PERMITTIVITY_TOPP})
 
 # Parameters of the physical models that a site may set; their meaning and defaults lie with the physics.
 MODEL_PARAMETERS: Mapping[str, frozenset[str]] = {

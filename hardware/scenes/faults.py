@@ -21,6 +21,12 @@ class Fault(StrEnum):
     SLOW = "slow"  # answers `strength` seconds late
     POWER_ON = "power_on"  # a weak supply restarts the probe during each conversion
     UNEVEN = "uneven"  # the two polarities disagree: a corroded contact
+    INVALID = (
+        "invalid"  # says itself that it has no valid value: 0xFFFF, an error code, no data, 3.5 mA
+    )
+    BUSY = "busy"  # says for ever that it is not ready yet
+    BUS_HELD = "bus_held"  # keeps the bus low, so that nobody on it can speak
+    NO_WIPER = "no_wiper"  # does not obey when it is told to wipe
     MALFUNCTION = "malfunction"  # the probe itself says that it cannot measure
     NO_ECHO = "no_echo"  # foam or reeds swallow the sound
     BOUNCE = "bounce"  # a contact that opens and closes while it is looked at
@@ -50,7 +56,7 @@ FAULTS_OF_DRIVER: Mapping[str, frozenset[Fault]] = MappingProxyType(
                 Fault.POWER_ON,
             }
         ),
-        "do_modbus": frozenset(
+        "modbus": frozenset(
             {
                 Fault.DISCONNECTED,
                 Fault.STUCK,
@@ -60,6 +66,32 @@ FAULTS_OF_DRIVER: Mapping[str, frozenset[Fault]] = MappingProxyType(
                 Fault.BAD_CRC,
                 Fault.HALF_FRAME,
                 Fault.SLOW,
+                Fault.INVALID,
+                Fault.NO_WIPER,
+            }
+        ),
+        "ezo": frozenset(
+            {
+                Fault.DISCONNECTED,
+                Fault.STUCK,
+                Fault.DRIFT,
+                Fault.NOISE,
+                Fault.HALF_FRAME,
+                Fault.INVALID,
+                Fault.BUSY,
+                Fault.BUS_HELD,
+            }
+        ),
+        "current_loop": frozenset(
+            {
+                Fault.DISCONNECTED,
+                Fault.SHORT,
+                Fault.STUCK,
+                Fault.DRIFT,
+                Fault.NOISE,
+                Fault.INVALID,
+                Fault.BUSY,
+                Fault.BUS_HELD,
             }
         ),
         "sdi12": frozenset(

@@ -35,6 +35,14 @@ UNITS: Mapping[str, tuple[str, float, float]] = MappingProxyType(
         "hPa": ("kPa", 0.1, 0.0),
         "mV": ("mV", 1.0, 0.0),
         "V": ("mV", 1000.0, 0.0),
+        "m3/m3": ("m3/m3", 1.0, 0.0),
+        "%vol": ("m3/m3", 0.01, 0.0),
+        "pH": ("pH", 1.0, 0.0),
+        "uS/cm": ("uS/cm", 1.0, 0.0),
+        "mS/cm": ("uS/cm", 1000.0, 0.0),
+        "FNU": ("FNU", 1.0, 0.0),
+        "m": ("m", 1.0, 0.0),
+        "cm": ("m", 0.01, 0.0),
     }
 )
 

@@ -10,7 +10,15 @@ from dataclasses import fields
 from functools import lru_cache
 
 from hardware.catalogue import Channel, NodeModel, load_node_model
-from hardware.scenes import Computed, Disturbance, Measured, Scene, SceneError, Site
+from hardware.scenes import (
+    PERMITTIVITY_TOPP,
+    Computed,
+    Disturbance,
+    Measured,
+    Scene,
+    SceneError,
+    Site,
+)
 from hardware.scenes.series import read_series
 from hardware.virtual_board.dice import between
 from hardware.virtual_board.probes.faults import ActiveFault
@@ -24,20 +32,25 @@ from hardware.virtual_board.scene_models import (
     battery_mv,
     breathe_water,
     bulk_conductivity_us_cm,
+    conductivity_25_us_cm,
     dry_soil,
     moisture_index,
     oxygen_at_saturation_mg_l,
+    permittivity_of,
+    ph_of_water,
     soil_temperature_c,
+    turbidity_fnu,
     water_level_m,
 )
 
-# A node samples over some ten seconds (warm-up of the oxygen probe); what touches this stretch counts as disturbed.
-_SAMPLING_TAKES_S = 30
+# A node samples over up to a minute (turbidity after its wiper); what touches this stretch counts as disturbed.
+_SAMPLING_TAKES_S = 60
 
 # How long soil and water remember: the deep soil weeks, a pond days.
 _SOIL_SPIN_UP_DAYS, _WATER_SPIN_UP_DAYS = 64, 20
 
 _REFERENCE_OHM = 10_000.0
+_PRESSURE_PROBE_LIES_M = 2.4  # below the face of an ultrasonic probe
 _FLOATS_AT_M = -1.4  # where a level node's float switch hangs, below the ultrasonic probe
 
 _BATTERY_LIFE_DAYS = {"tree": 420.0, "water": 75.0}
@@ -130,7 +143,7 @@ class Truth:
         if isinstance(source, Measured):
             return self._measured(label, source, utc_s)
         if isinstance(source, Computed):
-            return self._oxygen_saturation(label, utc_s)
+            return self._computed(label, source, channel, utc_s)
         site = self.scene.site_of(label)
         if site.id not in self._sites:
             self._sites[site.id] = _SiteTruth(site, self.scene.seed)
@@ -154,6 +167,14 @@ class Truth:
             shift_s = (self.now_utc_s - last_s) // step_s * step_s
             self._shifts[label] = (shift_s, first_s, last_s - first_s + step_s)
         return self._shifts[label]
+
+    def _computed(
+        self, label: str, source: Computed, channel: Channel, utc_s: float
+    ) -> float | None:
+        if source.formula == PERMITTIVITY_TOPP:
+            water = self.value(label, "soil_water_content", channel.depth_cm, utc_s)
+            return None if water is None else permittivity_of(water)
+        return self._oxygen_saturation(label, utc_s)
 
     def _oxygen_saturation(self, label: str, utc_s: float) -> float | None:
         oxygen = self.value(label, "dissolved_oxygen", 0, utc_s)
@@ -190,6 +211,8 @@ class _SiteTruth:
                 return _at_depth(self._states.at(utc_s), channel.depth_cm)
             case "soil_water_content":
                 return self._water_content(channel.depth_cm, utc_s)
+            case "soil_permittivity":
+                return permittivity_of(self._water_content(channel.depth_cm, utc_s))
             case "soil_conductivity":
                 return bulk_conductivity_us_cm(self._water_content(channel.depth_cm, utc_s))
             case "soil_moisture_index":
@@ -206,8 +229,21 @@ class _SiteTruth:
                 temperature_c, oxygen = self._states.at(utc_s)
                 full = oxygen_at_saturation_mg_l(temperature_c, self._site.altitude_m)
                 return 100 * oxygen / full
+            case "ph":
+                temperature_c, oxygen = self._states.at(utc_s)
+                full = oxygen_at_saturation_mg_l(temperature_c, self._site.altitude_m)
+                return ph_of_water(oxygen, full)
+            case "turbidity":
+                return turbidity_fnu(self._seed, utc_s)
+            case "conductivity_25":
+                return conductivity_25_us_cm(self._seed, utc_s)
+            case "wiper_age":
+                # The node's own affair: no scene knows when it had the wiper turn.
+                return 0.0
             case "air_temperature":
                 return air_temperature_c(self._seed, utc_s)
+            case "water_level" if channel.conversion == "current_loop":
+                return _PRESSURE_PROBE_LIES_M + water_level_m(self._seed, utc_s)
             case "water_level":
                 return water_level_m(self._seed, utc_s)
             case "contact_closed":

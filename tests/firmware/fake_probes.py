@@ -112,7 +112,7 @@ class FakeModbus:
     replies: list[bytes | Callable[[bytes], bytes]]
     delay_us: int = 5_000
     requests: list[tuple[int, bytes]] = field(default_factory=list)
-    powered_at_us: int | None = None
+    lines: list[UartSettings] = field(default_factory=list)
     power_changes: list[tuple[int, int, int]] = field(default_factory=list)
 
     def receive(self, data: bytes, now_us: int) -> list[tuple[int, bytes]]:
@@ -123,6 +123,43 @@ class FakeModbus:
 
     def power_changed(self, pin: int, level: int, now_us: int) -> None:
         self.power_changes.append((pin, level, now_us))
+
+    def line_set(self, settings: UartSettings) -> None:
+        self.lines.append(settings)
+
+
+def modbus_reply(content: bytes, *, address: int = 1, function: int = 3) -> bytes:
+    """A Modbus reply with this content of registers."""
+    head = bytes((address, function, len(content))) + content
+    return head + crc16(head)
+
+
+def by_register(answers: dict[int, bytes]) -> Callable[[bytes], bytes]:
+    """The answer to a request, by the register that it names; silence for any other."""
+    return lambda request: answers.get(int.from_bytes(request[2:4], "big"), b"")
+
+
+@dataclass
+class FakeI2c:
+    """Gives `answers` one after the other, the last one for ever, filled up with what an open line reads."""
+
+    answers: list[bytes]
+    is_there: bool = True
+    is_held: bool = False
+    written: list[tuple[int, bytes]] = field(default_factory=list)
+    reads: int = 0
+
+    def write(self, data: bytes, now_us: int) -> bool:
+        self.written.append((now_us, data))
+        return self.is_there
+
+    def read(self, count: int, now_us: int) -> bytes | None:
+        answer = self.answers[min(self.reads, len(self.answers) - 1)]
+        self.reads += 1
+        return (answer + b"\xff" * count)[:count] if self.is_there else None
+
+    def holds_line(self, now_us: int) -> bool:
+        return self.is_held
 
 
 @dataclass

@@ -15,9 +15,13 @@ from authority import TestAuthority
 from fake_probes import FakeModbus, FakeVoltage, floats_reply
 from scripted_broker import ScriptedBroker
 
+from hardware.catalogue import load_node_model
+from hardware.scenes import load_scene
 from hardware.virtual_board.board import HEAP_BYTES, Board
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
+from hardware.virtual_board.scene_wiring import wire_board
 from hardware.virtual_board.wiring import Wiring
+from provisioning.node_configuration import node_map
 
 BUDGETS = Path(__file__).parents[2] / "docs" / "budgets.md"
 LEAST_FREE_BYTES = 30_000
@@ -38,6 +42,14 @@ def pond_water() -> Wiring:
     return Wiring(
         uart={2: FakeModbus([floats_reply(92.5, 8.41, 17.25)])}, analog={35: FakeVoltage(1_937_000)}
     )
+
+
+def _node(model: str) -> dict[str, Any]:
+    return node_map(load_node_model(model))
+
+
+def _wired(label: str) -> Wiring:
+    return wire_board(load_scene("every_probe"), label)
 
 
 def _wake_delivers(
@@ -93,9 +105,11 @@ LARGE_DESIRED = cbor2.dumps(
     [
         ("free heap, tree-3", nodes.tree_3, nodes.soil, None),
         ("free heap, pond-1", nodes.pond_1, pond_water, None),
+        ("free heap, pond-2", lambda: _node("pond-2"), lambda: _wired("pond-02"), None),
+        ("free heap, pond-3", lambda: _node("pond-3"), lambda: _wired("pond-03"), None),
         ("free heap, tree-3, desired state of 4 KiB", nodes.tree_3, nodes.soil, LARGE_DESIRED),
     ],
-    ids=["tree-3", "pond-1", "tree-3 with a large desired state"],
+    ids=["tree-3", "pond-1", "pond-2", "pond-3", "tree-3 with a large desired state"],
 )
 def test_at_no_time_is_less_than_30_kb_of_the_heap_free(
     tmp_path: Path,

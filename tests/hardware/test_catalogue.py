@@ -20,18 +20,20 @@ from hardware.catalogue import (
 
 _FOLDER = Path(catalogue.__file__).parent
 _POND = (_FOLDER / "node_models" / "pond-1.toml").read_text(encoding="utf-8")
+_BUS = (_FOLDER / "node_models" / "pond-2.toml").read_text(encoding="utf-8")
+_CIRCUITS = (_FOLDER / "node_models" / "pond-3.toml").read_text(encoding="utf-8")
 _SDI12_TREE = (_FOLDER / "node_models" / "tree-2.toml").read_text(encoding="utf-8")
 _TEROS = (_FOLDER / "sensors" / "teros_12.toml").read_text(encoding="utf-8")
 _THERMOMETER = (_FOLDER / "sensors" / "ds18b20.toml").read_text(encoding="utf-8")
+_BATTERY = (_FOLDER / "sensors" / "battery_divider.toml").read_text(encoding="utf-8")
+_TURBIDITY = (_FOLDER / "sensors" / "y511.toml").read_text(encoding="utf-8")
+_ACIDITY = (_FOLDER / "sensors" / "ezo_ph.toml").read_text(encoding="utf-8")
 
 
 def test_every_file_in_the_catalogue_loads_under_its_own_name():
     assert {load_node_model(name).id for name in node_model_ids()} == {
-        "level-1",
-        "pond-1",
-        "tree-2",
-        "tree-3",
-    }
+        "tree-2", "tree-3", "soil-1", "pond-1", "pond-2", "pond-3", "level-1",
+    }  # fmt: skip
     assert all(load_sensor_type(name).id == name for name in sensor_type_ids())
 
 
@@ -114,21 +116,59 @@ def test_wrong_node_model_is_refused_with_one_sentence(text, damage, sentence):
 
 
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    ("text", "damage", "sentence"),
     [
-        (
-            ("relative = 0.0", 'relative = "0"'),
-            "quantities[0]: accuracy: relative must be a number.",
-        ),
-        (("[[quantities]]", "[quantities]"), "quantities must be a list of tables."),
-        (("warm_up_ms = 2", "warm_up_ms = 0.5"), "warm_up_ms must be a whole number."),
-        (('reason = "por"', ""), "error_values[0]: the key reason is missing."),
+        (_THERMOMETER, ("relative = 0.0", 'relative = "0"'), "quantities[0]: accuracy: relative must be a number."),
+        (_BATTERY, ("[[quantities]]", "[quantities]"), "quantities must be a list of tables."),
+        (_THERMOMETER, ("warm_up_ms = 2", "warm_up_ms = 0.5"), "warm_up_ms must be a whole number."),
+        (_THERMOMETER, ('reason = "por"', ""), "error_values[0]: the key reason is missing."),
+        (_TURBIDITY, ('driver = "modbus"', 'driver = "optics"'), "the driver modbus and the table modbus go together."),
+        (_BATTERY, ('driver = "battery"', 'driver = "ezo"'), "the driver ezo and the table ezo go together."),
+        (_TURBIDITY, ("function = 3", "function = 5"), "modbus: function must be 3 (holding) or 4 (input registers)."),
+        (_TURBIDITY, ('parity = "none"', 'parity = "mark"'), "modbus: parity must be one of none, even, odd."),
+        (_TURBIDITY, ('kind = "u8"', 'kind = "u7"'), "modbus: guards[0]: register: kind must be one of u8, u16, s16, u32, s32, f32, not u7."),
+        (_TURBIDITY, ('kind = "f32", order = "dcba"', 'kind = "f32"'), "quantities[0]: register: order must be one of abcd, cdab, badc, dcba for 32 bits"),
+        (_TURBIDITY, ('kind = "u8"', 'kind = "u8", order = "abcd"'), "guards[0]: register: order must be one of"),
+        (_TURBIDITY, ("at = 0x2602", "at = 0x12602"), "quantities[0]: register: at must be a register from 0 to 65535."),
+        (_TURBIDITY, ('reason = "error"', 'reason = "ill"'), "guards[0]: reason must be one of absent, timeout,"),
+        (_TURBIDITY, ('["turbidity", ', '["algae", '), "a guard speaks for algae, which is not delivered."),
+        (_TURBIDITY, ('register = "wipe_age"', 'register = "wiper"'), "quantities[2]: register must be a table or wipe_age, not wiper."),
+        (_TURBIDITY, ('register = "wipe_age"\n', ""), "wiper_age has no register."),
+        (_TURBIDITY, ("wipe = 0x3100\n", ""), "wiper_age is of a wiper that modbus.wipe lacks."),
+        (_TURBIDITY, ("count = 5", "count = 4"), "no read covers register 9732."),
+        (_TURBIDITY, ("raw_maximum = 1000\n", "raw_maximum = 999.5\n"), "raw_minimum and raw_maximum of turbidity must be whole numbers"),
+        (_ACIDITY, ("digits = 3", "digits = 9"), "ezo: digits must be from 0 to 4."),
     ],
-)
-def test_wrong_sensor_type_is_refused_with_one_sentence(damage, sentence):
-    assert damage[0] in _THERMOMETER
+)  # fmt: skip
+def test_wrong_sensor_type_is_refused_with_one_sentence(text, damage, sentence):
+    assert damage[0] in text
+    with pytest.raises(CatalogueError, match=re.escape(sentence)) as refused:
+        parse_sensor_type(text.replace(*damage, 1), name="sensors/x.toml")
+    assert str(refused.value).startswith("sensors/x.toml: ")
+    assert str(refused.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "damage", "sentence"),
+    [
+        (_BUS, ("address = 10", "address = 1"), "address 1 is used twice on one bus."),
+        (_CIRCUITS, ("address = 97", "address = 99"), "address 99 is used twice on one bus."),
+        (_BUS, ("sda = 21", "sda = 17"), "GPIO 17 is used twice."),
+        (_BUS, ("address = 10, wipe_every_s = 10800", "address = 10"), "slot tu has a wiper; its options must say wipe_every_s."),
+        (_CIRCUITS, ('conversion = "ezo_ph"\nneeds = { temperature = "tw" }', 'conversion = "identity"'), "channel ph needs a temperature, which slot ph is told."),
+        (_CIRCUITS, ('needs = { temperature = "tw" }', 'needs = { temperature = "do" }'), "slot ph cannot be told do; a node reads temperatures in Cel, Cel/16."),
+    ],
+)  # fmt: skip
+def test_probes_that_cannot_share_a_bus_are_refused(text, damage, sentence):
+    assert damage[0] in text
     with pytest.raises(CatalogueError, match=re.escape(sentence)):
-        parse_sensor_type(_THERMOMETER.replace(*damage, 1), name="sensors/x.toml")
+        parse_node_model(text.replace(*damage, 1), name="node_models/x.toml")
+
+
+def test_probes_may_share_the_wires_of_a_bus_and_a_rail_under_the_same_name():
+    model = load_node_model("pond-2")
+    shared = [slot.pins for slot in model.slots if slot.sensor_type in ("y504", "y511")]
+    assert shared[0] == shared[1]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +198,7 @@ def test_sensors_on_one_sdi12_wire_share_its_pins_and_its_supply():
 def test_unknown_node_model_is_answered_with_those_there_are():
     with pytest.raises(
         CatalogueError,
-        match="Node model tree-9 is not known; there are level-1, pond-1, tree-2, tree-3",
+        match="Node model tree-9 is not known; there are level-1, pond-1, pond-2, pond-3, soil-1, tree-2",
     ):
         load_node_model("tree-9")
 

@@ -12,9 +12,11 @@ import pytest
     "name",
     [
         "hardware.catalogue",
+        "hardware.spoken",
         "hardware.virtual_board.probes.a02yyuw",
-        "hardware.virtual_board.probes.do_modbus",
         "hardware.virtual_board.probes.ds18b20",
+        "hardware.virtual_board.probes.ezo",
+        "hardware.virtual_board.probes.modbus",
         "hardware.virtual_board.probes.teros",
         "hardware.virtual_board.probes.watermark",
         "hardware.virtual_board.scene_models",

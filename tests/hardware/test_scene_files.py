@@ -48,8 +48,8 @@ def scene_file(tmp_path):
     return write
 
 
-def test_four_scenes_come_with_the_package():
-    assert scene_names() == ("bochum_summer", "real", "small", "soil_and_level")
+def test_scenes_that_come_with_the_package():
+    assert scene_names() == ("bochum_summer", "every_probe", "real", "small", "soil_and_level")
 
 
 def test_default_scene_alternates_six_trees_and_six_waters_in_bochum():
@@ -152,7 +152,7 @@ def test_series_folder_without_a_scene_means_the_real_one(tmp_path):
         (("[[node]]", "[node]"), "node must be a list of tables."),
         (("longitude = 7.22", "longitude = 7.22\nmodel = { unsealed = 1 }"), "a water site has no parameter unsealed."),
         (('site = "pond"', 'site = "pond"\n[[node.disturbance]]\nkeys = ["do"]\nfault = "melted"\nfrom_h = 0\nhours = 1'), "the fault melted is not known."),
-        (('site = "pond"', 'site = "pond"\n[[node.disturbance]]\nkeys = ["do"]\nfault = "power_on"\nfrom_h = 0\nhours = 1'), "a do_modbus probe cannot have the fault power_on."),
+        (('site = "pond"', 'site = "pond"\n[[node.disturbance]]\nkeys = ["do"]\nfault = "power_on"\nfrom_h = 0\nhours = 1'), "a modbus probe cannot have the fault power_on."),
         (('site = "pond"', 'site = "pond"\n[[node.disturbance]]\nkeys = ["t30"]\nfault = "stuck"\nfrom_h = 0\nhours = 1'), "Node model pond-1 has no channel t30."),
         (('site = "pond"', 'site = "pond"\n[[node.disturbance]]\nkeys = ["do"]\nfault = "stuck"\nfrom_h = 30\nhours = 1'), "from_h must be from 0 to 24"),
         (('site = "pond"', 'site = "pond"\n[node.channels.t30]\ncolumn = "x"'), "node model pond-1 has no channel t30."),

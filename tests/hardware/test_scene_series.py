@@ -183,7 +183,7 @@ _CSV = "\n".join([_HEADER, *_ROWS]) + "\n"
         (('unit = "mg/L"', ""), _CSV, "channels.do: the key unit is missing."),
         (("step_s = 1800", "step_s = 0"), _CSV, "step_s must be at least 1."),
         (('time_columns = ["date", "time"]', 'time_columns = "date"'), _CSV, "time_columns must be a list of texts."),
-        (('model = "pond-1"', 'model = "pond-2"'), _CSV, "Node model pond-2 is not known"),
+        (('model = "pond-1"', 'model = "pond-9"'), _CSV, "Node model pond-9 is not known"),
     ],
 )  # fmt: skip
 def test_unreadable_series_is_refused_with_one_sentence(folder, scene_damage, csv, sentence):

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import atan2, cos, exp, pi, sin, sqrt
 
 import pytest
-from perfect_driver import read_board
+from perfect_driver import can_read, read_board
 
 from hardware.catalogue import load_node_model, load_sensor_type
 from hardware.scenes import load_scene
@@ -269,7 +269,7 @@ def test_disturbance_comes_back_on_its_days_and_touches_what_depends_on_it(truth
 def test_a_reading_sampled_just_before_a_disturbance_counts_as_disturbed(truth):
     begins = _START - _START % (2 * DAY_S) + 2 * DAY_S + 2 * 3600
     assert truth.is_disturbed("tree-02", "t60", 0, begins - 10)
-    assert not truth.is_disturbed("tree-02", "t60", 0, begins - 60)
+    assert not truth.is_disturbed("tree-02", "t60", 0, begins - 90)
 
 
 def test_disturbed_probe_shows_its_fault_on_the_wire(truth):
@@ -297,7 +297,7 @@ def test_tree_node_is_wired_as_its_model_says(truth):
 def test_water_node_is_wired_as_its_model_says(truth):
     wiring = wire_board(truth, "pond-01")
     assert list(wiring.uart) == [2]
-    assert wiring.power == [wiring.uart[2]]
+    assert wiring.power == wiring.uart[2].probes
     assert list(wiring.analog) == [35]
 
 
@@ -310,11 +310,15 @@ def test_two_wirings_of_one_node_carry_the_same_bytes(truth):
     assert runs[0] == runs[1]
 
 
-def test_perfect_driver_and_conversion_meet_the_truth_within_the_factory_accuracy(truth):
+@pytest.mark.parametrize(("scene", "readings"), [("bochum_summer", 4000), ("every_probe", 1500)])
+def test_perfect_driver_and_conversion_meet_the_truth_within_the_factory_accuracy(scene, readings):
     """Every node, every channel, k = 2: at least 95 % overall and for each property."""
+    truth = Truth(load_scene(scene), now_utc_s=_START)
     hits: dict[str, list[bool]] = {}
     for node in truth.scene.nodes:
         model = load_node_model(node.model)
+        if not can_read(model):
+            continue
         wiring = wire_board(truth, node.label)
         for moment in range(_START, _START + 10 * DAY_S, 11_700):
             values = read_board(wiring, model, moment)
@@ -328,7 +332,7 @@ def test_perfect_driver_and_conversion_meet_the_truth_within_the_factory_accurac
                 error = value - truth.value(node.label, channel.key, 0, moment)
                 u = quantity.accuracy.standard_uncertainty(value)
                 hits.setdefault(channel.property, []).append(abs(error) <= 2 * u)
-    assert sum(map(len, hits.values())) > 4000
+    assert sum(map(len, hits.values())) > readings
     for name, within in hits.items():
         assert sum(within) / len(within) >= 0.95, name
 

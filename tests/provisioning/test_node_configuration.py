@@ -1,10 +1,20 @@
 """The maps on the board say what the hardware data say, in the words that the firmware reads."""
 
+from dataclasses import replace
+from typing import Any
+
 import cbor2
 import pytest
 
 from hardware.catalogue import load_node_model, node_model_ids
+from hardware.spoken import Register, stretches
 from provisioning.node_configuration import Link, encode_map, link_map, node_map
+
+
+def _probe_of(model_id: str, slot: str) -> dict[str, Any]:
+    probes = node_map(load_node_model(model_id))["probes"]
+    return next(probe for probe in probes if probe["slot"] == slot)
+
 
 LINK = Link("broker.example", 8883, True, "broker.example", "ntp.example", "")
 
@@ -27,6 +37,50 @@ def test_a_tree_node_has_three_tension_and_three_temperature_probes() -> None:
     assert probes["w30"]["keys"] == ["r30"]
     assert probes["w30"]["pins"] == {"a": 25, "b": 26, "adc": 32}
     assert content["bat"] == {"key": "bat", "pin": 35, "divider_milli": 2000}
+
+
+def test_a_modbus_probe_is_told_what_its_file_says_and_a_slot_may_say_otherwise() -> None:
+    options = _probe_of("soil-1", "s30")["options"]
+    assert (options["baud"], options["parity"], options["function"]) == (9600, "even", 3)
+    assert options["address"] == 1
+    assert options["reads"] == [[0, 3]]
+    # Register, kind, order, limits and signs of a fault, in the order of the keys; no scale: raw units go out.
+    assert options["registers"][0] == [1, "u16", "", 0, 10_000, 0xFFFF, "range"]
+    # Permittivity speaks for water content and itself, which are the first two keys.
+    assert options["guards"] == [[2, "u16", "", 100, 10_000, "range", 0, 1]]
+
+    slot = next(slot for slot in load_node_model("soil-1").slots if slot.id == "s30")
+    slower = replace(slot, options={**slot.options, "baud": 4800})
+    model = replace(load_node_model("soil-1"), slots=(slower,))
+    assert node_map(model)["probes"][0]["options"]["baud"] == 4800
+
+
+def test_registers_without_a_gap_are_read_at_once_and_others_apart() -> None:
+    places = [Register(5, "u32", "abcd"), Register(4, "u16", ""), Register(100, "u8", "")]
+    assert stretches(places) == ((4, 3), (100, 1))
+    assert stretches([Register(2, "f32", "abcd"), Register(2, "f32", "abcd")]) == ((2, 2),)
+
+
+def test_a_probe_that_answers_only_certain_requests_gets_those() -> None:
+    options = _probe_of("pond-2", "tu")["options"]
+    assert options["start"] == [0x2500, 0]
+    assert options["reads"] == [[0x2600, 5]]
+    assert options["wipe"] == [0x3100, 10_800]
+    assert options["registers"][1] == ["wipe_age"]
+    assert "wipe_every_s" not in options
+
+
+def test_circuits_are_told_the_temperature_that_the_server_corrects_with() -> None:
+    for slot, default_centi in (("ph", 2500), ("do", 2000)):
+        probe = _probe_of("pond-3", slot)
+        assert probe["needs"] == {"key": "tw", "parts": 16}
+        assert probe["options"]["default_centi"] == default_centi
+    assert "needs" not in _probe_of("pond-3", "ec")
+
+
+@pytest.mark.parametrize("model_id", node_model_ids())
+def test_a_configuration_fits_into_what_a_node_reads(model_id: str) -> None:
+    assert len(encode_map(node_map(load_node_model(model_id)))) <= 1900  # firmware/node/config.py
 
 
 def test_an_sdi12_sensor_is_described_to_the_node_by_its_type() -> None:

@@ -13,14 +13,17 @@ from micropython import const
 from node import errors
 from node.errors import SensorError
 
-_READ_HOLDING = const(3)
+_WRITE_REGISTERS = const(16)
 _EXCEPTION = const(0x80)
 _REPLY_MS = const(300)
 _LONGEST_NOISE = const(64)
 
 
+_PARITY = {"even": 0, "odd": 1}
+
+
 class Modbus:
-    """`options`: uart, baud. `pins`: tx, rx, and de (the RS485 driver's enable) where there is one."""
+    """`options`: uart, baud, parity where there is one. `pins`: tx, rx, and de (the RS485 driver's enable) where there is one."""
 
     def __init__(self, pins, options):
         self._baud = options["baud"]
@@ -28,7 +31,7 @@ class Modbus:
             options["uart"],
             baudrate=self._baud,
             bits=8,
-            parity=None,
+            parity=_PARITY.get(options.get("parity")),
             stop=1,
             tx=pins["tx"],
             rx=pins["rx"],
@@ -39,7 +42,16 @@ class Modbus:
         """The registers' bytes. Raises SensorError: timeout (silence), frame (no such reply), crc."""
         request = struct.pack(">BBHH", address, function, first, count)
         self._send(request + _crc_bytes(request), deadline)
-        return self._receive(address, function, 2 * count, deadline.within(_REPLY_MS))
+        return self._receive(
+            address, bytes((function, 2 * count)), 2 * count, deadline.within(_REPLY_MS)
+        )
+
+    def command(self, address, register, deadline):
+        """Write no register from `register` on: some probes take that for "do it". Raises SensorError as above."""
+        place = struct.pack(">HH", register, 0)
+        request = bytes((address, _WRITE_REGISTERS)) + place + b"\0"
+        self._send(request + _crc_bytes(request), deadline)
+        self._receive(address, bytes((_WRITE_REGISTERS,)) + place, 0, deadline.within(_REPLY_MS))
 
     def close(self):
         self._uart.deinit()
@@ -59,13 +71,14 @@ class Modbus:
             if self._enable is not None:
                 self._enable.value(0)
 
-    def _receive(self, address, function, length, deadline):
+    def _receive(self, address, head, length, deadline):
+        whole = 1 + len(head) + length + 2
         received = bytearray()
-        while len(received) < length + 5 + _LONGEST_NOISE:
+        while len(received) < whole + _LONGEST_NOISE:
             waiting = self._uart.any()
             if waiting:
                 received.extend(self._uart.read(waiting) or b"")
-                content = find_reply(received, address, function, length)
+                content = find_reply(received, address, head, length)
                 if content is not None:
                     return content
             elif deadline.left_ms():
@@ -74,23 +87,24 @@ class Modbus:
                 break
         if not received:
             raise SensorError(errors.TIMEOUT)
-        raise SensorError(_fault(received, address, function, length))
+        raise SensorError(_fault(received, address, head, length))
 
 
-def find_reply(received, address, function, length):
-    """The content of the reply within `received`; None when it is not (yet) there.
+def find_reply(received, address, head, length):
+    """The `length` bytes after address and head of a reply within `received`; None when it is not (yet) there.
 
     Raises SensorError(frame) on the device's own exception reply.
     """
-    for start in range(len(received) - 4):
-        if received[start] != address:
-            continue
-        if received[start + 1] == function | _EXCEPTION and is_whole(received[start : start + 5]):
+    exception = bytes((address, head[0] | _EXCEPTION))
+    wanted = bytes((address,)) + head
+    start = len(wanted)
+    for at in range(len(received) - 4):
+        if received[at : at + 2] == exception and is_whole(received[at : at + 5]):
             raise SensorError(errors.FRAME)
-        if received[start + 1] == function and received[start + 2] == length:
-            frame = received[start : start + length + 5]
-            if len(frame) == length + 5 and is_whole(frame):
-                return bytes(frame[3:-2])
+        if received[at : at + start] == wanted:
+            frame = received[at : at + start + length + 2]
+            if len(frame) == start + length + 2 and is_whole(frame):
+                return bytes(frame[start:-2])
     return None
 
 
@@ -99,9 +113,10 @@ def is_whole(frame):
     return _crc_bytes(frame[:-2]) == frame[-2:]
 
 
-def _fault(received, address, function, length):
-    for start in range(len(received) - length - 4):
-        if received[start : start + 3] == bytes((address, function, length)):
+def _fault(received, address, head, length):
+    wanted = bytes((address,)) + head
+    for at in range(len(received) - len(wanted) - length - 1):
+        if received[at : at + len(wanted)] == wanted:
             return errors.CRC
     return errors.FRAME
 

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from hardware.scenes.faults import Fault
-from hardware.virtual_board.probes.do_modbus import DoModbus, crc16, frame
+from hardware.virtual_board.probes.modbus import crc16, frame
+from hardware.virtual_board.probes.sen0681 import Sen0681
 
 _S = 1_000_000
 _NOW = 1_750_000_000 * _S
@@ -16,15 +17,13 @@ _READ_ALL = bytes.fromhex("010300000006c5c8")
 _TRUTH = {"oxygen_saturation": 92.5, "dissolved_oxygen": 8.25, "water_temperature": 21.5}
 
 
-def _probe(
-    tolerance: float = 0.0, power_pin: int | None = None, **values: float | None
-) -> DoModbus:
+def _probe(tolerance: float = 0.0, power_pin: int | None = None, **values: float | None) -> Sen0681:
     truth = _TRUTH | values
     sources = {name: (lambda _, value=value: value) for name, value in truth.items()}
-    return DoModbus(sources, serial="test", tolerance=tolerance, power_pin=power_pin)
+    return Sen0681(sources, serial="test", tolerance=tolerance, power_pin=power_pin)
 
 
-def _ask(probe: DoModbus, request: bytes = _READ_ALL, now_us: int = _NOW) -> bytes:
+def _ask(probe: Sen0681, request: bytes = _READ_ALL, now_us: int = _NOW) -> bytes:
     replies = probe.receive(request, now_us)
     return replies[0][1] if replies else b""
 
@@ -102,7 +101,7 @@ def test_figures_are_zero_first_then_settle_within_the_stated_eight_seconds():
 
 
 def test_registers_change_with_each_measurement_of_1_7_seconds():
-    probe = DoModbus(
+    probe = Sen0681(
         {name: (lambda utc_s: 5 + (utc_s - 1_750_000_000) / 100) for name in _TRUTH},
         serial="test", tolerance=0.0, power_pin=_POWER,
     )  # fmt: skip
@@ -114,7 +113,7 @@ def test_registers_change_with_each_measurement_of_1_7_seconds():
 def test_parts_as_built_keep_the_three_per_cent_and_half_degree_of_the_maker():
     for number in range(200):
         sources = {name: (lambda _, value=value: value) for name, value in _TRUTH.items()}
-        reply = _ask(DoModbus(sources, serial=str(number)))
+        reply = _ask(Sen0681(sources, serial=str(number)))
         saturation, oxygen, temperature_c = struct.unpack(">fff", reply[3:15])
         assert saturation == pytest.approx(92.5, rel=0.03)
         assert oxygen == pytest.approx(8.25, rel=0.03)

@@ -1,0 +1,84 @@
+"""A Modbus probe that exists only as a TOML file: node, wire and catalogue carry it without a line of code."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hardware.catalogue import parse_sensor_type
+from hardware.virtual_board.probes.described import DescribedProbe
+from hardware.virtual_board.probes.modbus import frame
+from hardware.virtual_board.wiring import UartSettings
+
+# Made up: two kinds of numbers, an odd byte order, a status that has to be 1, input registers, even parity.
+CHLOROPHYLL = """
+id = "algae-7"
+title = "Made-up algae probe"
+manufacturer = "Nobody"
+driver = "modbus"
+interface = "modbus_rtu"
+warm_up_ms = 500
+stabilise_ms = 0
+measure_ms = 100
+source = "Made up for a test; there is no such probe."
+[modbus]
+function = 4
+baud = 19200
+parity = "even"
+[[modbus.guards]]
+register = { at = 40, kind = "u16" }
+minimum = 1
+maximum = 1
+reason = "error"
+properties = ["chlorophyll"]
+meaning = "not ready"
+[[quantities]]
+property = "chlorophyll"
+unit = "ug/L"
+raw_unit = "ug/L"
+minimum = 0
+maximum = 400
+raw_minimum = 0
+raw_maximum = 400
+raw_resolution = 0.1
+register = { at = 10, kind = "f32", order = "cdab" }
+accuracy = { absolute = 0.5, relative = 0.03 }
+[[quantities]]
+property = "water_temperature"
+unit = "Cel"
+raw_unit = "Cel/10"
+minimum = -5
+maximum = 50
+raw_minimum = -50
+raw_maximum = 500
+raw_resolution = 1
+register = { at = 12, kind = "s16" }
+accuracy = { absolute = 0.3, relative = 0.0 }
+"""
+
+
+@pytest.fixture
+def probe() -> DescribedProbe:
+    probe = DescribedProbe(
+        parse_sensor_type(CHLOROPHYLL, name="sensors/algae-7.toml"),
+        {"chlorophyll": lambda _: 17.5, "water_temperature": lambda _: -1.2},
+        serial="test",
+        power_pin=None,
+    )
+    probe.line_set(UartSettings(19_200, 8, 0))
+    return probe
+
+
+def test_it_keeps_its_truth_where_its_file_says(probe):
+    (_, reply), *_ = probe.receive(frame(bytes.fromhex("0104 000a 0003")), 10**15)
+    # 17.5 is 418C0000h; its low word comes first.
+    assert reply == frame(bytes.fromhex("0104 06 0000 418c") + struct.pack(">h", -12))
+    (_, reply), *_ = probe.receive(frame(bytes.fromhex("0104 0028 0001")), 10**15)
+    assert reply[3:5] == b"\0\x01"
+
+
+@pytest.mark.parametrize("request_body", ["0104 000d 0001", "0104 000a 0000"])
+def test_registers_that_its_file_does_not_name_are_refused(probe, request_body):
+    (_, reply), *_ = probe.receive(frame(bytes.fromhex(request_body)), 10**15)
+    assert reply == frame(bytes.fromhex("018402"))
