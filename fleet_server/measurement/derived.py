@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fleet_server.measurement import exact
 from fleet_server.measurement.units import (
     FARADAY_C_MOL,
     GAS_CONSTANT_J_MOL_K,
@@ -334,7 +335,7 @@ def oxygen_saturation(
             − S (0.017674 − 10.754/K + 2140.7/K²), K = T + 273.15
     (Benson and Krause 1984, as in APHA 4500-O and USGS OWQ memo 2011.03), times
     Fp = (P − u)(1 − θ₀P) / ((1 − u)(1 − θ₀)), P in atm, u = exp(11.8571 − 3840.70/K − 216961/K²),
-    θ₀ = 9.75e-4 − 1.426e-5 T + 6.436e-8 T², T in °C.
+    θ₀ = 9.75e-4 − 1.426e-5 T + 6.436e-8 T², T in °C. Only +, −, ·, / are used (`exact.exp`): same bits on every machine.
 
     Args:
         temperature_c: of the water, °C, 0–40.
@@ -353,10 +354,10 @@ def oxygen_saturation(
     k = t + ZERO_CELSIUS_K
     fresh = -139.34411 + (1.575701e5 + (-6.642308e7 + (1.243800e10 - 8.621949e11 / k) / k) / k) / k
     salt = s * (0.017674 + (-10.754 + 2140.7 / k) / k)
-    vapour = np.exp(11.8571 + (-3840.70 - 216_961.0 / k) / k)
+    vapour = exact.exp(11.8571 + (-3840.70 - 216_961.0 / k) / k)
     theta = 9.75e-4 + t * (-1.426e-5 + t * 6.436e-8)
     factor = (p - vapour) * (1.0 - theta * p) / ((1.0 - vapour) * (1.0 - theta))
-    return np.exp(fresh - salt) * factor
+    return exact.exp(fresh - salt) * factor
 
 
 def dissolved_oxygen(

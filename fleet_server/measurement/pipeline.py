@@ -23,6 +23,8 @@ from fleet_server.measurement.derived import (
     WATERMARK_SHORT_OHM,
     WATERMARK_TEMPERATURES_C,
     capacitive_index,
+    conductivity_25,
+    oxygen_saturation,
     teros_water_content,
     teros_water_content_per_count,
     ultrasonic_distance,
@@ -40,6 +42,7 @@ from fleet_server.measurement.quality import (
     gross_range,
     pack_results,
 )
+from fleet_server.measurement.units import ZERO_CELSIUS_K
 
 FloatArray = NDArray[np.float64]
 
@@ -49,6 +52,30 @@ VERSION: Final = "1"
 # What is assumed of a soil whose thermometer is silent: anything a rooted soil in Central Europe has without frost.
 SOIL_TEMPERATURE_ASSUMED_C: Final = (0.0, 25.0)
 
+# What is assumed of water whose thermometer is silent: any pond in Central Europe, under ice or in a heatwave.
+WATER_TEMPERATURE_ASSUMED_C: Final = (0.0, 30.0)
+
+# What is assumed of the air's pressure where an oxygen probe was calibrated: any weather up to 400 m above the sea.
+AIR_PRESSURE_ASSUMED_HPA: Final = (960.0, 1030.0)
+
+# Water colder than this is a thermometer's mistake; down to it, it is water at its freezing point.
+_WATER_COLDEST_C: Final = -2.0
+_WATER_WARMEST_C: Final = 40.0
+_TEMPERATURE_STEP_K: Final = 0.01
+
+# Temperatures that EZO circuits go by when a node had none to tell them (Atlas Scientific; hardware/sensors/ezo_*.toml).
+_EZO_OXYGEN_DEFAULT_C: Final = 20.0
+_EZO_PH_DEFAULT_C: Final = 25.0
+
+# α of conductivity, 1/K: USGS and APHA's. Within ±0.0012 lie the other usual figure (0.02) and what salt water has between 0 and
+# 30 °C (PSS-78: 0.0181–0.0199).
+CONDUCTIVITY_ALPHA: Final = 0.0191
+_CONDUCTIVITY_ALPHA_U: Final = 0.0012 / math.sqrt(3.0)
+
+# NAMUR NE 43, µA: the span; measured values; beyond the last the probe says that it is faulty.
+_LOOP_SPAN_UA: Final = (4_000.0, 20_000.0)
+_LOOP_MEASURED_UA: Final = (3_800.0, 20_500.0)
+_LOOP_WELL_UA: Final = (3_600.0, 21_000.0)
 # The air over a water in Central Europe, of which nothing else is known.
 AIR_TEMPERATURE_ASSUMED_C: Final = (-10.0, 35.0)
 
@@ -194,6 +221,181 @@ def _identity(raw: FloatArray, _: _Inputs) -> _Converted:
 def _sixteenths(raw: FloatArray, _: _Inputs) -> _Converted:
     """DS18B20's scratchpad: 1/16 °C (Maxim data sheet 19-7487, figure 4); the last digit is rectangular."""
     return _Converted(raw / 16.0, np.full_like(raw, _WHOLE_NUMBER_U / 16.0), {})
+
+
+def _hundredths(raw: FloatArray, _: _Inputs) -> _Converted:
+    """The probe counts hundredths of the published unit; the last digit is rectangular."""
+    return _Converted(raw / 100.0, np.full_like(raw, _WHOLE_NUMBER_U / 100.0), {})
+
+
+def _ten_thousandths(raw: FloatArray, _: _Inputs) -> _Converted:
+    """Hundredths of a per cent, of which the whole is meant: 3440 is 0.344 (Truebner SMT100, register 1)."""
+    return _Converted(raw / 10_000.0, np.full_like(raw, _WHOLE_NUMBER_U / 10_000.0), {})
+
+
+def _hundredths_from_minus_100(raw: FloatArray, _: _Inputs) -> _Converted:
+    """Hundredths above −100: 12797 is 27.97 °C (Truebner SMT100, register 0)."""
+    return _Converted((raw - 10_000.0) / 100.0, np.full_like(raw, _WHOLE_NUMBER_U / 100.0), {})
+
+
+def _percent_of_ratio(raw: FloatArray, _: _Inputs) -> _Converted:
+    """The probe tells a ratio, we publish per cent; its resolution is part of its accuracy."""
+    return _Converted(raw * 100.0, np.zeros_like(raw), {})
+
+
+def _current_loop(raw: FloatArray, _: _Inputs) -> _Converted:
+    """Share of the span from microamperes on a 4–20 mA loop: 12,000 µA is 0.5; the calibration's slope is the span.
+
+    Outside of 3.8–20.5 mA the probe is at its end, and the reading suspect; outside of 3.6–21 mA it says that it is faulty, and
+    there is no value (NAMUR NE 43). The last digit is rectangular.
+    """
+    low, high = _LOOP_SPAN_UA
+    is_well = (raw >= _LOOP_WELL_UA[0]) & (raw <= _LOOP_WELL_UA[1])
+    is_measured = (raw >= _LOOP_MEASURED_UA[0]) & (raw <= _LOOP_MEASURED_UA[1])
+    result = np.select(
+        [is_measured, is_well], [Result.NOT_EVALUATED, Result.SUSPECT], default=Result.BAD
+    )
+    return _Converted(
+        np.where(is_well, (raw - low) / (high - low), np.nan),
+        np.full_like(raw, _WHOLE_NUMBER_U / (high - low)),
+        {QualityTest.GROSS_RANGE: result.astype(np.int32)},
+    )
+
+
+def _wiped(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """A reading through a window that is wiped: as good as the age of the last wipe, suspect when nobody knows it."""
+    age = inputs.get("wiper_age")
+    if age is None:
+        result = np.full(raw.size, Result.SUSPECT, dtype=np.int32)
+    else:
+        result = _result_of_input(age)
+    return _Converted(raw, np.zeros_like(raw), {QualityTest.INPUT: result})
+
+
+_AtTemperature = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+"""(what the probe shows, the water's temperature, the temperature that the probe went by) → published unit."""
+
+
+def _oxygen_of_saturation(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """mg/L from the saturation as a ratio: ratio · oxygen_saturation(T) in fresh water (Benson and Krause 1984).
+
+    A ratio of 0.925 at 17.625 °C and 995 hPa is 8.6628 mg/L. The ratio is that to water saturated with air where the probe was
+    calibrated, whose pressure is taken as rectangular over `AIR_PRESSURE_ASSUMED_HPA`.
+    """
+    pressure_hpa = (AIR_PRESSURE_ASSUMED_HPA[0] + AIR_PRESSURE_ASSUMED_HPA[1]) / 2.0
+
+    def oxygen(ratio: FloatArray, water_c: FloatArray, _: FloatArray) -> FloatArray:
+        return ratio * oxygen_saturation(water_c, 0.0, pressure_hpa)
+
+    u_pressure = (AIR_PRESSURE_ASSUMED_HPA[1] - pressure_hpa) / pressure_hpa / math.sqrt(3.0)
+    return _at_water_temperature(raw, 0.0, inputs, oxygen, default_c=0.0, u_relative=u_pressure)
+
+
+def _ezo_oxygen(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """mg/L from hundredths that an EZO circuit worked out for the temperature it was told.
+
+    It measures the oxygen's pressure; for another temperature its figure moves as the solubility does (Benson and Krause 1984).
+    """
+
+    def oxygen(shown: FloatArray, water_c: FloatArray, told_c: FloatArray) -> FloatArray:
+        return shown * oxygen_saturation(water_c) / oxygen_saturation(told_c)
+
+    return _at_water_temperature(
+        raw / 100.0, _WHOLE_NUMBER_U / 100.0, inputs, oxygen, default_c=_EZO_OXYGEN_DEFAULT_C
+    )
+
+
+def _ezo_ph(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """pH from thousandths that an EZO circuit worked out for the temperature it was told.
+
+    The electrode's potential stands for pH − 7 in proportion to 1/(T + 273.15) (Nernst): shown as 4.201 for 25 °C, in water of
+    5 °C, it is 4.000.
+    """
+
+    def ph(shown: FloatArray, water_c: FloatArray, told_c: FloatArray) -> FloatArray:
+        told_k = told_c + ZERO_CELSIUS_K
+        return 7.0 + (shown - 7.0) * told_k / (water_c + ZERO_CELSIUS_K)
+
+    return _at_water_temperature(
+        raw / 1000.0, _WHOLE_NUMBER_U / 1000.0, inputs, ph, default_c=_EZO_PH_DEFAULT_C
+    )
+
+
+def _conductivity_25(raw: FloatArray, inputs: _Inputs) -> _Converted:
+    """µS/cm at 25 °C from hundredths at the water's temperature: κ / (1 + α (T − 25)), α as `CONDUCTIVITY_ALPHA` (ISO 7888).
+
+    309.00 µS/cm at 5 °C are 500.00 at 25 °C. How natural waters differ in α is in u.
+    """
+
+    def at_25(shown: FloatArray, water_c: FloatArray, _: FloatArray) -> FloatArray:
+        return conductivity_25(shown, water_c, CONDUCTIVITY_ALPHA)
+
+    temperature = _water_temperature(raw.size, inputs.get("temperature"))
+    from_25 = temperature.value_c - 25.0
+    u_alpha = np.abs(from_25 / (1.0 + CONDUCTIVITY_ALPHA * from_25)) * _CONDUCTIVITY_ALPHA_U
+    return _at_water_temperature(
+        raw / 100.0, _WHOLE_NUMBER_U / 100.0, inputs, at_25, default_c=25.0, u_relative=u_alpha
+    )
+
+
+def _at_water_temperature(
+    shown: FloatArray,
+    u_shown: float,
+    inputs: _Inputs,
+    formula: _AtTemperature,
+    *,
+    default_c: float,
+    u_relative: FloatArray | float = 0.0,
+) -> _Converted:
+    """Put a reading right for the water's temperature, with the uncertainty that the thermometer brings.
+
+    The probe went by what the thermometer said; where that said nothing, by `default_c`. Then the value is the middle between those
+    at both ends of the assumed range, taken as rectangular between them, and suspect. A temperature that is bad, or no water's, makes the
+    reading bad. `u_relative`: what else the formula does not know, as a part of the value.
+    """
+    observed = inputs.get("temperature")
+    temperature = _water_temperature(shown.size, observed)
+    told_c = _told_temperature(shown.size, observed, default_c)
+    low_c = np.maximum(temperature.value_c - _TEMPERATURE_STEP_K, 0.0)
+    high_c = np.minimum(temperature.value_c + _TEMPERATURE_STEP_K, _WATER_WARMEST_C)
+    value = formula(shown, temperature.value_c, told_c)
+    by_digit = formula(shown + u_shown, temperature.value_c, told_c) - value
+    slope = (formula(shown, high_c, told_c) - formula(shown, low_c, told_c)) / (high_c - low_c)
+    by_temperature = slope * temperature.u_c
+    if not temperature.is_measured.all():
+        coldest, warmest = (
+            formula(shown, np.full_like(shown, end), told_c) for end in WATER_TEMPERATURE_ASSUMED_C
+        )
+        value = np.where(temperature.is_measured, value, (coldest + warmest) / 2.0)
+        u_assumed = np.abs(warmest - coldest) / math.sqrt(12.0)
+        by_temperature = np.where(temperature.is_measured, by_temperature, u_assumed)
+    by_formula = u_relative * value
+    u_squared = by_digit * by_digit + by_temperature * by_temperature + by_formula * by_formula
+    results = {
+        QualityTest.GROSS_RANGE: _bad_without(value),
+        QualityTest.INPUT: temperature.result,
+    }
+    return _Converted(value, np.sqrt(u_squared), results)
+
+
+def _told_temperature(length: int, observed: Observed | None, default_c: float) -> FloatArray:
+    """What the node told the probe: whatever its thermometer said, good or bad, or nothing."""
+    if observed is None:
+        return np.full(length, default_c)
+    said_c = np.where(np.isnan(observed.value), default_c, observed.value)
+    return np.clip(said_c, 0.0, _WATER_WARMEST_C)
+
+
+def _water_temperature(length: int, observed: Observed | None) -> _Temperature:
+    """The water's temperature; what is a little below 0 °C is water at its freezing point."""
+    given = _temperature(length, observed, WATER_TEMPERATURE_ASSUMED_C)
+    is_water = (given.value_c >= _WATER_COLDEST_C) & (given.value_c <= _WATER_WARMEST_C)
+    return _Temperature(
+        np.where(is_water, np.maximum(given.value_c, 0.0), np.nan),
+        given.u_c,
+        given.is_measured,
+        np.where(is_water, given.result, np.int32(Result.BAD)),
+    )
 
 
 def _tenths(raw: FloatArray, _: _Inputs) -> _Converted:
@@ -352,6 +554,16 @@ def _result_of_input(observed: Observed) -> TestArray:
 CONVERSIONS: Final[dict[str, Conversion]] = {
     "identity": Conversion(_identity),
     "sixteenths": Conversion(_sixteenths),
+    "hundredths": Conversion(_hundredths),
+    "hundredths_from_minus_100": Conversion(_hundredths_from_minus_100),
+    "ten_thousandths": Conversion(_ten_thousandths),
+    "percent_of_ratio": Conversion(_percent_of_ratio),
+    "oxygen_of_saturation": Conversion(_oxygen_of_saturation, needs=("temperature",)),
+    "ezo_oxygen": Conversion(_ezo_oxygen, needs=("temperature",)),
+    "ezo_ph": Conversion(_ezo_ph, needs=("temperature",)),
+    "conductivity_25": Conversion(_conductivity_25, needs=("temperature",)),
+    "current_loop": Conversion(_current_loop),
+    "wiped": Conversion(_wiped, needs=("wiper_age",)),
     "tenths": Conversion(_tenths),
     "watermark_tension": Conversion(_watermark, needs=("temperature", "reference")),
     "teros_water_content": Conversion(_teros),

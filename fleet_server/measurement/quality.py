@@ -72,6 +72,7 @@ class GrossRange:
 GROSS_RANGES: Final = {
     "soil_water_tension": GrossRange("kPa", fail=(0.0, 239.0), suspect=(0.0, 200.0)),
     "soil_water_content": GrossRange("m3/m3", fail=(0.0, 1.0), suspect=(0.02, 0.60)),
+    "soil_permittivity": GrossRange("1", fail=(1.0, 100.0), suspect=(2.0, 81.0)),
     "soil_temperature": GrossRange("Cel", fail=(-30.0, 60.0), suspect=(-15.0, 40.0)),
     "water_temperature": GrossRange("Cel", fail=(-2.0, 40.0), suspect=(-0.5, 32.0)),
     "dissolved_oxygen": GrossRange("mg/L", fail=(0.0, 25.0), suspect=(0.5, 25.0)),
@@ -80,6 +81,8 @@ GROSS_RANGES: Final = {
     "conductivity_25": GrossRange("uS/cm", fail=(0.0, 20_000.0), suspect=(50.0, 3_000.0)),
     "turbidity": GrossRange("FNU", fail=(0.0, 4_000.0), suspect=(0.0, 1_000.0)),
     "water_level": GrossRange("m", fail=(-0.1, math.inf), suspect=(-0.1, math.inf)),
+    "probe_counts": GrossRange("1", fail=(0.0, 65_534.0), suspect=(0.0, 65_534.0)),
+    "wiper_age": GrossRange("s", fail=(0.0, math.inf), suspect=(0.0, 86_400.0)),
     "soil_conductivity": GrossRange("uS/cm", fail=(0.0, 20_000.0), suspect=(0.0, 5_000.0)),
     "soil_moisture_index": GrossRange("1", fail=(-0.25, 1.25), suspect=(0.0, 1.0)),
     "air_temperature": GrossRange("Cel", fail=(-40.0, 60.0), suspect=(-25.0, 45.0)),

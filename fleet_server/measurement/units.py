@@ -40,6 +40,7 @@ UNITS = {
         Unit("pH", "pH", "pH", "[pH]"),
         Unit("FNU", "formazin nephelometric unit", "FNU", "{FNU}"),
         Unit("m", "metre", "m", "m"),
+        Unit("s", "second", "s", "s"),
         Unit("Ohm", "ohm", "Ω", "Ohm"),
         Unit("1", "one", "", "1"),
     )

@@ -34,7 +34,7 @@ from fleet_server.models import (
 from fleet_server.services import health
 
 TROUBLED = "troubled"
-HOUSEKEEPING = ("reference_resistance", "battery_voltage")
+HOUSEKEEPING = ("wiper_age", "probe_counts", "reference_resistance", "battery_voltage")
 """What a node measures of itself: nothing for the public, and last for those who look after it."""
 
 _PROPERTY_ORDER = (
@@ -45,6 +45,9 @@ _PROPERTY_ORDER = (
     "dissolved_oxygen",
     "oxygen_saturation",
     "water_temperature",
+    "ph",
+    "conductivity_25",
+    "turbidity",
     "soil_temperature",
 )
 """What decides comes first; what is not named follows by name."""

@@ -14,18 +14,31 @@ from fleet_server.services.overviews import TROUBLED, SiteOverview
 from fleet_server.wire.states import QualityFlag
 
 # UCUM's codes are what people write, but for these.
-UNIT_SYMBOLS = {"Cel": "°C", "m3/m3": "m³/m³", "uS/cm": "µS/cm", "Ohm": "Ω", "1": ""}
+UNIT_SYMBOLS = {
+    "Cel": "°C",
+    "m3/m3": "m³/m³",
+    "uS/cm": "µS/cm",
+    "Ohm": "Ω",
+    "pH": "",
+    "1": "",
+}
 
 PROPERTY_WORDS = {
     "soil_water_tension": lazy_gettext("Soil water tension"),
+    "soil_water_content": lazy_gettext("Soil water content"),
+    "soil_permittivity": lazy_gettext("Soil permittivity"),
     "soil_temperature": lazy_gettext("Soil temperature"),
     "dissolved_oxygen": lazy_gettext("Dissolved oxygen"),
     "oxygen_saturation": lazy_gettext("Oxygen saturation"),
     "water_temperature": lazy_gettext("Water temperature"),
-    "soil_water_content": lazy_gettext("Soil water content"),
+    "water_level": lazy_gettext("Water level"),
+    "ph": lazy_gettext("pH"),
+    "conductivity_25": lazy_gettext("Conductivity at 25 °C"),
+    "turbidity": lazy_gettext("Turbidity"),
+    "wiper_age": lazy_gettext("Time since the probe was wiped"),
+    "probe_counts": lazy_gettext("Counts of the probe"),
     "soil_moisture_index": lazy_gettext("Soil moisture index (relative)"),
     "soil_conductivity": lazy_gettext("Soil conductivity"),
-    "water_level": lazy_gettext("Water level"),
     "air_temperature": lazy_gettext("Air temperature"),
     "contact_closed": lazy_gettext("Contact closed"),
     "reference_resistance": lazy_gettext("Reference resistance"),

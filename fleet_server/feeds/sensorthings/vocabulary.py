@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleet_server.measurement.units import UNITS
+
 
 @dataclass(frozen=True)
 class ObservedProperty:
@@ -109,6 +111,48 @@ OBSERVED_PROPERTIES = (
         "What the circuit of the resistive sensors reads of a resistor of 10 kΩ: how far it is to be trusted.",
         "http://qudt.org/vocab/quantitykind/Resistance",
     ),
+    ObservedProperty(
+        14,
+        "soil_permittivity",
+        "Soil permittivity",
+        "Relative permittivity of the moist soil, from which its water content is derived.",
+        "http://qudt.org/vocab/quantitykind/PermittivityRatio",
+    ),
+    ObservedProperty(
+        15,
+        "ph",
+        "pH",
+        "Negative logarithm of the hydrogen ion's activity.",
+        "http://qudt.org/vocab/quantitykind/PH",
+    ),
+    ObservedProperty(
+        16,
+        "conductivity_25",
+        "Conductivity at 25 °C",
+        "Electrical conductivity of the water, worked out for 25 °C.",
+        "http://qudt.org/vocab/quantitykind/ElectricConductivity",
+    ),
+    ObservedProperty(
+        17,
+        "turbidity",
+        "Turbidity",
+        "Light scattered by the water at 90° and 860 nm (ISO 7027-1).",
+        "http://qudt.org/vocab/quantitykind/Turbidity",
+    ),
+    ObservedProperty(
+        18,
+        "wiper_age",
+        "Time since the probe was wiped",
+        "How long ago a wiper cleaned the window of the turbidity probe.",
+        "http://qudt.org/vocab/quantitykind/Time",
+    ),
+    ObservedProperty(
+        19,
+        "probe_counts",
+        "Counts of the probe",
+        "What the probe counts before it works anything out; for calibrations.",
+        "http://qudt.org/vocab/quantitykind/Count",
+    ),
 )
 
 BY_KEY = {known.key: known for known in OBSERVED_PROPERTIES}
@@ -122,11 +166,14 @@ UNIT_NAMES = {
     "mV": ("millivolt", "mV"),
     "m3/m3": ("cubic metre per cubic metre", "m³/m³"),
     "uS/cm": ("microsiemens per centimetre", "µS/cm"),
+    "pH": ("pH", "pH"),
+    "FNU": ("formazin nephelometric unit", "FNU"),
     "m": ("metre", "m"),
+    "s": ("second", "s"),
     "Ohm": ("ohm", "Ω"),
     "1": ("one", "1"),
 }
-"""UCUM code → (name, symbol)."""
+"""Code as in our data → (name, symbol)."""
 
 FLAG_NAMES = {1: "good", 2: "not evaluated", 3: "suspect", 4: "bad", 9: "missing"}
 """QARTOD's primary flags."""
@@ -134,4 +181,5 @@ FLAG_NAMES = {1: "good", 2: "not evaluated", 3: "suspect", 4: "bad", 9: "missing
 
 def unit_of_measurement(unit: str) -> dict[str, str]:
     name, symbol = UNIT_NAMES.get(unit, (unit, unit))
-    return {"name": name, "symbol": symbol, "definition": f"ucum:{unit}"}
+    ucum = UNITS[unit].ucum if unit in UNITS else unit
+    return {"name": name, "symbol": symbol, "definition": f"ucum:{ucum}"}

@@ -112,6 +112,13 @@ def test_units_are_ucum_codes(client: FlaskClient) -> None:
     assert units == {"ucum:kPa", "ucum:Cel", "ucum:mg/L", "ucum:%", "ucum:mV", "ucum:Ohm"}
 
 
+@pytest.mark.parametrize(
+    ("unit", "ucum"), [("pH", "[pH]"), ("FNU", "{FNU}"), ("uS/cm", "uS/cm"), ("1", "1")]
+)
+def test_unit_that_ucum_writes_otherwise_is_written_as_ucum_does(unit: str, ucum: str) -> None:
+    assert vocabulary.unit_of_measurement(unit)["definition"] == f"ucum:{ucum}"
+
+
 def test_vocabulary_knows_every_property_and_unit_of_the_catalogue() -> None:
     for model_id in catalogue.node_model_ids():
         for slot in catalogue.load_node_model(model_id).slots:

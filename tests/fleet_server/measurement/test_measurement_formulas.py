@@ -328,7 +328,7 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
 
 
 @pytest.mark.parametrize(
-    "module", ["calibration", "derived", "pipeline", "quality", "uncertainty", "units"]
+    "module", ["calibration", "derived", "exact", "pipeline", "quality", "uncertainty", "units"]
 )
 def test_examples_in_the_docstrings_hold(module: str) -> None:
     outcome = doctest.testmod(importlib.import_module(f"fleet_server.measurement.{module}"))

@@ -46,6 +46,15 @@ def test_deployment_makes_channels_sensors_datastreams_and_factory_calibrations(
     )
 
 
+def test_span_of_a_level_probe_is_the_slope_of_its_factory_calibration(session: Session) -> None:
+    deployed_node(session, model="pond-2")
+    level = session.scalars(select(Channel).where(Channel.key == "lvl")).one()
+    calibration = session.scalars(
+        select(Calibration).where(Calibration.sensor_id == level.sensor_id)
+    ).one()
+    assert (calibration.slope, calibration.offset) == (2.0, 0.0)
+
+
 def test_datastream_survives_a_node_swap(session: Session) -> None:
     deployed_node(session, "n-000001")
     store_batch(session, SimulatedNode().packs([1, 2]), now=NOON)
