@@ -1,4 +1,4 @@
-"""The measured waters of the shared data folder, through `real.toml`. Skipped by name where the folder is missing."""
+"""The measured waters and soils of the shared data folder, through `real.toml`. Skipped by name where the folder is missing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _FOLDER = Path(
 )
 _GRAND_BAY = _FOLDER / "nerrs_grand_bay_2021_07.csv"
 _FRENCH_CREEK = _FOLDER / "streammetabolizer_french_do_5min.csv"
+_OLYMPIC_PARK = _FOLDER / "simpact_sopa_vwc_hourly.csv"
 _NOW = 1_780_000_123
 
 pytestmark = [
     pytest.mark.needs_series,
     pytest.mark.skipif(
-        not (_GRAND_BAY.is_file() and _FRENCH_CREEK.is_file()),
+        not all(file.is_file() for file in (_GRAND_BAY, _FRENCH_CREEK, _OLYMPIC_PARK)),
         reason="the measured series (STADTSENSOR_SERIES, or shared/data beside the checkout) are not here",
     ),
 ]
@@ -117,10 +118,27 @@ def test_saturation_of_french_creek_is_that_of_a_mountain_stream(truth):
     assert all(70 < value < 125 for value in present)
 
 
+def test_every_hour_of_the_park_is_the_truth_at_its_shifted_time_as_a_volume_fraction(truth):
+    with _OLYMPIC_PARK.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    last_s = _NOW // 3600 * 3600
+    for column, label in (("SENS0012", "soil-12"), ("SENS0030", "soil-30")):
+        for back, row in enumerate(reversed(rows)):
+            found = truth.value(label, "v30", 30, last_s - back * 3600)
+            assert found == pytest.approx(float(row[column]) / 100, rel=1e-12)
+    assert len(rows) == 1528
+
+
+def test_permittivity_of_the_park_is_worked_out_from_its_water(truth):
+    water = truth.value("soil-12", "v30", 30, _NOW - 86400)
+    permittivity = truth.value("soil-12", "e30", 30, _NOW - 86400)
+    assert permittivity == pytest.approx(3.03 + 9.3 * water + 146 * water**2 - 76.7 * water**3)
+
+
 def test_probes_meet_the_measured_values_within_the_factory_accuracy(truth):
     within = total = 0
-    model = load_node_model("pond-1")
     for node in truth.scene.nodes:
+        model = load_node_model(node.model)
         wiring = wire_board(truth, node.label)
         for moment in range(_NOW // 900 * 900 - 25 * 86400, _NOW, 9 * 900):
             values = read_board(wiring, model, moment)
