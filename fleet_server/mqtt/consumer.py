@@ -168,7 +168,14 @@ class Consumer:
             client.ack(message.mid, message.qos)
             log.warning("retained_message_ignored", topic=message.topic)
             return
-        received = _read_topic(message.topic, bytes(message.payload), self._settings.topic_prefix)
+        try:
+            received = _read_topic(
+                message.topic, bytes(message.payload), self._settings.topic_prefix
+            )
+        except Exception:
+            # It stays at the broker. Without this the network's thread would end, and nothing would be heard any more.
+            log.exception("message_left_at_broker", packet_id=message.mid)
+            return
         self._received.put(Delivery(_read(received), message.mid, message.qos, self._connection))
 
     def _acknowledge(self, client: mqtt.Client, batch: Sequence[Delivery]) -> None:

@@ -66,6 +66,8 @@ class Publisher:
         self._settings = settings
         self._sessions = sessions
         self._name = name
+        self._in_hand: list[DueMessage] = []
+        self._claimed_at = 0.0
         self._epoch = ""
         self._epoch_due_at = 0.0
         self._crl_due_at = 0.0
@@ -77,6 +79,7 @@ class Publisher:
         while not stop.is_set():
             try:
                 with self._connected() as link:
+                    self._give_back_what_was_in_hand()
                     self._check_epoch(link)
                     announce()
                     back_off_s = FIRST_BACK_OFF_S
@@ -129,13 +132,27 @@ class Publisher:
             if not publishing.count_due(session):
                 return 0
             messages = publishing.claim_due(session, wall_now=datetime.now(UTC), limit=BATCH_SIZE)
+            self._in_hand, self._claimed_at = messages, time.monotonic()
             arrived = link.publish(messages)
             publishing.mark_published(session, arrived)
             if len(arrived) < len(messages):
                 publishing.give_back(session, messages)
+            self._in_hand = []
         link.raise_when_lost()
+        if len(arrived) < len(messages):
+            raise Unavailable("The broker does not acknowledge what it is sent.")
         log.debug("states_published", count=len(arrived))
         return len(messages)
+
+    def _give_back_what_was_in_hand(self) -> None:
+        """After trouble with the database: nobody should wait until the claim runs out. The connection it was sent by is closed.
+
+        A claim that may have run out is left alone: it may be another publisher's by now.
+        """
+        if self._in_hand and time.monotonic() < self._claimed_at + publishing.LEASE_S / 2:
+            with self._sessions() as session:
+                publishing.give_back(session, self._in_hand)
+        self._in_hand = []
 
     def _publish_epoch_when_due(self, link: _Link) -> None:
         """Written only when nothing waits: everything it counts is at the broker already."""
