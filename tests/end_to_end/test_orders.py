@@ -86,7 +86,7 @@ def _named(order: Order) -> object:
     return pytest.param(order, id=order.name, marks=marks)
 
 
-@pytest.mark.parametrize("order", map(_named, ORDERS))
+@pytest.mark.parametrize("order", [_named(order) for order in ORDERS])
 def test_order_that_is_turned_round_is_seen(enrolled: System, order: Order, tmp_path: Path) -> None:
     (tmp_path / "kills").mkdir()
     plan = Plan(tmp_path / "kills", order.chances, HITS, order.wrong)

@@ -4,7 +4,8 @@
 
 Fault points: `before_commit` (packs are written into a transaction that never ends; on SQLite this is the database's
 death as well), `after_commit` (packs are on disk, the broker has not heard), `database` (PostgreSQL's postmaster and
-all its backends, when a transaction that holds packs is about to be committed or has just begun to be).
+all its backends, when a transaction that holds packs is about to be committed or has just begun to be). With an order
+turned round (wrong_orders.py) also `after_receipt` (a receipt is out, its packs are not stored; the broker dies as well).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from sqlalchemy import Connection, Engine, event
 from fleet_server.cli.main import fleet
 from fleet_server.mqtt import consumer
 from fleet_server.services import ingest
-from fleet_server.wire.senml import Pack
+from fleet_server.wire.senml import EventPack, Pack
 
 _DATABASE = "database"
 # A commit on a machine that also runs everything else takes some milliseconds: the kill lands before, in or after it.
@@ -50,7 +51,9 @@ _in_hand = threading.local()
 
 def _store_batch(original: Callable[..., Any]) -> Callable[..., Any]:
     def store_batch(session: Any, messages: Any, **options: Any) -> Any:
-        _in_hand.packs = sum(isinstance(getattr(one, "content", None), Pack) for one in messages)
+        _in_hand.packs = sum(
+            isinstance(getattr(one, "content", None), Pack | EventPack) for one in messages
+        )
         result = original(session, messages, **options)
         packs, _in_hand.packs = _in_hand.packs, 0
         if not packs and result.packs_stored:
