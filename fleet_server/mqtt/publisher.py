@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import clock
 from fleet_server.errors import FleetError, Unavailable
 from fleet_server.mqtt.connection import (
+    CERTIFICATES_UNUSABLE,
     CONNECT_TIMEOUT_S,
     KEEP_ALIVE_S,
     ServiceAddress,
@@ -73,7 +74,12 @@ class Publisher:
         self._crl_due_at = 0.0
 
     def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Publish until `stop`; waits for broker and database as long as they are away."""
+        """Publish until `stop`; waits for broker and database as long as they are away.
+
+        Raises:
+            PairUnusable: the worker cannot show the broker who it is.
+            AuthorityMissing: there are no certificates at all.
+        """
         back_off_s = FIRST_BACK_OFF_S
         announce = _once(on_ready)
         while not stop.is_set():
@@ -84,6 +90,8 @@ class Publisher:
                     announce()
                     back_off_s = FIRST_BACK_OFF_S
                     self._drain(link, stop)
+            except CERTIFICATES_UNUSABLE:
+                raise
             except (FleetError, OSError, DBAPIError) as problem:
                 log.warning("publisher_waits", reason=_sentence(problem), seconds=back_off_s)
                 stop.wait(back_off_s)
