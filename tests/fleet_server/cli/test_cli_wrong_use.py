@@ -26,10 +26,10 @@ _DEMO = "demo --data made --port 0"
 
 # What was typed, the exit code, how the sentence ends. `data` is a server's folder, `made` one that must not come about.
 WRONG = (
-    (f"{_DEMO} --scene nothing", 2, "is a TOML file or one of bochum_summer, real, small."),
+    (f"{_DEMO} --scene nothing", 2, "is a TOML file or one of bochum_summer, real, small, soil_and_level."),
     (f"{_DEMO} --scene garbage", 2, "garbage is not valid TOML: Invalid statement (at line 1, column 1)."),
     (f"{_DEMO} --scene noise", 2, "The scene noise is not a text in UTF-8."),
-    (f"{_DEMO} --scene empty", 2, "is a TOML file or one of bochum_summer, real, small."),
+    (f"{_DEMO} --scene empty", 2, "is a TOML file or one of bochum_summer, real, small, soil_and_level."),
     (f"{_DEMO} --scene half.toml", 2, "half.toml: the key title is missing."),
     (f"{_DEMO} --scene real", 2, "needs the folder of its measured files (--series DIR)."),
     (f"{_DEMO} --series nothing", 2, "Directory 'nothing' does not exist."),
@@ -89,7 +89,7 @@ WRONG = (
     ("ca init --data made --host under_score.example.org", 2, _NO_MACHINE),
     ("ca init --data garbage", 2, "Directory 'garbage' is a file."),
     ("ca init --data made --valid-since-days -1", 2, "-1 is not in the range 0<=x<=3650."),
-    ("ca issue nothing --data data", 2, "there are broker, node-listener, svc-ingest, svc-control."),
+    ("ca issue nothing --data data", 2, "there are broker, node-listener, svc-ingest, svc-control, svc-public."),
     ("ca issue n-000001 --csr garbage --data data", 2, "not a certificate request in PEM format."),
     ("ca issue n-000001 --csr nothing --data data", 2, "File 'nothing' does not exist."),
     ("ca issue N! --csr garbage --data data", 2, "cannot be a node's name."),
