@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,13 +39,16 @@ def main(arguments: list[str]) -> int:
         command, rest = "fleet", ["demo", *rest]
     if command not in ("test", "fleet", "provision"):
         return fail(f"There is no command {command!r}. Try: python3 run.py --help", 2)
+    environment = run_environment()
     with only_set_up():
-        ready = make_tox() and (command == "test" or make_run_environment())
+        ready = make_tox() and (command == "test" or make(environment))
+        if ready and command != "test":
+            keep(environment)
     if not ready:
         return 1
     if command == "test":
         return subprocess.call([tool(ROOT / ".venv", "tox"), "run", *rest], cwd=ROOT)
-    program = tool(ROOT / ".tox" / "run", command)
+    program = tool(environment, command)
     if os.name == "nt":
         return subprocess.call([program, *rest])
     os.execv(program, [program, *rest])
@@ -90,22 +94,54 @@ def make_tox() -> bool:
     return True
 
 
-def make_run_environment() -> bool:
-    """Install the package with its dependencies into `.tox/run`, again only when they change."""
-    stamp = ROOT / ".tox" / "run" / "made_for"
+def run_environment() -> Path:
+    """Where the commands run: an environment for each state of the dependencies, so that none is remade under what runs in it."""
     content = b"".join(
         (ROOT / name).read_bytes() for name in ("pyproject.toml", "tox.ini", "constraints.txt")
     )
-    want = hashlib.sha256(content).hexdigest() + f" {sys.version} {ROOT}"
-    if stamp.is_file() and stamp.read_text() == want:
+    made_for = content + f"{sys.version} {ROOT}".encode()
+    return ROOT / ".tox" / f"run-{hashlib.sha256(made_for).hexdigest()[:12]}"
+
+
+def make(environment: Path) -> bool:
+    """Install the package with its dependencies into `environment`, once; older ones that nothing runs in go away."""
+    stamp = environment / "is_whole"
+    if stamp.is_file():
         return True
-    say("Installing what the system needs into .tox/run (about a minute, once) …")
-    tox = tool(ROOT / ".venv", "tox")
-    if not quietly([tox, "run", "-e", "run", "--notest", "-q"]):
+    say(f"Installing what the system needs into .tox/{environment.name} (about a minute, once) …")
+    tox = [tool(ROOT / ".venv", "tox"), "run", "-e", "run", "--notest", "-q"]
+    if not quietly([*tox, "-x", f"testenv:run.env_dir={environment}"]):
         fail("Could not install the dependencies; what pip said is above.")
         return False
-    stamp.write_text(want)
+    stamp.touch()
+    for other in environment.parent.glob("run-*"):
+        if other != environment and not is_in_use(other):
+            shutil.rmtree(other, ignore_errors=True)
     return True
+
+
+def keep(environment: Path) -> None:
+    """Keep `environment` from being removed as long as this process lives, also when it becomes another program."""
+    if os.name != "nt":
+        import fcntl
+
+        lock = os.open(environment / "in_use", os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        os.set_inheritable(lock, True)
+
+
+def is_in_use(environment: Path) -> bool:
+    """Does a command run in it? Windows would tell only while it is being removed: there, old ones stay."""
+    if os.name == "nt":
+        return True
+    import fcntl
+
+    with (environment / "in_use").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def quietly(command: list[str]) -> bool:
@@ -127,3 +163,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as problem:
+        sys.exit(fail(f"{problem.filename} cannot be used: {problem.strerror}."))

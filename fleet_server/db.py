@@ -17,11 +17,11 @@ import alembic.config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
-from fleet_server.errors import Unavailable
+from fleet_server.errors import Invalid, Unavailable
 
 _WRITING = "fleet_writing"
 _PAGE_BYTES = 8192  # SQLite: 8 KiB pages, measured best for rows clustered by (datastream, time)
@@ -42,6 +42,12 @@ class NotDurable(Unavailable):
     """The database might lose what it has confirmed."""
 
     code = "database_not_durable"
+
+
+class DatabaseAway(Unavailable):
+    """The database does not answer; it may be there later."""
+
+    code = "database_away"
 
 
 class SchemaOutdated(Unavailable):
@@ -156,7 +162,7 @@ def check_durability(engine: Engine) -> None:
 
     Raises:
         NotDurable: with one sentence that names the weak setting.
-        Unavailable: the database cannot be reached.
+        DatabaseAway: the database cannot be reached.
     """
     weak = _weak_sqlite(engine) if engine.dialect.name == "sqlite" else _weak_postgresql(engine)
     if weak:
@@ -192,13 +198,16 @@ def connected(engine: Engine) -> Iterator[Connection]:
     """A connection for reading.
 
     Raises:
-        Unavailable: the database cannot be reached.
+        DatabaseAway: the database cannot be reached.
+        Invalid: its address has an option that the driver does not know.
     """
+    where = engine.url.render_as_string(hide_password=True)
     try:
         connection = engine.connect()
+    except ProgrammingError as error:
+        raise Invalid(f"The database {where} has no good address: {_first_line(error)}.") from error
     except (DBAPIError, sqlite3.Error) as error:
-        where = engine.url.render_as_string(hide_password=True)
-        raise Unavailable(
+        raise DatabaseAway(
             f"The database {where} cannot be reached: {_first_line(error)}"
         ) from error
     with connection:
@@ -232,7 +241,7 @@ def schema_revision(engine: Engine) -> str | None:
 
 
 def check_schema(engine: Engine) -> None:
-    """Raises SchemaOutdated when the tables are not those of this version."""
+    """Raises SchemaOutdated when the tables are not those of this version, DatabaseAway when nobody can tell."""
     wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
     found = schema_revision(engine)
     _refuse_unknown(found)

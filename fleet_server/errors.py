@@ -29,7 +29,7 @@ class Refused(FleetError):
 
 
 class Invalid(FleetError):
-    """What was given is wrong."""
+    """What was given is wrong. A command ends with exit 2 ("used wrongly") for this kind, with 1 for all others."""
 
     code = "invalid"
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from fleet_server import clock
-from fleet_server.errors import Invalid
+from fleet_server.errors import Invalid, Unavailable
 
 ENVIRONMENT_PREFIX = "FLEET_"
 CONFIG_VARIABLE = "FLEET_CONFIG"
@@ -28,6 +28,8 @@ EMBEDDED = "embedded"
 DEFAULT_NODE_LISTENER_PORT = 8883
 SECRET_KEY_MIN_LENGTH = 32
 _TOPIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_PORT_RANGE = "from 1 to 65535"
 
 
 class SettingWrong(Invalid):
@@ -127,7 +129,11 @@ class Settings:
         return int(wanted[0]) if wanted else (parts.port or DEFAULT_NODE_LISTENER_PORT) + 1
 
     def session_key(self) -> str:
-        """`secret_key`, or the one kept in the data folder, drawn when it is first asked for."""
+        """`secret_key`, or the one kept in the data folder, drawn when it is first asked for.
+
+        Raises:
+            Unavailable: what is kept there is no key.
+        """
         if self.secret_key:
             return self.secret_key
         path = self.data_dir / "secret_key"
@@ -141,7 +147,12 @@ class Settings:
             with suppress(FileExistsError):
                 path.hardlink_to(drawn)
             drawn.unlink()
-        return path.read_text(encoding="utf-8")
+        key = path.read_bytes()
+        if len(key) < SECRET_KEY_MIN_LENGTH or not key.isascii():
+            raise Unavailable(
+                f"{path} is damaged: delete it, a new one is drawn, and who is logged in logs in again."
+            )
+        return key.decode()
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -161,6 +172,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
         if name.startswith(ENVIRONMENT_PREFIX) and name != CONFIG_VARIABLE
     }
     given |= {name: (value, name) for name, value in overrides.items() if value is not None}
+    if overrides.get("database_url") == "":
+        # In the environment an empty one is the default; who types it means another database than that.
+        check_database_url("")
     fields = {known.name: known for known in dataclasses.fields(Settings)}
     values: dict[str, Any] = {}
     for name, (value, where) in given.items():
@@ -200,7 +214,10 @@ def _converted(value: object, *, kind: type, where: str) -> object:
 
 
 def _completed(settings: Settings) -> Settings:
-    data_dir = settings.data_dir.expanduser().absolute()
+    try:
+        data_dir = settings.data_dir.expanduser().absolute()
+    except RuntimeError as error:
+        raise SettingWrong(f"data_dir {settings.data_dir} names no home folder.") from error
     return dataclasses.replace(
         settings,
         data_dir=data_dir,
@@ -211,15 +228,15 @@ def _completed(settings: Settings) -> Settings:
 
 
 def _checked(settings: Settings) -> Settings:
-    _check_database_url(settings.database_url)
+    check_database_url(settings.database_url)
     _check_broker_url(settings)
-    if urlsplit(settings.files_url).scheme not in ("file", "s3"):
+    if _split("files_url", settings.files_url).scheme not in ("file", "s3"):
         raise SettingWrong("files_url must begin with file:// or s3://.")
     if settings.topic_prefix and _TOPIC_PREFIX.fullmatch(settings.topic_prefix) is None:
         raise SettingWrong("topic_prefix may hold letters, digits, - and _, and / between them.")
     if settings.secret_key and len(settings.secret_key) < SECRET_KEY_MIN_LENGTH:
         raise SettingWrong(f"secret_key must have at least {SECRET_KEY_MIN_LENGTH} characters.")
-    if urlsplit(settings.public_url).scheme not in ("http", "https"):
+    if _split("public_url", settings.public_url).scheme not in ("http", "https"):
         raise SettingWrong("public_url must begin with http:// or https://.")
     for name in ("port", "node_port"):
         if getattr(settings, name) > 65535:
@@ -239,29 +256,58 @@ def _checked(settings: Settings) -> Settings:
     return settings
 
 
-def _check_database_url(url: str) -> None:
+def check_database_url(url: str) -> None:
+    """Raises SettingWrong for what can be no database of ours."""
     scheme, _, rest = url.partition("://")
     if scheme not in ("sqlite", "postgresql+psycopg", "postgresql"):
         raise SettingWrong("database_url must begin with sqlite:/// or postgresql+psycopg://.")
     if scheme == "sqlite" and (not rest.startswith("/") or rest in ("/", "/:memory:")):
         raise SettingWrong("database_url must name a file, as in sqlite:///fleet.sqlite3.")
+    if scheme != "sqlite" and not _has_good_port(rest):
+        raise SettingWrong(f"database_url has a port that is not a number {_PORT_RANGE}.")
+
+
+def _has_good_port(address: str) -> bool:
+    """Of `user:password@host:port/database?query`: no port is good, too."""
+    host_and_port = re.split("[/?]", address.rpartition("@")[2], maxsplit=1)[0]
+    port = re.sub(r"^\[[^]]*\]", "", host_and_port).partition(":")[2]
+    return not port or (port.isdecimal() and 0 < int(port) < 65536)
 
 
 def _check_broker_url(settings: Settings) -> None:
     url = settings.broker_url
     if url == EMBEDDED:
         return
-    parts = urlsplit(url)
+    parts = _split("broker_url", url)
     if parts.scheme not in ("mqtts", "mqtt") or not parts.hostname:
         raise SettingWrong("broker_url must be embedded, mqtts://host:port or mqtt://host:port.")
     if parts.scheme == "mqtt" and not is_loopback(parts.hostname):
         raise SettingWrong("broker_url must be mqtts:// unless the broker is on this machine.")
     try:
         ports = (parts.port or DEFAULT_NODE_LISTENER_PORT, settings.service_port)
-    except ValueError as error:
-        raise SettingWrong("broker_url has a port that is not a number.") from error
+    except ValueError:
+        ports = (0, 0)
+    if not all(0 < port < 65536 for port in ports):
+        raise SettingWrong(f"broker_url has a port that is not a number {_PORT_RANGE}.")
     if ports[0] == ports[1]:
         raise SettingWrong("broker_url must give nodes and services different ports.")
+
+
+def _split(name: str, url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise SettingWrong(f"{name} is no address ({error}).") from error
+
+
+def is_host(text: str) -> bool:
+    """True for an address, or a name that a machine can have (RFC 1123, 2.1)."""
+    try:
+        ip_address(text)
+    except ValueError:
+        labels = text.removesuffix(".").split(".")
+        return len(text) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in labels)
+    return "%" not in text
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hardware.virtual_board.board import Board, ScriptFailed
-from provisioning.errors import BenchError
+from provisioning.errors import BenchError, UsedWrongly
 
 _VIRTUAL = "virtual:"
 _NS_PER_US = 1000
@@ -74,10 +74,11 @@ def open_board(address: str) -> BenchBoard:
     """The board at an address as the command line takes it; a virtual one that is new is switched on now.
 
     Raises:
-        BenchError: the address names no kind of board that there is.
+        UsedWrongly: the address names no kind of board that there is.
+        BenchError: its folder cannot be a board's.
     """
     if address.startswith(_VIRTUAL) and len(address) > len(_VIRTUAL):
         return VirtualBoard(
             Path(address.removeprefix(_VIRTUAL)), start_utc_us=time.time_ns() // _NS_PER_US
         )
-    raise BenchError(f"{address} is not a board; an address looks like virtual:FOLDER.")
+    raise UsedWrongly(f"{address} is not a board; an address looks like virtual:FOLDER.")

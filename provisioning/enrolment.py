@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from hardware.catalogue import load_node_model
 from provisioning.boards import BenchBoard
-from provisioning.errors import BenchError
+from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_configuration import Link, encode_map, link_map, node_map
 
 _ENROL_PATH = "/node/v1/enrol"
@@ -39,6 +39,7 @@ _REPLY = "enrolment:"
 # Where a key waits on the board while the fleet is asked to certify it.
 _NEXT_KEY = "next_key"
 _LONGEST_BLOB_BYTES = 512
+_LABEL_MAX_LENGTH = 64
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ class Enrolment:
 
     node_id: str
     is_new: bool
+
+
+def check_request(fleet: FleetAddress, *, label: str) -> None:
+    """Before anything is written to a board: can this be asked of this fleet at all?
+
+    Raises:
+        UsedWrongly: the address is none, the CA file is not there or none, or no node can have this label.
+    """
+    _connect(fleet).close()
+    if not (1 <= len(label) <= _LABEL_MAX_LENGTH and label.isprintable()):
+        raise UsedWrongly(f"A label has 1 to {_LABEL_MAX_LENGTH} printable characters.")
 
 
 def enrol_node(
@@ -121,6 +133,7 @@ def request_identity(
     """Have the fleet certify a node's key.
 
     Raises:
+        UsedWrongly: the fleet's address or CA file cannot be used.
         BenchError: not reachable, not trusted, refused, or an answer that is not about our key.
     """
     request = (
@@ -253,26 +266,33 @@ def _post(fleet: FleetAddress, content: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _connect(fleet: FleetAddress) -> http.client.HTTPSConnection:
-    address = urlsplit(fleet.url)
-    try:
-        port = address.port
-        is_address = address.scheme == "https" and bool(address.hostname)
-    except ValueError:
-        is_address = False
-    if not is_address:
-        raise BenchError(
-            f"{fleet.url} is not an address of the fleet; it looks like https://HOST:PORT."
-        )
+    host, port = _host_and_port(fleet.url)
     try:
         context = ssl.create_default_context(cafile=str(fleet.ca_file))
     except FileNotFoundError as error:
-        raise BenchError(f"The CA file {fleet.ca_file} is not there.") from error
+        raise UsedWrongly(f"The CA file {fleet.ca_file} is not there.") from error
     except (OSError, ssl.SSLError) as error:
-        raise BenchError(f"The CA file {fleet.ca_file} holds no certificate.") from error
+        raise UsedWrongly(f"The CA file {fleet.ca_file} holds no certificate.") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return http.client.HTTPSConnection(
-        str(address.hostname), port, timeout=_ANSWER_TIMEOUT_S, context=context
-    )
+    try:
+        return http.client.HTTPSConnection(host, port, timeout=_ANSWER_TIMEOUT_S, context=context)
+    except http.client.InvalidURL as error:
+        raise _no_address(fleet.url) from error
+
+
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    try:
+        address = urlsplit(url)
+        host, port = address.hostname, address.port
+    except ValueError:
+        host = None
+    if not host or address.scheme != "https":
+        raise _no_address(url)
+    return host, port
+
+
+def _no_address(url: str) -> UsedWrongly:
+    return UsedWrongly(f"{url} is not an address of the fleet; it looks like https://HOST:PORT.")
 
 
 def _answer(status: int, body: bytes, fleet: FleetAddress) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import NoReturn
 
@@ -9,7 +10,7 @@ import click
 
 from hardware.catalogue import CatalogueError
 from hardware.virtual_board.vm_module import VmUnavailable
-from provisioning.errors import BenchError
+from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
 from provisioning.virtual_commands import virtual
 from provisioning.virtual_serve import serve
@@ -40,11 +41,15 @@ def main() -> NoReturn:
         sys.exit(130)
     except (BenchError, CatalogueError, VmUnavailable) as problem:
         click.echo(f"provision: {problem}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(problem, UsedWrongly) else 1)
+    except UnicodeEncodeError:
+        click.echo("provision: What was typed is no text in UTF-8.", err=True)
+        sys.exit(2)
     except OSError as problem:
-        # Only what names a file is the machine's: rights, a full disk, a read-only folder.
-        if problem.filename is None:
+        # Only this is the machine's: rights, a full disk, a read-only folder.
+        if problem.filename is None and problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        click.echo(f"provision: {problem.filename} cannot be used: {problem.strerror}.", err=True)
+        what = problem.filename or "A file"
+        click.echo(f"provision: {what} cannot be used: {problem.strerror}.", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -11,10 +11,13 @@ import click
 
 from hardware.catalogue import node_model_ids
 from provisioning.boards import open_board
-from provisioning.enrolment import FleetAddress, enrol_node
-from provisioning.errors import BenchError
+from provisioning.enrolment import FleetAddress, check_request, enrol_node
+from provisioning.errors import UsedWrongly
 from provisioning.firmware_bundle import build_bundle
 from provisioning.flashing import flash_firmware
+
+LAST_UTC_S = 2**32 - 1
+"""A node counts its time in 32 bits."""
 
 _BOARD_HELP = "The board: virtual:FOLDER (a virtual board's folder, made when it is not there)."
 
@@ -29,7 +32,7 @@ def node() -> None:
 @click.option(
     "--build-date",
     "built_at_utc_s",
-    type=int,
+    type=click.IntRange(0, LAST_UTC_S),
     metavar="UTC_S",
     help="Floor of the node's clock, seconds since 1970; now when not given.",
 )
@@ -98,11 +101,14 @@ def enrol(
     Example: provision node enrol --board virtual:bench/tree-01 --server https://fleet.example:8443
     --server-ca root.crt --token T --label tree-01 --model tree-3
     """
+    fleet = FleetAddress(server, server_ca)
+    check_request(fleet, label=label)
+    networks = None if wifi_file is None else read_wifi_file(wifi_file)
     board = open_board(address)
-    wifi = board.known_wifi if wifi_file is None else read_wifi_file(wifi_file)
+    wifi = board.known_wifi if networks is None else networks
     enrolment = enrol_node(
         board,
-        FleetAddress(server, server_ca),
+        fleet,
         label=label,
         model_id=model,
         token=token,
@@ -122,16 +128,16 @@ def read_wifi_file(path: Path) -> list[tuple[str, str]]:
     """Network names and passwords, in the file's order.
 
     Raises:
-        BenchError: the file cannot be read, or an entry is not a name with a password.
+        UsedWrongly: the file cannot be read, or an entry is not a name with a password.
     """
     try:
         networks = tomllib.loads(path.read_text(encoding="utf-8"))["network"]
         pairs = [(network["ssid"], network["password"]) for network in networks]
     except OSError as error:
-        raise BenchError(f"The Wi-Fi file {path} cannot be read: {error.strerror}.") from error
+        raise UsedWrongly(f"The Wi-Fi file {path} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
         # The cause is not shown: TOML errors quote the line, and the line may be a password.
-        raise BenchError(f"{path} must hold [[network]] tables with ssid and password.") from error
+        raise UsedWrongly(f"{path} must hold [[network]] tables with ssid and password.") from error
     if not all(isinstance(part, str) for pair in pairs for part in pair):
-        raise BenchError(f"{path}: every ssid and password must be a text.")
+        raise UsedWrongly(f"{path}: every ssid and password must be a text.")
     return pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import math
 import os
 import signal
 import sys
@@ -27,16 +28,32 @@ from hardware.virtual_board.runner import RunnerError, RunPlan, holding, run_boa
 from hardware.virtual_board.runner_worker import Status
 from provisioning.bench_nodes import BENCH_SCENE, prepare_bench_nodes
 from provisioning.boards import VirtualBoard
-from provisioning.enrolment import FleetAddress, enrol_node
-from provisioning.errors import BenchError
+from provisioning.enrolment import FleetAddress, check_request, enrol_node
+from provisioning.errors import BenchError, UsedWrongly
 from provisioning.firmware_bundle import FirmwareBundle, build_bundle
 from provisioning.flashing import flash_firmware
+from provisioning.node_commands import LAST_UTC_S
 
 _US_PER_S = 1_000_000
 _DAY_S = 86_400
 # Real nodes are not switched on in the same second; spread over ten minutes by a step that meets no second twice.
 _POWER_ON_STEP_S, _POWER_ON_SPREAD_S = 37, 600
 _NODES_PER_PROCESS = 8
+
+
+class _FiniteRange(click.FloatRange):
+    """A number in a range; `nan`, which is in every range and in none, is not one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number to reckon with.", param, ctx)
+        return number
+
+
+_UTC_S = click.IntRange(_DAY_S, LAST_UTC_S)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,11 +79,13 @@ def virtual() -> None:
 @click.option(
     "--nodes", type=click.IntRange(min=1), help="How many nodes; the scene's when not given."
 )
-@click.option("--start", "start_utc_s", type=int, required=True, help="Power-on of the first node.")
 @click.option(
-    "--now", "now_utc_s", type=int, required=True, help="Up to here as fast as the machine can."
+    "--start", "start_utc_s", type=_UTC_S, required=True, help="Power-on of the first node."
 )
-@click.option("--speed", type=click.FloatRange(min=0.01), default=60.0, help="Speed after that.")
+@click.option(
+    "--now", "now_utc_s", type=_UTC_S, required=True, help="Up to here as fast as the machine can."
+)
+@click.option("--speed", type=_FiniteRange(min=0.01), default=60.0, help="Speed after that.")
 @click.option("--until-caught-up", is_flag=True, help="End when all is past and has its receipt.")
 @click.option("--server", required=True, help="The fleet's node listener: https://HOST:PORT.")
 @click.option(
@@ -87,7 +106,7 @@ def virtual() -> None:
 @click.option(
     "--patience",
     "patience_s",
-    type=click.FloatRange(min=1),
+    type=_FiniteRange(min=1),
     default=120.0,
     show_default=True,
     help="With --until-caught-up: give up after this many seconds without progress.",
@@ -134,7 +153,14 @@ def run(
     """
     wall_s, started = time.time(), time.monotonic()
     fault_rates = _fault_rates(faults)
+    if start_utc_s > now_utc_s:
+        raise click.UsageError(
+            "--start lies after --now; the nodes live from the one to the other."
+        )
     content = open_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
+    fleet = FleetAddress(server, server_ca)
+    for node in content.nodes:
+        check_request(fleet, label=node.label)
     status = Status()
     with (
         _speaking(as_json) as speak,
@@ -146,7 +172,7 @@ def run(
         prepare_nodes(
             content,
             data_dir,
-            FleetAddress(server, server_ca),
+            fleet,
             token=token,
             start_utc_s=start_utc_s,
             stop=stop,
@@ -177,7 +203,7 @@ def run(
 
 
 @virtual.command()
-@click.option("--seconds", type=click.FloatRange(min=0.5), default=20.0, show_default=True)
+@click.option("--seconds", type=_FiniteRange(min=0.5), default=20.0, show_default=True)
 @click.option("--processes", type=click.IntRange(min=1), help="Worker processes; one per CPU.")
 @click.option(
     "--nodes",
@@ -225,11 +251,11 @@ def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> N
 def open_scene(
     scene: str, *, nodes: int | None, series_dir: Path | None, seed: int | None
 ) -> Scene:
-    """The scene's sites and nodes. Raises BenchError with the scene's own sentence."""
+    """The scene's sites and nodes. Raises UsedWrongly with the scene's own sentence."""
     try:
         return load_scene(scene, nodes=nodes, series_dir=series_dir, seed=seed)
     except SceneError as error:
-        raise BenchError(str(error)) from error
+        raise UsedWrongly(str(error)) from error
 
 
 def machine_version() -> str:

@@ -46,6 +46,21 @@ def wait_until(is_so: Callable[[], object], *, patience_s: float = _PATIENCE_S) 
         time.sleep(0.01)
 
 
+class Hurried(threading.Event):
+    """Lets no time pass, and is set after some waits."""
+
+    def __init__(self, *, after: int) -> None:
+        super().__init__()
+        self.waited_s: list[float | None] = []
+        self._after = after
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited_s.append(timeout)
+        if len(self.waited_s) == self._after:
+            self.set()
+        return self.is_set()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

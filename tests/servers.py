@@ -83,15 +83,20 @@ class PostgresqlServer:
                 cwd="/",
             )
         deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                psycopg.connect(self.dsn("postgres"), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail((self.folder / "log").read_text(errors="replace")[-2000:])
-                time.sleep(0.05)
-            else:
-                return
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                # One that only needs longer must not live on beside the next one.
+                self.kill()
+                pytest.fail((self.folder / "log").read_text(errors="replace")[-2000:])
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.dsn("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        # Else it was another one that answered.
+        return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
         """End it; sessions that are still open are cut."""

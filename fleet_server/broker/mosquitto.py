@@ -65,6 +65,8 @@ def write_configuration(plan: MosquittoPlan, files: AuthorityFiles, *, prefix: s
     ports = [port for port in (plan.node_port, plan.service_port, plan.public_port) if port]
     if len(set(ports)) < len(ports):
         raise Invalid("The listeners need different ports.")
+    if plan.user and not _exists(plan.user):
+        raise Invalid(f"There is no user {plan.user!r} on this machine.")
     if plan.public_port and not files.certificate(SERVICE_PUBLIC).exists():
         raise Invalid(
             f"There is no certificate of {SERVICE_PUBLIC} yet; run `fleet ca init` again."
@@ -274,8 +276,6 @@ def _exists(user: str) -> bool:
 
 def _hand_over(user: str, *, own: list[Path], readable: list[Path]) -> None:
     """Give `user` the folders and let it read the files, through its group."""
-    if not _exists(user):
-        raise Invalid(f"There is no user {user!r} on this machine.")
     entry = pwd.getpwnam(user)
     if entry.pw_uid == os.geteuid():
         return

@@ -1,11 +1,66 @@
-"""How a command answers: one sentence for a person, or one JSON object on one line of stdout for a program."""
+"""What commands have in common: options that are read strictly, and answers.
+
+An answer is one sentence for a person, or one JSON object on one line of stdout for a program.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import click
+
+from fleet_server.settings import is_host
+
+_PROCESS_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; `nan`, which is in every range and in none, is not one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number to reckon with.", param, ctx)
+        return number
+
+
+class Host(click.ParamType[str]):
+    """A name or an address that a machine can have."""
+
+    name = "host"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        text = str(value)
+        if not is_host(text):
+            self.fail(
+                f"{text!r} is no name or address of a machine, like broker.example.org or 10.0.0.7.",
+                param,
+                ctx,
+            )
+        return text
+
+
+class ProcessName(click.ParamType[str]):
+    """What tells several processes of one service apart; it becomes part of a client id."""
+
+    name = "name"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        text = str(value)
+        if not _PROCESS_NAME.fullmatch(text):
+            self.fail(f"{text!r} is not 1 to 32 letters, digits, - and _.", param, ctx)
+        return text
+
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on one line of stdout."

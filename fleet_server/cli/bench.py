@@ -11,7 +11,9 @@ import click
 from fleet_server.bench import board as board_bench
 from fleet_server.bench import ingest as ingest_bench
 from fleet_server.bench import report
-from fleet_server.cli.answers import json_option
+from fleet_server.cli.answers import FiniteRange, json_option
+from fleet_server.errors import NotFound
+from fleet_server.settings import check_database_url
 
 
 @click.group()
@@ -46,6 +48,7 @@ def ingest(
 
     Example: fleet bench ingest --packs 20000 --broker mosquitto --database-url postgresql+psycopg://fleet@localhost/bench
     """
+    _check_database_url(database_url)
     _show(
         ingest_bench.measure(
             packs=packs, nodes=nodes, rounds=rounds, broker=broker, database_url=database_url
@@ -55,7 +58,7 @@ def ingest(
 
 
 @bench.command()
-@click.option("--seconds", type=click.FloatRange(1, 300), default=20.0, show_default=True)
+@click.option("--seconds", type=FiniteRange(1, 300), default=20.0, show_default=True)
 @click.option("--nodes", type=click.IntRange(10, 2000), default=200, show_default=True)
 @json_option
 def board(*, seconds: float, nodes: int, as_json: bool) -> None:
@@ -84,6 +87,9 @@ def everything(*, markdown: bool, output: Path, database_url: str | None, as_jso
 
     Example: fleet bench all --markdown
     """
+    _check_database_url(database_url)
+    if markdown and not output.parent.is_dir():
+        raise NotFound(f"There is no folder {output.parent} to write {output.name} to.")
     figures = {
         "board": board_bench.measure(),
         "ingest": ingest_bench.measure(),
@@ -99,6 +105,12 @@ def everything(*, markdown: bool, output: Path, database_url: str | None, as_jso
         click.echo(json.dumps(figures))
     elif not markdown:
         click.echo(report.as_markdown(figures))
+
+
+def _check_database_url(database_url: str | None) -> None:
+    """Before anything is measured for minutes."""
+    if database_url is not None:
+        check_database_url(database_url)
 
 
 def _show(figures: dict[str, Any], *, as_json: bool) -> None:

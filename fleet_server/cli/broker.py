@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.cli.answers import Host, answer, data_option, json_option
 from fleet_server.errors import Unavailable
 from fleet_server.logs import set_up_logging
 from fleet_server.settings import SettingWrong, load_settings
@@ -44,8 +44,11 @@ def embedded(
     """
     # amqtt takes half a second to import, which the other commands need not wait for.
     from fleet_server.broker import embedded as embedded_broker
+    from fleet_server.services.authority import check_pair, check_public_files
 
     settings = load_settings(data_dir=data_dir)
+    check_public_files(settings.ca_dir)
+    check_pair(settings.ca_dir, "broker")
     set_up_logging(settings)
 
     def say_ready(running: embedded_broker.EmbeddedBroker) -> None:
@@ -69,6 +72,7 @@ def embedded(
 )
 @click.option(
     "--host",
+    type=Host(),
     default="127.0.0.1",
     show_default=True,
     help="Name or address of the broker as nodes and services know it; a loopback one keeps it on this machine.",
@@ -81,7 +85,9 @@ def embedded(
     help="Public reading of v1.1/#, at a broker of its own: writes public.conf, too.",
 )
 @click.option(
-    "--service-bind", help="Address of the services' listener. [default: as the nodes' listener]"
+    "--service-bind",
+    type=Host(),
+    help="Address of the services' listener. [default: as the nodes' listener]",
 )
 @click.option(
     "--user",
@@ -193,14 +199,11 @@ def resync(data_dir: str | None, as_json: bool) -> None:
 
     Example: fleet broker resync
     """
-    from fleet_server import clock, db
+    from fleet_server import clock
+    from fleet_server.cli.database import open_session
     from fleet_server.services import publishing
 
-    settings = load_settings(data_dir=data_dir)
-    clock.use_clock(settings.clock)
-    engine = db.make_engine(settings.database_url)
-    db.check_schema(engine)
-    with db.session_factory(engine)() as session:
+    with open_session(data_dir) as session:
         nodes = publishing.mark_everything_changed(session, now=clock.now())
     answer({"nodes": nodes}, f"The states of {nodes} nodes will be sent again.", as_json=as_json)
 

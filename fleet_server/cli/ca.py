@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.cli.answers import Host, answer, data_option, json_option
 from fleet_server.services import authority
 from fleet_server.settings import load_settings
 
@@ -25,6 +25,7 @@ def ca() -> None:
 @click.option(
     "--host",
     "hosts",
+    type=Host(),
     multiple=True,
     help="Name or address of the broker and of the nodes' TLS listener; repeat for several. [default: this machine]",
 )
@@ -68,7 +69,7 @@ def init(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write a node's certificate. [default: NAME.crt]",
 )
-@click.option("--host", "hosts", multiple=True, help="As for init, for a listener.")
+@click.option("--host", "hosts", type=Host(), multiple=True, help="As for init, for a listener.")
 @json_option
 def issue(
     name: str,

@@ -1,18 +1,24 @@
-"""A command's own connection: settings, clock, database of this version; all closed when the command is done."""
+"""A command's database: a connection of its own, all closed when it is done; and waiting for one that is away."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import make_url
+import structlog
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.errors import NotFound
 from fleet_server.settings import CONFIG_VARIABLE, Settings, load_settings
 
+log = structlog.get_logger(__name__)
+
+FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
 # What a demo writes into its folder, so that other commands know its database and its clock.
 _DEMO_CONFIGURATION = "fleet.toml"
 
@@ -55,3 +61,29 @@ def refuse_missing(settings: Settings) -> None:
             f"There is no database {url.database}: name the server's folder with --data, "
             "or make a new one with `fleet db upgrade`."
         )
+
+
+def wait_for_database(
+    engine: Engine, stop: threading.Event, *, check: Callable[[Engine], None]
+) -> bool:
+    """Wait until `check` passes, as long as the database does not answer; False when `stop` is set first.
+
+    A file of SQLite's is not waited for: it is on this machine, and what is no database does not become one.
+
+    Raises:
+        FleetError: what `check` has against a database that does answer.
+    """
+    back_off_s = FIRST_BACK_OFF_S
+    while not stop.is_set():
+        try:
+            check(engine)
+        except (db.DatabaseAway, OperationalError, InterfaceError) as problem:
+            if engine.dialect.name == "sqlite":
+                raise
+            reason = str(problem).splitlines()[0]
+            log.warning("start_waits_for_database", reason=reason, seconds=back_off_s)
+        else:
+            return True
+        stop.wait(back_off_s)
+        back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
+    return False

@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import hardware.scenes
 from fleet_server import clock, db
+from fleet_server.cli.answers import FiniteRange
 from fleet_server.cli.demo_table import DemoTable
 from fleet_server.cli.processes import Child, own_program
 from fleet_server.cli.stopping import told_to_end
@@ -96,7 +97,7 @@ class _Plan:
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     default=60.0,
     show_default=True,
     help="After that; 1 = real time.",
@@ -156,6 +157,14 @@ def demo(
         )
     except hardware.scenes.SceneError as problem:
         raise Invalid(str(problem)) from problem
+    # Before anything is made: what cannot be used is told, and leaves nothing behind.
+    given = {
+        "data_dir": data_dir,
+        "database_url": database_url,
+        "broker_url": EMBEDDED if broker_url is None else broker_url,
+        "demo": True,
+    }
+    load_settings({}, **given)
     plan = _Plan(
         data_dir=data_dir,
         scene=scene,
@@ -169,7 +178,8 @@ def demo(
         as_json=as_json,
     )
     with _only_demo_in(data_dir), told_to_end() as told, ExitStack() as stack:
-        settings = _settings(plan, port=port, database_url=database_url, broker_url=broker_url)
+        port = _port(port)
+        settings = load_settings({}, **given, port=port, public_url=f"http://127.0.0.1:{port}")
         engine = db.make_engine(settings.database_url)
         stack.callback(engine.dispose)
         _Demo(plan, settings, engine, told, stack).run()
@@ -213,6 +223,9 @@ class _Demo:
             valid_from=datetime.now(UTC)
             - timedelta(days=self._plan.days + _CERTIFICATE_MARGIN_DAYS),
         )
+        authority.check_public_files(self._settings.ca_dir)
+        for name in (*authority.LISTENERS, *authority.SERVICES):
+            authority.check_pair(self._settings.ca_dir, name)
         db.upgrade(self._engine)
         now = self._last_known_moment()
         self._now_s = int(now.timestamp())
@@ -252,10 +265,7 @@ class _Demo:
         """The demo's account; the same one in every run of a folder."""
         path = self._plan.data_dir / "login.json"
         if path.exists():
-            try:
-                login: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as problem:
-                raise Unavailable(f"{path} is damaged: delete it, a new one is made.") from problem
+            login = _read_login(path)
         else:
             login = {"user": _USER, "password": secrets.token_urlsafe(9)}
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
@@ -294,7 +304,7 @@ class _Demo:
         """Ports of the embedded broker: those that the nodes of this folder were told at their enrolment."""
         path = self._plan.data_dir / "broker_ports.json"
         if path.exists():
-            ports = json.loads(path.read_text(encoding="utf-8"))
+            ports = _read_ports(path)
             for port in ports:
                 if not _is_free(port):
                     raise Unavailable(
@@ -443,22 +453,12 @@ class _Demo:
         scratch.replace(path)
 
 
-def _settings(
-    plan: _Plan, *, port: int, database_url: str | None, broker_url: str | None
-) -> Settings:
-    if port == 0:
-        port = _free_port()
-    elif not _is_free(port):
-        raise Unavailable(f"Port {port} is taken. Give another one: --port 0 takes any.")
-    return load_settings(
-        {},
-        data_dir=plan.data_dir,
-        database_url=database_url,
-        broker_url=broker_url or EMBEDDED,
-        port=port,
-        public_url=f"http://127.0.0.1:{port}",
-        demo=True,
-    )
+def _port(wanted: int) -> int:
+    if wanted == 0:
+        return _free_port()
+    if not _is_free(wanted):
+        raise Unavailable(f"Port {wanted} is taken. Give another one: --port 0 takes any.")
+    return wanted
 
 
 def _greet_broker(settings: Settings) -> None:
@@ -487,6 +487,25 @@ def _greet_broker(settings: Settings) -> None:
             f"{where} cannot be reached: {problem.strerror or problem}. "
             f"`fleet broker config --data {settings.data_dir}` says how to start one."
         ) from problem
+
+
+def _read_login(path: Path) -> dict[str, str]:
+    try:
+        login = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(login[name]) for name in ("user", "password")}
+    except (ValueError, TypeError, KeyError) as problem:
+        raise Unavailable(f"{path} is damaged: delete it, a new one is made.") from problem
+
+
+def _read_ports(path: Path) -> list[int]:
+    try:
+        node_port, service_port = map(int, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as problem:
+        raise Unavailable(
+            f"{path} is damaged, and the nodes look for their broker at the ports that it named: write them into it again, "
+            "like [20000, 20001], or start a new demo with --data another-folder."
+        ) from problem
+    return [node_port, service_port]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import sys
 
 import click
 
-from fleet_server.cli.answers import data_option, json_option
+from fleet_server.cli.answers import ProcessName, data_option, json_option
 from fleet_server.cli.service_process import run_service
+from fleet_server.wire.topics import SERVICE_INGEST
 
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # The thread that stores lets go of Python's lock at every statement, and gets it back from the one that receives only after this
@@ -20,13 +21,14 @@ _SWITCH_INTERVAL_S = 0.0005
 @data_option
 @click.option(
     "--name",
+    type=ProcessName(),
     help="For several ingest processes on one mosquitto: each its own name, and they share the work.",
 )
 @json_option
 def ingest(data_dir: str | None, name: str | None, as_json: bool) -> None:
     """Store what the nodes publish, until SIGTERM.
 
-    Each message is acknowledged to the broker after it is on disk; broker and database may come and go.
+    Each message is acknowledged to the broker after it is on disk; broker and database may come and go, and may come later.
 
     Example: fleet ingest --data /var/lib/stadtsensor
     """
@@ -36,4 +38,6 @@ def ingest(data_dir: str | None, name: str | None, as_json: bool) -> None:
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    run_service("ingest", Consumer, data_dir=data_dir, name=name, as_json=as_json)
+    run_service(
+        "ingest", Consumer, service=SERVICE_INGEST, data_dir=data_dir, name=name, as_json=as_json
+    )

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from fleet_server.errors import FleetError
+from fleet_server.errors import FleetError, Invalid
 
 # name → (module:attribute, one-line help); the help stands here so that `fleet --help` imports nothing.
 _COMMANDS = {
@@ -72,7 +72,10 @@ def main() -> NoReturn:
         sys.exit(130)
     except FleetError as problem:
         click.echo(f"fleet: {problem}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(problem, Invalid) else 1)
+    except UnicodeEncodeError:
+        click.echo("fleet: What was typed is no text in UTF-8.", err=True)
+        sys.exit(2)
     except Exception as problem:
         # Imported only now: `fleet --help` needs no database.
         from fleet_server import db

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet_server.errors import Unavailable
+from fleet_server.settings import ENVIRONMENT_PREFIX
 
 _LAST_WORDS_LINES = 12
 _FULL_DISK_BYTES = 64 * 1024
@@ -33,7 +34,10 @@ def _end_with_parent() -> None:
 
 
 class Child:
-    """One program that prints JSON events on stdout; its stderr goes to a log file."""
+    """One program that prints JSON events on stdout; its stderr goes to a log file.
+
+    Of settings it sees those in `environment` alone: what stands in the caller's is not for a demo.
+    """
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **(environment or {})},
+            env={**_without_settings(os.environ), **(environment or {})},
             start_new_session=True,
             # Only where the function was found when this module was loaded: nothing else may happen after a fork.
             preexec_fn=_end_with_parent if _prctl is not None else None,
@@ -137,6 +141,14 @@ class Child:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
             self.process.send_signal(number)
+
+
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(ENVIRONMENT_PREFIX)
+    }
 
 
 def own_program(name: str) -> str:

@@ -6,7 +6,6 @@ import json
 import ssl
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,9 +13,13 @@ import structlog
 from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock, db, logs
 from fleet_server.app import create_app, create_node_app
+from fleet_server.cli.answers import data_option
+from fleet_server.cli.database import refuse_missing, wait_for_database
 from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Unavailable
 from fleet_server.services import authority
@@ -33,7 +36,7 @@ _ASSETS_PATIENCE_S = 10.0
 
 
 @click.command()
-@click.option("--data", "data_dir", type=click.Path(path_type=Path), help="Data folder.")
+@data_option
 @click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, help="Port of the pages; 0 = any.")
@@ -43,7 +46,7 @@ _ASSETS_PATIENCE_S = 10.0
 )
 def serve(
     *,
-    data_dir: Path | None,
+    data_dir: str | None,
     database_url: str | None,
     host: str,
     port: int | None,
@@ -57,19 +60,37 @@ def serve(
     settings = load_settings(
         data_dir=data_dir, database_url=database_url, port=port, node_port=node_port
     )
+    refuse_missing(settings)
     logs.set_up_logging(settings)
     clock.use_clock(settings.clock)
+    has_nodes = _has_node_listener(settings)
     engine = db.make_engine(settings.database_url)
     try:
-        db.check_schema(engine)
+        is_there = _is_there(engine)
         sessions = db.session_factory(engine)
         _fetch_assets()
         pages = listen(create_app(settings, sessions), host, settings.port, threads=_PAGE_THREADS)
-        nodes = _listen_to_nodes(settings, create_node_app(settings, sessions), host)
+        nodes = _listen_to_nodes(settings, sessions, host) if has_nodes else None
         _announce(pages, nodes, as_json=as_json)
-        _run_until_told([pages, nodes] if nodes else [pages])
+        _run_until_told([pages, nodes] if nodes else [pages], awaited=None if is_there else engine)
     finally:
         engine.dispose()
+
+
+def _is_there(engine: Engine) -> bool:
+    """False when the database does not answer: what asks for it gets a 503 then, and `/readyz` says when it is there.
+
+    Raises:
+        SchemaOutdated: the tables are not those of this version.
+        DatabaseAway: SQLite cannot use the file.
+    """
+    try:
+        db.check_schema(engine)
+    except db.DatabaseAway:
+        if engine.dialect.name == "sqlite":
+            raise
+        return False
+    return True
 
 
 def listen(
@@ -97,14 +118,26 @@ def url_of(server: wsgi.Server) -> str:
     return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
-def _listen_to_nodes(settings: Settings, app: Flask, host: str) -> wsgi.Server | None:
+def _has_node_listener(settings: Settings) -> bool:
+    """False on a machine where the authority is not; what is there must be whole.
+
+    Raises:
+        PairUnusable: the listener's key or certificate cannot be used.
+    """
     files = authority.AuthorityFiles(settings.ca_dir)
     certificate, key = files.certificate(_NODE_LISTENER), files.key(_NODE_LISTENER)
-    if not (certificate.exists() and key.exists()):
+    if not (certificate.exists() or key.exists()):
         log.warning("node_listener_off", missing=str(certificate), next_step="fleet ca init")
-        return None
-    tls = BuiltinSSLAdapter(str(certificate), str(key))
+        return False
+    authority.check_pair(settings.ca_dir, _NODE_LISTENER)
+    return True
+
+
+def _listen_to_nodes(settings: Settings, sessions: sessionmaker[Session], host: str) -> wsgi.Server:
+    files = authority.AuthorityFiles(settings.ca_dir)
+    tls = BuiltinSSLAdapter(str(files.certificate(_NODE_LISTENER)), str(files.key(_NODE_LISTENER)))
     tls.context.minimum_version = ssl.TLSVersion.TLSv1_2
+    app = create_node_app(settings, sessions)
     return listen(app, host, settings.node_port, threads=_NODE_THREADS, tls=tls)
 
 
@@ -132,20 +165,29 @@ def _announce(pages: wsgi.Server, nodes: wsgi.Server | None, *, as_json: bool) -
         click.echo(f"Nodes:  {node_url or 'no listener; run `fleet ca init` first'}", err=True)
 
 
-def _run_until_told(servers: list[wsgi.Server]) -> None:
-    """Serve until SIGTERM, SIGINT or the failure of a listener; requests under way are answered first."""
+def _run_until_told(servers: list[wsgi.Server], *, awaited: Engine | None) -> None:
+    """Serve until SIGTERM, SIGINT or a failure: of a listener, or that the awaited database is none for this version.
+
+    Requests under way are answered first.
+    """
     failures: list[BaseException] = []
     with told_to_end() as told:
 
-        def run(serve_one: Callable[[], Any]) -> None:
+        def run(work: Callable[[], Any], *, is_all: bool) -> None:
             try:
-                serve_one()
-            except BaseException as problem:  # noqa: BLE001 - outer loop of a listener: raised again below
+                work()
+            except BaseException as problem:  # noqa: BLE001 - outer loop of a thread: raised again below
                 failures.append(problem)
-            finally:
+            if is_all or failures:
                 told.set()
 
-        threads = [threading.Thread(target=run, args=(server.serve,)) for server in servers]
+        works: list[tuple[Callable[[], Any], bool]] = [(server.serve, True) for server in servers]
+        if awaited is not None:
+            works.append((lambda: wait_for_database(awaited, told, check=db.check_schema), False))
+        threads = [
+            threading.Thread(target=run, args=(work,), kwargs={"is_all": is_all})
+            for work, is_all in works
+        ]
         for thread in threads:
             thread.start()
         try:

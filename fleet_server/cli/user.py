@@ -84,5 +84,14 @@ def list_users(*, data_dir: str | None, as_json: bool) -> None:
 def _password(*, from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\n")
-    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    try:
+        password: str = click.prompt(
+            "Password", hide_input=True, confirmation_prompt=True, err=True
+        )
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError(
+            "Nobody is there to be asked for the password; give it with --password-stdin."
+        ) from None
     return password

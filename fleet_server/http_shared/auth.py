@@ -16,7 +16,7 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Response
 
-from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.database import current_session, is_database_away
 from fleet_server.http_shared.problems import wants_problem_json
 from fleet_server.models import User
 from fleet_server.services import accounts
@@ -63,6 +63,8 @@ def register_auth(app: Flask, *, is_https: bool) -> None:
 
     @manager.user_loader  # type: ignore[untyped-decorator] # flask-login has no types
     def _load(session_id: str) -> Person | None:
+        if is_database_away():
+            return None
         user_id = session_id.partition(".")[0]
         user = accounts.find_user(current_session(), int(user_id)) if user_id.isdecimal() else None
         person = None if user is None else person_of(user)

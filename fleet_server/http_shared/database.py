@@ -6,6 +6,7 @@ from flask import Flask, current_app, g
 from sqlalchemy.orm import Session, sessionmaker
 
 _EXTENSION = "stadtsensor_sessions"
+_AWAY = "database_is_away"
 
 
 def register_database(app: Flask, sessions: sessionmaker[Session]) -> None:
@@ -23,3 +24,12 @@ def current_session() -> Session:
         g.database_session = current_app.extensions[_EXTENSION]()
     session: Session = g.database_session
     return session
+
+
+def note_database_away() -> None:
+    """From now on this request is answered without the database: the page that says so must not ask it who is looking."""
+    g.setdefault(_AWAY, True)
+
+
+def is_database_away() -> bool:
+    return _AWAY in g

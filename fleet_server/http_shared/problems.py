@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from http import HTTPStatus
 
 import structlog
 from flask import Flask, Response, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from fleet_server import db
 from fleet_server.errors import Conflict, FleetError, Invalid, NotFound, Refused, Unavailable
+from fleet_server.http_shared.database import note_database_away
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +75,17 @@ def register_problems(app: Flask, *, page: PageForProblem | None = None) -> None
     def _fleet_error(problem: FleetError) -> Response:
         status = status_of(problem)
         if status == 503:
+            note_database_away()
             log.warning("request_unavailable", path=request.path, code=problem.code)
         return answer(status, str(problem), problem.code)
+
+    @app.errorhandler(SQLAlchemyError)
+    @app.errorhandler(sqlite3.Error)
+    def _database_error(problem: Exception) -> Response:
+        trouble = db.trouble_of(problem)
+        if trouble is None:
+            raise problem
+        return _fleet_error(trouble)
 
     @app.errorhandler(HTTPException)
     def _http_error(problem: HTTPException) -> Response:

@@ -11,13 +11,19 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_server.errors import Unavailable
-from fleet_server.services.authority import existing_files
+from fleet_server.services import authority
 from fleet_server.settings import Settings
 
 KEEP_ALIVE_S = 20
 # Unacknowledged messages in one direction; the brokers allow as many.
 MAX_IN_FLIGHT = 1000
 CONNECT_TIMEOUT_S = 10.0
+# Nothing that comes back by itself: a service that meets it ends, and says what a person has to do.
+CERTIFICATES_UNUSABLE = (
+    authority.PairUnusable,
+    authority.AuthorityDamaged,
+    authority.AuthorityMissing,
+)
 # A node waits two seconds for its receipt: a broker that was only restarted is found again before that.
 FIRST_RECONNECT_S, LAST_RECONNECT_S = 0.2, 8
 
@@ -53,6 +59,17 @@ def service_address(settings: Settings) -> ServiceAddress:
     return ServiceAddress(parts.hostname or "", port, is_tls)
 
 
+def check_certificates(settings: Settings, service: str) -> None:
+    """See that a service can show the broker who it is, where the broker asks.
+
+    Raises:
+        PairUnusable: its key or certificate cannot be used; it names the file.
+        AuthorityMissing: there are no certificates at all.
+    """
+    if urlsplit(settings.broker_url).scheme != "mqtt":
+        authority.check_pair(settings.ca_dir, service)
+
+
 def make_client(
     settings: Settings,
     address: ServiceAddress,
@@ -69,8 +86,10 @@ def make_client(
         reconnects: Whether the client comes back by itself, with what it had in hand.
 
     Raises:
-        AuthorityMissing: there are no certificates yet.
+        PairUnusable: its key or certificate cannot be used.
+        AuthorityMissing: there are no certificates at all.
     """
+    check_certificates(settings, service)
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
@@ -79,7 +98,7 @@ def make_client(
         reconnect_on_failure=reconnects,
     )
     if address.is_tls:
-        files = existing_files(settings.ca_dir)
+        files = authority.existing_files(settings.ca_dir)
         context = ssl.create_default_context(cafile=files.root_certificate)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(files.certificate(service), files.key(service))

@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import clock
 from fleet_server.errors import FleetError, Unavailable
 from fleet_server.mqtt.connection import (
+    CERTIFICATES_UNUSABLE,
     KEEP_ALIVE_S,
     MAX_IN_FLIGHT,
     make_client,
@@ -91,7 +92,12 @@ class Consumer:
         self._client: mqtt.Client | None = None
 
     def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Store until `stop`; waits for broker and database as long as they are away."""
+        """Store until `stop`; waits for broker and database as long as they are away.
+
+        Raises:
+            PairUnusable: ingest cannot show the broker who it is.
+            AuthorityMissing: there are no certificates at all.
+        """
         client = self._open(stop)
         if client is None:
             return
@@ -112,6 +118,7 @@ class Consumer:
 
     def _open(self, stop: threading.Event) -> mqtt.Client | None:
         """A client that connects, and comes back, by itself; None when stopped before the broker was ever started."""
+        back_off_s = FIRST_BACK_OFF_S
         while not stop.is_set():
             try:
                 address = service_address(self._settings)
@@ -123,9 +130,12 @@ class Consumer:
                     is_clean=False,
                     reconnects=True,
                 )
+            except CERTIFICATES_UNUSABLE:
+                raise
             except (FleetError, OSError) as problem:
-                log.warning("ingest_waits_for_broker", reason=str(problem))
-                stop.wait(FIRST_BACK_OFF_S)
+                log.warning("ingest_waits_for_broker", reason=str(problem), seconds=back_off_s)
+                stop.wait(back_off_s)
+                back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
                 continue
             client.on_connect = self._on_connect
             client.on_subscribe = self._on_subscribe
@@ -168,7 +178,14 @@ class Consumer:
             client.ack(message.mid, message.qos)
             log.warning("retained_message_ignored", topic=message.topic)
             return
-        received = _read_topic(message.topic, bytes(message.payload), self._settings.topic_prefix)
+        try:
+            received = _read_topic(
+                message.topic, bytes(message.payload), self._settings.topic_prefix
+            )
+        except Exception:
+            # It stays at the broker. Without this the network's thread would end, and nothing would be heard any more.
+            log.exception("message_left_at_broker", packet_id=message.mid)
+            return
         self._received.put(Delivery(_read(received), message.mid, message.qos, self._connection))
 
     def _acknowledge(self, client: mqtt.Client, batch: Sequence[Delivery]) -> None:

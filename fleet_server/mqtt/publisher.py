@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import clock
 from fleet_server.errors import FleetError, Unavailable
 from fleet_server.mqtt.connection import (
+    CERTIFICATES_UNUSABLE,
     CONNECT_TIMEOUT_S,
     KEEP_ALIVE_S,
     ServiceAddress,
@@ -66,21 +67,31 @@ class Publisher:
         self._settings = settings
         self._sessions = sessions
         self._name = name
+        self._in_hand: list[DueMessage] = []
+        self._claimed_at = 0.0
         self._epoch = ""
         self._epoch_due_at = 0.0
         self._crl_due_at = 0.0
 
     def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Publish until `stop`; waits for broker and database as long as they are away."""
+        """Publish until `stop`; waits for broker and database as long as they are away.
+
+        Raises:
+            PairUnusable: the worker cannot show the broker who it is.
+            AuthorityMissing: there are no certificates at all.
+        """
         back_off_s = FIRST_BACK_OFF_S
         announce = _once(on_ready)
         while not stop.is_set():
             try:
                 with self._connected() as link:
+                    self._give_back_what_was_in_hand()
                     self._check_epoch(link)
                     announce()
                     back_off_s = FIRST_BACK_OFF_S
                     self._drain(link, stop)
+            except CERTIFICATES_UNUSABLE:
+                raise
             except (FleetError, OSError, DBAPIError) as problem:
                 log.warning("publisher_waits", reason=_sentence(problem), seconds=back_off_s)
                 stop.wait(back_off_s)
@@ -129,13 +140,27 @@ class Publisher:
             if not publishing.count_due(session):
                 return 0
             messages = publishing.claim_due(session, wall_now=datetime.now(UTC), limit=BATCH_SIZE)
+            self._in_hand, self._claimed_at = messages, time.monotonic()
             arrived = link.publish(messages)
             publishing.mark_published(session, arrived)
             if len(arrived) < len(messages):
                 publishing.give_back(session, messages)
+            self._in_hand = []
         link.raise_when_lost()
+        if len(arrived) < len(messages):
+            raise Unavailable("The broker does not acknowledge what it is sent.")
         log.debug("states_published", count=len(arrived))
         return len(messages)
+
+    def _give_back_what_was_in_hand(self) -> None:
+        """After trouble with the database: nobody should wait until the claim runs out. The connection it was sent by is closed.
+
+        A claim that may have run out is left alone: it may be another publisher's by now.
+        """
+        if self._in_hand and time.monotonic() < self._claimed_at + publishing.LEASE_S / 2:
+            with self._sessions() as session:
+                publishing.give_back(session, self._in_hand)
+        self._in_hand = []
 
     def _publish_epoch_when_due(self, link: _Link) -> None:
         """Written only when nothing waits: everything it counts is at the broker already."""

@@ -18,16 +18,18 @@ import ipaddress
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Unavailable
@@ -46,6 +48,10 @@ SERVICES = (SERVICE_INGEST, SERVICE_CONTROL, SERVICE_PUBLIC)
 LISTENERS = ("broker", "node-listener")
 DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
 
+T = TypeVar("T")
+
+# What the parsers say to a file that is none of theirs, or wants a password.
+_DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm)
 _ORGANISATION = "Stadtsensor fleet"
 _KEY_MODE = 0o600
 _PUBLIC_MODE = 0o644
@@ -64,6 +70,18 @@ class AuthorityKeyMissing(Refused):
     """The key that would have to sign is kept elsewhere."""
 
     code = "authority_key_missing"
+
+
+class AuthorityDamaged(Conflict):
+    """A file of the authority is not what it was written as."""
+
+    code = "authority_damaged"
+
+
+class PairUnusable(Unavailable):
+    """Key or certificate of a service or listener is not here, or not fit."""
+
+    code = "pair_unusable"
 
 
 class RequestWrong(Invalid):
@@ -230,6 +248,37 @@ def existing_files(folder: Path) -> AuthorityFiles:
     if not files.issuing.certificate.exists():
         raise AuthorityMissing(f"There is no authority in {folder}; make one with `fleet ca init`.")
     return files
+
+
+def check_pair(folder: Path, name: str) -> None:
+    """See that a service or listener can show who it is, and judge who it talks to; asked before anybody is waited for.
+
+    Raises:
+        PairUnusable: its key or certificate is missing, cannot be read, is damaged, or belongs to another; it names the file.
+        AuthorityDamaged: the root's certificate is damaged.
+        AuthorityMissing: the authority was never made, or is not on this machine.
+    """
+    files = existing_files(folder)
+    _load_certificate(files.root_certificate)
+    certificate = _read_of_pair(files.certificate(name), name, x509.load_pem_x509_certificate)
+    key = _read_of_pair(files.key(name), name, _private_key)
+    if key.public_key() != certificate.public_key():
+        raise _unusable(files.key(name), name, f"does not belong to {files.certificate(name)}")
+
+
+def check_public_files(folder: Path) -> None:
+    """See that everything which a broker reads can be read.
+
+    Raises:
+        AuthorityDamaged: one of the certificates is damaged; it names the file.
+        RevocationListUnreadable: so is a revocation list, or it is not there.
+        AuthorityMissing: the authority was never made, or is not on this machine.
+    """
+    files = existing_files(folder)
+    _load_certificate(files.chain)
+    for issuer in _issuers(files):
+        _load_certificate(issuer.certificate)
+        load_crl(issuer.crl)
 
 
 def issue_pair(
@@ -485,7 +534,8 @@ def _write_pair(
     key = ec.generate_private_key(ec.SECP256R1())
     names = [_general_name(host) for host in hosts] if is_listener else [x509.DNSName(name)]
     usage = ExtendedKeyUsageOID.SERVER_AUTH if is_listener else ExtendedKeyUsageOID.CLIENT_AUTH
-    common_name = hosts[0] if is_listener else name
+    # Peers look at the names above; this one is for people, and may have 64 characters (RFC 5280, appendix A.1).
+    common_name = hosts[0] if is_listener and len(hosts[0]) <= 64 else name
     builder = (
         _leaf(common_name, key.public_key(), start=start, now=now)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -542,8 +592,17 @@ def _register(files: AuthorityFiles) -> Iterator[tuple[str, int]]:
         for line in register:
             # A line that a power cut tore belongs to a certificate that was never handed out.
             if line.endswith("\n"):
-                entry = json.loads(line)
-                yield entry["name"], entry["serial"]
+                yield _entry(files.register, line)
+
+
+def _entry(register: Path, line: str) -> tuple[str, int]:
+    try:
+        entry = json.loads(line)
+        return entry["name"], entry["serial"]
+    except (ValueError, TypeError, KeyError) as problem:
+        raise AuthorityDamaged(
+            f"{register} is damaged: restore it from your copy of the ca folder."
+        ) from problem
 
 
 def _revoked(issuer: Issuer) -> dict[int, datetime]:
@@ -617,6 +676,29 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
+def _read_of_pair(path: Path, name: str, parse: Callable[[bytes], T]) -> T:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise _unusable(path, name, "is missing") from None
+    except OSError as problem:
+        raise _unusable(path, name, f"cannot be read ({problem.strerror})") from problem
+    try:
+        return parse(content)
+    except _DAMAGED as problem:
+        raise _unusable(path, name, "is damaged") from problem
+
+
+def _unusable(path: Path, name: str, how: str) -> PairUnusable:
+    return PairUnusable(
+        f"{path} {how}: put it back from your copy of the ca folder, or make a new pair with `fleet ca issue {name}`."
+    )
+
+
+def _private_key(pem: bytes) -> PrivateKeyTypes:
+    return serialization.load_pem_private_key(pem, password=None)
+
+
 def _load_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The key in this file; one left by a start that did not get further is used, not replaced."""
     if not path.exists():
@@ -626,7 +708,7 @@ def _load_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = _loaded(path, _private_key)
     except FileNotFoundError:
         raise AuthorityKeyMissing(f"The key {path} is not here; nothing can be signed.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -635,7 +717,17 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _load_certificate(path: Path) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(path.read_bytes())
+    return _loaded(path, x509.load_pem_x509_certificate)
+
+
+def _loaded(path: Path, parse: Callable[[bytes], T]) -> T:
+    content = path.read_bytes()
+    try:
+        return parse(content)
+    except _DAMAGED as problem:
+        raise AuthorityDamaged(
+            f"{path} is damaged: restore it from your copy of the ca folder."
+        ) from problem
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

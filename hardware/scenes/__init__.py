@@ -185,8 +185,10 @@ def load_scene(
     path = _scene_file(path_or_name, series_dir)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SceneError(f"The scene {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise SceneError(f"The scene {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SceneError(f"The scene {path} is not a text in UTF-8.") from error
     if nodes is not None and nodes < 1:
         raise SceneError("A scene needs at least one node.")
     folder = series_dir if series_dir is not None else path.with_suffix("")

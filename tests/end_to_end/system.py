@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,20 +37,28 @@ from fleet_server import clock, db
 from fleet_server.cli.processes import Child, own_program
 from fleet_server.services import accounting, authority, deploying, enrolment
 from fleet_server.settings import CONFIG_VARIABLE
+from provisioning.boards import VirtualBoard
+from provisioning.firmware_bundle import build_bundle
+from provisioning.flashing import flash_firmware
 
 KILLABLE = Path(__file__).parent / "killable"
 DAY_S = 86_400
 READY_S = 60.0
 _DEMO_S = 240.0
 _STOP_S = 10.0
+_PORTS = (20_000, 32_000)  # Linux gives connections those from 32,768 on
+_LAST_LINES = 5
 # Beyond the days that any test's nodes live through.
 _CERTIFICATES_FROM_DAYS = 90
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody gets by chance while its server is dead: below those that connections are given."""
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def run_command(
@@ -106,6 +116,17 @@ class System:
 
     def prepare(self) -> None:
         """Database and sites."""
+        self._configure()
+        with self.engine() as engine:
+            db.upgrade(engine)
+            with db.session_factory(engine)() as session:
+                for site in self._content.sites:
+                    new = deploying.NewSite(
+                        site.id, site.name, site.kind, site.latitude, site.longitude
+                    )
+                    deploying.create_site(session, new, is_public=True, now=clock.now())
+
+    def _configure(self) -> None:
         port = free_port()
         broker_url = (
             self.broker_url or f"mqtts://127.0.0.1:{self._ports[0]}?service_port={self._ports[1]}"
@@ -121,14 +142,21 @@ class System:
         }
         self.configuration.write_text(tomli_w.dumps(settings), encoding="utf-8")
         self._database_url = str(settings["database_url"])
-        with self.engine() as engine:
-            db.upgrade(engine)
-            with db.session_factory(engine)() as session:
-                for site in self._content.sites:
-                    new = deploying.NewSite(
-                        site.id, site.name, site.kind, site.latitude, site.longitude
-                    )
-                    deploying.create_site(session, new, is_public=True, now=clock.now())
+
+    def copy_to(self, folder: Path) -> System:
+        """The same system as it stands, in another folder. Its nodes know the same ports: never run both at once."""
+        shutil.copytree(self.folder, folder)
+        twin = replace(self, folder=folder, environment=dict(self.environment))
+        twin.now_s, twin.start_s, twin._ports = self.now_s, self.start_s, self._ports
+        twin.node_url = self.node_url
+        twin._configure()
+        return twin
+
+    def flash(self, sources: Path) -> None:
+        """Give every node other firmware; identity and spool stay."""
+        bundle = build_bundle(built_at_utc_s=self.start_s - DAY_S, sources=sources)
+        for node in self._content.nodes:
+            flash_firmware(VirtualBoard(self.boards_folder / node.label), bundle)
 
     def enrol(self) -> None:
         """Flash and enrol every node of the scene and put it at its site; none has booted yet."""
@@ -156,12 +184,23 @@ class System:
         if self.broker_url is None:
             self.start_broker(killable=killable).wait_for("ready", timeout_s=READY_S)
         started.append(self.start_ingest(killable=killable))
-        started.append(self.start("worker", [own_program("fleet"), "worker", "--json"]))
+        started.append(self.start_worker())
         pages = self.start("serve", [own_program("fleet"), "serve", "--json"])
         for child in started:
             child.wait_for("ready", timeout_s=READY_S)
         ready = pages.wait_for("ready", timeout_s=READY_S)
         self.url, self.node_url = ready["url"], ready["node_url"]
+
+    def start_killable_servers(self) -> None:
+        """Broker (when it is ours) and ingest that die at their fault points, and the worker, if it does not run yet."""
+        if self.broker_url is None:
+            self.start_broker(killable=True).wait_for("ready", timeout_s=READY_S)
+        self.start_ingest(killable=True)
+        if "worker" not in self.children:
+            self.start_worker()
+
+    def start_worker(self) -> Child:
+        return self.start("worker", [own_program("fleet"), "worker", "--json"])
 
     def start_broker(self, *, killable: bool = False) -> Child:
         ports = ["--node-port", str(self._ports[0]), "--service-port", str(self._ports[1])]
@@ -259,6 +298,14 @@ class System:
         """Fail with its last words when a process ended by itself."""
         for child in self.children.values():
             assert child.process.poll() is None, child.obituary()
+
+    def last_words(self) -> str:
+        """The end of every process's log, for who has to find out why nothing moves."""
+        return "\n".join(
+            f"{path.name}: "
+            + " | ".join(path.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+            for path in sorted(self.logs.glob("*.log"))
+        )
 
     # --- what came of it
 
@@ -377,9 +424,7 @@ def running(system: System, *, killable: bool = False) -> Iterator[System]:
         if killable:
             for name in ("ingest", "broker"):
                 system.stop(name)
-            if system.broker_url is None:
-                system.start_broker(killable=True).wait_for("ready", timeout_s=READY_S)
-            system.start_ingest(killable=True)
+            system.start_killable_servers()
         yield system
 
 
@@ -410,11 +455,14 @@ def kept_alive(server: PostgresqlServer, pid_file: Path) -> Iterator[None]:
     """Start the server again, with the recovery that this needs, whenever it was killed."""
 
     def start() -> subprocess.Popen[bytes]:
+        deadline = time.monotonic() + READY_S
         while True:
             try:
                 # Not while a backend of the killed one still holds its shared memory.
                 server.start()
             except pytest.fail.Exception:
+                if time.monotonic() > deadline:
+                    raise
                 time.sleep(0.1)
                 continue
             assert server.process is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet_server.errors import Unavailable
 from fleet_server.settings import SettingWrong, load_settings
 
 
@@ -91,3 +92,10 @@ def test_processes_that_start_together_share_one_session_key(tmp_path: Path) -> 
     assert len(set(keys)) == 1
     assert len(keys[0]) >= 32
     assert (tmp_path / "new" / "secret_key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64])
+def test_session_key_that_is_damaged_is_named_and_not_used(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret_key").write_bytes(content)
+    with pytest.raises(Unavailable, match=r"secret_key is damaged: delete it, a new one is drawn"):
+        load_settings({}, data_dir=tmp_path).session_key()

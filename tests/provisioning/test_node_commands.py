@@ -101,7 +101,7 @@ def test_a_wrong_wifi_file_is_refused_without_quoting_it(
     wifi = tmp_path / "wifi.toml"
     wifi.write_text(content)
     status, _, err = enrol(fleet, tmp_path / "board", "--wifi-file", wifi)
-    assert (status, len(err.splitlines())) == (1, 1)
+    assert (status, len(err.splitlines())) == (2, 1)
     assert "secret-word" not in err
     assert fleet.requests == []
 
@@ -129,7 +129,7 @@ def test_a_fleet_of_another_authority_is_one_sentence(fleet: SmallFleet, tmp_pat
     [
         (["node", "enrol"], 2),
         (["node", "flash"], 2),
-        (["node", "flash", "--board", "/dev/ttyUSB0"], 1),
+        (["node", "flash", "--board", "/dev/ttyUSB0"], 2),
         (["node", "fly"], 2),
         (["--help"], 0),
         (["node", "enrol", "--help"], 0),

@@ -192,12 +192,11 @@ def test_a_run_told_to_end_ends_with_every_board_asleep(
 def test_after_the_past_the_nodes_live_by_the_fleets_clock(
     fleet: SmallFleet, ingest: SmallIngest, tmp_path: Path
 ) -> None:
-    # A sampling interval lasts 0.6 s at this speed: the hour after now takes 2.4 s.
+    # At this speed two hours take 4.8 s, however busy the machine is; unpaced they are over before the machine has warmed up.
+    began = time.monotonic()
     with running(fleet, tmp_path / "nodes", hours=1, nodes=1, more=["--speed", "1500"]) as process:
-        wait_for(process, sim_utc_s_min=NOW_UTC_S)
-        began = time.monotonic()
         wait_for(process, sim_utc_s_min=NOW_UTC_S + 2 * 3600)
-        assert time.monotonic() - began > 2
+    assert time.monotonic() - began > 4.5
 
 
 def test_packs_without_a_receipt_end_the_run_with_a_sentence_that_names_the_nodes(

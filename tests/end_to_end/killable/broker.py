@@ -10,7 +10,15 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from fault_points import FaultPoint, load_plan, run_and_restart, wrap
+import wrong_orders
+from fault_points import (
+    EMBEDDED_BROKER,
+    FaultPoint,
+    load_plan,
+    note_process_id,
+    run_and_restart,
+    wrap,
+)
 
 from fleet_server.broker import embedded
 from fleet_server.cli.main import fleet
@@ -21,6 +29,8 @@ _TOPIC_ENDING = "/tm"
 _plan = load_plan()
 _before_broker_ack = FaultPoint("before_broker_ack", _plan)
 _after_broker_ack = FaultPoint("after_broker_ack", _plan)
+# With a broker that acknowledges before ingest does.
+_before_passing_on = FaultPoint("before_passing_on", _plan)
 # Every message is passed on by a task of its own.
 _passing_on: ContextVar[str] = ContextVar("passing_on", default="")
 
@@ -51,13 +61,23 @@ def _send(original: Callable[..., Any]) -> Callable[..., Any]:
     return send
 
 
+def _die_with_message(topic: str) -> None:
+    if topic.endswith(_TOPIC_ENDING) and _before_passing_on.is_due():
+        _before_passing_on.kill_self(f"a message of {topic} acknowledged, not passed on")
+
+
+def _run(command: list[str]) -> None:
+    note_process_id(_plan, EMBEDDED_BROKER)
+    fleet.main(command, prog_name="fleet", standalone_mode=False)
+
+
 def main() -> None:
+    if wrong_orders.BROKER_ACKNOWLEDGES_FIRST in _plan.wrong:
+        wrong_orders.acknowledge_before_ingest(embedded.EmbeddedBroker, _die_with_message)
     wrap(embedded.FleetHandler, "_pass_on", _pass_on)
     wrap(embedded.FleetHandler, "send", _send)
     command = ["broker", "embedded", *sys.argv[1:]]
-    run_and_restart(
-        {"broker": lambda: fleet.main(command, prog_name="fleet", standalone_mode=False)}
-    )
+    run_and_restart({"broker": lambda: _run(command)})
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 PLAN_VARIABLE = "KILLABLE_PLAN"
+EMBEDDED_BROKER = "embedded-broker"
 _PAUSE_S, _PAUSE_AFTER_FAILURE_S = 0.02, 0.2
 
 
@@ -27,12 +29,14 @@ _PAUSE_S, _PAUSE_AFTER_FAILURE_S = 0.02, 0.2
 class Plan:
     """How likely each fault point kills when it is passed, and after how many kills it is spent.
 
-    `folder` holds one file of hits per point, and the process ids of servers that are killed from outside.
+    `folder` holds one file of hits per point, and the process ids of servers that are killed from outside. `wrong` are
+    orders that are turned round (wrong_orders.py): the check has to see it.
     """
 
     folder: Path
     chances: Mapping[str, float]
     goal: int
+    wrong: Sequence[str] = ()
 
     def save(self) -> Path:
         path = self.folder / "plan.json"
@@ -42,13 +46,18 @@ class Plan:
     def hits(self, point: str) -> int:
         return hits_in(self.folder, point)
 
-    def account(self) -> dict[str, str]:
+    def account(self) -> str:
         """In words, for who has to find out why a point is not hit."""
-        return {
-            point: f"{self.hits(point)} hits"
+        points = [
+            f"{point}: {self.hits(point)} hits"
             + ("" if (self.folder / f"{point}.passed").exists() else ", never passed")
             for point in self.chances
-        }
+        ]
+        servers = [
+            f"{path.stem}: process {path.read_text()} is {_state_of(path.read_text())}"
+            for path in self.folder.glob("*.pid")
+        ]
+        return "\n".join((*points, *servers))
 
     def is_spent(self) -> bool:
         """Every point was hit as often as wanted."""
@@ -57,7 +66,7 @@ class Plan:
 
 def load_plan() -> Plan:
     content = json.loads(Path(os.environ[PLAN_VARIABLE]).read_text(encoding="utf-8"))
-    return Plan(Path(content["folder"]), content["chances"], content["goal"])
+    return Plan(Path(content["folder"]), content["chances"], content["goal"], content["wrong"])
 
 
 def hits_in(folder: Path, point: str) -> int:
@@ -127,6 +136,34 @@ def wrap(
             f"fault point: {owner!r} has no function {name}; the launcher must follow its renaming"
         )
     setattr(owner, name, wrapper(original))
+
+
+def end_launcher(reason: str) -> NoReturn:
+    """From a child: a fault point sees nothing any more, and the launcher must not go on as if it did."""
+    print(f"fault point: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - a launcher's stderr is its log
+    os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(1)
+
+
+def _state_of(pid: str) -> str:
+    """As the kernel calls it: R, S, D, T (stopped), Z, or gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+
+def resume(plan: Plan, server: str) -> None:
+    """Let a server go on that somebody stopped and did not live to kill."""
+    pid = process_id(plan, server)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def note_process_id(plan: Plan, server: str) -> None:
+    """Leave this process's id for who is to kill it from outside."""
+    (plan.folder / f"{server}.pid").write_text(str(os.getpid()))
 
 
 def process_id(plan: Plan, server: str) -> int | None:

@@ -4,43 +4,60 @@
 
 Fault points: `before_commit` (packs are written into a transaction that never ends; on SQLite this is the database's
 death as well), `after_commit` (packs are on disk, the broker has not heard), `database` (PostgreSQL's postmaster and
-all its backends, when a transaction that holds packs is about to be committed or has just begun to be).
+all its backends, when a transaction that holds packs is about to be committed or has just begun to be). With an order
+turned round (wrong_orders.py) also `after_receipt` (a receipt is out, its packs are not stored; the broker dies as well).
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from fault_points import FaultPoint, load_plan, process_id, run_and_restart, with_children, wrap
+import wrong_orders
+from fault_points import (
+    EMBEDDED_BROKER,
+    FaultPoint,
+    end_launcher,
+    load_plan,
+    process_id,
+    run_and_restart,
+    with_children,
+    wrap,
+)
 from sqlalchemy import Connection, Engine, event
 
 from fleet_server.cli.main import fleet
 from fleet_server.mqtt import consumer
 from fleet_server.services import ingest
-from fleet_server.wire.topics import TopicKind
+from fleet_server.wire.senml import EventPack, Pack
 
 _DATABASE = "database"
 # A commit on a machine that also runs everything else takes some milliseconds: the kill lands before, in or after it.
 _COMMIT_TAKES_S = 0.006
-# As it came, and as the consumer has read it.
-_TELEMETRY = (TopicKind.TELEMETRY, "telemetry")
 
 _plan = load_plan()
 _before_commit = FaultPoint("before_commit", _plan)
 _after_commit = FaultPoint("after_commit", _plan)
 _database = FaultPoint("database", _plan)
+# With a receipt that comes before its packs: the broker dies, too, else it would hand them over again.
+_after_receipt = FaultPoint("after_receipt", _plan)
 _in_hand = threading.local()
 
 
 def _store_batch(original: Callable[..., Any]) -> Callable[..., Any]:
     def store_batch(session: Any, messages: Any, **options: Any) -> Any:
-        _in_hand.packs = sum(message.kind in _TELEMETRY for message in messages)
+        _in_hand.packs = sum(
+            isinstance(getattr(one, "content", None), Pack | EventPack) for one in messages
+        )
         result = original(session, messages, **options)
         packs, _in_hand.packs = _in_hand.packs, 0
+        if not packs and result.packs_stored:
+            end_launcher("the consumer does not hand over packs that it has read any more")
         if packs and _after_commit.is_due():
             _after_commit.kill_self(f"{packs} packs stored, not acknowledged")
         return result
@@ -69,7 +86,18 @@ def _about_to_commit(_connection: Connection) -> None:
             time.sleep(delay_s * 2)
 
 
+def _die_with_broker(packs: int) -> None:
+    broker = process_id(_plan, EMBEDDED_BROKER)
+    if broker is not None and _after_receipt.is_due():
+        _after_receipt.kill([broker], f"{packs} packs receipted, not stored")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
+    if wrong_orders.INGEST_ACKNOWLEDGES_FIRST in _plan.wrong:
+        wrong_orders.acknowledge_first(consumer.Consumer)
+    if wrong_orders.RECEIPT_COMES_FIRST in _plan.wrong:
+        wrong_orders.commit_receipts_first(ingest, _die_with_broker)
     wrap(ingest, "store_batch", _store_batch)
     if consumer.ingest is not ingest:
         sys.exit("fault point: the consumer does not call services.ingest.store_batch any more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from brokers import free_port
 from sqlalchemy import text
 
 from fleet_server import db
@@ -30,6 +31,29 @@ def test_readiness_fails_where_the_tables_are_of_another_version(
         engine.dispose()
     assert answer.status_code == 503
     assert "update this installation" in answer.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/fleet/", "/v1.1/Things", "/api/v1/nodes", "/metrics", "/readyz"]
+)
+def test_while_the_database_is_away_who_asks_for_it_is_told_so(
+    sqlite_world: World, path: str
+) -> None:
+    """Also who is logged in, whose account nobody can look up."""
+    before = sqlite_world.app().test_client()
+    log_in(before)
+    engine = db.make_engine(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/fleet")
+    app = create_app(sqlite_world.settings(), db.session_factory(engine))
+    client = app.test_client()
+    session = before.get_cookie("stadtsensor")
+    assert session is not None
+    client.set_cookie("stadtsensor", session.value)
+    answer = client.get(path, headers={"Accept": "application/json"})
+    assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
+    assert "connection" in answer.get_json()["detail"]
+    page = client.get("/", headers={"Accept": "text/html"})
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    assert client.get("/healthz").status_code == 200
 
 
 def test_metrics_tell_nodes_packs_and_quarantine(world: World) -> None:

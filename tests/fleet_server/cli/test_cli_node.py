@@ -181,7 +181,7 @@ _DEPLOY = "node deploy tree-01 --site stadtpark"
             1,
             "There is no site x; make it with `fleet node add-site x`.",
         ),
-        ("node deploy tree-01 --site teich", 1, "tree-3 is made for a tree, teich is a water."),
+        ("node deploy tree-01 --site teich", 2, "tree-3 is made for a tree, teich is a water."),
         (
             f"{_DEPLOY} --serial o2=A1",
             1,
@@ -216,27 +216,27 @@ _DEPLOY = "node deploy tree-01 --site stadtpark"
         ),
         (
             f"{_DEPLOY} --from 2026-07-01T12:00:01Z",
-            1,
+            2,
             "--from 2026-07-01T12:00:01Z lies in the future; it is 2026-07-01T12:00:00Z now.",
         ),
         (
             "node end-deployment tree-01 --to 2027-01-01T00:00:00Z",
-            1,
+            2,
             "--to 2027-01-01T00:00:00Z lies in the future; it is 2026-07-01T12:00:00Z now.",
         ),
         (_SITE.replace("new", "teich"), 1, "There is already a site teich."),
         (
             _SITE.replace("51", "151"),
-            1,
+            2,
             "A site's position is given in WGS84 degrees: latitude from -90 to 90, longitude from -180 to 180.",
         ),
         (
             _SITE.replace("51", "nan"),
-            1,
+            2,
             "A site's position is given in WGS84 degrees: latitude from -90 to 90, longitude from -180 to 180.",
         ),
         (_SITE.replace("51", "51,5"), 2, "'51,5' is not a valid float."),
-        (_SITE.replace("--name New", "--name="), 1, "A site has a code and a name; give both."),
+        (_SITE.replace("--name New", "--name="), 2, "A site has a code and a name; give both."),
     ],
 )
 def test_wrong_input_is_one_sentence_with_the_next_step(

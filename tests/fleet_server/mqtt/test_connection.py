@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 
 import paho.mqtt.publish
 import pytest
-from brokers import Certificates, free_port, mosquitto_program, running_embedded, wait_until
+from brokers import (
+    Certificates,
+    Hurried,
+    free_port,
+    mosquitto_program,
+    running_embedded,
+    wait_until,
+)
 from factories import SimulatedNode
 from mqtt_services import NODE_ID, at_work
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.testing import capture_logs
 
 from fleet_server.broker.refusals import Tally
 from fleet_server.errors import Unavailable
 from fleet_server.models import Pack
 from fleet_server.mqtt.connection import ServiceAddress, service_address
 from fleet_server.mqtt.consumer import Consumer
+from fleet_server.mqtt.publisher import Publisher
+from fleet_server.services import authority
 from fleet_server.settings import load_settings
 
 
@@ -83,3 +94,31 @@ def test_plain_broker_on_this_machine_serves_without_certificates(
 def _count(sessions: sessionmaker[Session]) -> int:
     with sessions() as session:
         return session.scalar(select(func.count()).select_from(Pack)) or 0
+
+
+def test_ingest_says_once_for_each_growing_step_that_it_waits_for_the_broker(
+    tmp_path: Path, sessions: sessionmaker[Session]
+) -> None:
+    Certificates(tmp_path / "ca")
+    stop = Hurried(after=7)
+    with capture_logs() as told:
+        Consumer(load_settings({}, data_dir=tmp_path), sessions).run(stop)
+    assert stop.waited_s == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert [one["seconds"] for one in told] == stop.waited_s
+
+
+@pytest.mark.parametrize(
+    ("kind_of_service", "name"), [(Consumer, "svc-ingest"), (Publisher, "svc-control")]
+)
+def test_service_whose_key_is_lost_while_it_runs_ends_instead_of_waiting_for_it(
+    tmp_path: Path,
+    sessions: sessionmaker[Session],
+    kind_of_service: type[Consumer] | type[Publisher],
+    name: str,
+) -> None:
+    certificates = Certificates(tmp_path / "ca")
+    key = certificates.files.key(name)
+    key.write_bytes(b"lost")
+    settings = load_settings({}, data_dir=tmp_path, broker_url=f"mqtts://127.0.0.1:{free_port()}")
+    with pytest.raises(authority.PairUnusable, match=rf"{name}\.key is damaged: put it back"):
+        kind_of_service(settings, sessions).run(threading.Event())

@@ -24,9 +24,9 @@ from brokers import (
     wait_until,
 )
 from factories import SimulatedNode, deployed_node
-from mqtt_services import NODE_ID, at_work
+from mqtt_services import NODE_ID, at_work, database_away
 from servers import PostgresqlServer
-from sqlalchemy import Engine, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
@@ -35,6 +35,7 @@ from fleet_server.broker.access import Client
 from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.errors import NotFound
 from fleet_server.models import Pack, Quarantine
+from fleet_server.mqtt import consumer
 from fleet_server.mqtt.consumer import Consumer, Delivery, ingest_filter
 from fleet_server.services import ingest
 from fleet_server.services.ingest import Arrival, Message
@@ -53,25 +54,6 @@ def stored(sessions: Sessions) -> list[int]:
 def quarantined(sessions: Sessions) -> int:
     with sessions() as session:
         return session.scalar(select(func.count()).select_from(Quarantine)) or 0
-
-
-@contextmanager
-def database_away(sessions: Sessions) -> Iterator[None]:
-    """Every transaction fails as long as the table is not there."""
-    engine = sessions.kw["bind"]
-    assert isinstance(engine, Engine)
-    _execute(engine, "ALTER TABLE pack RENAME TO away")
-    yield
-    _execute(engine, "ALTER TABLE away RENAME TO pack")
-
-
-def _execute(engine: Engine, statement: str) -> None:
-    connection = engine.raw_connection()
-    try:
-        connection.cursor().execute("PRAGMA legacy_alter_table = ON")
-        connection.cursor().execute(statement)
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize("kind", ["embedded"], indirect=True)
@@ -137,7 +119,7 @@ def test_nothing_is_acknowledged_while_the_database_is_away(
             acknowledged.set()
 
     with at_work(Watched(settings, sessions)):
-        with database_away(sessions):
+        with database_away(sessions, "pack"):
             for pack in SimulatedNode(NODE_ID).packs((1, 2, 3)):
                 node.publish(TOPIC, pack.payload)
             assert not acknowledged.wait(1.0)
@@ -275,6 +257,24 @@ def test_message_that_our_code_fails_to_read_holds_up_nobody(
     assert 5 not in stored(sessions)
 
 
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+def test_message_whose_topic_our_code_fails_on_does_not_end_the_networks_thread(
+    settings: Settings, sessions: Sessions, node: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_topic = consumer._read_topic
+
+    def faulty(name: str, payload: bytes, prefix: str) -> Message:
+        if payload == b"poison":
+            raise ZeroDivisionError
+        return read_topic(name, payload, prefix)
+
+    monkeypatch.setattr(consumer, "_read_topic", faulty)
+    with at_work(Consumer(settings, sessions)):
+        node.publish(TOPIC, b"poison")
+        node.publish(TOPIC, SimulatedNode(NODE_ID).pack(1).payload)
+        wait_until(lambda: stored(sessions) == [1])
+
+
 def test_consumer_comes_back_after_the_broker_was_away(
     kind: str, certificates: Certificates, tmp_path: Path, sessions: Sessions
 ) -> None:
@@ -286,15 +286,15 @@ def test_consumer_comes_back_after_the_broker_was_away(
 
     with running_broker(kind, certificates, tmp_path) as first:
         settings = settings_for(tmp_path, first)
-        consumer = at_work(Consumer(settings, sessions))
-        consumer.__enter__()
+        service = at_work(Consumer(settings, sessions))
+        service.__enter__()
         talk(first, 1)
         ports = {"node_port": first.node_port, "service_port": first.service_port}
     try:
         with running_broker(kind, certificates, tmp_path, **ports) as second:
             talk(second, 2)
     finally:
-        consumer.__exit__(None, None, None)
+        service.__exit__(None, None, None)
     assert stored(sessions) == [1, 2]
 
 

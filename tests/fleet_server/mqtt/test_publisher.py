@@ -13,19 +13,23 @@ from brokers import (
     RunningBroker,
     node_client,
     running_broker,
+    running_embedded,
     service_client,
     settings_for,
     wait_until,
 )
 from factories import SimulatedNode
-from mqtt_services import NODE_ID, at_work
+from mqtt_services import NODE_ID, at_work, database_away
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
+from fleet_server.broker.embedded import EmbeddedBroker, FleetHandler, Message
+from fleet_server.mqtt import publisher
 from fleet_server.mqtt.publisher import EPOCH_TOPIC, Publisher
 from fleet_server.services import authority, ingest, publishing
 from fleet_server.settings import Settings
 from fleet_server.wire.desired import Receipt, decode_receipt, encode_receipt
+from fleet_server.wire.topics import TopicKind
 
 RECEIPT, DESIRED = f"dn/{NODE_ID}/rcpt", f"dn/{NODE_ID}/des"
 Sessions = sessionmaker[Session]
@@ -196,6 +200,63 @@ def test_receipt_never_goes_back(
     numbers = [receipt.seq for receipt in seen]
     assert numbers == sorted(numbers)
     assert numbers[-1] == 30
+
+
+def test_receipt_in_hand_when_the_database_goes_is_sent_as_soon_as_it_is_back(
+    broker: RunningBroker,
+    settings: Settings,
+    sessions: Sessions,
+    sender: Sender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not when the claim on it runs out: that is after 15 s, and a test waits for 10."""
+    failed: list[str] = []
+    mark_published = publishing.mark_published
+
+    def mark(session: Session, messages: list[publishing.DueMessage]) -> None:
+        if not failed and any(message.kind is TopicKind.RECEIPT for message in messages):
+            try:
+                with database_away(sessions, "outbox"):
+                    mark_published(session, messages)
+            finally:
+                failed.append("once")
+        mark_published(session, messages)
+
+    with at_work(Publisher(settings, sessions)):
+        wait_until(lambda: nothing_waits(sessions) and _epoch(broker) == _total(sessions))
+        monkeypatch.setattr(publishing, "mark_published", mark)
+        sender.store_next()
+        wait_until(lambda: failed)
+        wait_until(lambda: nothing_waits(sessions))
+
+
+class DeafBroker(EmbeddedBroker):
+    """Takes what the first connection of the control service publishes, and never says so."""
+
+    deaf: FleetHandler | None = None
+
+    async def route(self, message: Message) -> bool:
+        if message.topic.startswith("dn/") and message.topic != EPOCH_TOPIC:
+            _, handler = self._sessions["svc-control"]
+            self.deaf = self.deaf or handler
+            return handler is not self.deaf
+        return await super().route(message)
+
+
+def test_broker_that_acknowledges_nothing_is_connected_to_anew(
+    certificates: Certificates,
+    tmp_path: Path,
+    sessions: Sessions,
+    sender: Sender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher, "PUBACK_TIMEOUT_S", 0.3)
+    sender.store_next()
+    with running_embedded(certificates, kind=DeafBroker) as broker:
+        with at_work(Publisher(settings_for(tmp_path, broker), sessions)):
+            wait_until(lambda: nothing_waits(sessions))
+        assert isinstance(broker.broker, DeafBroker)
+        assert broker.broker.deaf is not None
 
 
 def _sees(node: RawClient, receipt: Receipt) -> bool:

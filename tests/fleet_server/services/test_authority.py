@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -240,3 +241,70 @@ def test_next_root_is_pinned_beside_the_current_one(tmp_path: Path) -> None:
     assert len(authority.trust_anchors_pem(tmp_path)) == 1
     files.next_root_certificate.write_bytes(files.root_certificate.read_bytes())
     assert len(authority.trust_anchors_pem(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["svc-ingest", "svc-control", "broker", "node-listener"])
+@pytest.mark.parametrize(
+    ("file", "content", "how"),
+    [
+        ("key", None, "is missing"),
+        ("key", b"", "is damaged"),
+        ("key", b"\0garbage\xff", "is damaged"),
+        ("certificate", None, "is missing"),
+        ("certificate", b"\0garbage\xff", "is damaged"),
+    ],
+)
+def test_pair_that_is_not_whole_is_named_with_what_to_do(
+    tmp_path: Path, name: str, file: str, content: bytes | None, how: str
+) -> None:
+    authority.initialise(tmp_path)
+    files = authority.AuthorityFiles(tmp_path)
+    authority.check_pair(tmp_path, name)
+    path = files.key(name) if file == "key" else files.certificate(name)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(authority.PairUnusable) as refused:
+        authority.check_pair(tmp_path, name)
+    assert str(refused.value) == (
+        f"{path} {how}: put it back from your copy of the ca folder, "
+        f"or make a new pair with `fleet ca issue {name}`."
+    )
+    authority.issue_pair(tmp_path, name)
+    authority.check_pair(tmp_path, name)
+
+
+def test_key_that_is_a_folder_or_of_another_certificate_is_named(tmp_path: Path) -> None:
+    authority.initialise(tmp_path)
+    files = authority.AuthorityFiles(tmp_path)
+    files.key("svc-ingest").write_bytes(files.key("svc-control").read_bytes())
+    with pytest.raises(authority.PairUnusable, match=r"svc-ingest\.key does not belong to .*\.crt"):
+        authority.check_pair(tmp_path, "svc-ingest")
+    files.key("broker").unlink()
+    files.key("broker").mkdir()
+    with pytest.raises(authority.PairUnusable, match=r"cannot be read \(Is a directory\)"):
+        authority.check_pair(tmp_path, "broker")
+
+
+@pytest.mark.parametrize(
+    ("file", "act"),
+    [
+        ("issuing.key", lambda folder: authority.issue_pair(folder, "broker")),
+        ("issuing.crt", lambda folder: authority.issue_pair(folder, "broker")),
+        ("services/ca.key", lambda folder: authority.write_crl(folder)),
+        ("issued.jsonl", lambda folder: authority.revoke(folder, "broker")),
+        ("root.crt", lambda folder: authority.check_pair(folder, "broker")),
+        ("chain.pem", authority.check_public_files),
+        ("services/ca.crt", authority.check_public_files),
+    ],
+)
+def test_damaged_file_of_the_authority_is_named(
+    tmp_path: Path, file: str, act: Callable[[Path], object]
+) -> None:
+    authority.initialise(tmp_path)
+    (tmp_path / file).write_bytes(b"\0garbage\n")
+    with pytest.raises(authority.AuthorityDamaged) as refused:
+        act(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path / file} is damaged: restore it from your copy of the ca folder."
+    )

@@ -1,0 +1,110 @@
+"""What a person at the bench can type wrongly: exit 2, one sentence, and no board is touched."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provisioning.main import main
+from tests.provisioning.conftest import Authority, pem
+
+Ended = tuple[int, str]
+_ADDRESS_FORM = "is not an address of the fleet; it looks like https://HOST:PORT."
+_NOBODY = "--server https://127.0.0.1:9 --server-ca ca.crt --token T"
+_ENROL = "node enrol --board virtual:board --label tree-01 --model tree-3"
+_TIMES = "--start 1750000000 --now 1750086400"
+_RUN = f"virtual run --data board {_TIMES}"
+
+# What was typed, the exit code, how the sentence ends.
+WRONG = (
+    ("nothing", 2, "No such command 'nothing'."),
+    ("node flash", 2, "Missing option '--board'."),
+    ("node flash --board nonsense", 2, "an address looks like virtual:FOLDER."),
+    ("node flash --board virtual:", 2, "an address looks like virtual:FOLDER."),
+    ("node flash --board virtual:garbage", 1, "garbage is no virtual board: File exists."),
+    ("node flash --board virtual:board --build-date -5", 2, "is not in the range 0<=x<=4294967295."),
+    (f"{_ENROL} --server nonsense --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
+    (f"{_ENROL} --server http://127.0.0.1:9 --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
+    (f"{_ENROL} --server https://127.0.0.1:abc --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
+    (f"{_ENROL} --server https://[::1 --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
+    (f"{_ENROL} --server 'https://a b' --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
+    (f"{_ENROL} --server https://127.0.0.1:9 --server-ca nothing --token T", 2, "is not there."),
+    (f"{_ENROL} --server https://127.0.0.1:9 --server-ca garbage --token T", 2, "holds no certificate."),
+    (f"{_ENROL} {_NOBODY} --label ''", 2, "A label has 1 to 64 printable characters."),
+    (f"{_ENROL} {_NOBODY} --label {'x' * 65}", 2, "A label has 1 to 64 printable characters."),
+    (f"{_ENROL} {_NOBODY} --label \udcff", 2, "A label has 1 to 64 printable characters."),
+    (f"{_ENROL} {_NOBODY} --model nothing", 2, "'nothing' is not one of 'pond-1', 'tree-3'."),
+    (f"{_ENROL} {_NOBODY} --wifi-file nothing", 2, "cannot be read: No such file or directory."),
+    (f"{_ENROL} {_NOBODY} --wifi-file noise", 2, "must hold [[network]] tables with ssid and password."),
+    (f"{_RUN} --server nonsense --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
+    (f"{_RUN} --server https://127.0.0.1:9 --server-ca nothing --token T", 2, "is not there."),
+    (f"{_RUN} {_NOBODY} --scene nothing", 2, "is a TOML file or one of bochum_summer, real, small."),
+    (f"{_RUN} {_NOBODY} --scene garbage", 2, "(at line 1, column 1)."),
+    (f"{_RUN} {_NOBODY} --series nothing", 2, "Directory 'nothing' does not exist."),
+    (f"{_RUN} {_NOBODY} --series empty", 2, "is not in empty."),
+    (f"{_RUN} {_NOBODY} --speed nan", 2, "nan is not a number to reckon with."),
+    (f"{_RUN} {_NOBODY} --patience nan", 2, "nan is not a number to reckon with."),
+    (f"{_RUN} {_NOBODY} --fault nothing:1", 2, "RATE from 0 to 1."),
+    (f"{_RUN} {_NOBODY} --fault power_cut:2", 2, "RATE from 0 to 1."),
+    (f"{_RUN} {_NOBODY} --start 1750086401", 2, "--start lies after --now; the nodes live from the one to the other."),
+    (f"{_RUN} {_NOBODY} --now 99999999999", 2, "is not in the range 86400<=x<=4294967295."),
+    (f"virtual run --data garbage {_TIMES} {_NOBODY}", 2, "Directory 'garbage' is a file."),
+    (f"virtual run --data garbage/board {_TIMES} {_NOBODY}", 1, "cannot be used: Not a directory."),
+    ("virtual bench --nodes 1", 2, "1 is not in the range x>=10."),
+    ("virtual bench --seconds nan", 2, "nan is not a number to reckon with."),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands are typed."""
+    made = tmp_path_factory.mktemp("typed")
+    (made / "empty").mkdir()
+    (made / "garbage").write_text("\0garbage = [[[")
+    (made / "noise").write_bytes(os.urandom(300) + b"\xff")
+    (made / "ca.crt").write_text(pem(Authority("Nobody").certificate))
+    return made
+
+
+@pytest.fixture
+def provision(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], Ended]:
+    def run(typed: str) -> Ended:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["provision", *shlex.split(typed)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, err
+
+    return run
+
+
+@pytest.mark.parametrize(("typed", "status", "sentence"), WRONG)
+def test_wrong_use_is_told_in_one_sentence_and_touches_no_board(
+    provision: Callable[[str], Ended], folder: Path, typed: str, status: int, sentence: str
+) -> None:
+    ended, err = provision(typed)
+    *before, last = err.strip().splitlines()
+    assert (ended, last.endswith(sentence)) == (status, True), err
+    assert "Traceback" not in err
+    assert not before or "Usage: " in err
+    assert not (folder / "board").exists()
+
+
+def test_fleet_that_does_not_answer_is_no_wrong_use(
+    provision: Callable[[str], Ended], tmp_path: Path
+) -> None:
+    ended, err = provision(f"{_ENROL} {_NOBODY} --board virtual:{tmp_path / 'board'}")
+    assert (ended, err) == (
+        1,
+        "provision: https://127.0.0.1:9 cannot be reached: Connection refused.\n",
+    )
