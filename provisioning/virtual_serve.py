@@ -20,7 +20,7 @@ from hardware.virtual_board.cable.serving import Serving
 from hardware.virtual_board.node_folder import NodeFolder
 from hardware.virtual_board.scene_wiring import wire_board
 from hardware.virtual_board.wiring import Wiring
-from provisioning.errors import BenchError
+from provisioning.errors import BenchError, UsedWrongly
 from provisioning.virtual_commands import open_scene, stopped_by_signals
 
 _US_PER_NS = 1000
@@ -131,7 +131,7 @@ def _wiring(scene: str, label: str) -> Wiring:
     try:
         return wire_board(content, label, now_utc_s=int(time.time()))
     except SceneError as error:
-        raise BenchError(str(error)) from error
+        raise UsedWrongly(str(error)) from error
 
 
 def _as_sentence(error: OSError, path: Path, ports: tuple[int, int]) -> BenchError:

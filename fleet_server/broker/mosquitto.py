@@ -104,11 +104,15 @@ def doors_of(configuration: Path) -> dict[int, ListenerName]:
         raise Invalid(
             f"{configuration} cannot be read ({problem.strerror}); `fleet broker config` writes it."
         ) from problem
+    except UnicodeDecodeError as problem:
+        raise Invalid(
+            f"{configuration} is no configuration of mosquitto; `fleet broker config` writes one."
+        ) from problem
     doors = {}
-    for block in re.split(r"^listener ", text, flags=re.MULTILINE)[1:]:
-        port, lines = int(block.split()[0]), block.splitlines()
-        is_for_nodes = "use_username_as_clientid true" in lines
-        doors[port] = ListenerName.NODES if is_for_nodes else ListenerName.SERVICES
+    _, *parts = re.split(r"^listener (\d+)\b", text, flags=re.MULTILINE)
+    for port, block in zip(parts[::2], parts[1::2], strict=True):
+        is_for_nodes = "use_username_as_clientid true" in block.splitlines()
+        doors[int(port)] = ListenerName.NODES if is_for_nodes else ListenerName.SERVICES
     if ListenerName.NODES not in doors.values():
         raise Invalid(f"{configuration} opens no door for nodes; `fleet broker config` writes one.")
     return doors

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import signal
-import threading
 from functools import partial
 from pathlib import Path
 
 import click
 
 from fleet_server.cli.answers import Host, answer, data_option, json_option
+from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Unavailable
 from fleet_server.logs import set_up_logging
 from fleet_server.settings import SettingWrong, load_settings
@@ -157,9 +156,11 @@ def run_mosquitto(data_dir: str | None, configuration: Path | None, as_json: boo
     from fleet_server.broker.access import ListenerName
     from fleet_server.broker.refusals import Tally
     from fleet_server.mqtt.kicking import end_session
-    from fleet_server.services.authority import existing_files
+    from fleet_server.services.authority import check_pair, check_public_files, existing_files
 
     settings = load_settings(data_dir=data_dir)
+    check_public_files(settings.ca_dir)
+    check_pair(settings.ca_dir, "broker")
     set_up_logging(settings)
     path = configuration or settings.data_dir / "mosquitto" / mosquitto.CONFIGURATION_FILE
     doors = mosquitto.doors_of(path)
@@ -177,16 +178,14 @@ def run_mosquitto(data_dir: str | None, configuration: Path | None, as_json: boo
         tally=Tally(settings.broker_status_path),
         prefix=settings.topic_prefix,
     )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    mosquitto_process.run(
-        process,
-        stop,
-        on_ready=lambda: answer(
-            {"event": "ready", **ports}, f"mosquitto listens: {shown}.", as_json=as_json
-        ),
-    )
+    with told_to_end() as stop:
+        mosquitto_process.run(
+            process,
+            stop,
+            on_ready=lambda: answer(
+                {"event": "ready", **ports}, f"mosquitto listens: {shown}.", as_json=as_json
+            ),
+        )
 
 
 @broker.command()

@@ -124,8 +124,8 @@ def test_a_node_on_the_cable_wakes_measures_and_is_heard(
 @pytest.mark.parametrize(
     ("options", "status", "sentence"),
     [
-        (["--node", "nobody"], 1, "The scene bochum_summer has no node nobody."),
-        (["--scene", "nowhere"], 1, "provision: "),
+        (["--node", "nobody"], 2, "The scene bochum_summer has no node nobody."),
+        (["--scene", "nowhere"], 2, "provision: "),
         (["--chip", "esp8266"], 2, "Invalid value for '--chip'"),
         (["--port", "70000"], 2, "Invalid value for '--port'"),
         (["--port", "7", "--tcp-port", "7"], 2, "The two doors need a port each."),

@@ -168,6 +168,7 @@ def test_file_that_is_no_database_is_not_waited_for(tmp_path: Path) -> None:
         ("worker", "svc-control"),
         ("serve --port 0 --node-port 0", "node-listener"),
         ("broker embedded --node-port 0 --service-port 0", "broker"),
+        ("broker mosquitto", "broker"),
         ("demo --port 0", "svc-ingest"),
     ],
 )
