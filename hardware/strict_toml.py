@@ -54,6 +54,21 @@ class StrictTable:
             raise self._error(f"{self.where}: {key} must be a list of texts.")
         return tuple(values)
 
+    def wholes(self, key: str) -> tuple[int, ...]:
+        values = self._take(key, list, "a list of whole numbers")
+        if not all(type(value) is int for value in values):
+            raise self._error(f"{self.where}: {key} must be a list of whole numbers.")
+        return tuple(values)
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """A text that is one of `choices`."""
+        value = self.text(key)
+        if value not in choices:
+            raise self._error(
+                f"{self.where}: {key} must be one of {', '.join(choices)}, not {value}."
+            )
+        return value
+
     def one(self, key: str, build: Callable[[StrictTable], Built]) -> Built:
         """A table of its own, read by `build`."""
         return self._build(self._take(key, dict, "a table"), key, build)
@@ -115,4 +130,7 @@ class StrictTable:
 
 
 def _name_of(row: dict[str, Any], index: int) -> Any:
-    return next((row[key] for key in ("id", "label", "key") if key in row), index)
+    return next(
+        (row[key] for key in ("id", "label", "key", "role", "reason", "signal") if key in row),
+        index,
+    )

@@ -27,7 +27,7 @@ def test_every_channel_of_a_model_is_read_by_exactly_one_probe_or_the_battery(
     content = node_map(model)
     keys = [key for probe in content["probes"] for key in probe["keys"]] + [content["bat"]["key"]]
     assert sorted(keys) == sorted(channel.key for channel in model.channels)
-    assert (content["sample_s"], content["publish_s"]) == (900, 3600)
+    assert (content["sample_s"], content["publish_s"]) == (model.sample_every_s, 3600)
 
 
 def test_a_tree_node_has_three_tension_and_three_temperature_probes() -> None:
