@@ -115,12 +115,19 @@ class Network:
         self._sockets: dict[int, _Tcp | _Udp] = {}
         self._next = 1
         self._wifi_active = False
+        self._radio_since_us = self._radio_before_us = 0
         self._ssid = ""
         self._wifi_ready_us: int | None = None
 
     def attach(self, vm: Vm) -> None:
         """The machine whose memory addresses in payloads belong to."""
         self._vm = vm
+
+    @property
+    def radio_us(self) -> int:
+        """How long the radio has been on in this wake."""
+        running_us = self._clock.now_us() - self._radio_since_us if self._wifi_active else 0
+        return self._radio_before_us + running_us
 
     def close(self) -> None:
         """Close whatever the run left open."""
@@ -152,6 +159,7 @@ class Network:
     # --- Wi-Fi ---
 
     def _set_wifi_active(self, payload: str) -> None:
+        self._radio_before_us, self._radio_since_us = self.radio_us, self._clock.now_us()
         self._wifi_active = payload == "1"
         if not self._wifi_active:
             self._wifi_ready_us = None
