@@ -10,6 +10,7 @@ import click
 
 from hardware.catalogue import CatalogueError
 from hardware.virtual_board.vm_module import VmUnavailable
+from provisioning.catalogue_commands import boards, parts, sensors, wiring
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
 from provisioning.virtual_commands import virtual
@@ -19,15 +20,15 @@ from provisioning.virtual_serve import serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stadtsensor", prog_name="provision")
 def provision() -> None:
-    """Stadtsensor's bench: flash and enrol nodes, run virtual ones.
+    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones.
 
     Example: provision node enrol --help
     """
 
 
-provision.add_command(node)
 virtual.add_command(serve)
-provision.add_command(virtual)
+for command in (boards, sensors, wiring, parts, node, virtual):
+    provision.add_command(command)
 
 
 def main() -> NoReturn:
