@@ -84,6 +84,7 @@ class BoardType:
     parts: tuple[Part, ...]
     note: str
     source: str
+    assumed: tuple[str, ...]
 
     def pin_name(self, gpio: int) -> str:
         """As a person finds it on the board: `GPIO25 (D2)`."""
@@ -119,6 +120,7 @@ def parse_board(text: str, *, name: str) -> BoardType:
         parts=read_parts(table, at_least=1),
         note=table.text("note", ""),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
     )
     table.finish()
     _check(board, name)

@@ -191,6 +191,7 @@ class SensorType:
     mounting: Mounting
     parts: tuple[Part, ...]
     source: str
+    assumed: tuple[str, ...]
     modbus: spoken.Modbus | None = None
     ezo: spoken.Ezo | None = None
     sdi12: Sdi12 | None = None
@@ -264,6 +265,8 @@ class NodeModel:
     enclosure: str
     battery: Battery
     parts: tuple[Part, ...]
+    source: str
+    assumed: tuple[str, ...]
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -324,6 +327,7 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         mounting=table.one("mounting", _mounting),
         parts=read_parts(table),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
         modbus=table.one("modbus", spoken.modbus) if table.has("modbus") else None,
         ezo=table.one("ezo", spoken.ezo) if table.has("ezo") else None,
         sdi12=table.one("sdi12", _sdi12) if table.has("sdi12") else None,
@@ -351,6 +355,8 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
         enclosure=table.text("enclosure"),
         battery=table.one("battery", _battery),
         parts=read_parts(table),
+        source=table.text("source"),
+        assumed=table.paths("assumed"),
     )
     table.finish()
     _check_node_model(model, name)

@@ -64,6 +64,7 @@ class Interface:
     parts: tuple[Part, ...]
     note: str
     source: str
+    assumed: tuple[str, ...]
 
     def pin(self, role: str) -> PinRole | None:
         """The pin with this role, or None."""
@@ -87,6 +88,7 @@ class Supply:
     asleep_ua: float
     parts: tuple[Part, ...]
     source: str
+    assumed: tuple[str, ...]
 
 
 def interface_ids() -> tuple[str, ...]:
@@ -120,6 +122,7 @@ def parse_interface(text: str, *, name: str) -> Interface:
         parts=read_parts(table),
         note=table.text("note", ""),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
     )
     table.finish()
     return interface
@@ -141,6 +144,7 @@ def parse_supply(text: str, *, name: str) -> Supply:
         asleep_ua=table.number("asleep_ua"),
         parts=read_parts(table),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
     )
     table.finish()
     if not 0 < supply.efficiency <= 1:

@@ -31,6 +31,7 @@ class Gland:
     spacing_mm: float
     parts: tuple[Part, ...]
     source: str
+    assumed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Enclosure:
     glands: tuple[Gland, ...]
     parts: tuple[Part, ...]
     source: str
+    assumed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def parse_gland(text: str, *, name: str) -> Gland:
         spacing_mm=table.number("spacing_mm"),
         parts=read_parts(table, at_least=1),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
     )
     table.finish()
     return gland
@@ -106,6 +109,7 @@ def parse_enclosure(text: str, *, name: str) -> Enclosure:
         glands=tuple(load_gland(gland_id) for gland_id in table.texts("glands")),
         parts=read_parts(table, at_least=1),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
     )
     table.finish()
     return enclosure

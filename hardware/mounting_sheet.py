@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from hardware.assumptions import assumptions, in_words
 from hardware.boards import BoardType
 from hardware.catalogue import Mounting, NodeModel, Slot
 from hardware.connections import sensor_type_of
@@ -53,6 +54,7 @@ def mounting_sheet(model: NodeModel, board: BoardType) -> str:
         _outside_section(model),
         _steps_section(model),
         _box_section(enclosure, glands),
+        _assumed_line(model, board),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -63,6 +65,13 @@ def mounting_sheet(model: NodeModel, board: BoardType) -> str:
         "&nbsp; Date ____________</p>\n"
         + "\n".join(filter(None, sections))
         + "\n</body>\n</html>\n"
+    )
+
+
+def _assumed_line(model: NodeModel, board: BoardType) -> str:
+    words = in_words(assumptions(model, board, "mounting"))
+    return (
+        f'<p class="small">Measure before you drill what is {escape(words)}.</p>' if words else ""
     )
 
 

@@ -6,11 +6,15 @@ choice; a misspelt key is refused, never silently ignored.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 Built = TypeVar("Built")
+
+# One step of a path: a key, and in an array of tables which of its rows.
+_STEP = re.compile(r"(\w+)(?:\[([^\]]+)\])?(?:\.|$)")
 
 
 class StrictTable:
@@ -18,6 +22,7 @@ class StrictTable:
 
     def __init__(self, raw: dict[str, Any], where: str, error: type[Exception]) -> None:
         self._raw = dict(raw)
+        self._written = raw
         self.where = where
         self._error = error
 
@@ -105,6 +110,18 @@ class StrictTable:
         """A table as it stands, empty when it is not there; the caller reads it strictly."""
         return cast("dict[str, Any]", self._take(key, dict, "a table", {}))
 
+    def paths(self, key: str) -> tuple[str, ...]:
+        """A list of paths to what is written in this table.
+
+        `current.asleep_ua` is one value, `wires.colour` that of every row, `wires[A].colour` of those rows that call
+        themselves A in any of their texts. A path that leads nowhere is a mistake.
+        """
+        paths = self.texts(key)
+        for path in paths:
+            if not _leads_somewhere(self._written, path):
+                raise self.mistake(f"{key} names {path}, which is not in the file.")
+        return paths
+
     def finish(self) -> None:
         """Refuse what nobody asked for."""
         if self._raw:
@@ -127,6 +144,26 @@ class StrictTable:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise self._error(f"{self.where}: {key} must be {described}.")
         return value
+
+
+def _leads_somewhere(table: dict[str, Any], path: str) -> bool:
+    """Whether `path` ends at something that is written in `table`."""
+    steps = list(_STEP.finditer(path))
+    if not steps or "".join(step.group() for step in steps) != path or path.endswith("."):
+        return False
+    found: list[Any] = [table]
+    for step in steps:
+        key, row_name = step.groups()
+        values = [one[key] for one in found if isinstance(one, dict) and key in one]
+        found = [row for value in values for row in _rows(value, row_name)]
+    return bool(found)
+
+
+def _rows(value: Any, name: str | None) -> list[Any]:
+    """The rows of an array of tables, those called `name` if there is one; any other value is its own only row."""
+    if not (isinstance(value, list) and value and all(isinstance(row, dict) for row in value)):
+        return [value] if name is None else []
+    return [row for row in value if name is None or name in row.values()]
 
 
 def _name_of(row: dict[str, Any], index: int) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hardware.assumptions import assumptions
 from hardware.boards import BoardType
 from hardware.catalogue import NodeModel, Slot, Wire
 from hardware.circuits import BATTERY
@@ -90,7 +91,8 @@ def wiring_diagram(model: NodeModel, board: BoardType) -> str:
     drawing.text(_PIN_X, 34, heading, size=20, bold=True)
     drawing.text(_PIN_X, 56, f"Board: {board.manufacturer} {board.title}", size=_SIZE)
     y = 66.0
-    for line in wrap(board.note, _WIDTH - 2 * _PIN_X, _SMALL):
+    notes = [note for note in (board.note, _assumed_colours(model, board)) if note]
+    for line in (line for note in notes for line in wrap(note, _WIDTH - 2 * _PIN_X, _SMALL)):
         y += _NOTE_ROW
         drawing.text(_PIN_X, y, line, size=_SMALL, fill="#555")
     y += 2.4 * _ROW
@@ -103,6 +105,18 @@ def wiring_diagram(model: NodeModel, board: BoardType) -> str:
     for block in _blocks(model, board):
         y = _draw(drawing, block, y) + _GAP
     return drawing.render(_WIDTH, y, title=heading)
+
+
+def _assumed_colours(model: NodeModel, board: BoardType) -> str:
+    """Which probes' wire colours nobody has stated, as a sentence; empty when all are."""
+    found = assumptions(model, board, "wiring")
+    slots = [slot for slot in model.slots if f"sensors/{slot.sensor_type}" in found]
+    if not slots:
+        return ""
+    return (
+        f"Assumed, not stated by the maker: the wire colours of {_names(slots)}. Compare with the sheet that came with "
+        "the probe before you switch on."
+    )
 
 
 def _blocks(model: NodeModel, board: BoardType) -> list[_Block]:

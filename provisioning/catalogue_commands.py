@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from hardware import energy
+from hardware.assumptions import assumptions, in_words
 from hardware.boards import BoardType, board_ids, load_board
 from hardware.catalogue import (
     NodeModel,
@@ -53,6 +54,10 @@ class _Id(click.ParamType[str]):
 _BOARD, _MODEL = _Id("board", board_ids), _Id("model", node_model_ids)
 _SENSOR = _Id("sensor", sensor_type_ids)
 
+_ASSUMED_LEGEND = (
+    "\n\nASSUMED: so many figures of its file that no source covers; provision {} names them."
+)
+
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on one line of stdout."
 )
@@ -78,9 +83,10 @@ def boards(board_id: str | None, as_json: bool) -> None:
     else:
         click.echo(
             _table(
-                ("BOARD", "CHIP", "FLASH", "FREE PINS", "ADC1", "ASLEEP", "AWAKE"),
+                ("BOARD", "CHIP", "FLASH", "FREE PINS", "ADC1", "ASLEEP", "AWAKE", "ASSUMED"),
                 map(_board_row, found),
             )
+            + _ASSUMED_LEGEND.format("boards BOARD")
         )
 
 
@@ -110,9 +116,11 @@ def sensors(sensor_id: str | None, as_json: bool) -> None:
                     "TO",
                     "UNIT",
                     "u AT ITS MIDDLE",
+                    "ASSUMED",
                 ),
                 rows,
             )
+            + _ASSUMED_LEGEND.format("sensors SENSOR")
         )
 
 
@@ -154,11 +162,13 @@ def wiring(
     pins, wires = _pin_rows(model, board), _wire_rows(model)
     if as_json:
         content = {"model": model.id, "board": board.id, "pins": pins, "wires": wires}
+        content["assumed"] = _plain(assumptions(model, board, "wiring"))
         click.echo(json.dumps({**content, "files": [str(path) for path in written]}))
     elif written:
         click.echo("\n".join(f"Wrote {path}." for path in written))
     else:
         click.echo(_rows_as_table(pins) + "\n\n" + _rows_as_table(wires))
+        _say_assumed(assumptions(model, board, "wiring"))
 
 
 @click.command()
@@ -221,6 +231,7 @@ def parts(
     if as_json:
         classes = {"price_classes": PRICE_CLASSES}
         content = {"model": model.id, "board": board.id, "nodes": nodes, "parts": rows}
+        content["assumed"] = _plain(assumptions(model, board, "parts"))
         click.echo(json.dumps(content | classes))
     elif as_csv:
         click.echo(_as_csv(rows), nl=False)
@@ -231,8 +242,15 @@ def parts(
         click.echo(
             "\nPrice classes: "
             + ", ".join(f"{key} {words}" for key, words in PRICE_CLASSES.items())
-            + "."
+            + ". They are our estimate."
         )
+        _say_assumed(assumptions(model, board, "parts"))
+
+
+def _say_assumed(found: dict[str, tuple[str, ...]]) -> None:
+    """What nobody has stated, where there is any."""
+    if found:
+        click.echo(f"\n{in_words(found)}")
 
 
 def _model_on_board(model_id: str, board_id: str | None) -> tuple[NodeModel, BoardType]:
@@ -293,6 +311,7 @@ def _say_energy(
                     ],
                     "times_ms": _plain(times),
                     "currents": _plain(board.currents),
+                    "assumed": _plain(assumptions(model, board, "energy")),
                 }
             )
         )
@@ -309,6 +328,7 @@ def _say_energy(
     click.echo(_table(("WHAT", "mAh/day"), rows))
     click.echo(f"\nA battery of {battery_mah} mAh lasts about {result.battery_days:.0f} days.\n")
     click.echo(_model_of_energy(board, times))
+    _say_assumed(assumptions(model, board, "energy"))
 
 
 def _model_of_energy(board: BoardType, times: energy.WakeTimes) -> str:
@@ -336,6 +356,7 @@ def _board_row(board: BoardType) -> tuple[str, ...]:
         ",".join(map(str, sorted(board.pins.adc1 & set(free)))),
         f"{board.currents.asleep_ua:g} µA",
         f"{board.currents.awake_ma:g} mA",
+        str(len(board.assumed)),
     )
 
 
@@ -352,9 +373,13 @@ def _board_in_words(board: BoardType) -> str:
         f"  {'draws:':12} {currents.asleep_ua:g} µA asleep, {currents.awake_ma:g} mA awake, {currents.boot_ma:g} mA "
         f"starting, {currents.join_ma:g} mA joining Wi-Fi, {currents.talk_ma:g} mA talking",
     ]
-    return "\n".join(
-        [*lines, *([f"  {board.note}"] if board.note else []), f"  Source: {board.source}"]
-    )
+    note = [f"  {board.note}"] if board.note else []
+    return "\n".join([*lines, *note, *_source_lines(board)])
+
+
+def _source_lines(data: BoardType | SensorType) -> list[str]:
+    assumed = [f"  assumed: {', '.join(data.assumed)}"] if data.assumed else []
+    return [f"  Source: {data.source}", *assumed]
 
 
 def _sensor_rows(sensor_type: SensorType) -> list[tuple[str, ...]]:
@@ -367,6 +392,7 @@ def _sensor_rows(sensor_type: SensorType) -> list[tuple[str, ...]]:
             f"{quantity.maximum:g}",
             quantity.unit,
             f"{_middle_uncertainty(quantity):.2g}",
+            str(len(sensor_type.assumed)) if number == 0 else "",
         )
         for number, quantity in enumerate(sensor_type.quantities)
     ]
@@ -397,7 +423,7 @@ def _sensor_in_words(sensor_type: SensorType) -> str:
             f"  buy {part.quantity} × {part.manufacturer} {part.number} ({PRICE_CLASSES[part.price_class]})"
             for part in sensor_type.parts
         ),
-        f"  Source: {sensor_type.source}",
+        *_source_lines(sensor_type),
     ]
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ warm_up_ms = 0
 stabilise_ms = 0
 measure_ms = 0
 source = "Made up."
+assumed = []
 wires = [{{ colour = "red", signal = "+", to = "supply" }}, {{ colour = "black", signal = "-", to = "ground" }}]
 parts = []
 supply = {{ rail = "{rail}", minimum_v = 0, maximum_v = 48 }}

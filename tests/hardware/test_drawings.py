@@ -183,6 +183,7 @@ face_height_mm = {height}
 margin_mm = 10
 glands = ["{gland}"]
 source = "a test"
+assumed = []
 [[parts]]
 title = "Small box"
 manufacturer = "M"
