@@ -17,7 +17,13 @@ from typing import Any, Literal, cast, get_args
 
 from hardware import data_files, pins, spoken
 from hardware.boards import load_board
-from hardware.circuits import GROUND_TERMINAL, SUPPLY_TERMINAL, load_interface, load_supply
+from hardware.circuits import (
+    BATTERY,
+    GROUND_TERMINAL,
+    SUPPLY_TERMINAL,
+    load_interface,
+    load_supply,
+)
 from hardware.data_files import CatalogueError as CatalogueError
 from hardware.parts import Part, read_parts
 from hardware.strict_toml import StrictTable
@@ -27,6 +33,8 @@ SiteKind = Literal["tree", "water"]
 MountingPlace = Literal["soil", "water", "above_water", "enclosure"]
 
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
+# What a node takes for an interval (firmware/node/config.py).
+_SHORTEST_S, _LONGEST_S = 60, 86_400
 
 
 @dataclass(frozen=True)
@@ -231,11 +239,13 @@ class Slot:
     """A place for one probe on the node's board: its pins (GPIO numbers) and driver options.
 
     Probes with the same `hole` go into the same hole in the soil; it is the slot's own id when the file does not say.
+    `every_s`: read only so often, a whole multiple of the model's `sample_every_s`; None at every sample.
     """
 
     id: str
     sensor_type: str
     depth_cm: int
+    every_s: int | None
     hole: str
     pins: Mapping[str, int]
     options: Mapping[str, Any]
@@ -272,6 +282,10 @@ class NodeModel:
     def channels(self) -> tuple[Channel, ...]:
         """All channels in wire order."""
         return tuple(channel for slot in self.slots for channel in slot.channels)
+
+    def interval_s(self, slot: Slot) -> int:
+        """How often the slot's probe is read."""
+        return slot.every_s or self.sample_every_s
 
     def slot_of(self, key: str) -> Slot:
         """The slot that delivers channel `key`. Raises CatalogueError when there is none."""
@@ -341,7 +355,8 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
     """A node model from TOML text; `name` is what an error calls the file.
 
     Checked beyond the shape: wire names are unique, a channel is one that its sensor type delivers in that raw
-    unit, every `needs` points at a channel of the same node, and the pins fit the board (`pins.check_pins`).
+    unit, every `needs` points at a channel of the same node that is read as often, intervals are such that a node can
+    keep them, and the pins fit the board (`pins.check_pins`).
     """
     table = StrictTable.from_toml(text, name, CatalogueError)
     model = NodeModel(
@@ -412,10 +427,47 @@ def _check_circuit(sensor_type: SensorType, name: str) -> None:
             )
 
 
+def _check_intervals(model: NodeModel, name: str) -> None:
+    sample_s, publish_s = model.sample_every_s, model.publish_every_s
+    if not _SHORTEST_S <= sample_s <= publish_s <= _LONGEST_S:
+        raise CatalogueError(
+            f"{name}: sample_every_s ({sample_s}) must be at least {_SHORTEST_S} and at most publish_every_s "
+            f"({publish_s}), which is at most {_LONGEST_S}."
+        )
+    for slot in model.slots:
+        every_s = slot.every_s
+        if every_s is None:
+            continue
+        if load_sensor_type(slot.sensor_type).interface == BATTERY:
+            raise CatalogueError(
+                f"{name}: slot {slot.id} is the battery, which is read at every sample; remove its every_s."
+            )
+        if every_s % sample_s or not sample_s <= every_s <= _LONGEST_S:
+            raise CatalogueError(
+                f"{name}: slot {slot.id}: every_s must be a whole multiple of sample_every_s ({sample_s}) and at most "
+                f"{_LONGEST_S}, not {every_s}."
+            )
+
+
+def _check_needed(model: NodeModel, slot: Slot, channel: Channel, needed: str, name: str) -> None:
+    """What a channel needs must be in every pack that it is in."""
+    if needed not in (other.key for other in model.channels):
+        raise CatalogueError(
+            f"{name}: channel {channel.key} needs {needed}, which the node does not have."
+        )
+    own_s, needed_s = model.interval_s(slot), model.interval_s(model.slot_of(needed))
+    if own_s % needed_s:
+        raise CatalogueError(
+            f"{name}: channel {channel.key} is read every {own_s} s and needs {needed}, which is read every {needed_s} s "
+            "only."
+        )
+
+
 def _check_node_model(model: NodeModel, name: str) -> None:
     keys = [channel.key for channel in model.channels]
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
+    _check_intervals(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
         if sensor_type.ezo is not None and sensor_type.ezo.is_told:
@@ -433,10 +485,7 @@ def _check_node_model(model: NodeModel, name: str) -> None:
                     f"type {sensor_type.id} gives {quantity.unit} from {quantity.raw_unit}."
                 )
             for needed in channel.needs.values():
-                if needed not in keys:
-                    raise CatalogueError(
-                        f"{name}: channel {channel.key} needs {needed}, which the node does not have."
-                    )
+                _check_needed(model, slot, channel, needed, name)
 
 
 def registers_of(sensor_type: SensorType) -> tuple[spoken.Register, ...]:
@@ -613,6 +662,7 @@ def _slot(table: StrictTable) -> Slot:
         id=slot_id,
         sensor_type=table.text("sensor_type"),
         depth_cm=depth_cm,
+        every_s=table.whole("every_s") if table.has("every_s") else None,
         hole=table.text("hole", slot_id),
         pins=table.mapping("pins", int, "a whole number"),
         options=table.mapping("options", object, "a value"),

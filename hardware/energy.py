@@ -3,16 +3,18 @@
 The currents stand in the data files of boards, probes and supplies with their sources. The on-times are planned from
 the same files (`planned_times`), or measured on the virtual board, which the tests do: a plan below what was measured
 fails. All charges are at the battery: a linear regulator passes its current on, a converter takes
-V_out / (V_battery · efficiency) of it.
+V_out / (V_battery · efficiency) of it. A slot may be read more seldom than the node wakes; a probe on a switched supply
+is fed whenever another one on that supply is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hardware.boards import BoardType
-from hardware.catalogue import NodeModel, Slot
+from hardware.catalogue import NodeModel, SensorType, Slot
 from hardware.connections import (
     InterfaceCircuit,
     SupplyCircuit,
@@ -42,7 +44,7 @@ SELF_DISCHARGE_PER_MONTH = 0.02
 class WakeTimes:
     """What one wake takes, in ms: starting, then awake without radio, joining and talking when it publishes.
 
-    `probe_ms`: how long each slot's probe is fed.
+    `probe_ms`: how long each slot's probe is fed, read or not.
     """
 
     boot_ms: float
@@ -58,11 +60,21 @@ class WakeTimes:
 
 
 @dataclass(frozen=True)
+class Wakes:
+    """So many wakes a day that read the same slots (their ids), and what one of them takes."""
+
+    per_day: float
+    due: frozenset[str]
+    times: WakeTimes
+
+
+@dataclass(frozen=True)
 class Item:
-    """One line of an estimate."""
+    """One line of an estimate. `for_others_mah`: its part while only another probe on the same supply needs it."""
 
     what: str
     mah_per_day: float
+    for_others_mah: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,25 +91,49 @@ class Estimate:
         return sum(item.mah_per_day for item in self.items)
 
     @property
+    def for_others_mah(self) -> float:
+        """What probes take while they are fed only because they share a supply with one that is read."""
+        return sum(item.for_others_mah for item in self.items)
+
+    @property
     def is_within_goal(self) -> bool:
         """Whether a node of this kind may take so much."""
         return self.mah_per_day <= self.goal_mah_per_day
 
 
-def planned_times(model: NodeModel, board: BoardType) -> WakeTimes:
-    """A wake as the data files have it: all probes start at once, so that the slowest one sets the time.
+def planned_wakes(model: NodeModel, board: BoardType, *, sample_every_s: int) -> tuple[Wakes, ...]:
+    """The wakes of a day by which slots they read, most frequent first; the day begins with all slots due."""
+    samples = range(-(-_DAY_S // sample_every_s))
+    kinds = Counter(_due(model, number, sample_every_s) for number in samples)
+    day_per_samples = _DAY_S / (len(samples) * sample_every_s)
+    return tuple(
+        Wakes(count * day_per_samples, due, planned_times(model, board, due))
+        for due, count in kinds.most_common()
+    )
 
-    A switched supply is on for as long as the slowest of its probes takes.
+
+def planned_times(
+    model: NodeModel, board: BoardType, due: Collection[str] | None = None
+) -> WakeTimes:
+    """A wake that reads the slots `due` (None: all), as the data files have it.
+
+    All probes start at once, so that the slowest one sets the time and the others warm up in its shadow. A switched
+    supply is on for as long as the slowest of its probes that are due takes.
     """
-    probe_ms = {slot.id: float(sensor_type_of(slot).ready_ms) for slot in model.slots}
+    ready_ms = {
+        slot.id: float(sensor_type_of(slot).ready_ms)
+        for slot in model.slots
+        if due is None or slot.id in due
+    }
+    probe_ms = {slot.id: ready_ms.get(slot.id, 0.0) for slot in model.slots}
     for circuit in supply_circuits(model):
         if circuit.gate is not None:
-            slowest = max(sensor_type_of(slot).ready_ms for slot in circuit.slots)
-            probe_ms |= {slot.id: float(slowest) for slot in circuit.slots}
+            slowest = max(ready_ms.get(slot.id, 0.0) for slot in circuit.slots)
+            probe_ms |= {slot.id: slowest for slot in circuit.slots}
     times = board.times
     return WakeTimes(
         boot_ms=times.boot_ms,
-        awake_ms=times.load_ms + max(probe_ms.values()),
+        awake_ms=times.load_ms + max(ready_ms.values(), default=0.0),
         join_ms=times.join_ms,
         talk_ms=times.talk_ms,
         probe_ms=probe_ms,
@@ -105,50 +141,71 @@ def planned_times(model: NodeModel, board: BoardType) -> WakeTimes:
 
 
 def estimate(
-    model: NodeModel,
-    board: BoardType,
-    times: WakeTimes,
-    *,
-    sample_every_s: int,
-    publish_every_s: int,
+    model: NodeModel, board: BoardType, wakes: Sequence[Wakes], *, publish_every_s: int
 ) -> Estimate:
-    """A day of waking every `sample_every_s` and publishing every `publish_every_s`."""
-    wakes, talks = _DAY_S / sample_every_s, _DAY_S / publish_every_s
-    awake_s = (wakes * times.total_ms + talks * (times.join_ms + times.talk_ms)) / 1000
-    asleep_h = max(0.0, _DAY_S - awake_s) / _S_PER_H
+    """A day of these wakes and of publishing every `publish_every_s`."""
+    talks, talk = _DAY_S / publish_every_s, wakes[0].times
+    started_ms = sum(one.per_day * one.times.boot_ms for one in wakes)
+    awake_ms = sum(one.per_day * one.times.awake_ms for one in wakes)
+    up_s = (started_ms + awake_ms + talks * (talk.join_ms + talk.talk_ms)) / 1000
+    asleep_h = max(0.0, _DAY_S - up_s) / _S_PER_H
     currents = board.currents
     items = [
         Item("asleep, board", asleep_h * currents.asleep_ua / _UA_PER_MA),
         Item("asleep, probes and circuits", asleep_h * _asleep_ua(model) / _UA_PER_MA),
-        Item("starting", wakes * times.boot_ms * currents.boot_ma / _MS_PER_H),
+        Item("starting", started_ms * currents.boot_ma / _MS_PER_H),
         Item(
             "awake: loading, waiting for probes, keeping",
-            wakes * times.awake_ms * currents.awake_ma / _MS_PER_H,
+            awake_ms * currents.awake_ma / _MS_PER_H,
         ),
-        *(_probe_item(model, slot, wakes, times) for slot in model.slots),
-        Item("joining Wi-Fi", talks * times.join_ms * currents.join_ma / _MS_PER_H),
-        Item("talking to the server", talks * times.talk_ms * currents.talk_ma / _MS_PER_H),
+        *(_probe_item(model, slot, wakes) for slot in model.slots),
+        Item("joining Wi-Fi", talks * talk.join_ms * currents.join_ma / _MS_PER_H),
+        Item("talking to the server", talks * talk.talk_ms * currents.talk_ma / _MS_PER_H),
     ]
     total_mah = sum(item.mah_per_day for item in items)
     return Estimate(tuple(items), GOALS_MAH[model.site_kind], _battery_days(model, total_mah))
 
 
-def _probe_item(model: NodeModel, slot: Slot, wakes: float, times: WakeTimes) -> Item:
+def _due(model: NodeModel, number: int, sample_every_s: int) -> frozenset[str]:
+    """The slots that the sample of this number reads: those for which it is the first of their interval."""
+    at_s, before_s = number * sample_every_s, (number - 1) * sample_every_s
+    return frozenset(
+        slot.id
+        for slot in model.slots
+        if slot.every_s is None or at_s // slot.every_s != before_s // slot.every_s
+    )
+
+
+def _probe_item(model: NodeModel, slot: Slot, wakes: Iterable[Wakes]) -> Item:
     """The probe, and its share of what its supply and its interface need while it is on."""
-    probe, supply, on_ms = sensor_type_of(slot), supply_of(slot), times.probe_ms[slot.id]
-    charge = (
-        probe.warm_up_ms * probe.currents.warm_up_ma
-        + probe.stabilise_ms * probe.currents.stabilise_ma
-        + probe.measure_ms * probe.currents.measure_ma
+    probe, supply = sensor_type_of(slot), supply_of(slot)
+    share = _battery_share(model, slot)
+    circuits_ma = supply.active_ma / _users(slot, supply_circuits(model)) + interface_of(
+        slot
+    ).active_ma / _users(slot, interface_circuits(model))
+    charge = for_others = 0.0
+    for one in wakes:
+        on_ms = one.times.probe_ms[slot.id]
+        own_ms = min(on_ms, probe.ready_ms) if slot.id in one.due else 0.0
+        taken = _probe_charge(probe, on_ms)
+        charge += one.per_day * (taken * share + on_ms * circuits_ma)
+        for_others += one.per_day * (taken - _probe_charge(probe, own_ms)) * share
+    seldom = f", read every {slot.every_s} s" if slot.every_s else ""
+    return Item(
+        f"probe {slot.id}, {probe.title}{seldom}", charge / _MS_PER_H, for_others / _MS_PER_H
     )
-    # Fed for longer than planned, it goes on as while it measures.
-    charge += max(0.0, on_ms - probe.ready_ms) * probe.currents.measure_ma
-    at_battery = charge * _battery_share(model, slot) + on_ms * (
-        supply.active_ma / _users(slot, supply_circuits(model))
-        + interface_of(slot).active_ma / _users(slot, interface_circuits(model))
-    )
-    title = sensor_type_of(slot).title
-    return Item(f"probe {slot.id}, {title}", wakes * at_battery / _MS_PER_H)
+
+
+def _probe_charge(probe: SensorType, on_ms: float) -> float:
+    """mA · ms at a probe that is fed for `on_ms`: warming up, stabilising, then as while it measures until it is off."""
+    charge, left_ms = 0.0, on_ms
+    for phase_ms, phase_ma in (
+        (probe.warm_up_ms, probe.currents.warm_up_ma),
+        (probe.stabilise_ms, probe.currents.stabilise_ma),
+    ):
+        spent_ms = min(left_ms, phase_ms)
+        charge, left_ms = charge + spent_ms * phase_ma, left_ms - spent_ms
+    return charge + left_ms * probe.currents.measure_ma
 
 
 def _users(slot: Slot, circuits: Iterable[InterfaceCircuit | SupplyCircuit]) -> int:

@@ -54,6 +54,9 @@ class _Id(click.ParamType[str]):
 _BOARD, _MODEL = _Id("board", board_ids), _Id("model", node_model_ids)
 _SENSOR = _Id("sensor", sensor_type_ids)
 
+# Below this, who is fed for whom explains nothing.
+_WORTH_SAYING_MAH = 0.5
+
 _ASSUMED_LEGEND = (
     "\n\nASSUMED: so many figures of its file that no source covers; provision {} names them."
 )
@@ -287,55 +290,88 @@ def _say_energy(
 ) -> None:
     if publish_every_s < sample_every_s:
         raise click.UsageError("A node cannot publish more often than it samples.")
-    times = energy.planned_times(model, board)
-    result = energy.estimate(
-        model, board, times, sample_every_s=sample_every_s, publish_every_s=publish_every_s
-    )
+    wakes = energy.planned_wakes(model, board, sample_every_s=sample_every_s)
+    result = energy.estimate(model, board, wakes, publish_every_s=publish_every_s)
     battery_mah = model.battery.cells * model.battery.cell_mah
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "model": model.id,
-                    "board": board.id,
-                    "sample_every_s": sample_every_s,
-                    "publish_every_s": publish_every_s,
-                    "mah_per_day": round(result.mah_per_day, 3),
-                    "goal_mah_per_day": result.goal_mah_per_day,
-                    "is_within_goal": result.is_within_goal,
-                    "battery_mah": battery_mah,
-                    "battery_days": round(result.battery_days),
-                    "items": [
-                        {"what": item.what, "mah_per_day": round(item.mah_per_day, 4)}
-                        for item in result.items
-                    ],
-                    "times_ms": _plain(times),
-                    "currents": _plain(board.currents),
-                    "assumed": _plain(assumptions(model, board, "energy")),
-                }
-            )
-        )
+        content = {
+            "model": model.id,
+            "board": board.id,
+            "sample_every_s": sample_every_s,
+            "publish_every_s": publish_every_s,
+            "mah_per_day": round(result.mah_per_day, 3),
+            "goal_mah_per_day": result.goal_mah_per_day,
+            "is_within_goal": result.is_within_goal,
+            "for_others_mah_per_day": round(result.for_others_mah, 3),
+            "battery_mah": battery_mah,
+            "battery_days": round(result.battery_days),
+            "items": [
+                {"what": item.what, "mah_per_day": round(item.mah_per_day, 4)}
+                for item in result.items
+            ],
+            "wakes": [_wakes_plain(one) for one in wakes],
+            "currents": _plain(board.currents),
+            "assumed": _plain(assumptions(model, board, "energy")),
+        }
+        click.echo(json.dumps(content))
         return
-    rows = [(item.what, f"{item.mah_per_day:.3f}") for item in result.items]
-    verdict = "met" if result.is_within_goal else "MISSED"
-    rows += [
-        ("in all", f"{result.mah_per_day:.3f}"),
-        (f"goal for a {model.site_kind} node: {verdict}", f"{result.goal_mah_per_day:.3f}"),
-    ]
     click.echo(
         f"{model.id} on {board.id}, sampling every {sample_every_s} s, publishing every {publish_every_s} s\n"
     )
-    click.echo(_table(("WHAT", "mAh/day"), rows))
+    click.echo(_table(("WHAT", "mAh/day"), _energy_rows(result, model)))
+    if not result.is_within_goal:
+        click.echo(f"\n{_why_missed(result)}")
     click.echo(f"\nA battery of {battery_mah} mAh lasts about {result.battery_days:.0f} days.\n")
-    click.echo(_model_of_energy(board, times))
+    if len(wakes) > 1:
+        click.echo(_table(("WAKES A DAY", "READ", "AWAKE"), map(_wakes_row, wakes)) + "\n")
+    click.echo(_model_of_energy(board, wakes))
     _say_assumed(assumptions(model, board, "energy"))
 
 
-def _model_of_energy(board: BoardType, times: energy.WakeTimes) -> str:
-    currents = board.currents
+def _energy_rows(result: energy.Estimate, model: NodeModel) -> list[tuple[str, str]]:
+    verdict = "met" if result.is_within_goal else "MISSED"
+    return [
+        *((item.what, f"{item.mah_per_day:.3f}") for item in result.items),
+        ("in all", f"{result.mah_per_day:.3f}"),
+        (f"goal for a {model.site_kind} node: {verdict}", f"{result.goal_mah_per_day:.3f}"),
+    ]
+
+
+def _why_missed(result: energy.Estimate) -> str:
+    """By how much, and what takes most."""
+    over_mah = result.mah_per_day - result.goal_mah_per_day
+    most = sorted(result.items, key=lambda item: item.mah_per_day, reverse=True)[:3]
+    lines = [
+        f"The goal is missed by {over_mah:.1f} mAh a day. Most of it takes: "
+        + "; ".join(f"{item.what} ({item.mah_per_day:.1f})" for item in most)
+        + "."
+    ]
+    if result.for_others_mah >= _WORTH_SAYING_MAH:
+        lines.append(
+            f"{result.for_others_mah:.1f} mAh of it go to probes that are fed only because another on their supply is read."
+        )
+    return "\n".join(lines)
+
+
+def _wakes_plain(one: energy.Wakes) -> dict[str, Any]:
+    return {
+        "per_day": round(one.per_day, 3),
+        "read": sorted(one.due),
+        "times_ms": _plain(one.times),
+    }
+
+
+def _wakes_row(one: energy.Wakes) -> tuple[str, ...]:
+    return (f"{one.per_day:g}", ", ".join(sorted(one.due)), f"{one.times.total_ms / 1000:.1f} s")
+
+
+def _model_of_energy(board: BoardType, wakes: Sequence[energy.Wakes]) -> str:
+    currents, times = board.currents, wakes[0].times
+    awake_s = sorted({one.times.awake_ms / 1000 for one in wakes})
+    spans = " to ".join(f"{one:g}" for one in dict.fromkeys((awake_s[0], awake_s[-1])))
     return (
         f"Model: on-times × currents, at the battery. A wake takes {times.boot_ms / 1000:g} s to start at "
-        f"{currents.boot_ma:g} mA and {times.awake_ms / 1000:g} s at {currents.awake_ma:g} mA; publishing adds "
+        f"{currents.boot_ma:g} mA and {spans} s at {currents.awake_ma:g} mA; publishing adds "
         f"{times.join_ms / 1000:g} s at {currents.join_ma:g} mA and {times.talk_ms / 1000:g} s at {currents.talk_ma:g} mA. "
         f"{energy.USABLE:.0%} of the battery is used, {energy.SELF_DISCHARGE_PER_MONTH:.0%} a month lost by itself. "
         "Sources: provision boards "

@@ -19,7 +19,7 @@ from scripted_broker import ScriptedBroker
 from hardware.boards import load_board
 from hardware.catalogue import NodeModel, load_node_model
 from hardware.connections import sensor_type_of
-from hardware.energy import GOALS_MAH, WakeTimes, estimate, planned_times
+from hardware.energy import GOALS_MAH, Wakes, WakeTimes, estimate, planned_times
 from hardware.scenes import load_scene
 from hardware.virtual_board.board import BOOT_US, HEAP_BYTES, Board
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
@@ -249,13 +249,14 @@ def test_a_day_costs_no_more_than_planned_and_the_plan_no_more_than_the_goal(
         _on_times(tmp_path, model, wiring()),
     )
 
+    everything = frozenset(slot.id for slot in model.slots)
+    per_day = 86_400 / model.sample_every_s
     days_uah = {
         name: 1000
         * estimate(
             model,
             hardware,
-            times,
-            sample_every_s=model.sample_every_s,
+            [Wakes(per_day, everything, times)],
             publish_every_s=model.publish_every_s,
         ).mah_per_day
         for name, times in (("planned", planned), ("measured", measured))

@@ -201,16 +201,31 @@ def test_wrong_sensor_type_is_refused_with_one_sentence(text, damage, sentence):
     [
         (_BUS, ("address = 10", "address = 1"), "slot o2 (tx) and slot tu (tx) are on one bus at GPIO17 and have the same address 1."),
         (_CIRCUITS, ("address = 97", "address = 99"), "slot ph (sda) and slot do (sda) are on one bus at GPIO21 and have the same address 99."),
+        (_BUS, ("every_s = 10800", "every_s = 1000"), "slot tu: every_s must be a whole multiple of sample_every_s (900) and at most 86400, not 1000."),
+        (_BUS, ("every_s = 10800", "every_s = 0"), "slot tu: every_s must be a whole multiple of sample_every_s (900) and at most 86400, not 0."),
+        (_BUS, ("every_s = 10800", "every_s = 87300"), "slot tu: every_s must be a whole multiple of sample_every_s (900) and at most 86400, not 87300."),
+        (_BUS, ("every_s = 10800", 'every_s = "3 h"'), "slots[tu]: every_s must be a whole number."),
+        (_BUS, ('sensor_type = "battery_divider"', 'every_s = 3600\nsensor_type = "battery_divider"'), "slot bat is the battery, which is read at every sample; remove its every_s."),
+        (_BUS, ("sample_every_s = 900", "sample_every_s = 0"), "sample_every_s (0) must be at least 60 and at most publish_every_s (3600), which is at most 86400."),
+        (_BUS, ("publish_every_s = 3600", "publish_every_s = 600"), "sample_every_s (900) must be at least 60 and at most publish_every_s (600)"),
+        (_CIRCUITS, ('sensor_type = "ds18b20_water"', 'sensor_type = "ds18b20_water"\nevery_s = 3600'), "channel ph is read every 900 s and needs tw, which is read every 3600 s only."),
         (_BUS, ("sda = 21", "sda = 17"), "slot o2 (tx) and slot lvl (sda) both use GPIO17."),
         (_BUS, ("address = 10, wipe_every_s = 10800", "address = 10"), "slot tu has a wiper; its options must say wipe_every_s."),
         (_CIRCUITS, ('conversion = "ezo_ph"\nneeds = { temperature = "tw" }', 'conversion = "identity"'), "channel ph needs a temperature, which slot ph is told."),
         (_CIRCUITS, ('needs = { temperature = "tw" }', 'needs = { temperature = "do" }'), "slot ph cannot be told do; a node reads temperatures in Cel, Cel/16."),
     ],
 )  # fmt: skip
-def test_probes_that_cannot_share_a_bus_are_refused(text, damage, sentence):
+def test_slots_that_cannot_be_read_together_are_refused(text, damage, sentence):
     assert damage[0] in text
     with pytest.raises(CatalogueError, match=re.escape(sentence)):
         parse_node_model(text.replace(*damage, 1), name="node_models/x.toml")
+
+
+def test_what_needs_another_reading_may_be_read_more_seldom_than_that():
+    text = _CIRCUITS.replace('sensor_type = "ezo_ph"', 'sensor_type = "ezo_ph"\nevery_s = 3600')
+    model = parse_node_model(text, name="x.toml")
+    assert model.interval_s(model.slot_of("ph")) == 3600
+    assert model.interval_s(model.slot_of("tw")) == 900
 
 
 def test_probes_may_share_the_wires_of_a_bus_and_a_rail_under_the_same_name():

@@ -55,6 +55,15 @@ def test_a_modbus_probe_is_told_what_its_file_says_and_a_slot_may_say_otherwise(
     assert node_map(model)["probes"][0]["options"]["baud"] == 4800
 
 
+def test_a_node_is_told_how_often_to_read_what_it_reads_seldom_by_the_slots_first_channel() -> None:
+    assert node_map(load_node_model("pond-2"))["every_s"] == {
+        "sat": 3600,
+        "tu": 10_800,
+        "lvl": 3600,
+    }
+    assert "every_s" not in node_map(load_node_model("pond-1"))
+
+
 def test_registers_without_a_gap_are_read_at_once_and_others_apart() -> None:
     places = [Register(5, "u32", "abcd"), Register(4, "u16", ""), Register(100, "u8", "")]
     assert stretches(places) == ((4, 3), (100, 1))
