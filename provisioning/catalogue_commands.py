@@ -31,6 +31,7 @@ from hardware.parts import PRICE_CLASSES
 from hardware.parts_list import Line, parts_list
 from hardware.pins import check_pins
 from hardware.virtual_board.vm_module import write_atomically
+from hardware.wireviz_harness import wireviz_harness
 from hardware.wiring_diagram import wiring_diagram
 from provisioning.errors import BenchError
 
@@ -142,26 +143,39 @@ def sensors(sensor_id: str | None, as_json: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the drill and mounting sheet to this file (.html, prints on A4).",
 )
+@click.option(
+    "--wireviz",
+    "harness_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the same as a harness for WireViz to this file (.yml), to draw and change it there.",
+)
 @_json_option
 def wiring(
     model_id: str,
     board_id: str | None,
     diagram_path: Path | None,
     sheet_path: Path | None,
+    harness_path: Path | None,
     as_json: bool,
 ) -> None:
     """Which pin and which wire goes where: as a list, as a diagram, as a sheet for mounting.
 
     Example: provision wiring tree-3 --out tree-3.svg --mounting tree-3.html
     """
-    _want_suffix(diagram_path, ".svg", "--out")
-    _want_suffix(sheet_path, ".html", "--mounting")
+    _want_suffix(diagram_path, "--out", ".svg")
+    _want_suffix(sheet_path, "--mounting", ".html")
+    _want_suffix(harness_path, "--wireviz", ".yml", ".yaml")
     model, board = _model_on_board(model_id, board_id)
-    written = []
-    if diagram_path is not None:
-        written.append(_write(diagram_path, wiring_diagram(model, board)))
-    if sheet_path is not None:
-        written.append(_write(sheet_path, mounting_sheet(model, board)))
+    wanted = [
+        (path, make(model, board))
+        for path, make in (
+            (diagram_path, wiring_diagram),
+            (sheet_path, mounting_sheet),
+            (harness_path, wireviz_harness),
+        )
+        if path is not None
+    ]
+    written = [_write(path, text) for path, text in wanted]
     pins, wires = _pin_rows(model, board), _wire_rows(model)
     if as_json:
         content = {"model": model.id, "board": board.id, "pins": pins, "wires": wires}
@@ -264,9 +278,11 @@ def _model_on_board(model_id: str, board_id: str | None) -> tuple[NodeModel, Boa
     return model, board
 
 
-def _want_suffix(path: Path | None, suffix: str, option: str) -> None:
-    if path is not None and path.suffix.lower() != suffix:
-        raise click.BadParameter(f"{path} must end with {suffix}.", param_hint=option)
+def _want_suffix(path: Path | None, option: str, *suffixes: str) -> None:
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise click.BadParameter(
+            f"{path} must end with {' or '.join(suffixes)}.", param_hint=option
+        )
 
 
 def _write(path: Path, text: str) -> Path:

@@ -153,6 +153,7 @@ def test_a_citys_own_probe_is_listed_drawn_bought_and_fed_like_any_other(
         (("parts", "tree-3", "--board", "esp32-c3-devkitm"), 1, "provision: tree-3: slot w30 (a) uses GPIO25, which is not on the board"),
         (("wiring", "tree-3", "--out", "x.pdf"), 2, "x.pdf must end with .svg."),
         (("wiring", "tree-3", "--mounting", "x.svg"), 2, "x.svg must end with .html."),
+        (("wiring", "tree-3", "--wireviz", "x.json"), 2, "x.json must end with .yml or .yaml."),
         (("wiring", "tree-3", "--out", "gone/x.svg"), 1, "provision: The folder gone does not exist; make it first."),
         (("parts", "tree-3", "--sample-every", "60"), 2, "--sample-every and --publish-every go with --energy."),
         (("parts", "tree-3", "--energy", "--publish-every", "60"), 2, "A node cannot publish more often than it samples."),
