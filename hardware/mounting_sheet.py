@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from hardware.assumptions import assumptions, in_words
+from hardware.assumptions import assumptions
 from hardware.boards import BoardType
 from hardware.catalogue import Mounting, NodeModel, Slot
 from hardware.connections import sensor_type_of
@@ -34,7 +34,18 @@ section { break-inside: avoid; } table { border-collapse: collapse; width: 100%;
 th, td { border: 0.2mm solid #888; padding: 0.8mm 1.5mm; text-align: left; vertical-align: top; font-size: 8.5pt; }
 th { background: #eee; } ol { margin: 1mm 0; padding-left: 6mm; } li { margin: 0.6mm 0; }
 p { margin: 1mm 0; } .small { font-size: 8pt; color: #444; } svg { display: block; margin: 1mm 0; }
+@media screen { body { padding: 0 3mm; } .fits svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; } }
 """
+
+# What a figure is called at the drill.
+_FIGURES = {
+    "cable_mm": "thickness of the lead",
+    "cable_m": "length of the lead",
+    "length_mm": "length of the probe",
+    "hole_mm": "diameter of the hole",
+    "margin_mm": "what stays free at the edges",
+    "spacing_mm": "distance between two holes",
+}
 
 
 def mounting_sheet(model: NodeModel, board: BoardType) -> str:
@@ -58,6 +69,7 @@ def mounting_sheet(model: NodeModel, board: BoardType) -> str:
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(heading)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{escape(heading)}</h1>\n"
         f"<p>Board: {escape(board.manufacturer)} {escape(board.title)}. Box: {escape(enclosure.title)}.</p>\n"
@@ -69,10 +81,14 @@ def mounting_sheet(model: NodeModel, board: BoardType) -> str:
 
 
 def _assumed_line(model: NodeModel, board: BoardType) -> str:
-    words = in_words(assumptions(model, board, "mounting"))
-    return (
-        f'<p class="small">Measure before you drill what is {escape(words)}.</p>' if words else ""
-    )
+    files = [
+        f"{file.split('/')[1]}: {', '.join(_FIGURES.get(path.split('.')[-1], path) for path in paths)}"
+        for file, paths in assumptions(model, board, "mounting").items()
+    ]
+    if not files:
+        return ""
+    words = f"Assumed, so measure before you drill: {'; '.join(files)}."
+    return f'<p class="small">{escape(words)}</p>'
 
 
 def _section(title: str, *content: str) -> str:
@@ -84,9 +100,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     return (
-        "<table>\n"
+        '<div class="wide"><table>\n'
         + "\n".join([row(head, "th"), *(row(cells, "td") for cells in rows)])
-        + "\n</table>"
+        + "\n</table></div>"
     )
 
 
@@ -106,9 +122,9 @@ def _soil_section(holes: Sequence[SoilHole]) -> str:
     ]
     return _section(
         "Holes in the soil",
-        "<p>One hole for each depth, at least 20 cm apart, so that no hole drains into another. "
+        "<p>Holes at least 20 cm apart, so that none drains into another. "
         "Ask for plans of pipes and cables before you drill.</p>",
-        _soil_drawing(holes),
+        f'<div class="fits">{_soil_drawing(holes)}</div>',
         _table(("hole", "drill", "to depth", "probes", "how they stand"), rows),
     )
 
@@ -210,7 +226,7 @@ def _box_section(enclosure: Enclosure, glands: Sequence[GlandHole]) -> str:
         "Lead holes in the box, 1:1",
         "<p>The long side that looks down, seen from outside. Measure the ruler before you trust the template; pilot with "
         "3 mm. Leave each lead a drip loop below its gland.</p>",
-        _box_drawing(enclosure, glands),
+        f'<div class="wide">{_box_drawing(enclosure, glands)}</div>',
         _table(
             ("no.", "for", "lead", "gland", "drill", "from the left edge", "from the middle line"),
             rows,

@@ -57,7 +57,7 @@ def test_what_is_assumed_is_told_where_it_matters() -> None:
     assert assumptions(model, board, "parts")["sensors/level_4_20ma"] == ("parts.number",)
     assert assumptions(model, board, "mounting")["enclosures/hammond-1554h"] == ("margin_mm",)
     assert "the wire colours of o2, tu, lvl" in wiring_diagram(model, board)
-    assert "glands/m12 hole_mm, spacing_mm" in mounting_sheet(model, board)
+    assert "m12: diameter of the hole, distance between two holes" in mounting_sheet(model, board)
 
 
 def test_nothing_assumed_is_nothing_said() -> None:
