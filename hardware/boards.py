@@ -110,7 +110,7 @@ def parse_board(text: str, *, name: str) -> BoardType:
         title=table.text("title"),
         manufacturer=table.text("manufacturer"),
         chip=table.text("chip"),
-        flash_mb=table.whole("flash_mb"),
+        flash_mb=table.count("flash_mb", at_least=1),
         uarts=table.wholes("uarts"),
         pins=table.one("pins", _pins),
         labels=_labels(table),
@@ -130,7 +130,9 @@ def parse_board(text: str, *, name: str) -> BoardType:
 @cache
 def _load(board_id: str, among: tuple[Path, ...]) -> BoardType:
     text, name = data_files.read("boards", board_id, among)
-    return parse_board(text, name=name)
+    board = parse_board(text, name=name)
+    data_files.check_id(board.id, board_id, name)
+    return board
 
 
 def _check(board: BoardType, name: str) -> None:
@@ -156,16 +158,16 @@ def _labels(table: StrictTable) -> dict[int, str]:
 def _battery(table: StrictTable) -> BatteryDivider:
     return BatteryDivider(
         pin=table.whole("pin"),
-        divider_milli=table.whole("divider_milli"),
+        divider_milli=table.count("divider_milli", at_least=1),
         parts=read_parts(table, at_least=1),
     )
 
 
 def _currents(table: StrictTable) -> BoardCurrents:
     return BoardCurrents(
-        **{name: table.number(name) for name in BoardCurrents.__dataclass_fields__}
+        **{name: table.amount(name) for name in BoardCurrents.__dataclass_fields__}
     )
 
 
 def _times(table: StrictTable) -> BoardTimes:
-    return BoardTimes(**{name: table.whole(name) for name in BoardTimes.__dataclass_fields__})
+    return BoardTimes(**{name: table.count(name) for name in BoardTimes.__dataclass_fields__})

@@ -328,9 +328,9 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         manufacturer=table.text("manufacturer"),
         driver=table.text("driver"),
         interface=table.text("interface"),
-        warm_up_ms=table.whole("warm_up_ms"),
-        stabilise_ms=table.whole("stabilise_ms"),
-        measure_ms=table.whole("measure_ms"),
+        warm_up_ms=table.count("warm_up_ms"),
+        stabilise_ms=table.count("stabilise_ms"),
+        measure_ms=table.count("measure_ms"),
         quantities=table.rows("quantities", _quantity, at_least=1),
         error_values=table.rows("error_values", _error_value, at_least=0),
         error_signs=table.rows("error_signs", _error_sign, at_least=1),
@@ -382,13 +382,17 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
 @cache
 def _load_node_model(node_model_id: str, among: tuple[Path, ...]) -> NodeModel:
     text, name = data_files.read("node_models", node_model_id, among)
-    return parse_node_model(text, name=name)
+    model = parse_node_model(text, name=name)
+    data_files.check_id(model.id, node_model_id, name)
+    return model
 
 
 @cache
 def _load_sensor_type(sensor_type_id: str, among: tuple[Path, ...]) -> SensorType:
     text, name = data_files.read("sensors", sensor_type_id, among)
-    return parse_sensor_type(text, name=name)
+    sensor_type = parse_sensor_type(text, name=name)
+    data_files.check_id(sensor_type.id, sensor_type_id, name)
+    return sensor_type
 
 
 def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
@@ -592,7 +596,7 @@ def _sdi12(table: StrictTable) -> Sdi12:
 
 
 def _accuracy(table: StrictTable) -> Accuracy:
-    return Accuracy(absolute=table.number("absolute"), relative=table.number("relative"))
+    return Accuracy(absolute=table.amount("absolute"), relative=table.amount("relative"))
 
 
 def _error_value(table: StrictTable) -> ErrorValue:
@@ -620,7 +624,7 @@ def _supply(table: StrictTable) -> ProbeSupply:
 
 def _currents(table: StrictTable) -> ProbeCurrents:
     return ProbeCurrents(
-        **{name: table.number(name) for name in ProbeCurrents.__dataclass_fields__}
+        **{name: table.amount(name) for name in ProbeCurrents.__dataclass_fields__}
     )
 
 
@@ -631,7 +635,7 @@ def _wire(table: StrictTable) -> Wire:
 def _calibration(table: StrictTable) -> CalibrationProcedure:
     return CalibrationProcedure(
         against=table.text("against"),
-        every_days=table.whole("every_days"),
+        every_days=table.count("every_days", at_least=1),
         steps=table.texts("steps"),
     )
 
@@ -639,10 +643,10 @@ def _calibration(table: StrictTable) -> CalibrationProcedure:
 def _mounting(table: StrictTable) -> Mounting:
     return Mounting(
         place=cast("MountingPlace", table.choice("place", get_args(MountingPlace))),
-        hole_mm=table.whole("hole_mm"),
-        length_mm=table.whole("length_mm"),
-        cable_mm=table.number("cable_mm"),
-        cable_m=table.number("cable_m"),
+        hole_mm=table.count("hole_mm"),
+        length_mm=table.count("length_mm"),
+        cable_mm=table.amount("cable_mm"),
+        cable_m=table.amount("cable_m"),
         orientation=table.text("orientation"),
         steps=table.texts("steps"),
     )
@@ -650,14 +654,14 @@ def _mounting(table: StrictTable) -> Mounting:
 
 def _battery(table: StrictTable) -> Battery:
     return Battery(
-        cells=table.whole("cells"),
-        cell_mah=table.whole("cell_mah"),
-        voltage_v=table.number("voltage_v"),
+        cells=table.count("cells", at_least=1),
+        cell_mah=table.count("cell_mah", at_least=1),
+        voltage_v=table.amount("voltage_v", above_zero=True),
     )
 
 
 def _slot(table: StrictTable) -> Slot:
-    depth_cm, slot_id = table.whole("depth_cm"), table.text("id")
+    depth_cm, slot_id = table.count("depth_cm"), table.text("id")
     return Slot(
         id=slot_id,
         sensor_type=table.text("sensor_type"),

@@ -117,8 +117,8 @@ def parse_interface(text: str, *, name: str) -> Interface:
         pins=table.rows("pins", _pin, at_least=1),
         rails=table.texts("rails"),
         terminals=table.rows("terminals", _terminal, at_least=0),
-        active_ma=table.number("active_ma"),
-        asleep_ua=table.number("asleep_ua"),
+        active_ma=table.amount("active_ma"),
+        asleep_ua=table.amount("asleep_ua"),
         parts=read_parts(table),
         note=table.text("note", ""),
         source=table.text("source"),
@@ -134,14 +134,14 @@ def parse_supply(text: str, *, name: str) -> Supply:
     supply = Supply(
         id=table.text("id"),
         title=table.text("title"),
-        voltage_v=table.number("voltage_v"),
+        voltage_v=table.amount("voltage_v", above_zero=True),
         source_of_power=cast(
             "SupplySource", table.choice("source_of_power", get_args(SupplySource))
         ),
         efficiency=table.number("efficiency"),
         gate=table.text("gate"),
-        active_ma=table.number("active_ma"),
-        asleep_ua=table.number("asleep_ua"),
+        active_ma=table.amount("active_ma"),
+        asleep_ua=table.amount("asleep_ua"),
         parts=read_parts(table),
         source=table.text("source"),
         assumed=table.paths("assumed"),
@@ -155,13 +155,17 @@ def parse_supply(text: str, *, name: str) -> Supply:
 @cache
 def _interface(interface_id: str, among: tuple[Path, ...]) -> Interface:
     text, name = data_files.read("interfaces", interface_id, among)
-    return parse_interface(text, name=name)
+    interface = parse_interface(text, name=name)
+    data_files.check_id(interface.id, interface_id, name)
+    return interface
 
 
 @cache
 def _supply(supply_id: str, among: tuple[Path, ...]) -> Supply:
     text, name = data_files.read("supplies", supply_id, among)
-    return parse_supply(text, name=name)
+    supply = parse_supply(text, name=name)
+    data_files.check_id(supply.id, supply_id, name)
+    return supply
 
 
 def _pin(table: StrictTable) -> PinRole:

@@ -67,5 +67,13 @@ def read(kind: Kind, wanted: str, among: tuple[Path, ...]) -> tuple[str, str]:
         raise CatalogueError(f"{found[0]} cannot be read: {trouble}.") from trouble
 
 
+def check_id(found: str, wanted: str, name: str) -> None:
+    """Refuse a file whose `id` is not what it is called: it would be found under one and named by the other."""
+    if found != wanted:
+        raise CatalogueError(
+            f"{name}: id is {found}, but the file is called {wanted}; make them the same."
+        )
+
+
 def _files(kind: Kind, among: tuple[Path, ...]) -> list[Path]:
     return [path for folder in among for path in sorted((folder / kind).glob("*.toml"))]

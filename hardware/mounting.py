@@ -80,10 +80,10 @@ def parse_gland(text: str, *, name: str) -> Gland:
     gland = Gland(
         id=table.text("id"),
         title=table.text("title"),
-        hole_mm=table.number("hole_mm"),
-        clamps_from_mm=table.number("clamps_from_mm"),
-        clamps_to_mm=table.number("clamps_to_mm"),
-        spacing_mm=table.number("spacing_mm"),
+        hole_mm=table.amount("hole_mm", above_zero=True),
+        clamps_from_mm=table.amount("clamps_from_mm", above_zero=True),
+        clamps_to_mm=table.amount("clamps_to_mm", above_zero=True),
+        spacing_mm=table.amount("spacing_mm", above_zero=True),
         parts=read_parts(table, at_least=1),
         source=table.text("source"),
         assumed=table.paths("assumed"),
@@ -103,9 +103,9 @@ def parse_enclosure(text: str, *, name: str) -> Enclosure:
     enclosure = Enclosure(
         id=table.text("id"),
         title=table.text("title"),
-        face_width_mm=table.number("face_width_mm"),
-        face_height_mm=table.number("face_height_mm"),
-        margin_mm=table.number("margin_mm"),
+        face_width_mm=table.amount("face_width_mm", above_zero=True),
+        face_height_mm=table.amount("face_height_mm", above_zero=True),
+        margin_mm=table.amount("margin_mm"),
         glands=tuple(load_gland(gland_id) for gland_id in table.texts("glands")),
         parts=read_parts(table, at_least=1),
         source=table.text("source"),
@@ -196,10 +196,14 @@ def _soil_hole(model: NodeModel, name: str, slots: list[Slot]) -> SoilHole:
 @cache
 def _load(enclosure_id: str, among: tuple[Path, ...]) -> Enclosure:
     text, name = data_files.read("enclosures", enclosure_id, among)
-    return parse_enclosure(text, name=name)
+    enclosure = parse_enclosure(text, name=name)
+    data_files.check_id(enclosure.id, enclosure_id, name)
+    return enclosure
 
 
 @cache
 def _load_gland(gland_id: str, among: tuple[Path, ...]) -> Gland:
     text, name = data_files.read("glands", gland_id, among)
-    return parse_gland(text, name=name)
+    gland = parse_gland(text, name=name)
+    data_files.check_id(gland.id, gland_id, name)
+    return gland

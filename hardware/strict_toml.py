@@ -6,6 +6,7 @@ choice; a misspelt key is refused, never silently ignored.
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -45,7 +46,24 @@ class StrictTable:
         return cast("int", self._take(key, int, "a whole number", default))
 
     def number(self, key: str, default: float | None = None) -> float:
-        return float(self._take(key, (int, float), "a number", default))
+        number = float(self._take(key, (int, float), "a number", default))
+        if not math.isfinite(number):
+            raise self.mistake(f"{key} must be a number, not {number}.")
+        return number
+
+    def amount(self, key: str, *, above_zero: bool = False) -> float:
+        """A number that cannot be negative, such as a current or a length."""
+        number = self.number(key)
+        if number < 0 or (above_zero and not number):
+            raise self.mistake(f"{key} must be {'above 0' if above_zero else '0 or more'}.")
+        return number
+
+    def count(self, key: str, *, at_least: int = 0) -> int:
+        """A whole number from `at_least` upwards."""
+        number = self.whole(key)
+        if number < at_least:
+            raise self.mistake(f"{key} must be {at_least} or more.")
+        return number
 
     def truth(self, key: str, *, default: bool) -> bool:
         value = self._raw.pop(key, default)

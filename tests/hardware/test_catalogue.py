@@ -134,6 +134,10 @@ def test_accuracy_adds_its_parts_as_independent():
         (_POND, ('board = "esp32-lpkit"', 'board = "esp33"'), "Board esp33 is not known; there are esp32-c3-devkitm, "),
         (_POND, ("quantity = 8", "quantity = 0"), "parts[0]: quantity must be 1 or more."),
         (_POND, ('price_class = "b"', 'price_class = "cheap"'), "price_class must be one of a, b, c, d, e, not cheap."),
+        (_POND, ("voltage_v = 3.6", "voltage_v = 0"), "battery: voltage_v must be above 0."),
+        (_POND, ("voltage_v = 3.6", "voltage_v = nan"), "battery: voltage_v must be a number, not nan."),
+        (_POND, ("cells = 8", "cells = 0"), "battery: cells must be 1 or more."),
+        (_POND, ("depth_cm = 0", "depth_cm = -1"), "slots[o2]: depth_cm must be 0 or more."),
         (_POND, ("tx = 17", 'tx = "17"'), "pins.tx must be a whole number."),
         (_SDI12_TREE, ('address = "2"', 'address = "1"'), "x.toml: slot s30 (tx) and slot s60 (tx) are on one bus at GPIO25 and have the same address 1."),
         (_SDI12_TREE, ("tx = 25, rx = 26", "tx = 26, rx = 25"), "x.toml: slot s30 (rx) and slot s60 (tx) both use GPIO25."),
@@ -183,6 +187,9 @@ def test_wrong_node_model_is_refused_with_one_sentence(text, damage, sentence):
         (_THERMOMETER, ('rail = "3v3"', 'rail = "9v"'), "sensors/x.toml: Supply 9v is not known; there are 3v3, gpio_3v3, pins, "),
         (_THERMOMETER, ('interface = "one_wire"', 'interface = "can"'), "sensors/x.toml: Interface can is not known; there are battery, "),
         (_THERMOMETER, ('place = "soil"', 'place = "sky"'), "mounting: place must be one of soil, water, above_water, enclosure, not sky."),
+        (_THERMOMETER, ("measure_ma = 1.0", "measure_ma = -1.0"), "current: measure_ma must be 0 or more."),
+        (_THERMOMETER, ("measure_ms = 750", "measure_ms = -750"), "measure_ms must be 0 or more."),
+        (_THERMOMETER, ("every_days = 730", "every_days = 0"), "calibration: every_days must be 1 or more."),
         (_THERMOMETER, ("every_days = 730", ""), "calibration: the key every_days is missing."),
         (_THERMOMETER, ("drift_per_year", "drift"), "quantities[0]: the key drift_per_year is missing."),
         (_THERMOMETER, ("[current]", "[currents]"), "the key current is missing."),
@@ -261,6 +268,15 @@ def test_sensors_on_one_sdi12_wire_share_its_pins_and_its_supply():
 def test_unknown_node_model_is_answered_with_those_there_are():
     with pytest.raises(CatalogueError, match="Node model tree-9 is not known; there are bank-1, "):
         load_node_model("tree-9")
+
+
+def test_a_file_that_is_called_otherwise_than_its_id_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "sensors").mkdir()
+    (tmp_path / "sensors" / "warm.toml").write_text(_THERMOMETER, encoding="utf-8")
+    monkeypatch.setenv(data_files.ENVIRONMENT, str(tmp_path))
+    sentence = "sensors/warm.toml: id is ds18b20, but the file is called warm; make them the same."
+    with pytest.raises(CatalogueError, match=f"^{re.escape(sentence)}$"):
+        load_sensor_type("warm")
 
 
 def test_a_path_is_not_a_node_model():

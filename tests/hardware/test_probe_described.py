@@ -25,6 +25,7 @@ warm_up_ms = 500
 stabilise_ms = 0
 measure_ms = 100
 source = "Made up for a test; there is no such probe."
+assumed = []
 wires = []
 parts = []
 supply = { rail = "switched_5v", minimum_v = 5, maximum_v = 5 }
