@@ -102,6 +102,7 @@ class WakeResult:
         started_us, ended_us: true UTC in µs.
         error: one line on what went wrong, empty for deep sleep and reset.
         connections: TCP connections tried.
+        radio_us: how long the radio was on.
     """
 
     reason: Reason
@@ -113,6 +114,7 @@ class WakeResult:
     ended_us: int
     error: str
     connections: int
+    radio_us: int
     flash: FlashCounters
 
     @property
@@ -474,6 +476,7 @@ class Run:
             ended_us=ended_us,
             error=error,
             connections=self._network.connections,
+            radio_us=self._network.radio_us,
             flash=self._flash.counters,
         )
 

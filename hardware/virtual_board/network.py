@@ -115,6 +115,8 @@ class Network:
         self._sockets: dict[int, _Tcp | _Udp] = {}
         self._next = 1
         self._wifi_active = False
+        self._wifi_on_us = 0
+        self._radio_us = 0
         self._ssid = ""
         self._wifi_ready_us: int | None = None
 
@@ -126,6 +128,13 @@ class Network:
         """Close whatever the run left open."""
         for number in list(self._sockets):
             self._close(str(number))
+
+    @property
+    def radio_us(self) -> int:
+        """How long the radio has been on in this wake."""
+        return self._radio_us + (
+            self._clock.now_us() - self._wifi_on_us if self._wifi_active else 0
+        )
 
     def operations(self) -> dict[str, Callable[[str], str | int | None]]:
         """Host calls by name."""
@@ -152,6 +161,7 @@ class Network:
     # --- Wi-Fi ---
 
     def _set_wifi_active(self, payload: str) -> None:
+        self._radio_us, self._wifi_on_us = self.radio_us, self._clock.now_us()
         self._wifi_active = payload == "1"
         if not self._wifi_active:
             self._wifi_ready_us = None
