@@ -10,6 +10,7 @@ from node.spool import Spool
 
 _SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
 _SPOOL_FOLDER = "/spool"
+_DAY_MS = const(86_400_000)
 
 
 class Wake:
@@ -53,7 +54,8 @@ def run():
 
 
 def _open_spool(wake):
-    saved = wake.state.spool
+    # What was noted holds until something changes. A wake that does not end well leaves no note, and the next one searches.
+    saved, wake.state.spool = wake.state.spool, None
     wake.spool = Spool(_SPOOL_FOLDER, saved)
     if saved is None or wake.state.sent_high is None:
         # Nobody remembers what was sent before the power went: anything on flash may have been.
@@ -76,8 +78,14 @@ def _keep(wake, uptime_ms, readings):
     if wake.spool is None:
         return
     spool, power_up = wake.spool, wake.state.power_up
+    day = wake.clock.schedule_ms(uptime_ms) // _DAY_MS
+    _guarded(wake, _make_room, day)
     n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
-    spool.append(power_up, uptime_ms, n_records, body)
+    spool.append(power_up, uptime_ms, n_records, body, day)
+
+
+def _make_room(wake, day):
+    wake.spool.make_room(day)
 
 
 def _keep_crash(wake, uptime_ms):

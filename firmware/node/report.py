@@ -35,6 +35,8 @@ def state(wake, bundle):
         ("spool", None if spool is None else spool.id),
         ("oldest", None if is_empty else spool.oldest),
         ("newest", None if is_empty else spool.newest),
+        ("thinned", None if spool is None else spool.thinned),
+        ("lost", None if spool is None else spool.lost),
         ("power_up", memory.power_up),
         ("uptime_ms", uptime_ms),
         ("utc_s", wake.clock.utc_s(uptime_ms)),

@@ -38,6 +38,8 @@ class Exchange:
         self._desired = None
         self._has_receipt = False
         self._received = 0
+        self._last_receipt = 0
+        self._resent = None  # highest sequence sent again; None while nothing was to be
         self._raw = None
         self._client = None
 
@@ -53,6 +55,7 @@ class Exchange:
         finally:
             self._close()
             self._mark()
+            self._note_resent()
 
     def _connect(self):
         wake, deadline = self._wake, self._deadline
@@ -99,22 +102,43 @@ class Exchange:
         client.publish(self._topic("up", "st"), (state,), self._deadline)
 
     def _publish_packs(self, client):
-        """The newest first, so that the city sees now; then the backlog, oldest first, while the time lasts."""
+        """The newest first, so that the city sees now; then the backlog, oldest first, while the time lasts.
+
+        What the server asked for again comes last: it had it once.
+        """
         spool, state = self._wake.spool, self._wake.state
-        if spool is None or not spool.depth:
+        if spool is None or not (spool.depth or spool.again):
             return
-        spool.give_up_unreadable()
+        if spool.depth:
+            spool.give_up_unreadable()
         newest = spool.newest
         state.sent_high = max(state.sent_high or 0, newest)
         first = max(spool.receipt + 1, spool.oldest)
-        for pack in spool.packs(newest, newest):
-            self._publish(client, pack)
-        for pack in spool.packs(first, newest - 1):
-            if self._deadline.left_ms() < _RESERVE_MS:
-                break
-            self._publish(client, pack)
+        if newest >= first:
+            self._publish_range(client, newest, newest)
+        self._publish_range(client, first, newest - 1)
+        if spool.again:
+            self._send_again(client, first - 1)
         client.settle(self._deadline)
         heap.note()
+
+    def _publish_range(self, client, first, last):
+        for pack in self._wake.spool.packs(first, last):
+            if self._deadline.left_ms() < _RESERVE_MS:
+                return
+            self._publish(client, pack)
+
+    def _send_again(self, client, limit):
+        """Go on with what was asked for again; what is above `limit` was sent just now."""
+        spool = self._wake.spool
+        _, last, following, _ = spool.again
+        self._resent = following - 1
+        for pack in spool.packs(following, min(last, limit)):
+            if self._deadline.left_ms() < _RESERVE_MS:
+                return
+            self._publish(client, pack)
+            self._resent = pack[0]
+        self._resent = last
 
     def _publish(self, client, pack):
         _, power_up, uptime_ms, n_records, body = pack
@@ -124,10 +148,12 @@ class Exchange:
         client.publish(self._topic("up", senml.kind(body)), (head, body), self._deadline)
 
     def _linger(self, client):
-        """Wait a moment for the receipt; leave as soon as it covers the newest pack."""
+        """Wait a moment for the receipt; leave as soon as it covers the newest pack and what was sent again."""
         spool = self._wake.spool
+        wanted = self._resent or 0
         if spool is not None and spool.depth:
-            self._wait(client, lambda: self._received >= spool.newest, _LINGER_MS)
+            wanted = spool.newest
+        self._wait(client, lambda: self._last_receipt >= wanted, _LINGER_MS)
         client.settle(self._deadline)
         self._apply()
 
@@ -147,7 +173,10 @@ class Exchange:
     def _hear(self, topic, payload):
         if topic.endswith(b"/rcpt"):
             self._has_receipt = True
-            self._received = max(self._received, self._sequence_in(payload))
+            seq = self._sequence_in(payload)
+            if seq is not None:
+                self._last_receipt = seq
+                self._received = max(self._received, seq)
         elif topic.endswith(b"/des"):
             self._desired = payload
 
@@ -160,20 +189,25 @@ class Exchange:
             self._desired = b""
 
     def _sequence_in(self, receipt):
-        """The receipted sequence, or 0 when the receipt cannot be true: judged by what had been sent when it came."""
+        """The receipted sequence, or None when the receipt cannot be true: judged by what had been sent when it came."""
         wake = self._wake
         try:
             receipt = cbor.decode(receipt)
             spool, seq = receipt["spool"], receipt["seq"]
         except (ValueError, KeyError, TypeError):
-            return 0
+            return None
         if wake.spool is None or spool != wake.spool.id or type(seq) is not int:
-            return 0
-        return seq if 0 <= seq <= (wake.state.sent_high or 0) else 0
+            return None
+        return seq if 0 <= seq <= (wake.state.sent_high or 0) else None
 
     def _mark(self):
         if self._received:
             self._wake.spool.mark(self._received)
+
+    def _note_resent(self):
+        """By the last receipt, not by the mark: a server that fell back has less than it once said."""
+        if self._resent is not None:
+            self._wake.spool.note_resent(self._resent, self._last_receipt)
 
     def _close(self):
         if self._client is not None:
