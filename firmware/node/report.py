@@ -8,7 +8,7 @@ import machine
 
 import slots
 from node import heap
-from node.link import wifi
+from node.link import bearer
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 
@@ -28,7 +28,7 @@ def state(wake, bundle):
         ("slot", slot.slot),
         ("slot_state", slot.state),
         ("battery_mv", wake.battery_mv),
-        ("rssi_dbm", wifi.signal_dbm()),
+        ("rssi_dbm", bearer.signal_dbm()),
         ("free_heap", gc.mem_free()),
         ("idf_largest", _largest_block()),
         ("spool_depth", 0 if spool is None else spool.depth),

@@ -476,7 +476,7 @@ class Run:
             ended_us=ended_us,
             error=error,
             connections=self._network.connections,
-            radio_us=self._network.radio_us,
+            radio_us=self._network.radio.on_us,
             flash=self._flash.counters,
         )
 

@@ -95,7 +95,7 @@ def test_first_wake_measures_keeps_and_is_heard_at_once(
     assert (state["spool"], state["power_up"]) == (spool[2], up[2])
     assert ms[2] <= state["uptime_ms"]
     assert held(board) == ([], 1)
-    assert result.awake_us < 3 * S
+    assert result.awake_us < 6 * S, "a scan and DHCP, once per power-up"
 
 
 def test_state_says_what_the_node_is(tmp_path: Path, broker: ScriptedBroker) -> None:
@@ -298,7 +298,8 @@ def test_node_leaves_as_soon_as_the_receipt_covers_its_newest_pack(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
     board = tree(tmp_path, broker)
-    with_receipt = wake(board).awake_us
+    wake(board)
+    with_receipt = next(r.awake_us for r in (wake(board) for _ in range(6)) if r.connections)
     broker.behaviour.gives_receipts = False
 
     without = next(r.awake_us for r in (wake(board) for _ in range(6)) if r.connections)
@@ -610,7 +611,7 @@ def test_a_hanging_wake_is_ended_by_the_watchdog_and_told_with_its_step(
 def test_garbage_in_the_rtc_memory_is_a_power_on(tmp_path: Path, broker: ScriptedBroker) -> None:
     board = tree(tmp_path, broker)
     wake(board)
-    for garbage in (b"", b"\xff" * 2048, b"SSR4", b"SSR4\xff\xff" + bytes(300)):
+    for garbage in (b"", b"\xff" * 2048, b"SSR5", b"SSR5\xff\xff" + bytes(300)):
         board.exec(f"import machine\nmachine.RTC().memory({garbage!r})")
         wake(board)
 

@@ -10,11 +10,12 @@ from micropython import const
 
 from node import cbor, heap, report, senml
 from node.deadline import Deadline
-from node.errors import TimedOut
-from node.link import mqtt, sntp, tls, wifi
+from node.errors import LinkError, TimedOut
+from node.link import bearer, mqtt, sntp, tls
 
 _RADIO_MS = const(30_000)
-_WIFI_MS = const(10_000)
+_BEARER_MS = const(14_000)
+_RENEW_MS = const(5_000)
 _TIME_MS = const(3_000)
 _TCP_MS = const(5_000)
 _SESSION_MS = const(
@@ -37,6 +38,7 @@ class Exchange:
         self._prefix = prefix + "/" if prefix else ""
         self._desired = None
         self._has_receipt = False
+        self._has_time = False
         self._received = 0
         self._last_receipt = 0
         self._resent = None  # highest sequence sent again; None while nothing was to be
@@ -60,25 +62,46 @@ class Exchange:
     def _connect(self):
         wake, deadline = self._wake, self._deadline
         link, state = wake.config.link, wake.state
-        floor_utc_s = self._bundle["built_utc_s"]
-        state.wifi_index = wifi.connect(link["wifi"], state.wifi_index, deadline.within(_WIFI_MS))
-        answer = (
-            sntp.ask(link["ntp"], wake.clock, deadline.within(_TIME_MS)) if link["ntp"] else None
-        )
-        if answer is None or not wake.clock.learn(*answer, floor_utc_s):
+        carrier = bearer.switch_on(link, state.bearer, wake.clock.uptime_ms())
+        state.bearer = None
+        carrier.connect(deadline.within(_BEARER_MS))
+        state.bearer = carrier.memory(False)
+        if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
+            self._learn_time(link)
+        if not self._has_time:
             state.last_error = "no time"
-        self._raw = self._open(link, state)
+        self._raw = self._reach(link, state, carrier)
         stream = self._raw
         if link["tls"]:
-            wake.clock.show_to_tls(floor_utc_s)
+            wake.clock.show_to_tls(self._bundle["built_utc_s"])
             stream = tls.secure(self._raw, link["server_name"])
         gc.collect()
         self._client = client = mqtt.Client(stream, self._raw, self._hear)
         session = deadline.within(_SESSION_MS)
         client.connect(wake.config.node_id, session)
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
+        state.bearer = carrier.memory(True)
         heap.note()
         return client
+
+    def _learn_time(self, link):
+        """False when nobody answered, which may be the fault of a remembered address."""
+        if not link["ntp"]:
+            return True
+        answer = sntp.ask(link["ntp"], self._wake.clock, self._deadline.within(_TIME_MS))
+        if answer is None:
+            return False
+        self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
+        return True
+
+    def _reach(self, link, state, carrier):
+        """A TCP connection; with another address of our own when the remembered one leads nowhere."""
+        try:
+            return self._open(link, state)
+        except (OSError, LinkError):
+            if not carrier.renew(self._deadline.within(_RENEW_MS)):
+                raise
+            return self._open(link, state)
 
     def _open(self, link, state):
         """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds."""
