@@ -96,6 +96,7 @@ def _keep_crash(wake, uptime_ms):
 
 
 def _talk(wake):
+    plan.forget_done()
     from node.link.exchange import Exchange
 
     Exchange(wake).run()

@@ -22,9 +22,9 @@ _BOOKKEEPING = const(4)  # records
 _OWN = const(5)  # records between the bookkeeping and the channels
 # Two records each, and the wire's 64 with the envelope and the 9 before them.
 _MAX_CHANNELS = const(27)
-# Copies on copies would fill a spool that nobody hears for years. So many of a segment's are kept: with them a day still fits
-# into its four blocks, so that thirty days stay whole; what is older than half a year is lost.
-_MAX_COPIES = const(5)
+# Copies on copies would fill a spool that nobody hears for years. With so many of each segment thirty days stay whole; what is
+# older than a quarter of a year is lost.
+_MAX_COPIES = const(2)
 
 
 def thin(spool, last):

@@ -22,7 +22,7 @@ from fleet_server.wire.senml import (
     decode_telemetry,
     encode_envelope,
 )
-from hardware.virtual_board.board import Board
+from hardware.virtual_board.board import HEAP_BYTES, Board
 from hardware.virtual_board.flash import FlashCounters, PowerCutPlan
 from hardware.virtual_board.ledger import packs_in_segment, spool_on_flash
 from hardware.virtual_board.network import NetworkPolicy
@@ -45,7 +45,7 @@ from node.spool import Spool
 def readings(n):
     dry = 1000 + n * 7919 % 30000
     found = [("r30", dry), ("r60", dry + 1), ("r90", "open" if n % 5 == 0 else dry + 2)]
-    return found + [("t30", 300 - n % 400), ("t60", 318), ("t90", "absent"), ("bat", 3874)]
+    return found + [("t30", 300 - n % 400), ("t60", 318), ("t90", "absent"), ("ref", 10003), ("bat", 3874)]
 SAYS = False
 def keep(spool, count, power_up=7):
     for _ in range(count):
@@ -72,7 +72,7 @@ def show(spool):
 def expected_reading(key: str, n: int) -> int | None:
     dry = 1000 + n * 7919 % 30000
     values = {"r30": dry, "r60": dry + 1, "r90": None if n % 5 == 0 else dry + 2}
-    return {**values, "t30": 300 - n % 400, "t60": 318, "t90": None, "bat": 3874}[key]
+    return {**values, "t30": 300 - n % 400, "t60": 318, "t90": None, "ref": 10003, "bat": 3874}[key]
 
 
 @dataclass
@@ -183,7 +183,7 @@ def test_a_full_spool_thins_its_oldest_day_and_keeps_the_new_pack(full_board: Bo
     assert (thinned.power_up, thinned.uptime_ms) == (7, PACK_MS)
     assert (thinned.until_power_up, thinned.until_uptime_ms) == (7, 95 * PACK_MS)
     assert [extreme.key for extreme in thinned.extremes] == [
-        *("r30", "r60", "r90", "t30", "t60", "t90", "bat")
+        *("r30", "r60", "r90", "t30", "t60", "t90", "ref", "bat")
     ]
     assert_stands_for(thinned, FIRST_DAY)
     assert min(content.packs) == 96
@@ -261,8 +261,25 @@ def test_events_and_what_was_thinned_before_move_to_new_sequences(board: Board) 
     assert (second["thinned"], second["lost"]) == (8, 0)
 
 
+def test_a_node_that_has_to_thin_does_so_in_a_wake_with_30_kb_of_its_heap_to_spare(
+    full_board: Board,
+) -> None:
+    fill = "s = Spool('/spool', noted())\nwhile not s._is_segment_over(184, None):\n"
+    run_on(full_board, PREPARE + fill + "    s.append(7, 1, *senml.body(s.id, s.next_seq, 7, 1, readings(1)))")
+    full_board.network_policy = NetworkPolicy(wifi="absent")
+    full_board.heap_bytes = HEAP_BYTES - 30_000
+
+    result = full_board.run_wake()
+
+    assert (result.reason, result.stdout) == ("deepsleep", "")
+    content = content_of(full_board)
+    assert content.ranges == [(1, 95)]
+    assert max(content.packs) > max(content.thinned), "and its new pack is kept"
+    assert result.awake_us < 20 * S
+
+
 @pytest.mark.nightly
-def test_in_four_hundred_silent_days_thirty_stay_whole_and_half_a_year_of_extremes(
+def test_in_four_hundred_silent_days_thirty_stay_whole_and_a_quarter_of_a_year_of_extremes(
     full_board: Board,
 ) -> None:
     after = add(full_board, count=370 * DAY_PACKS)
@@ -270,8 +287,8 @@ def test_in_four_hundred_silent_days_thirty_stay_whole_and_half_a_year_of_extrem
     content = content_of(full_board)
     assert after["thinned"] + len(content.packs) == FULL + 370 * DAY_PACKS
     assert max(content.packs) - min(content.packs) + 1 >= MONTH_PACKS
-    assert sum(pack.packs for pack in content.thinned.values()) > 150 * DAY_PACKS
-    assert after["lost"] < 300, "only what stood for days before that"
+    assert sum(pack.packs for pack in content.thinned.values()) > 80 * DAY_PACKS
+    assert after["lost"] < 500, "only what stood for days before that"
 
 
 # --- power ---
