@@ -10,7 +10,6 @@ from node.spool import Spool
 
 _SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
 _SPOOL_FOLDER = "/spool"
-_DAY_MS = const(86_400_000)
 
 
 class Wake:
@@ -78,7 +77,7 @@ def _keep(wake, uptime_ms, readings):
     if wake.spool is None:
         return
     spool, power_up = wake.spool, wake.state.power_up
-    day = wake.clock.schedule_ms(uptime_ms) // _DAY_MS
+    day = plan.day_of(wake.clock.utc_ms(uptime_ms), wake.config.sample_s)
     _guarded(wake, _make_room, day)
     n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
     spool.append(power_up, uptime_ms, n_records, body, day)

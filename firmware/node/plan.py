@@ -8,6 +8,7 @@ import time
 from node import errors
 from node.errors import SensorError
 
+_DAY_MS = 86_400_000
 # After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
 
@@ -148,6 +149,14 @@ def sleep_ms(schedule_ms, sample_s):
     period_ms = sample_s * 1000
     next_ms = ((schedule_ms + _early_ms(sample_s)) // period_ms + 1) * period_ms
     return next_ms - schedule_ms
+
+
+def day_of(utc_ms, sample_s):
+    """A number for the day that a sampling instant belongs to, None while the time is unknown.
+
+    Shortly before midnight is midnight, as above.
+    """
+    return None if utc_ms is None else (utc_ms + _early_ms(sample_s)) // _DAY_MS
 
 
 def is_publish_due(state, config, clock, uptime_ms):

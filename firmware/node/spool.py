@@ -122,7 +122,7 @@ class Spool:
     def append(self, power_up, uptime_ms, n_records, body, day=None):
         """Keep a pack under `next_seq`; when this returns, no loss of power can take it. Returns its sequence.
 
-        `day`: any number that stands for the day; None for "the same".
+        `day`: any number that stands for the day; None while it is not known.
         """
         seq = self.next_seq
         record = struct.pack(_HEAD, _MAGIC, n_records, len(body), seq, power_up, uptime_ms) + body

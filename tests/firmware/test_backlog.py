@@ -99,7 +99,8 @@ def test_seven_days_go_out_in_less_than_a_minute_of_radio(
     assert max(radio_s) <= RADIO_S
     assert sum(radio_s) < 60
     if round_trip_ms == 50:
-        assert sum(radio_s) * 1000 == pytest.approx(budget("7 days of backlog"), rel=0.7)
+        # With a socket open the board's time is this computer's, busy as it may be.
+        assert 0.5 < sum(radio_s) * 1000 / budget("7 days of backlog") < 3
 
 
 def test_in_every_wake_of_a_long_backlog_the_newest_pack_goes_first(

@@ -665,13 +665,16 @@ def test_what_a_crashed_wake_has_kept_is_not_overwritten(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
     """The first of another day, it begins a segment, keeps a pack and crashes: nobody noted where the pack lies."""
-    board = tree(tmp_path, broker, network_policy=NetworkPolicy(wifi="absent"))
+    board = tree(tmp_path, broker)
     nodes.run_on(
         board,
-        "from node.spool import Spool\ns = Spool('/spool', None)\n"
-        "for n in range(30): s.append(7, n, 11, bytes(130))",
+        "from node import senml\nfrom node.spool import Spool\ns = Spool('/spool', None)\n"
+        "for n in range(30):\n    c, b = senml.body(s.id, s.next_seq, 7, n, [('bat', n)])\n"
+        "    s.append(7, n, c, b)",
     )
     wake(board)
+    board.network_policy = NetworkPolicy(wifi="absent")
+    wake(board)  # this one knows which day it is
     plan = board.read_file("/a/node/plan.mpy")
     board.remove_file("/a/node/plan.mpy")
     board.write_file("/a/node/whole_plan.mpy", plan)
@@ -680,13 +683,13 @@ def test_what_a_crashed_wake_has_kept_is_not_overwritten(
     board.press_reset(at_utc_us=board.now_us + 86_400 * S)
 
     board.run_wake()
-    (kept,) = packs_on_flash(board, above=31)
+    (kept,) = packs_on_flash(board, above=32)
     board.remove_file("/a/node/plan.py")
     board.write_file("/a/node/plan.mpy", plan)
     wake(board)
 
-    assert packs_on_flash(board, above=31)[0] == kept
-    assert held(board)[1] == 34, "the pack, the crash and another pack came after 31"
+    assert packs_on_flash(board, above=32)[0] == kept
+    assert held(board)[1] == 35, "the pack, the crash and another pack came after 32"
 
 
 def test_a_spool_that_cannot_be_opened_is_reported_and_the_node_still_talks(

@@ -67,7 +67,8 @@ class Exchange:
         carrier.connect(deadline.within(_BEARER_MS))
         state.bearer = carrier.memory(False)
         if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
-            self._learn_time(link)
+            if wake.clock.utc_ms(0) is None:
+                self._learn_time(link)
         if not self._has_time:
             state.last_error = "no time"
         self._raw = self._reach(link, state, carrier)
