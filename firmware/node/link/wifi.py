@@ -145,7 +145,7 @@ class Wifi:
         """Join one network; False when it does not let us in, for a reason that is noted."""
         word = self._try(index, bssid, deadline)
         if word is not None and word.startswith(_UNCLEAR):
-            # The first attempt of a day fails now and then, for no reason that a person could mend.
+            # A first attempt fails now and then, for no reason that a person could mend.
             word = self._try(index, bssid, deadline)
         if word is not None:
             self._faults.append("%d %s" % (index + 1, word))
@@ -157,19 +157,18 @@ class Wifi:
         stale = self._wlan.status()
         self._wlan.connect(name, password or None, bssid=bssid)
         begun_ms = time.ticks_ms()
-        word = None
         try:
-            while word is None and not self._wlan.isconnected():
+            while not self._wlan.isconnected():
                 status = self._wlan.status()
                 is_old = time.ticks_diff(time.ticks_ms(), begun_ms) < _STALE_MS
                 if status not in _QUIET and not (status == stale and is_old):
-                    word = _word(status)
+                    self._wlan.disconnect()
+                    return _word(status)
                 deadline.nap("wifi")
         except TimedOut:
-            word = "no address"
-        if word is not None:
             self._wlan.disconnect()
-        return word
+            return "no address"
+        return None
 
     def _lease(self):
         return [list(self._wlan.ifconfig()), self._uptime_ms]
