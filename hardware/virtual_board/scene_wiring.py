@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from hardware.catalogue import Slot, load_node_model, load_sensor_type
+from hardware.catalogue import CatalogueError, Slot, load_node_model, load_sensor_type
 from hardware.scenes import Scene
 from hardware.virtual_board.probes.a02yyuw import A02yyuw
 from hardware.virtual_board.probes.battery import BatteryDivider
@@ -27,7 +27,12 @@ from hardware.virtual_board.scene_truth import Truth
 from hardware.virtual_board.wiring import Wiring
 
 # By sensor type: models after their makers' documents. Any other Modbus probe is made from its description.
-_MODBUS_PROBES = {"do_modbus": Sen0681, "smt100": Smt100, "y504": Y504, "y511": Y511}
+_MODBUS_PROBES: dict[str, Callable[..., ModbusProbe]] = {
+    "do_modbus": Sen0681,
+    "smt100": Smt100,
+    "y504": Y504,
+    "y511": Y511,
+}
 _EZO_CIRCUITS: dict[str, type[Ezo]] = {"ezo_ph": EzoPh, "ezo_do": EzoDo, "ezo_ec": EzoEc}
 
 _Answer = TypeVar("_Answer")
@@ -157,7 +162,9 @@ def _attach(wiring: Wiring, truth: Truth, label: str, slot: Slot) -> None:
                 faults=faults,
             )
         case _:
-            raise NotImplementedError(f"there is no model of a {driver} probe")
+            raise CatalogueError(
+                f"The virtual board has no model of a probe with the driver {driver}."
+            )
 
 
 def _modbus_probe(truth: Truth, label: str, slot: Slot, faults: FaultSwitch) -> ModbusProbe:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
-from hardware.catalogue import parse_sensor_type
+from hardware.catalogue import CatalogueError, parse_sensor_type
+from hardware.scenes import load_scene
+from hardware.virtual_board import scene_wiring
 from hardware.virtual_board.probes.described import DescribedProbe
 from hardware.virtual_board.probes.modbus import frame
 from hardware.virtual_board.wiring import UartSettings
@@ -82,3 +85,10 @@ def test_it_keeps_its_truth_where_its_file_says(probe):
 def test_registers_that_its_file_does_not_name_are_refused(probe, request_body):
     (_, reply), *_ = probe.receive(frame(bytes.fromhex(request_body)), 10**15)
     assert reply == frame(bytes.fromhex("018402"))
+
+
+def test_a_driver_without_a_model_is_said_before_the_board_starts(monkeypatch):
+    unknown = replace(parse_sensor_type(CHLOROPHYLL, name="sensors/algae-7.toml"), driver="lidar")
+    monkeypatch.setattr(scene_wiring, "load_sensor_type", lambda _id: unknown)
+    with pytest.raises(CatalogueError, match="no model of a probe with the driver lidar"):
+        scene_wiring.wire_board(load_scene(), "tree-01")

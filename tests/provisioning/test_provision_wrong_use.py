@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typed_commands import Typed, is_one_sentence, make_files_that_are_none, typing
 
 from provisioning.main import main
 from tests.provisioning.conftest import Authority, pem
 
-Ended = tuple[int, str]
 _ADDRESS_FORM = "is not an address of the fleet; it looks like https://HOST:PORT."
 _NOBODY = "--server https://127.0.0.1:9 --server-ca ca.crt --token T"
 _ENROL = "node enrol --board virtual:board --label tree-01 --model tree-3"
@@ -69,9 +65,7 @@ WRONG = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the commands are typed."""
     made = tmp_path_factory.mktemp("typed")
-    (made / "empty").mkdir()
-    (made / "garbage").write_text("\0garbage = [[[")
-    (made / "noise").write_bytes(os.urandom(300) + b"\xff")
+    make_files_that_are_none(made)
     (made / "ca.crt").write_text(pem(Authority("Nobody").certificate))
     return made
 
@@ -79,35 +73,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def provision(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], Ended]:
-    def run(typed: str) -> Ended:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["provision", *shlex.split(typed)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, err
-
-    return run
+) -> Typed:
+    monkeypatch.chdir(folder)
+    return typing("provision", main, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(("typed", "status", "sentence"), WRONG)
 def test_wrong_use_is_told_in_one_sentence_and_touches_no_board(
-    provision: Callable[[str], Ended], folder: Path, typed: str, status: int, sentence: str
+    provision: Typed, folder: Path, typed: str, status: int, sentence: str
 ) -> None:
     ended, err = provision(typed)
-    *before, last = err.strip().splitlines()
-    assert (ended, sentence in last) == (status, True), err
-    assert "Traceback" not in err
-    assert not before or "Usage: " in err
+    assert (ended, is_one_sentence(err, sentence)) == (status, True), err
     assert not (folder / "board").exists()
 
 
-def test_fleet_that_does_not_answer_is_no_wrong_use(
-    provision: Callable[[str], Ended], tmp_path: Path
-) -> None:
+def test_fleet_that_does_not_answer_is_no_wrong_use(provision: Typed, tmp_path: Path) -> None:
     ended, err = provision(f"{_ENROL} {_NOBODY} --board virtual:{tmp_path / 'board'}")
     assert (ended, err) == (
         1,

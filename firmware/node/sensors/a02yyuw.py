@@ -11,7 +11,7 @@ from micropython import const
 
 from node import errors
 from node.errors import SensorError
-from node.power import Supply
+from node.sensors.supplied import Supplied
 
 _BAUD = const(9600)
 _HEAD = const(0xFF)
@@ -23,21 +23,8 @@ _WINDOW_MS = const(4_000)
 _NAP_MS = const(20)
 
 
-class A02yyuw:
+class A02yyuw(Supplied):
     """`options`: uart, warm_up_ms, readings, spread_mm."""
-
-    def __init__(self, pins, options):
-        self._pins = pins
-        self._options = options
-        self._supply = Supply(pins)
-        self._started_ms = 0
-
-    def start(self, now_ms):
-        self._supply.on()
-        self._started_ms = now_ms
-
-    def ready_in(self, now_ms):
-        return max(0, self._options["warm_up_ms"] - time.ticks_diff(now_ms, self._started_ms))
 
     def read(self, deadline):
         """(mm,), the middle one of several. Raises SensorError: absent, frame, crc, range, timeout, spread."""
@@ -63,9 +50,6 @@ class A02yyuw:
         if len(heard.distances_mm) < options["readings"]:
             raise SensorError(heard.reason())
         return (middle(heard.distances_mm, options["spread_mm"]),)
-
-    def stop(self):
-        self._supply.off()
 
 
 class _Heard:

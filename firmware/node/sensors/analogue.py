@@ -1,28 +1,13 @@
 """A probe that answers with a voltage on ADC1, supplied only while it is read; its output never reaches the rails when it is well."""
 
-import time
-
 from node import errors
 from node.bus import adc
 from node.errors import SensorError
-from node.power import Supply
+from node.sensors.supplied import Supplied
 
 
-class Analogue:
+class Analogue(Supplied):
     """`options`: warm_up_ms, readings, lowest_mv, highest_mv, spread_mv."""
-
-    def __init__(self, pins, options):
-        self._pins = pins
-        self._options = options
-        self._supply = Supply(pins)
-        self._started_ms = 0
-
-    def start(self, now_ms):
-        self._supply.on()
-        self._started_ms = now_ms
-
-    def ready_in(self, now_ms):
-        return max(0, self._options["warm_up_ms"] - time.ticks_diff(now_ms, self._started_ms))
 
     def read(self, deadline):
         """(mV,). Raises SensorError: range (at a rail: no supply, a short, a broken wire), spread."""
@@ -34,9 +19,6 @@ class Analogue:
         if spread_uv > options["spread_mv"] * 1000:
             raise SensorError(errors.SPREAD)
         return (value_mv,)
-
-    def stop(self):
-        self._supply.off()
 
 
 Driver = Analogue

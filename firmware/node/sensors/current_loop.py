@@ -11,7 +11,7 @@ from micropython import const
 from node import errors
 from node.bus.ads1115 import CONVERSION_MS, UV_PER_STEP, Ads1115
 from node.errors import SensorError
-from node.power import Supply
+from node.sensors.supplied import Supplied
 
 _LOWEST_UA = const(3_600)
 _HIGHEST_UA = const(21_000)
@@ -20,20 +20,11 @@ _SHORTED_UA = const(30_000)
 _ATTEMPTS = const(3)
 
 
-class CurrentLoop:
+class CurrentLoop(Supplied):
     def __init__(self, pins, options):
-        self._pins = pins
-        self._options = options
-        self._supply = Supply(pins)
+        super().__init__(pins, options)
         self._adc = None  # type: Ads1115 | None
-        self._since_ms = 0
-        self._wait_ms = 0
         self._attempts = 0
-
-    def start(self, now_ms):
-        """Feed the loop."""
-        self._supply.on()
-        self._wait(now_ms, self._options["warm_up_ms"])
 
     def ready_in(self, now_ms):
         return max(0, self._wait_ms - time.ticks_diff(now_ms, self._since_ms))
@@ -48,13 +39,6 @@ class CurrentLoop:
         if steps is None:
             return self._later()
         return (_checked(microamperes(steps, self._options["shunt_milliohm"])),)
-
-    def stop(self):
-        self._supply.off()
-
-    def _wait(self, now_ms, duration_ms):
-        self._since_ms = now_ms
-        self._wait_ms = duration_ms
 
     def _later(self):
         self._attempts += 1

@@ -11,31 +11,23 @@ from micropython import const
 from node import errors
 from node.bus.i2c_ezo import Ezo, scaled
 from node.errors import SensorError
-from node.power import Supply
+from node.sensors.supplied import Supplied
 
 _TELL_MS = const(300)
 _BUSY_MS = const(100)
 _BUSY_LIMIT = const(20)
 
 
-class EzoProbe:
+class EzoProbe(Supplied):
     """`given`: the water's temperature in hundredths of a degree, or None; set before the first `read`."""
 
     def __init__(self, pins, options):
-        self._options = options
-        self._supply = Supply(pins)
+        super().__init__(pins, options)
         self._ezo = Ezo(pins, options)
         self._is_idle = True
         self._is_measuring = False
-        self._since_ms = 0
-        self._wait_ms = 0
         self._busy = 0
         self.given = None  # type: int | None
-
-    def start(self, now_ms):
-        """Switch the circuit on."""
-        self._supply.on()
-        self._wait(now_ms, self._options["warm_up_ms"])
 
     def ready_in(self, now_ms):
         return max(0, self._wait_ms - time.ticks_diff(now_ms, self._since_ms))
@@ -57,13 +49,6 @@ class EzoProbe:
         if not self._options["lowest"] <= value <= self._options["highest"]:
             raise SensorError(errors.RANGE)
         return (value,)
-
-    def stop(self):
-        self._supply.off()
-
-    def _wait(self, now_ms, duration_ms):
-        self._since_ms = now_ms
-        self._wait_ms = duration_ms
 
     def _wait_on(self):
         self._busy += 1

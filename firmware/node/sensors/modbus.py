@@ -14,7 +14,7 @@ from node import errors, rtc_memory
 from node.bus.modbus import Modbus
 from node.clock import Clock
 from node.errors import SensorError
-from node.power import Supply
+from node.sensors.supplied import Supplied
 
 _ATTEMPTS = const(3)
 _WIPE_AGE = "wipe_age"
@@ -23,13 +23,9 @@ _ORDERS = {"abcd": (0, 1, 2, 3), "cdab": (2, 3, 0, 1), "badc": (1, 0, 3, 2), "dc
 _FORMATS = {"u8": ">B", "u16": ">H", "s16": ">h", "u32": ">I", "s32": ">i", "f32": ">f"}
 
 
-class RegisterProbe:
+class RegisterProbe(Supplied):
     def __init__(self, pins, options):
-        self._pins = pins
-        self._options = options
-        self._supply = Supply(pins)
-        self._since_ms = 0
-        self._wait_ms = 0
+        super().__init__(pins, options)
         self._is_asleep = "start" in options or "wipe" in options
         self._wipe_failure = errors.ERROR
 
@@ -39,9 +35,6 @@ class RegisterProbe:
         self._supply.on()
         settle_ms = 0 if self._is_asleep else options["stabilise_ms"] + options["measure_ms"]
         self._wait(now_ms, options["warm_up_ms"] + settle_ms)
-
-    def ready_in(self, now_ms):
-        return max(0, self._wait_ms - time.ticks_diff(now_ms, self._since_ms))
 
     def read(self, deadline):
         """A raw value or a reason for each key, or None when it has just been told to measure.
@@ -55,13 +48,6 @@ class RegisterProbe:
             self._wait(time.ticks_ms(), options["stabilise_ms"] + options["measure_ms"])
             return None
         return self._values(self._content(deadline))
-
-    def stop(self):
-        self._supply.off()
-
-    def _wait(self, now_ms, duration_ms):
-        self._since_ms = now_ms
-        self._wait_ms = duration_ms
 
     def _set_going(self, deadline):
         options = self._options

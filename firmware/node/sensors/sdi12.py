@@ -7,24 +7,15 @@ import time
 
 from node import errors
 from node.bus.sdi12 import Sdi12, scaled
-from node.power import Supply
+from node.sensors.supplied import Supplied
 
 
-class Sdi12Probe:
+class Sdi12Probe(Supplied):
     """`options`: uart, address, concurrent, warm_up_ms; by channel: fields (positions in the answer), decimals, lowest, highest."""
 
     def __init__(self, pins, options):
-        self._pins = pins
-        self._options = options
-        self._supply = Supply(pins)
-        self._wait_ms = 0
-        self._since_ms = 0
+        super().__init__(pins, options)
         self._count = None
-
-    def start(self, now_ms):
-        """Switch the sensor on."""
-        self._supply.on()
-        self._wait(now_ms, self._options["warm_up_ms"])
 
     def ready_in(self, now_ms):
         return max(0, self._wait_ms - time.ticks_diff(now_ms, self._since_ms))
@@ -50,16 +41,9 @@ class Sdi12Probe:
             )
         ]
 
-    def stop(self):
-        self._supply.off()
-
     def _start_concurrent(self, bus, deadline):
         seconds, self._count = bus.start(self._options["address"], "CC", deadline)
         self._wait(time.ticks_ms(), seconds * 1000)
-
-    def _wait(self, now_ms, duration_ms):
-        self._since_ms = now_ms
-        self._wait_ms = duration_ms
 
     def _values(self, bus, deadline):
         address = self._options["address"]

@@ -17,6 +17,7 @@ import select
 import socket
 import threading
 import tty
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -159,23 +160,25 @@ def _bound(port: int) -> socket.socket:
     return made
 
 
-class _Visitor:
+class _Visitor(ABC):
     """Somebody at a door; `wire.Client` with what the doors' own thread needs."""
 
     has_lines = False
 
-    def greet(self) -> None:
+    def greet(self) -> None:  # noqa: B027 - most have nothing to say
         """Say what has to be said first."""
 
+    @abstractmethod
     def send(self, data: bytes) -> None:
-        raise NotImplementedError
+        """Give them what the board says; whoever takes nothing for seconds is gone."""
 
+    @abstractmethod
     def receive(self) -> bytes | None:
         """What has come within a moment, maybe nothing; None when they have left."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self) -> None:
-        raise NotImplementedError
+        """Close their door behind them."""
 
 
 class _TcpClient(_Visitor):

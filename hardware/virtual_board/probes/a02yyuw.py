@@ -9,10 +9,12 @@ corrects by the ideal gas, for dry air.
 from __future__ import annotations
 
 from math import exp
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian, uniform
-from hardware.virtual_board.probes.faults import ActiveFault, FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import ActiveFault, Source, disturbed
+from hardware.virtual_board.probes.powered import Fitting, PoweredProbe
 from hardware.virtual_board.wiring import UartSettings
 
 WIRE = UartSettings(9600, 8, None, 1)
@@ -49,41 +51,17 @@ def sound_m_s(temperature_c: float, humidity: float = _HUMIDITY) -> float:
     return dry + (51.471935 + 0.1495874 * t - 0.000782 * t**2) * vapour
 
 
-class A02yyuw:
-    """One module. `level_m` is the water above the module's face, so below zero; `power_pin` None: always powered.
+class A02yyuw(PoweredProbe):
+    """One module. `level_m` is the water above the module's face, so below zero."""
 
-    `tolerance` scales its offset and noise: 1 as built, 0 ideal.
-    """
-
-    def __init__(
-        self,
-        level_m: Source,
-        air_c: Source,
-        *,
-        serial: str,
-        power_pin: int | None = None,
-        seed: int = 0,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
-    ) -> None:
-        self.faults = faults or FaultSwitch()
+    def __init__(self, level_m: Source, air_c: Source, **fitting: Unpack[Fitting]) -> None:
+        super().__init__(**fitting)
         self._level_m = level_m
         self._air_c = air_c
-        self._dice = (seed, serial)
-        self._power_pin = power_pin
-        self._powered_at_us: int | None = None if power_pin is not None else 0
         # Within the maker's ±1 cm, with room for the noise.
-        self._assumed_m_s = _ASSUMED_M_S + tolerance * between(-4.0, 4.0, *self._dice, "speed")
-        self._offset_mm = tolerance * between(-6.0, 6.0, *self._dice, "offset")
-        self._noise_mm = tolerance * _NOISE_MM
-
-    def power_changed(self, pin: int, level: int, now_us: int) -> None:
-        if pin != self._power_pin:
-            return
-        if not level:
-            self._powered_at_us = None
-        elif self._powered_at_us is None:
-            self._powered_at_us = now_us
+        self._assumed_m_s = _ASSUMED_M_S + self.tolerance * between(-4.0, 4.0, *self.dice, "speed")
+        self._offset_mm = self.tolerance * between(-6.0, 6.0, *self.dice, "offset")
+        self._noise_mm = self.tolerance * _NOISE_MM
 
     def sent(self, data: bytes, settings: UartSettings, start_us: int) -> None:
         """Its RX only chooses between steady and raw values."""
@@ -91,9 +69,9 @@ class A02yyuw:
     def heard(
         self, settings: UartSettings, since_us: int, until_us: int
     ) -> list[tuple[int, bytes]]:
-        if self._powered_at_us is None:
+        if self.powered_at_us is None:
             return []
-        first_us = self._powered_at_us + _BOOT_US
+        first_us = self.powered_at_us + _BOOT_US
         step_us = WIRE.character_us()
         found = []
         # A frame that began before `since_us` may still be on its way.
@@ -123,18 +101,18 @@ class A02yyuw:
         if Fault.NO_ECHO in active:
             return _NO_ECHO
         shown_mm = -level_m * 1000 * self._assumed_m_s / sound_m_s(air_c) + self._offset_mm
-        shown_mm += self._noise_mm * gaussian(*self._dice, "noise", now_us)
+        shown_mm += self._noise_mm * gaussian(*self.dice, "noise", now_us)
         return 0 if shown_mm <= _NEAREST_MM else min(round(shown_mm), _FARTHEST_MM)
 
     def _on_the_way(self, answer: bytes, active: dict[Fault, ActiveFault], now_us: int) -> bytes:
         if Fault.BAD_CRC in active:
             # The sum of three bytes does not see a flip in its own head: the head would not be found either.
-            hit = 8 + int(uniform(*self._dice, "bit", now_us) * 24)
+            hit = 8 + int(uniform(*self.dice, "bit", now_us) * 24)
             damaged = bytearray(answer)
             damaged[hit // 8] ^= 1 << hit % 8
             answer = bytes(damaged)
         if Fault.HALF_FRAME in active:
             answer = answer[:2]
         if Fault.NOISE in active:
-            answer = bytes([int(uniform(*self._dice, "stray", now_us) * 255)]) + answer
+            answer = bytes([int(uniform(*self.dice, "stray", now_us) * 255)]) + answer
         return answer

@@ -7,10 +7,12 @@ about 150 ms (several published measurements). The truth is the index between th
 from __future__ import annotations
 
 from math import exp
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian
-from hardware.virtual_board.probes.faults import FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import Source, disturbed
+from hardware.virtual_board.probes.powered import Fitting, PoweredProbe
 
 AIR_MV = 2540.0
 WATER_MV = 1270.0
@@ -20,50 +22,27 @@ _NOISE_UV = 2_500.0
 _SUPPLY_UV = 3_300_000
 
 
-class Capacitive:
-    """One probe on a gated supply. `power_pin` None: always powered.
+class Capacitive(PoweredProbe):
+    """One probe on a gated supply. Its two voltages lie near `AIR_MV` and `WATER_MV`."""
 
-    `tolerance` scales how far this unit's two voltages lie from `AIR_MV` and `WATER_MV`, and its noise.
-    """
-
-    def __init__(
-        self,
-        index: Source,
-        *,
-        serial: str,
-        power_pin: int | None = None,
-        seed: int = 0,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
-    ) -> None:
-        self.faults = faults or FaultSwitch()
+    def __init__(self, index: Source, **fitting: Unpack[Fitting]) -> None:
+        super().__init__(**fitting)
         self._index = index
-        self._dice = (seed, serial)
-        self._power_pin = power_pin
-        self._powered_at_us: int | None = None if power_pin is not None else -(10**12)
-        self.air_mv = AIR_MV + tolerance * between(-110.0, 110.0, *self._dice, "air")
-        self.water_mv = WATER_MV + tolerance * between(-110.0, 110.0, *self._dice, "water")
-        self._noise_uv = tolerance * _NOISE_UV
+        self.air_mv = AIR_MV + self.tolerance * between(-110.0, 110.0, *self.dice, "air")
+        self.water_mv = WATER_MV + self.tolerance * between(-110.0, 110.0, *self.dice, "water")
+        self._noise_uv = self.tolerance * _NOISE_UV
         self._asked = 0
-
-    def power_changed(self, pin: int, level: int, now_us: int) -> None:
-        if pin != self._power_pin:
-            return
-        if not level:
-            self._powered_at_us = None
-        elif self._powered_at_us is None:
-            self._powered_at_us = now_us
 
     def microvolts(self, adc_pin: int, levels: dict[int, int | None], now_us: int) -> int:
         now_s = now_us / 1e6
         active = self.faults.active(now_s)
         index = disturbed(self._index, active, now_s)
-        if self._powered_at_us is None or Fault.DISCONNECTED in active or index is None:
+        if self.powered_at_us is None or Fault.DISCONNECTED in active or index is None:
             return 0
         if Fault.SHORT in active:
             return _SUPPLY_UV
-        settled = 1 - exp(-(now_us - self._powered_at_us) / _SETTLING_US)
+        settled = 1 - exp(-(now_us - self.powered_at_us) / _SETTLING_US)
         self._asked += 1
-        noise_uv = self._noise_uv * gaussian(*self._dice, "adc", now_us, self._asked)
+        noise_uv = self._noise_uv * gaussian(*self.dice, "adc", now_us, self._asked)
         clean_uv = 1000 * (self.air_mv + (self.water_mv - self.air_mv) * index) * settled
         return max(round(clean_uv + noise_uv), 0)

@@ -8,11 +8,13 @@ has the board's.
 from __future__ import annotations
 
 import struct
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian
-from hardware.virtual_board.probes.faults import FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import Source, disturbed
 from hardware.virtual_board.probes.i2c import I2cProbe
+from hardware.virtual_board.probes.powered import Fitting
 
 CONVERSION, CONFIG = 0, 1
 POWER_ON_CONFIG = 0x8583
@@ -27,10 +29,7 @@ _FAULT_UA, _SHORTED_UA = 3_500.0, 35_000.0
 
 
 class LevelLoop(I2cProbe):
-    """The loop as its ADC sees it. `span_m` of water is 20 mA.
-
-    `tolerance` scales its errors and noise: 1 as built, 0 the ideal parts of the data sheets.
-    """
+    """The loop as its ADC sees it. `span_m` of water is 20 mA."""
 
     def __init__(
         self,
@@ -38,18 +37,14 @@ class LevelLoop(I2cProbe):
         *,
         span_m: float,
         shunt_ohm: float,
-        serial: str,
-        seed: int = 0,
         channel: int = 0,
-        power_pin: int | None = None,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
+        **fitting: Unpack[Fitting],
     ) -> None:
-        super().__init__(serial=serial, seed=seed, power_pin=power_pin, faults=faults)
+        super().__init__(**fitting)
         self._level_m = level_m
         self._span_m = span_m
         self._channel = channel
-        self._noise = tolerance
+        tolerance = self.tolerance
         # Probe ±0.25 % of its span, shunt ±0.1 %, the ADC's rate ±10 %.
         self._zero = tolerance * between(-0.0025, 0.0025, *self.dice, "zero")
         self._shunt_ohm = shunt_ohm * (1 + tolerance * between(-1e-3, 1e-3, *self.dice, "shunt"))
@@ -103,6 +98,6 @@ class LevelLoop(I2cProbe):
         if Fault.INVALID in active or (now_us - self.powered_at_us) / 1e6 < _START_UP_S:
             return _FAULT_UA
         share = level_m / self._span_m + self._zero
-        noise = self._noise * 5e-4 * gaussian(*self.dice, "loop", now_us)
+        noise = self.tolerance * 5e-4 * gaussian(*self.dice, "loop", now_us)
         # A working probe stays between 3.8 and 20.5 mA, whatever the water does.
         return min(max(4_000 + 16_000 * (share + noise), 3_800.0), 20_500.0)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import Unpack
 
 from hardware import spoken
 from hardware.catalogue import SensorType
-from hardware.virtual_board.probes.faults import FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import Source, disturbed
 from hardware.virtual_board.probes.modbus import ILLEGAL_DATA_ADDRESS, ModbusProbe, Refused
+from hardware.virtual_board.probes.powered import Fitting
 
 # (unit, raw unit) → raw units in one unit, and the raw value of 0. A raw unit that is the unit needs no row.
 _RAW_OF: Mapping[tuple[str, str], tuple[float, float]] = {
@@ -36,26 +38,17 @@ class DescribedProbe(ModbusProbe):
         sensor_type: SensorType,
         sources: Mapping[str, Source],
         *,
-        serial: str,
-        seed: int = 0,
         address: int = 1,
-        power_pin: int | None = None,
-        faults: FaultSwitch | None = None,
+        **fitting: Unpack[Fitting],
     ) -> None:
         assert sensor_type.modbus is not None  # noqa: S101 - the caller chose this model for it
         self.functions = (sensor_type.modbus.function,)
         self.warm_up_us = sensor_type.warm_up_ms * 1000
         self.baudrate = sensor_type.modbus.baud
         self.parity = {"none": None, "even": 0, "odd": 1}[sensor_type.modbus.parity]
-        super().__init__(
-            serial=serial, seed=seed, address=address, power_pin=power_pin, faults=faults
-        )
+        super().__init__(sources, address=address, **fitting)
         self._type = sensor_type
         self._talk = sensor_type.modbus
-        self._sources = sources
-
-    def is_gone(self, now_us: int) -> bool:
-        return any(source(now_us / 1e6) is None for source in self._sources.values())
 
     def registers(self, start: int, count: int, now_us: int) -> bytes:
         if (start, count) == self._talk.start:
@@ -78,7 +71,7 @@ class DescribedProbe(ModbusProbe):
         for quantity in self._type.quantities:
             if not isinstance(quantity.register, spoken.Register):
                 continue
-            source = self._sources.get(quantity.property)
+            source = self.sources.get(quantity.property)
             value = disturbed(source, self.faults.active(now_s), now_s) if source else 0.0
             factor, zero = _RAW_OF.get((quantity.unit, quantity.raw_unit), (1, 0))
             content |= _placed(quantity.register, (value or 0.0) * factor + zero)

@@ -11,12 +11,15 @@ physics); conductivity not at all at 25 °C. That of the water itself follows it
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian, uniform
-from hardware.virtual_board.probes.faults import ActiveFault, FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import ActiveFault, Source, disturbed
 from hardware.virtual_board.probes.i2c import I2cProbe
+from hardware.virtual_board.probes.powered import Fitting
 from hardware.virtual_board.scene_models import oxygen_at_saturation_mg_l
 
 DONE, SYNTAX_ERROR, BUSY, NO_DATA = 1, 2, 254, 255
@@ -51,32 +54,18 @@ def nernst_ph(ph: float, temperature_c: float, compensated_for_c: float) -> floa
     return 7 + (ph - 7) * (temperature_c + 273.15) / (compensated_for_c + 273.15)
 
 
-class Ezo(I2cProbe):
-    """One circuit. `source` is the truth in the published unit; `temperature` that of the water.
-
-    `tolerance` scales its errors and noise: 1 as built, 0 the ideal part of the data sheet.
-    """
+class Ezo(I2cProbe, ABC):
+    """One circuit. `source` is the truth in the published unit; `temperature` that of the water."""
 
     name = ""
     warm_up_us = 740_000
     default_c = 25.0
     reading_us = 600_000
 
-    def __init__(
-        self,
-        source: Source,
-        temperature: Source,
-        *,
-        serial: str,
-        seed: int = 0,
-        power_pin: int | None = None,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
-    ) -> None:
-        super().__init__(serial=serial, seed=seed, power_pin=power_pin, faults=faults)
+    def __init__(self, source: Source, temperature: Source, **fitting: Unpack[Fitting]) -> None:
+        super().__init__(**fitting)
         self._source = source
         self._temperature = temperature
-        self.tolerance = tolerance
         self.commands: list[str] = []
         self.switched_on(0)
 
@@ -84,9 +73,9 @@ class Ezo(I2cProbe):
         self.compensated_for_c = self.default_c
         self._answer: tuple[int, bytes] | None = None  # ready at, content
 
+    @abstractmethod
     def shown(self, value: float, temperature_c: float) -> str:
         """What the circuit says of a true value, as text."""
-        raise NotImplementedError
 
     def write(self, data: bytes, now_us: int) -> bool:
         if not self._is_there(now_us):

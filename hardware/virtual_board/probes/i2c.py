@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from hardware.scenes.faults import Fault
-from hardware.virtual_board.probes.faults import FaultSwitch
+from hardware.virtual_board.probes.powered import PoweredProbe
 
 
-class I2cProbe:
-    """One probe under one address. It acknowledges nothing without its supply; `power_pin` None: always powered."""
+class I2cProbe(PoweredProbe):
+    """One probe under one address. It acknowledges nothing without its supply."""
 
     warm_up_us = 0
-
-    def __init__(
-        self, *, serial: str, seed: int, power_pin: int | None, faults: FaultSwitch | None
-    ) -> None:
-        self.faults = faults or FaultSwitch()
-        self.dice = (seed, serial)
-        self._power_pin = power_pin
-        self.powered_at_us: int | None = None if power_pin is not None else -(10**12)
-
-    def power_changed(self, pin: int, level: int, now_us: int) -> None:
-        if pin != self._power_pin:
-            return
-        if not level:
-            self.powered_at_us = None
-        elif self.powered_at_us is None:
-            self.powered_at_us = now_us
-            self.switched_on(now_us)
-
-    def switched_on(self, now_us: int) -> None:
-        """The supply has come."""
 
     def holds_line(self, now_us: int) -> bool:
         return self.powered_at_us is not None and Fault.BUS_HELD in self.faults.active(now_us / 1e6)

@@ -7,11 +7,14 @@ a probe keeps in which register is its own affair (one file per maker).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import uniform
-from hardware.virtual_board.probes.faults import ActiveFault, FaultSwitch
+from hardware.virtual_board.probes.faults import ActiveFault, Source
+from hardware.virtual_board.probes.powered import Fitting, PoweredProbe
 from hardware.virtual_board.wiring import HearsLine, UartDevice, UartSettings
 
 READ_HOLDING_REGISTERS = 0x03
@@ -56,11 +59,11 @@ class Silent(Exception):
     """The probe does not answer such a request."""
 
 
-class ModbusProbe:
+class ModbusProbe(PoweredProbe, ABC):
     """One probe on the bus. Silent without its supply, for other addresses, and to a master of another speed or parity.
 
-    A maker's probe says what it keeps (`registers`), what writing does (`written`), and when it has nothing at all to
-    measure (`is_gone`). `power_pin` None: always powered.
+    `sources`: the truth of each property that it measures; when one of them ends, the probe is off its cable. A maker's probe says
+    what it keeps (`registers`) and what writing does (`written`).
     """
 
     functions: tuple[int, ...] = (READ_HOLDING_REGISTERS,)
@@ -69,51 +72,27 @@ class ModbusProbe:
     parity: int | None = None
 
     def __init__(
-        self,
-        *,
-        serial: str,
-        seed: int,
-        address: int,
-        power_pin: int | None,
-        faults: FaultSwitch | None,
+        self, sources: Mapping[str, Source], *, address: int = 1, **fitting: Unpack[Fitting]
     ) -> None:
-        self.faults = faults or FaultSwitch()
-        self.dice = (seed, serial)
+        super().__init__(**fitting)
+        self.sources = sources
         self._address = address
-        self._power_pin = power_pin
-        self.powered_at_us: int | None = None if power_pin is not None else -(10**12)
         self._line = UartSettings(self.baudrate, 8, self.parity)
 
     # --- what a maker's probe says of itself ---
 
+    @abstractmethod
     def registers(self, start: int, count: int, now_us: int) -> bytes:
         """The content of `count` registers from `start` on. Raises Refused, Silent."""
-        raise NotImplementedError
 
     def written(self, start: int, values: bytes, now_us: int) -> None:
         """Take what is written from `start` on. Raises Refused, Silent."""
         raise Refused(ILLEGAL_FUNCTION)
 
-    def is_gone(self, now_us: int) -> bool:
-        """True when there is nothing to measure: the probe is off its cable."""
-        raise NotImplementedError
-
-    def switched_on(self, now_us: int) -> None:
-        """The supply has come."""
-
     # --- the wire ---
 
     def line_set(self, settings: UartSettings) -> None:
         self._line = settings
-
-    def power_changed(self, pin: int, level: int, now_us: int) -> None:
-        if pin != self._power_pin:
-            return
-        if not level:
-            self.powered_at_us = None
-        elif self.powered_at_us is None:
-            self.powered_at_us = now_us
-            self.switched_on(now_us)
 
     def receive(self, data: bytes, now_us: int) -> list[tuple[int, bytes]]:
         """Take a request frame; give what comes back and how many µs after the request's end."""
@@ -135,7 +114,7 @@ class ModbusProbe:
             or (self._line.baudrate, self._line.bits) != (self.baudrate, 8)
             or self._line.parity != self.parity
             or Fault.DISCONNECTED in active
-            or self.is_gone(now_us)
+            or any(source(now_us / 1e6) is None for source in self.sources.values())
         )
 
     def _answer(self, request: bytes, now_us: int) -> bytes:

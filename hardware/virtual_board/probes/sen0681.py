@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from math import exp, nan
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian
-from hardware.virtual_board.probes.faults import FaultSwitch, Source, disturbed, fouled
+from hardware.virtual_board.probes.faults import Source, disturbed, fouled
 from hardware.virtual_board.probes.modbus import ModbusProbe, block
+from hardware.virtual_board.probes.powered import Fitting
 
 # register → (property, smallest step that the probe tells)
 _REGISTERS: Mapping[int, tuple[str, float]] = {
@@ -30,35 +32,17 @@ _NOISE = {"oxygen_saturation": 0.15, "dissolved_oxygen": 0.012, "water_temperatu
 
 
 class Sen0681(ModbusProbe):
-    """One probe.
-
-    `tolerance` scales its gain, offset and noise: 1 as built, 0 the ideal part of the data sheet.
-    """
+    """One probe."""
 
     warm_up_us = _WARM_UP_US
 
     def __init__(
-        self,
-        sources: Mapping[str, Source],
-        *,
-        serial: str,
-        seed: int = 0,
-        address: int = 1,
-        power_pin: int | None = None,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
+        self, sources: Mapping[str, Source], *, address: int = 1, **fitting: Unpack[Fitting]
     ) -> None:
-        super().__init__(
-            serial=serial, seed=seed, address=address, power_pin=power_pin, faults=faults
-        )
-        self._sources = sources
+        super().__init__(sources, address=address, **fitting)
         # Within the data sheet's ±3 % and ±0.5 °C; one optical gain for both oxygen figures.
-        self._gain = 1 + tolerance * between(-0.024, 0.024, *self.dice, "gain")
-        self._noise = tolerance
-        self._offset_c = tolerance * between(-0.4, 0.4, *self.dice, "offset")
-
-    def is_gone(self, now_us: int) -> bool:
-        return any(source(now_us / 1e6) is None for source in self._sources.values())
+        self._gain = 1 + self.tolerance * between(-0.024, 0.024, *self.dice, "gain")
+        self._offset_c = self.tolerance * between(-0.4, 0.4, *self.dice, "offset")
 
     def registers(self, start: int, count: int, now_us: int) -> bytes:
         content = b"".join(
@@ -77,7 +61,7 @@ class Sen0681(ModbusProbe):
         at_us = self.powered_at_us + _WARM_UP_US + finished * _MEASURE_US
         at_s = at_us / 1e6
         active = self.faults.active(at_s)
-        value = disturbed(self._sources[name], active, at_s)
+        value = disturbed(self.sources[name], active, at_s)
         if value is None:
             return 0.0
         if Fault.INVALID in active:
@@ -87,5 +71,5 @@ class Sen0681(ModbusProbe):
         else:
             settled = 1 - exp(-finished * _MEASURE_US / 1e6 / _SETTLING_S)
             value = fouled(value, active, at_s) * self._gain * settled
-        value += self._noise * _NOISE[name] * gaussian(*self.dice, name, at_us)
+        value += self.tolerance * _NOISE[name] * gaussian(*self.dice, name, at_us)
         return max(0.0, round(value / resolution) * resolution)

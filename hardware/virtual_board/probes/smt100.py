@@ -11,16 +11,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from math import sqrt
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian
-from hardware.virtual_board.probes.faults import ActiveFault, FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import ActiveFault, Source, disturbed
 from hardware.virtual_board.probes.modbus import (
     READ_HOLDING_REGISTERS,
     READ_INPUT_REGISTERS,
     ModbusProbe,
     block,
 )
+from hardware.virtual_board.probes.powered import Fitting
 from hardware.virtual_board.scene_models import permittivity_of
 
 NO_VALUE = 0xFFFF
@@ -31,38 +33,20 @@ _NOISE = {"soil_water_content": 0.001, "soil_permittivity": 0.05, "soil_temperat
 
 
 class Smt100(ModbusProbe):
-    """One probe. `sources` by property; what is left out follows from the water content, or is 20 °C.
-
-    `tolerance` scales its errors and noise: 1 as built, 0 the ideal part of the data sheet.
-    """
+    """One probe. What is left out of `sources` follows from the water content, or is 20 °C."""
 
     functions = (READ_HOLDING_REGISTERS, READ_INPUT_REGISTERS)
     warm_up_us = _WARM_UP_US
     parity = 0
 
     def __init__(
-        self,
-        sources: Mapping[str, Source],
-        *,
-        serial: str,
-        seed: int = 0,
-        address: int = 1,
-        power_pin: int | None = None,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
+        self, sources: Mapping[str, Source], *, address: int = 1, **fitting: Unpack[Fitting]
     ) -> None:
-        super().__init__(
-            serial=serial, seed=seed, address=address, power_pin=power_pin, faults=faults
-        )
-        self._sources = sources
-        self._noise = tolerance
+        super().__init__(sources, address=address, **fitting)
         # Within the data sheet's ±3 % water content and ±0.4 °C.
-        self._offset = tolerance * between(-0.025, 0.025, *self.dice, "water")
-        self._gain = 1 + tolerance * between(-0.03, 0.03, *self.dice, "permittivity")
-        self._offset_c = tolerance * between(-0.3, 0.3, *self.dice, "offset")
-
-    def is_gone(self, now_us: int) -> bool:
-        return any(source(now_us / 1e6) is None for source in self._sources.values())
+        self._offset = self.tolerance * between(-0.025, 0.025, *self.dice, "water")
+        self._gain = 1 + self.tolerance * between(-0.03, 0.03, *self.dice, "permittivity")
+        self._offset_c = self.tolerance * between(-0.3, 0.3, *self.dice, "offset")
 
     def registers(self, start: int, count: int, now_us: int) -> bytes:
         if Fault.INVALID in self.faults.active(now_us / 1e6):
@@ -83,10 +67,10 @@ class Smt100(ModbusProbe):
         return block(start, count, content)
 
     def _measured(self, name: str, now_us: int) -> float | None:
-        if name not in self._sources:
+        if name not in self.sources:
             return None
         now_s = now_us / 1e6
         active: dict[Fault, ActiveFault] = self.faults.active(now_s)
-        value = disturbed(self._sources[name], active, now_s)
+        value = disturbed(self.sources[name], active, now_s)
         assert value is not None  # noqa: S101 - a silent probe does not measure
-        return value + self._noise * _NOISE[name] * gaussian(*self.dice, name, now_us)
+        return value + self.tolerance * _NOISE[name] * gaussian(*self.dice, name, now_us)

@@ -9,11 +9,12 @@ permittivity (§4.1.3) and from there to the water by Topp: another way, which g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian, uniform
-from hardware.virtual_board.probes.faults import ActiveFault, FaultSwitch, Source, disturbed
+from hardware.virtual_board.probes.faults import ActiveFault, Source, disturbed
+from hardware.virtual_board.probes.powered import Fitting, PoweredProbe
 from hardware.virtual_board.probes.sdi12_line import WIRE, Spoken
 
 Model = Literal["TER11", "TER12"]
@@ -48,48 +49,32 @@ def crc_text(content: str) -> str:
     return bytes((0x40 | crc >> 12, 0x40 | crc >> 6 & 0x3F, 0x40 | crc & 0x3F)).decode("ascii")
 
 
-class Teros:
-    """One sensor. `sources` by property: soil_water_content, soil_temperature and, for a TER12, soil_conductivity.
-
-    `tolerance` scales its offsets and noise: 1 as built, 0 ideal. `power_pin` None: always powered.
-    """
+class Teros(PoweredProbe):
+    """One sensor. `sources` by property: soil_water_content, soil_temperature and, for a TER12, soil_conductivity."""
 
     def __init__(
         self,
         sources: Mapping[str, Source],
         *,
         address: str,
-        serial: str,
         model: Model = "TER12",
-        power_pin: int | None = None,
-        seed: int = 0,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
+        **fitting: Unpack[Fitting],
     ) -> None:
-        self.faults = faults or FaultSwitch()
+        super().__init__(**fitting)
         self._sources = sources
         self._address = address
         self._model = model
-        self._dice = (seed, serial)
-        self._tolerance = tolerance
-        self._power_pin = power_pin
-        self._powered_at_us: int | None = None if power_pin is not None else -(10**12)
         # Within the maker's generic ±0.03 m³/m³ (half of it here, half for the soil), ±0.3 °C and 5 %.
-        self._water_offset = tolerance * between(-0.015, 0.015, *self._dice, "water")
-        self._offset_c = tolerance * between(-0.25, 0.25, *self._dice, "offset")
-        self._gain = 1 + tolerance * between(-0.045, 0.045, *self._dice, "gain")
+        self._water_offset = self.tolerance * between(-0.015, 0.015, *self.dice, "water")
+        self._offset_c = self.tolerance * between(-0.25, 0.25, *self.dice, "offset")
+        self._gain = 1 + self.tolerance * between(-0.045, 0.045, *self.dice, "gain")
         self._measured: str | None = None
         self._ready_us = 0
         self._has_crc = False
         self._holds_wire = False
 
-    def power_changed(self, pin: int, level: int, now_us: int) -> None:
-        if pin != self._power_pin:
-            return
-        if not level:
-            self._powered_at_us, self._measured = None, None
-        elif self._powered_at_us is None:
-            self._powered_at_us = now_us
+    def switched_off(self) -> None:
+        self._measured = None
 
     def broke(self, now_us: int) -> None:
         if self._holds_wire and now_us < self._ready_us:
@@ -110,8 +95,8 @@ class Teros:
 
     def _is_silent(self, active: dict[Fault, ActiveFault], now_us: int) -> bool:
         return (
-            self._powered_at_us is None
-            or now_us - self._powered_at_us < _BOOT_US
+            self.powered_at_us is None
+            or now_us - self.powered_at_us < _BOOT_US
             or Fault.DISCONNECTED in active
             or any(source(now_us / 1e6) is None for source in self._sources.values())
         )
@@ -155,7 +140,7 @@ class Teros:
     ) -> float:
         value = disturbed(self._sources[name], active, now_s)
         assert value is not None  # noqa: S101 - a silent sensor does not measure
-        noise = self._tolerance * _NOISE[name] * gaussian(*self._dice, name, now_us)
+        noise = self.tolerance * _NOISE[name] * gaussian(*self.dice, name, now_us)
         return value + noise
 
     def _on_the_way(self, answer: bytes, active: dict[Fault, ActiveFault], now_us: int) -> Spoken:
@@ -163,7 +148,7 @@ class Teros:
         if slow := active.get(Fault.SLOW):
             delay_us += round(slow.strength * 1e6)
         if Fault.BAD_CRC in active:
-            hit = int(uniform(*self._dice, "bit", now_us) * 7 * (len(answer) - 2))
+            hit = int(uniform(*self.dice, "bit", now_us) * 7 * (len(answer) - 2))
             damaged = bytearray(answer)
             damaged[hit // 7] ^= 1 << hit % 7
             answer = bytes(damaged)
@@ -171,7 +156,6 @@ class Teros:
             answer = answer[: len(answer) // 2]
         if Fault.NOISE in active:
             answer = (
-                bytes(int(uniform(*self._dice, "stray", now_us, n) * 128) for n in range(2))
-                + answer
+                bytes(int(uniform(*self.dice, "stray", now_us, n) * 128) for n in range(2)) + answer
             )
         return Spoken(delay_us, answer)

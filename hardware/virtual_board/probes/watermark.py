@@ -15,6 +15,7 @@ between 12 and 26 °C; in wetter soil of 12 °C and more, where neither is good,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from typing import NotRequired, TypedDict, Unpack
 
@@ -77,7 +78,7 @@ class Circuit(TypedDict):
     faults: NotRequired[FaultSwitch | None]
 
 
-class PulsedResistor:
+class PulsedResistor(ABC):
     """A resistance and its series resistor between two GPIOs, as an analogue source for the ADC pin between them.
 
     `tolerance` scales how far parts and readings are off: 1 as built, 0 ideal.
@@ -133,11 +134,11 @@ class PulsedResistor:
             return float("inf")
         return clean * (_BAD_CONTACT if forward and Fault.UNEVEN in active else 1.0)
 
+    @abstractmethod
     def _resistance(
         self, now_s: float, active: dict[Fault, ActiveFault], *, forward: bool
     ) -> float | None:
         """Ω in this direction; None: nothing there."""
-        raise NotImplementedError
 
 
 class Watermark(PulsedResistor):

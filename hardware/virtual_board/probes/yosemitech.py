@@ -9,13 +9,16 @@ wiper turn, 0x2604 is the Y511's error code; the oxygen is a ratio; silence to w
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
 from collections.abc import Mapping
 from math import exp, nan
+from typing import Unpack
 
 from hardware.scenes.faults import Fault
 from hardware.virtual_board.dice import between, gaussian, uniform
-from hardware.virtual_board.probes.faults import FaultSwitch, Source, disturbed, fouled
+from hardware.virtual_board.probes.faults import Source, disturbed, fouled
 from hardware.virtual_board.probes.modbus import ModbusProbe, Silent
+from hardware.virtual_board.probes.powered import Fitting
 
 START, VALUES, STOP, WIPE = 0x2500, 0x2600, 0x2E00, 0x3100
 
@@ -32,27 +35,12 @@ class _Yosemitech(ModbusProbe):
     noise = 0.0
 
     def __init__(
-        self,
-        sources: Mapping[str, Source],
-        *,
-        serial: str,
-        seed: int = 0,
-        address: int = 1,
-        power_pin: int | None = None,
-        tolerance: float = 1.0,
-        faults: FaultSwitch | None = None,
+        self, sources: Mapping[str, Source], *, address: int = 1, **fitting: Unpack[Fitting]
     ) -> None:
-        super().__init__(
-            serial=serial, seed=seed, address=address, power_pin=power_pin, faults=faults
-        )
-        self.sources = sources
-        self.tolerance = tolerance
+        super().__init__(sources, address=address, **fitting)
         self._started_us: int | None = None
         # Within the maker's ±0.2 °C.
-        self._offset_c = tolerance * between(-0.15, 0.15, *self.dice, "offset")
-
-    def is_gone(self, now_us: int) -> bool:
-        return any(source(now_us / 1e6) is None for source in self.sources.values())
+        self._offset_c = self.tolerance * between(-0.15, 0.15, *self.dice, "offset")
 
     def switched_on(self, now_us: int) -> None:
         self._started_us = None
@@ -74,9 +62,9 @@ class _Yosemitech(ModbusProbe):
         """What follows the two floats."""
         return b""
 
+    @abstractmethod
     def value_at(self, value: float, at_us: int) -> float:
         """What this part makes of the truth."""
-        raise NotImplementedError
 
     def figures(self, now_us: int) -> tuple[float, float]:
         """(temperature, value) of the last finished measurement; zeros before the first."""
@@ -130,8 +118,10 @@ class Y511(_Yosemitech):
     measure_us = 4_000_000
     noise = 0.05
 
-    def __init__(self, sources: Mapping[str, Source], **options: object) -> None:
-        super().__init__(sources, **options)  # type: ignore[arg-type]
+    def __init__(
+        self, sources: Mapping[str, Source], *, address: int = 1, **fitting: Unpack[Fitting]
+    ) -> None:
+        super().__init__(sources, address=address, **fitting)
         self.wipes: list[int] = []
 
     def value_at(self, value: float, at_us: int) -> float:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from databases import SqliteDatabases
+from typed_commands import Typed, is_one_sentence, make_files_that_are_none, typing
 
 from fleet_server.cli.main import main
 from fleet_server.services import authority
 
-Ended = tuple[int, str]
 _BROKER_FORM = "broker_url must be embedded, mqtts://host:port or mqtt://host:port."
 _DATABASE_FORM = "database_url must begin with sqlite:/// or postgresql+psycopg://."
 _BROKER_PORT = "broker_url has a port that is not a number from 1 to 65535."
@@ -150,9 +149,7 @@ WRONG_SETTINGS = (
 def folder(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SqliteDatabases) -> Path:
     """Where the commands are typed: a server's folder, and files that are none of what is asked for."""
     made = tmp_path_factory.mktemp("typed")
-    (made / "empty").mkdir()
-    (made / "garbage").write_text("\0garbage = [[[")
-    (made / "noise").write_bytes(os.urandom(300) + b"\xff")
+    make_files_that_are_none(made)
     (made / "doors").write_text("listener high 127.0.0.1\n")
     (made / "half.toml").write_text('id = "half"\n')
     authority.initialise(made / "data" / "ca", valid_from=datetime.now(UTC))
@@ -164,23 +161,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: SqliteDat
 @pytest.fixture
 def fleet(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[[str], Ended]]:
+) -> Iterator[Typed]:
     """A command as it is typed in the folder, by somebody who types nothing more."""
-
-    def run(typed: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fleet", *shlex.split(typed)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, err
 
     thresholds, switch_interval_s = gc.get_threshold(), sys.getswitchinterval()
     monkeypatch.chdir(folder)
     with Path(os.devnull).open() as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
-        yield run
+        yield typing("fleet", main, monkeypatch, capsys)
     gc.unfreeze()  # `fleet ingest` tunes its process before it looks at anything
     gc.set_threshold(*thresholds)
     sys.setswitchinterval(switch_interval_s)
@@ -189,7 +177,7 @@ def fleet(
 @pytest.mark.filterwarnings("ignore:Can not control echo:UserWarning")
 @pytest.mark.parametrize(("typed", "status", "sentence"), WRONG)
 def test_wrong_use_is_told_in_one_sentence_and_leaves_nothing_behind(
-    fleet: Callable[[str], Ended], folder: Path, typed: str, status: int, sentence: str
+    fleet: Typed, folder: Path, typed: str, status: int, sentence: str
 ) -> None:
     ended, err = fleet(typed)
     assert (ended, is_one_sentence(err, sentence)) == (status, True), err
@@ -199,7 +187,7 @@ def test_wrong_use_is_told_in_one_sentence_and_leaves_nothing_behind(
 
 @pytest.mark.parametrize(("name", "value", "typed", "sentence"), WRONG_SETTINGS)
 def test_setting_that_cannot_be_stops_the_start(
-    fleet: Callable[[str], Ended],
+    fleet: Typed,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     value: str,
@@ -209,10 +197,3 @@ def test_setting_that_cannot_be_stops_the_start(
     monkeypatch.setenv(name, value)
     ended, err = fleet(typed)
     assert (ended, is_one_sentence(err, sentence)) == (2, True), err
-
-
-def is_one_sentence(err: str, sentence: str) -> bool:
-    """One line of ours, or click's two lines of usage before its own; it says `sentence`."""
-    *before, last = err.strip().splitlines()
-    is_alone = not before or "Usage: " in err
-    return is_alone and sentence in last and "Traceback" not in err

@@ -1,0 +1,50 @@
+"""A command as somebody types it, inside this process: what it ended with, and whether it said so in one sentence."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+Ended = tuple[int, str]
+"""Exit status and everything on stderr."""
+Typed = Callable[[str], Ended]
+
+
+def make_files_that_are_none(folder: Path) -> None:
+    """`empty` (a folder), `garbage` (a text) and `noise` (bytes): none of what any command asks for."""
+    (folder / "empty").mkdir()
+    (folder / "garbage").write_text("\0garbage = [[[")
+    (folder / "noise").write_bytes(os.urandom(300) + b"\xff")
+
+
+def typing(
+    program: str,
+    main: Callable[[], NoReturn],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Typed:
+    """A function that runs `program` with what is typed. Nothing may stand on stdout."""
+
+    def run(typed: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", [program, *shlex.split(typed)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, err
+
+    return run
+
+
+def is_one_sentence(err: str, sentence: str) -> bool:
+    """One line of ours, or click's two lines of usage before its own; it says `sentence`."""
+    *before, last = err.strip().splitlines()
+    is_alone = not before or "Usage: " in err
+    return is_alone and sentence in last and "Traceback" not in err
