@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 import time
 import tomllib
 from pathlib import Path
@@ -18,6 +19,15 @@ from provisioning.flashing import flash_firmware
 
 LAST_UTC_S = 2**32 - 1
 """A node counts its time in 32 bits."""
+
+MAX_NETWORKS = 8
+"""More would not fit into a blob of the node's memory, and would take longer to try than a node is awake."""
+
+# IEEE 802.11: a name has at most 32 bytes, a passphrase 8 to 63, a key 64 digits. The radio cuts off what is longer.
+_SSID_BYTES = 32
+_PASSWORD_BYTES = (8, 63)
+_KEY_DIGITS = 64
+_FIRST_PRINTABLE = 32
 
 _BOARD_HELP = "The board: virtual:FOLDER (a virtual board's folder, made when it is not there)."
 
@@ -127,6 +137,9 @@ def enrol(
 def read_wifi_file(path: Path) -> list[tuple[str, str]]:
     """Network names and passwords, in the file's order.
 
+    Every character that a network can have is kept as it is. What a radio would cut off or refuse is refused here, because on
+    the node nobody would see why: names of more than 32 bytes, passwords that are none.
+
     Raises:
         UsedWrongly: the file cannot be read, or an entry is not a name with a password.
     """
@@ -138,6 +151,29 @@ def read_wifi_file(path: Path) -> list[tuple[str, str]]:
     except (ValueError, KeyError, TypeError) as error:
         # The cause is not shown: TOML errors quote the line, and the line may be a password.
         raise UsedWrongly(f"{path} must hold [[network]] tables with ssid and password.") from error
-    if not all(isinstance(part, str) for pair in pairs for part in pair):
-        raise UsedWrongly(f"{path}: every ssid and password must be a text.")
+    if not 1 <= len(pairs) <= MAX_NETWORKS:
+        raise UsedWrongly(f"{path} holds {len(pairs)} networks; a node takes 1 to {MAX_NETWORKS}.")
+    for place, (name, password) in enumerate(pairs, start=1):
+        fault = _fault_of_network(name, password)
+        if fault is not None:
+            raise UsedWrongly(f"{path}, network {place}: {fault}")
     return pairs
+
+
+def _fault_of_network(name: object, password: object) -> str | None:
+    """What is wrong with a network, without quoting it; None when nothing is."""
+    if not isinstance(name, str) or not isinstance(password, str):
+        return "ssid and password must be texts; write them in quotes."
+    if any(ord(character) < _FIRST_PRINTABLE for character in name + password):
+        return "ssid or password holds a control character, which no network has; write it again."
+    size = len(name.encode())
+    if not 1 <= size <= _SSID_BYTES:
+        return f"the ssid has {size} bytes, a network's name has 1 to {_SSID_BYTES} (an umlaut counts two, an emoji four)."
+    size = len(password.encode())
+    is_key = size == _KEY_DIGITS and all(digit in string.hexdigits for digit in password)
+    if size and not is_key and not _PASSWORD_BYTES[0] <= size <= _PASSWORD_BYTES[1]:
+        return (
+            f"the password has {size} bytes, a network's password has 8 to 63 (an umlaut counts two, an emoji four),"
+            " or 64 hexadecimal digits, or none where the network is open."
+        )
+    return None

@@ -13,7 +13,14 @@ from fleet_server import db
 from fleet_server.models import Deployment, Node
 from fleet_server.services import deploying, enrolment
 from fleet_server.services.ingest import Message
-from fleet_server.wire.senml import Reading, encode_pack
+from fleet_server.wire import cbor
+from fleet_server.wire.senml import (
+    Extreme,
+    Reading,
+    encode_envelope,
+    encode_pack,
+    encode_thinned_body,
+)
 from fleet_server.wire.state_message import NodeStateMessage, encode_state
 from fleet_server.wire.states import NodeState
 from fleet_server.wire.topics import TopicKind
@@ -111,6 +118,48 @@ class SimulatedNode:
     def packs(self, seqs: Iterable[int]) -> list[Message]:
         return [self.pack(seq) for seq in seqs]
 
+    def thinned(
+        self,
+        from_seq: int,
+        to_seq: int,
+        *,
+        seq: int | None = None,
+        knows_time: bool = True,
+        oldest: int | None = None,
+        extremes: Mapping[str, tuple[float, float] | str] | None = None,
+        **content: int,
+    ) -> Message:
+        """A thinned pack that stands for packs as `pack` makes them; by default what is below its range's end is gone."""
+        if seq is None:
+            seq = max(self.next_seq, to_seq + 1)
+        self.next_seq = max(self.next_seq, seq + 1)
+        if extremes is None:
+            extremes = {
+                key: value if isinstance(value, str) else (value, value)
+                for key, value in self.readings.items()
+            }
+        begin_ms, end_ms = from_seq * self.sample_s * 1000, to_seq * self.sample_s * 1000
+        fields = {
+            "power_up": self.power_up,
+            "uptime_ms": begin_ms,
+            "from_seq": from_seq,
+            "to_seq": to_seq,
+            "packs": to_seq - from_seq + 1,
+            "until_power_up": self.power_up,
+            "until_uptime_ms": end_ms,
+            **content,
+        }
+        body, count = encode_thinned_body(
+            spool=self.spool, seq=seq, extremes=as_extremes(extremes), **fields
+        )
+        envelope = encode_envelope(
+            node_id=self.node_id,
+            time_utc_s=self.started_s + begin_ms // 1000 if knows_time else None,
+            oldest=min(seq, to_seq + 1 if oldest is None else oldest),
+        )
+        payload = cbor.array_head(1 + count) + envelope + body
+        return Message(TopicKind.TELEMETRY, self.node_id, payload)
+
     def event(
         self, seq: int, name: str, details: Mapping[str, float | str], *, knows_time: bool = True
     ) -> Message:
@@ -144,4 +193,12 @@ def as_readings(readings: Mapping[str, float | str]) -> list[Reading]:
     return [
         (key, None, value) if isinstance(value, str) else (key, value, None)
         for key, value in readings.items()
+    ]
+
+
+def as_extremes(extremes: Mapping[str, tuple[float, float] | str]) -> list[Extreme]:
+    """Texts are reasons, pairs are the lowest and the highest value."""
+    return [
+        Extreme(key, None, None, value) if isinstance(value, str) else Extreme(key, *value, None)
+        for key, value in extremes.items()
     ]

@@ -53,7 +53,8 @@ def run():
 
 
 def _open_spool(wake):
-    saved = wake.state.spool
+    # What was noted holds until something changes. A wake that does not end well leaves no note, and the next one searches.
+    saved, wake.state.spool = wake.state.spool, None
     wake.spool = Spool(_SPOOL_FOLDER, saved)
     if saved is None or wake.state.sent_high is None:
         # Nobody remembers what was sent before the power went: anything on flash may have been.
@@ -76,8 +77,14 @@ def _keep(wake, uptime_ms, readings):
     if wake.spool is None:
         return
     spool, power_up = wake.spool, wake.state.power_up
+    day = plan.day_of(wake.clock.utc_ms(uptime_ms), wake.config.sample_s)
+    _guarded(wake, _make_room, day)
     n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
-    spool.append(power_up, uptime_ms, n_records, body)
+    spool.append(power_up, uptime_ms, n_records, body, day)
+
+
+def _make_room(wake, day):
+    wake.spool.make_room(day)
 
 
 def _keep_crash(wake, uptime_ms):
@@ -88,6 +95,7 @@ def _keep_crash(wake, uptime_ms):
 
 
 def _talk(wake):
+    plan.forget_done()
     from node.link.exchange import Exchange
 
     Exchange(wake).run()

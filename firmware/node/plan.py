@@ -2,11 +2,13 @@
 
 import binascii
 import struct
+import sys
 import time
 
 from node import errors
 from node.errors import SensorError
 
+_DAY_MS = 86_400_000
 # After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
 
@@ -56,6 +58,18 @@ def _soonest(waiting, probes, results):
         return (needs is not None and needs["key"] not in known, driver.ready_in(now_ms))
 
     return min(range(len(waiting)), key=order)
+
+
+def forget_done():
+    """Give back the memory of what has read the probes and thinned the spool: the talk that follows needs it.
+
+    Whoever needs it once more loads it again.
+    """
+    for name in list(sys.modules):
+        package, _, module = name.rpartition(".")
+        if package in ("node.sensors", "node.bus") or name == "node.thinning":
+            del sys.modules[name]
+            delattr(sys.modules[package], module)
 
 
 def _start(probe):
@@ -135,6 +149,14 @@ def sleep_ms(schedule_ms, sample_s):
     period_ms = sample_s * 1000
     next_ms = ((schedule_ms + _early_ms(sample_s)) // period_ms + 1) * period_ms
     return next_ms - schedule_ms
+
+
+def day_of(utc_ms, sample_s):
+    """A number for the day that a sampling instant belongs to, None while the time is unknown.
+
+    Shortly before midnight is midnight, as above.
+    """
+    return None if utc_ms is None else (utc_ms + _early_ms(sample_s)) // _DAY_MS
 
 
 def is_publish_due(state, config, clock, uptime_ms):

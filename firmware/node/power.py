@@ -44,11 +44,11 @@ def _switch_off(pin):
 
 def sleep(state, duration_ms):
     """Radio off, rails low, memory kept, then deep sleep. Does not return."""
-    if "node.link.wifi" in sys.modules:
-        # Only who loaded it can have switched the radio on.
-        from node.link import wifi
+    if "node.link.bearer" in sys.modules:
+        # Only who loaded it can have switched a radio on.
+        from node.link import bearer
 
-        wifi.off()
+        bearer.off()
     for pin in _rails:
         _switch_off(pin)
     rtc_memory.store(state)

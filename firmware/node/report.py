@@ -8,7 +8,7 @@ import machine
 
 import slots
 from node import heap
-from node.link import wifi
+from node.link import bearer
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 
@@ -28,13 +28,15 @@ def state(wake, bundle):
         ("slot", slot.slot),
         ("slot_state", slot.state),
         ("battery_mv", wake.battery_mv),
-        ("rssi_dbm", wifi.signal_dbm()),
+        ("rssi_dbm", bearer.signal_dbm()),
         ("free_heap", gc.mem_free()),
         ("idf_largest", _largest_block()),
         ("spool_depth", 0 if spool is None else spool.depth),
         ("spool", None if spool is None else spool.id),
         ("oldest", None if is_empty else spool.oldest),
         ("newest", None if is_empty else spool.newest),
+        ("thinned", None if spool is None else spool.thinned),
+        ("lost", None if spool is None else spool.lost),
         ("power_up", memory.power_up),
         ("uptime_ms", uptime_ms),
         ("utc_s", wake.clock.utc_s(uptime_ms)),

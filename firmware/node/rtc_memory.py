@@ -13,7 +13,7 @@ from micropython import const
 
 from node import cbor
 
-_MAGIC = b"SSR4"
+_MAGIC = b"SSR5"
 _HEAD = const(10)  # magic, length u16, CRC-32
 # A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
 _LONGEST_SLEEP_MS = const(172_800_000)
@@ -32,7 +32,7 @@ _FIELDS = (
     "sent_high",
     "spool",
     "broker_address",
-    "wifi_index",
+    "bearer",
     "last_error",
     "step",
     "crash",
@@ -46,8 +46,9 @@ class State:
     `power_up`: random id of this power-up. `base_ms`: the RTC at its begin. `offset_ms`: UTC − uptime, None while the
     time is unknown. `doubt_ms`: an offset once seen that did not fit. `published_ms`: uptime of the last good exchange.
     `radio_not_before_ms`: uptime before which the radio stays off after failures. `sent_high`: highest sequence that may
-    have been sent. `spool`: what Spool.saved() gave. `step`: what the wake was doing. `crash`: what ended a wake and
-    where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the probe's place on its bus.
+    have been sent. `bearer`: what its memory() gave. `spool`: what Spool.saved() gave. `step`: what the wake was doing.
+    `crash`: what ended a wake and where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the
+    probe's place on its bus.
     """
 
     def __init__(self):
@@ -63,7 +64,7 @@ class State:
         self.sent_high = None
         self.spool = None
         self.broker_address = None
-        self.wifi_index = 0
+        self.bearer = None
         self.last_error = None
         self.step = ""
         self.crash = None

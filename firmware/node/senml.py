@@ -9,6 +9,7 @@ _BASE_TIME = const(-3)
 _NAME = const(0)
 _VALUE = const(2)
 _STRING_VALUE = const(3)
+_BOOKKEEPING = const(4)  # records
 
 
 def body(spool, seq, power_up, uptime_ms, readings):
@@ -16,15 +17,20 @@ def body(spool, seq, power_up, uptime_ms, readings):
 
     A value is an integer, the four bytes of a big-endian float32, or a reason's name.
     """
-    records = [
-        _record("_spool", spool),
-        _record("_seq", seq),
-        _record("_up", power_up),
-        _record("_ms", uptime_ms),
-    ]
+    records = [bookkeeping(spool, seq, power_up, uptime_ms)]
     for key, value in readings:
         records.append(_record(key, value))
-    return len(records), b"".join(records)
+    return _BOOKKEEPING + len(readings), b"".join(records)
+
+
+def bookkeeping(spool, seq, power_up, uptime_ms):
+    """The records that every body begins with."""
+    return (
+        _record("_spool", spool)
+        + _record("_seq", seq)
+        + _record("_up", power_up)
+        + _record("_ms", uptime_ms)
+    )
 
 
 def head(node_id, utc_s, oldest, n_records):
@@ -49,3 +55,8 @@ def _record(key, value):
 def kind(body):
     """The topic's last level for a body: `ev` when its first record after the bookkeeping is an event, else `tm`."""
     return "ev" if b"\xa2\x00\x66_event\x03" in body else "tm"
+
+
+def is_thinned(body):
+    """True for a pack that stands for others."""
+    return b"\xa2\x00\x65_from\x02" in body

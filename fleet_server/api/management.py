@@ -31,6 +31,7 @@ class NodeSchema(Schema):
     packs = fields.Integer(required=True)
     missing_packs = fields.Integer(required=True)
     lost_packs = fields.Integer(required=True)
+    thinned_packs = fields.Integer(required=True)
     receipt_seq = fields.Integer(required=True, allow_none=True)
 
 

@@ -16,6 +16,7 @@ from fleet_server.models.node import Node
 from fleet_server.models.node_status import NodeStatus
 from fleet_server.models.observation import Observation, observation_id, observation_key
 from fleet_server.models.observation_count import ObservationCount
+from fleet_server.models.observed_range import ObservedRange
 from fleet_server.models.outbox import Outbox
 from fleet_server.models.pack import Pack
 from fleet_server.models.quarantine import Quarantine
@@ -23,6 +24,8 @@ from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
 from fleet_server.models.sensor import Sensor
 from fleet_server.models.site import Site
+from fleet_server.models.thinned_pack import ThinnedPack
+from fleet_server.models.thinned_reading import ThinnedReading
 from fleet_server.models.user import User
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "NodeStatus",
     "Observation",
     "ObservationCount",
+    "ObservedRange",
     "Outbox",
     "Pack",
     "Quarantine",
@@ -49,6 +53,8 @@ __all__ = [
     "Receipt",
     "Sensor",
     "Site",
+    "ThinnedPack",
+    "ThinnedReading",
     "User",
     "UtcSeconds",
     "observation_id",

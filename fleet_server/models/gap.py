@@ -9,9 +9,10 @@ from fleet_server.models.base import Base, Big, Moment
 
 DECLARED_LOST = "declared_lost"
 OPEN = "open"
-
 BELOW_OLDEST = "below_oldest"
 """Reason: the node no longer holds it (`_oldest`)."""
+THINNED = "thinned"
+"""Reason: the node no longer holds it, but kept the extremes (`thinned_pack`)."""
 SPOOL_REPLACED = "spool_replaced"
 """Reason: the node has begun another spool before it was sent."""
 

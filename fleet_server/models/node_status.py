@@ -33,6 +33,8 @@ class NodeStatus(Base):
     spool_depth: Mapped[int | None]  # packs held without a receipt
     oldest: Mapped[Big | None]
     newest: Mapped[Big | None]
+    thinned: Mapped[Big | None]  # packs replaced by their extremes, since the spool was made
+    lost: Mapped[Big | None]  # packs given up without that
     power_up: Mapped[Big | None]
     uptime_ms: Mapped[Big | None]
     boot_count: Mapped[Big | None]

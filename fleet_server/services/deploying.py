@@ -21,7 +21,7 @@ from fleet_server.models import (
     Sensor,
     Site,
 )
-from fleet_server.services import observing
+from fleet_server.services import observing, thinning
 from hardware import catalogue
 
 LEVEL_CALIBRATED = "calibrated"
@@ -146,6 +146,7 @@ def deploy_node(
             serial = (serials or {}).get(slot.id, f"{node_id}/{slot.id}")
             _mount(session, deployment, slot, serial=serial, now=now)
         observing.observe_stored(session, node_id=node_id, now=now)
+        thinning.observe_stored(session, node_id=node_id, now=now)
     return deployment
 
 
@@ -176,9 +177,10 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
         channels = session.scalars(
             select(Channel).where(Channel.deployment_id == deployment.id, Channel.to_at.is_(None))
         ).all()
+        datastream_ids = [channel.datastream_id for channel in channels]
         if observing.has_observations_from(
-            session, [channel.datastream_id for channel in channels], to_at
-        ):
+            session, datastream_ids, to_at
+        ) or thinning.has_ranges_from(session, datastream_ids, to_at):
             raise Conflict("There are observations from after that time; end the deployment later.")
         for channel in channels:
             channel.to_at = to_at

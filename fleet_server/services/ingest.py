@@ -48,14 +48,14 @@ from fleet_server.models import (
 )
 from fleet_server.models.base import UtcSeconds
 from fleet_server.models.counter import PACKS_RESENT
-from fleet_server.models.gap import BELOW_OLDEST, DECLARED_LOST, SPOOL_REPLACED
+from fleet_server.models.gap import DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import bulk, observing, outbox, sequences, timing
+from fleet_server.services import bulk, observing, outbox, sequences, thinning, timing
 from fleet_server.services.timing import KnownTime
 from fleet_server.wire.errors import PackIdentity, WireError
-from fleet_server.wire.senml import EventPack, decode_event, decode_pack
+from fleet_server.wire.senml import EventPack, ThinnedPack, decode_event, decode_telemetry
 from fleet_server.wire.senml import Pack as WirePack
 from fleet_server.wire.state_message import NodeStateMessage, decode_state
 from fleet_server.wire.states import NodeState
@@ -152,7 +152,8 @@ def _add(total: BatchResult, one: BatchResult) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
-_Content = WirePack | EventPack | NodeStateMessage | WireError
+_AnyPack = WirePack | ThinnedPack | EventPack
+_Content = _AnyPack | NodeStateMessage | WireError
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +196,15 @@ def _decode(kind: str, message: Message, received_s: int) -> _Content:
         return decode_state(message.payload)
     if kind == "unknown":
         raise WireError("topic_unknown", "No node publishes on this topic.")
-    pack: WirePack | EventPack = (
-        decode_pack(message.payload) if kind == "telemetry" else decode_event(message.payload)
+    pack: _AnyPack = (
+        decode_telemetry(message.payload) if kind == "telemetry" else decode_event(message.payload)
     )
     if pack.node_id != message.node_id:
         raise WireError("node_id_differs", "The pack names another node than its sender.")
     if pack.time_utc_s is not None and pack.time_utc_s > received_s + FUTURE_MARGIN_S:
         raise WireError("time_in_future", "The pack's time lies in the future.", pack.identity)
+    if isinstance(pack, ThinnedPack) and thinning.ends_after(pack, received_s + FUTURE_MARGIN_S):
+        raise WireError("time_in_future", "The thinned pack ends in the future.", pack.identity)
     return pack
 
 
@@ -232,7 +235,7 @@ class _NewPack:
     """A pack that is not stored yet."""
 
     arrival: Arrival
-    pack: WirePack | EventPack
+    pack: _AnyPack
     pack_id: int = 0
 
 
@@ -302,7 +305,7 @@ class _Batch:
         self.result = BatchResult()
         self.faults: list[Arrival] = []
         self.new: list[_NewPack] = []
-        self.resent: list[WirePack | EventPack] = []
+        self.resent: list[_AnyPack] = []
         self.anchors: set[timing.AnchorRow] = set()
         self.states: dict[str, tuple[Arrival, NodeStateMessage]] = {}
         self.heard_s: dict[str, int] = {}
@@ -336,7 +339,7 @@ class _Batch:
         perhaps = set()
         for arrival in arrivals:
             content, node = arrival.content, self.nodes.get(arrival.node_id)
-            if node is None or not isinstance(content, WirePack | EventPack):
+            if node is None or not isinstance(content, _AnyPack):
                 continue
             if content.spool != node.spool or content.seq <= node.highest_seq:
                 perhaps.add(content.identity)
@@ -362,7 +365,7 @@ class _Batch:
             )
 
     def _take_pack(
-        self, arrival: Arrival, pack: WirePack | EventPack, stored: dict[PackIdentity, _Stored]
+        self, arrival: Arrival, pack: _AnyPack, stored: dict[PackIdentity, _Stored]
     ) -> None:
         identity = pack.identity
         known = stored.get(identity)
@@ -399,7 +402,7 @@ class _Batch:
         identity, content = arrival.identity, arrival.content
         if identity is None or identity.seq < SPOOL_PACKS_MAX:
             return False
-        held = content.seq - content.oldest if isinstance(content, WirePack | EventPack) else 0
+        held = content.seq - content.oldest if isinstance(content, _AnyPack) else 0
         if held >= SPOOL_PACKS_MAX:
             return True
         node = self.nodes[identity.node_id]
@@ -482,6 +485,8 @@ class _Batch:
             times = self._times()
             self._store_readings(times)
             self._store_events(times)
+            thinned = [(n.pack_id, n.pack) for n in self.new if isinstance(n.pack, ThinnedPack)]
+            thinning.store(self.session, thinned, now=self.now)
             self.result.packs_stored = len(self.new)
         if new_anchors:
             self._repair_times(new_anchors)
@@ -579,6 +584,7 @@ class _Batch:
         """Give packs of these power-ups that were stored without a time the one that their anchors say."""
         power_ups = {(anchor.node_id, anchor.power_up) for anchor in anchors}
         timing.repair_events(self.session, power_ups)
+        thinning.repair_times(self.session, power_ups, now=self.now)
         repaired = timing.repair(self.session, power_ups)
         if repaired:
             doubles = self._observe(repaired)
@@ -635,6 +641,9 @@ class _Batch:
         """Declare lost what nodes no longer hold, and move each receipt to the highest sequence with nothing missing below."""
         self.left_spools |= self._shrink_gaps()
         self._close_left_spools()
+        thinning.explain_gaps(
+            self.session, [new.pack for new in self.new if isinstance(new.pack, ThinnedPack)]
+        )
         rows = []
         for node_id, node in sorted(self.nodes.items()):
             if node.oldest - 1 > node.seq:
@@ -664,8 +673,9 @@ class _Batch:
     def _declare_lost(self, node_id: str, node: _NodeProgress) -> None:
         first, last = node.seq + 1, node.oldest - 1
         present = _present(self.session, node_id, node.spool, first, last)
-        for from_seq, to_seq in holes(present, first, last):
-            self._add_gap(node_id, node.spool, (from_seq, to_seq), reason=BELOW_OLDEST)
+        lost = holes(present, first, last)
+        for from_seq, to_seq, reason in thinning.pieces(self.session, node_id, node.spool, lost):
+            self._add_gap(node_id, node.spool, (from_seq, to_seq), reason=reason)
         self.session.flush()
         node.seq = last
 
@@ -848,6 +858,8 @@ _STATE_COLUMNS = (
     "spool_depth",
     "oldest",
     "newest",
+    "thinned",
+    "lost",
     "power_up",
     "uptime_ms",
     "boot_count",

@@ -24,13 +24,17 @@ from fleet_server.models import (
     Lineage,
     Node,
     Observation,
+    ObservedRange,
     Pack,
     Quarantine,
     RawReading,
     Sensor,
     Site,
+    ThinnedPack,
+    ThinnedReading,
     observation_id,
 )
+from fleet_server.models.gap import THINNED
 from fleet_server.services import health
 
 TROUBLED = "troubled"
@@ -99,7 +103,10 @@ class SiteOverview:
 
 @dataclass(frozen=True)
 class NodeOverview:
-    """`missing_packs`: sequence numbers below the highest one stored that neither came nor were declared lost."""
+    """`missing_packs`: sequence numbers below the highest one stored that neither came nor were declared lost.
+
+    Of those that were, the node kept the extremes of `thinned_packs`.
+    """
 
     id: str
     label: str
@@ -114,12 +121,28 @@ class NodeOverview:
     packs: int
     missing_packs: int
     lost_packs: int
+    thinned_packs: int
     receipt_seq: int | None
 
 
 @dataclass(frozen=True)
+class RangeOverview:
+    """Between which values a datastream lay while the node could keep only extremes; U = k·u."""
+
+    from_at: datetime
+    to_at: datetime
+    lowest: float | None
+    expanded_u_lowest: float | None
+    highest: float | None
+    expanded_u_highest: float | None
+    flag: int
+    packs: int
+    pack_id: int
+
+
+@dataclass(frozen=True)
 class ChannelOverview:
-    """One datastream that a node feeds: its newest reading, and readings of a time range, newest first."""
+    """One datastream that a node feeds: its newest reading, and readings and ranges of some time, newest first."""
 
     datastream_id: int
     property: str
@@ -130,6 +153,7 @@ class ChannelOverview:
     latest: Reading | None
     total: int
     rows: tuple[Reading, ...] = ()
+    ranges: tuple[RangeOverview, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,9 +303,9 @@ def node_overviews(
         Pack.node_id, Pack.spool
     )
     lost = (
-        select(Gap.node_id, func.sum(Gap.to_seq - Gap.from_seq + 1))
+        select(Gap.node_id, Gap.reason, func.sum(Gap.to_seq - Gap.from_seq + 1))
         .where(Gap.state == "declared_lost")
-        .group_by(Gap.node_id)
+        .group_by(Gap.node_id, Gap.reason)
     )
     if node_id is not None:
         packs = packs.where(Pack.node_id == node_id)
@@ -291,7 +315,11 @@ def node_overviews(
     for of_node, _spool, last, count in session.execute(packs):
         stored[of_node] += count
         highest[of_node] += last
-    declared_lost = {of_node: int(count) for of_node, count in session.execute(lost)}
+    declared_lost: dict[str, int] = defaultdict(int)
+    thinned: dict[str, int] = defaultdict(int)
+    for of_node, reason, count in session.execute(lost):
+        declared_lost[of_node] += int(count)
+        thinned[of_node] += int(count) if reason == THINNED else 0
     found = [
         NodeOverview(
             id=one.node.node_id,
@@ -305,12 +333,13 @@ def node_overviews(
             firmware_version=one.status.version,
             last_error=one.status.last_error,
             packs=stored[one.node.node_id],
-            lost_packs=declared_lost.get(one.node.node_id, 0),
+            lost_packs=declared_lost[one.node.node_id],
+            thinned_packs=thinned[one.node.node_id],
             missing_packs=max(
                 0,
                 highest[one.node.node_id]
                 - stored[one.node.node_id]
-                - declared_lost.get(one.node.node_id, 0),
+                - declared_lost[one.node.node_id],
             ),
             receipt_seq=one.receipt.seq or None,
         )
@@ -346,7 +375,7 @@ def _datastream_ids(session: Session, node_id: str) -> Sequence[int]:
 def node_readings(
     session: Session, node_id: str, *, begin: datetime, end: datetime, rows_per_channel: int
 ) -> NodeReadings:
-    """Every datastream that the node feeds or fed, with its newest rows in begin ≤ sampled_at < end. Five statements."""
+    """Every datastream that the node feeds or fed, with its newest rows in begin ≤ sampled_at < end. Six statements."""
     channels = _current_channels(session, node_id)
     ids = list(channels)
     if not ids:
@@ -375,6 +404,7 @@ def node_readings(
         rows[row.datastream_id].append(_reading(row))
     for readings in rows.values():
         readings.sort(key=lambda reading: reading.sampled_at, reverse=True)
+    ranges = _ranges(session, ids, begin=begin, end=end)
     used = {reading.lineage_id for readings in rows.values() for reading in readings}
     used |= {reading.lineage_id for reading in latest.values()}
     return NodeReadings(
@@ -389,6 +419,7 @@ def node_readings(
                 latest=latest.get(datastream.id),
                 total=totals.get(datastream.id, 0),
                 rows=tuple(rows[datastream.id]),
+                ranges=tuple(ranges[datastream.id]),
             )
             for datastream, sensor, calibration in sorted(
                 channels.values(), key=lambda one: _rank(one[0].property)
@@ -396,6 +427,38 @@ def node_readings(
         ),
         lineages=_lineage_lines(session, used),
     )
+
+
+def _ranges(
+    session: Session, datastream_ids: Sequence[int], *, begin: datetime, end: datetime
+) -> Mapping[int, list[RangeOverview]]:
+    """Ranges that touch begin ≤ t < end, newest first."""
+    rows = session.execute(
+        select(ObservedRange, Lineage.coverage_factor)
+        .join(Lineage, Lineage.id == ObservedRange.lineage_id)
+        .where(
+            ObservedRange.datastream_id.in_(datastream_ids),
+            ObservedRange.from_at < end,
+            ObservedRange.to_at >= begin,
+        )
+        .order_by(ObservedRange.from_at.desc())
+    )
+    found: dict[int, list[RangeOverview]] = defaultdict(list)
+    for row, k in rows:
+        found[row.datastream_id].append(
+            RangeOverview(
+                from_at=row.from_at,
+                to_at=row.to_at,
+                lowest=row.lowest,
+                expanded_u_lowest=None if row.u_lowest is None else k * row.u_lowest,
+                highest=row.highest,
+                expanded_u_highest=None if row.u_highest is None else k * row.u_highest,
+                flag=row.flag,
+                packs=row.packs,
+                pack_id=row.pack_id,
+            )
+        )
+    return found
 
 
 def _current_channels(
@@ -539,22 +602,25 @@ def quarantine_size(session: Session) -> int:
 
 @dataclass(frozen=True)
 class PackOverview:
-    """A pack as received with its raw readings and the node's label."""
+    """A pack as received with its raw readings and the node's label; a thinned one with what it stands for instead."""
 
     pack: Pack
     label: str
     readings: tuple[RawReading, ...]
+    thinned: ThinnedPack | None
+    extremes: tuple[ThinnedReading, ...]
 
 
 def pack_overview(session: Session, pack_id: int) -> PackOverview:
-    """One pack with what was read from it. Two statements.
+    """One pack with what was read from it. Three statements.
 
     Raises:
         NotFound: there is no such pack.
     """
     found = session.execute(
-        select(Pack, Node.label)
+        select(Pack, Node.label, ThinnedPack)
         .join(Node, Node.node_id == Pack.node_id)
+        .outerjoin(ThinnedPack, ThinnedPack.pack_id == Pack.id)
         .where(Pack.id == literal(pack_id))
     ).first()
     if found is None:
@@ -562,4 +628,15 @@ def pack_overview(session: Session, pack_id: int) -> PackOverview:
     readings = session.scalars(
         select(RawReading).where(RawReading.pack_id == pack_id).order_by(RawReading.channel)
     ).all()
-    return PackOverview(pack=found[0], label=found[1], readings=tuple(readings))
+    extremes = session.scalars(
+        select(ThinnedReading)
+        .where(ThinnedReading.pack_id == pack_id)
+        .order_by(ThinnedReading.channel)
+    ).all()
+    return PackOverview(
+        pack=found[0],
+        label=found[1],
+        readings=tuple(readings),
+        thinned=found[2],
+        extremes=tuple(extremes),
+    )

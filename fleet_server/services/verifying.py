@@ -19,6 +19,7 @@ from fleet_server.services.verification.numbers import Arrived, check_numbers, c
 from fleet_server.services.verification.observations import ObservationCheck
 from fleet_server.services.verification.packs import PackCheck
 from fleet_server.services.verification.report import Report
+from fleet_server.services.verification.thinned import ThinnedCheck
 
 _PACKS_AT_ONCE = 1000
 
@@ -36,6 +37,7 @@ def verify(session: Session, *, on_progress: Callable[[int, int], None] | None =
     report, arrived = Report(), Arrived()
     damaged_ids: set[int] = set()
     observations = ObservationCheck(session, report, damaged_ids)
+    thinned = ThinnedCheck(session, report, damaged_ids)
     total = session.scalar(select(func.count()).select_from(Pack)) or 0
     for node_id in session.scalars(select(Node.node_id).order_by(Node.node_id)).all():
         packs = PackCheck(session, report, damaged_ids)
@@ -43,15 +45,19 @@ def verify(session: Session, *, on_progress: Callable[[int, int], None] | None =
         pack_ids = session.scalars(
             select(Pack.id).where(Pack.node_id == node_id).order_by(Pack.id)
         ).all()
+        stand_for_others = []
         for some in bulk.chunks(pack_ids, _PACKS_AT_ONCE):
             checked = packs.check(some)
+            stand_for_others += checked.thinned
             arrived.add(checked.packs)
             observations.check(checked)
             report.packs += len(some)
         packs.report_times()
+        thinned.check(node_id, stand_for_others)
         if on_progress is not None:
             on_progress(report.packs, total)
     observations.report_rest()
+    thinned.report_rest()
     check_quarantine(session, arrived, report)
     check_numbers(session, arrived, report, wall_now=datetime.now(UTC))
     return report

@@ -24,7 +24,7 @@ _VALUE = 2
 _STRING_VALUE = 3
 
 MAX_BODY_BYTES = 160
-"""What fits into one record of the node's spool. A longer body is read, but never written by a node."""
+"""A node's longest body, but for a thinned pack. A longer one is read, but never written by a node."""
 
 MAX_RECORDS = 64
 TIME_FROM_UTC_S = 1_577_836_800  # 2020-01-01: before there was a node
@@ -36,6 +36,15 @@ _EXACT_INTEGER_MAX = (1 << 53) - 1  # larger integers would change on their way 
 _OLDEST = "_oldest"
 _BOOKKEEPING = (("_spool", U32_MAX), ("_seq", U32_MAX), ("_up", U32_MAX), ("_ms", UPTIME_MAX_MS))
 _EVENT = "_event"
+# After the bookkeeping of a thinned pack; its channels are `{key}.min` and `{key}.max`, which no channel's key can be.
+_THINNED = (
+    ("_from", U32_MAX),
+    ("_to", U32_MAX),
+    ("_packs", U32_MAX),
+    ("_up_to", U32_MAX),
+    ("_ms_to", UPTIME_MAX_MS),
+)
+_LOWEST, _HIGHEST = ".min", ".max"
 _MAX_DETAIL_LENGTH = 1024
 _CHANNEL_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 # Names that this server does not know yet are kept: a newer node's reason must not cost the readings beside it.
@@ -88,6 +97,53 @@ class EventPack(NamedTuple):
         return PackIdentity(self.node_id, self.spool, self.seq)
 
 
+class Extreme(NamedTuple):
+    """The lowest and the highest raw value of a channel, or the last reason when there was no value at all."""
+
+    key: str
+    lowest: float | None
+    highest: float | None
+    reason: str | None
+
+
+class ThinnedPack(NamedTuple):
+    """What a node with a full spool kept of the packs that it gave up: it stands for `from_seq` to `to_seq`.
+
+    `time_utc_s`, `power_up` and `uptime_ms` are of the first of them, `until_power_up` and `until_uptime_ms` of the last.
+    `packs` of them could be read; the others are lost without a trace, or were copied to sequences of their own.
+    """
+
+    node_id: str
+    time_utc_s: int | None
+    oldest: int
+    spool: int
+    seq: int
+    power_up: int
+    uptime_ms: int
+    from_seq: int
+    to_seq: int
+    packs: int
+    until_power_up: int
+    until_uptime_ms: int
+    extremes: tuple[Extreme, ...]
+    body: bytes
+    body_sha256: str
+
+    @property
+    def identity(self) -> PackIdentity:
+        return PackIdentity(self.node_id, self.spool, self.seq)
+
+
+def decode_telemetry(payload: bytes) -> Pack | ThinnedPack:
+    """Read what a node publishes on `tm`: a pack, or a thinned one. Same promises as `decode_pack`.
+
+    Raises:
+        WireError: the payload is neither.
+    """
+    frame = _open(payload)
+    return _thinned_pack(frame) if _is_thinned(frame) else _pack(frame)
+
+
 def decode_pack(payload: bytes) -> Pack:
     """Read a telemetry pack.
 
@@ -96,13 +152,7 @@ def decode_pack(payload: bytes) -> Pack:
     Raises:
         WireError: the payload is not a pack; with the pack's identity as far as it could be read.
     """
-    frame = _open(payload)
-    try:
-        readings = _readings(frame.records[len(_BOOKKEEPING) :])
-        header = _header(frame)
-    except WireError as error:
-        raise WireError(error.code, error.sentence, frame.identity) from error
-    return Pack(*header, readings=readings, body=frame.body, body_sha256=_sha256_hex(frame.body))
+    return _pack(_open(payload))
 
 
 def decode_event(payload: bytes) -> EventPack:
@@ -142,6 +192,37 @@ def encode_body(
     return b"".join(records), len(records)
 
 
+def encode_thinned_body(
+    *,
+    spool: int,
+    seq: int,
+    power_up: int,
+    uptime_ms: int,
+    from_seq: int,
+    to_seq: int,
+    packs: int,
+    until_power_up: int,
+    until_uptime_ms: int,
+    extremes: Iterable[Extreme],
+) -> tuple[bytes, int]:
+    """Write a thinned pack's body as the node's spool holds it; return its bytes and its number of records.
+
+    Raises:
+        ValueError: as in `encode_body`.
+    """
+    body, count = encode_body(
+        spool=spool, seq=seq, power_up=power_up, uptime_ms=uptime_ms, readings=()
+    )
+    numbers = (from_seq, to_seq, packs, until_power_up, until_uptime_ms)
+    records = [
+        _number_record(name, number) for (name, _), number in zip(_THINNED, numbers, strict=True)
+    ]
+    for key, lowest, highest, reason in extremes:
+        records.append(_reading_record(key + _LOWEST, lowest, reason))
+        records.append(_reading_record(key + _HIGHEST, highest, reason))
+    return body + b"".join(records), count + len(records)
+
+
 def encode_envelope(*, node_id: str, time_utc_s: int | None, oldest: int) -> bytes:
     """Write the record that stands in front of the body."""
     pairs = [cbor.encode_integer(_BASE_NAME) + cbor.encode_text(f"{node_id}:")]
@@ -176,6 +257,75 @@ def encode_pack(
 
 
 # ---------------------------------------------------------------------------------------------------------------- private
+
+
+def _pack(frame: _Frame) -> Pack:
+    try:
+        readings = _readings(frame.records[len(_BOOKKEEPING) :])
+        header = _header(frame)
+    except WireError as error:
+        raise WireError(error.code, error.sentence, frame.identity) from error
+    return Pack(*header, readings=readings, body=frame.body, body_sha256=_sha256_hex(frame.body))
+
+
+def _is_thinned(frame: _Frame) -> bool:
+    own = frame.records[len(_BOOKKEEPING) :]
+    return bool(own) and own[0].get(_NAME) == _THINNED[0][0]
+
+
+def _thinned_pack(frame: _Frame) -> ThinnedPack:
+    own = frame.records[len(_BOOKKEEPING) :]
+    try:
+        header = _header(frame)
+        numbers = _thinned_numbers(own)
+        extremes = _extremes(own[len(_THINNED) :])
+        _check_range(frame, header, numbers)
+    except WireError as error:
+        raise WireError(error.code, error.sentence, frame.identity) from error
+    return ThinnedPack(
+        *header, *numbers, extremes=extremes, body=frame.body, body_sha256=_sha256_hex(frame.body)
+    )
+
+
+def _thinned_numbers(records: Sequence[dict[object, object]]) -> tuple[int, int, int, int, int]:
+    if len(records) < len(_THINNED):
+        raise WireError("bookkeeping_missing", "The thinned pack does not say what it stands for.")
+    pairs = zip(records, _THINNED, strict=False)
+    first, last, packs, power_up, uptime_ms = (_number(record, *named) for record, named in pairs)
+    return first, last, packs, power_up, uptime_ms
+
+
+def _check_range(frame: _Frame, header: _Header, numbers: tuple[int, int, int, int, int]) -> None:
+    from_seq, to_seq, packs, until_power_up, until_uptime_ms = numbers
+    *_, power_up, uptime_ms = header
+    if not 1 <= from_seq <= to_seq < frame.identity.seq:
+        raise WireError("thinned_range_wrong", "The thinned pack names no range before itself.")
+    if not 1 <= packs <= to_seq - from_seq + 1:
+        raise WireError("thinned_packs_wrong", "The thinned pack was made of no possible number.")
+    if until_power_up == power_up and until_uptime_ms < uptime_ms:
+        raise WireError("thinned_time_wrong", "The thinned pack ends before it begins.")
+
+
+def _extremes(records: Sequence[dict[object, object]]) -> tuple[Extreme, ...]:
+    if len(records) % 2:
+        raise WireError("extreme_missing", "The thinned pack lacks an extreme of a channel.")
+    pairs = zip(records[::2], records[1::2], strict=True)
+    extremes = tuple(_extreme(lowest, highest) for lowest, highest in pairs)
+    if len({extreme.key for extreme in extremes}) != len(extremes):
+        raise WireError("channel_repeated", "The pack holds a channel twice.")
+    return extremes
+
+
+def _extreme(lowest: dict[object, object], highest: dict[object, object]) -> Extreme:
+    name = lowest.get(_NAME)
+    key = name.removesuffix(_LOWEST) if isinstance(name, str) else ""
+    if name != key + _LOWEST or highest.get(_NAME) != key + _HIGHEST:
+        raise WireError("extreme_missing", "The thinned pack lacks an extreme of a channel.")
+    _, low, reason = _reading({**lowest, _NAME: key})
+    _, high, other_reason = _reading({**highest, _NAME: key})
+    if reason != other_reason or (low is not None and high is not None and low > high):
+        raise WireError("extremes_wrong", "A channel's two extremes contradict each other.")
+    return Extreme(key, low, high, reason)
 
 
 class _Frame(NamedTuple):

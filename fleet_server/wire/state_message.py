@@ -22,7 +22,8 @@ class NodeStateMessage:
     """One state message. None stands for "the node does not know".
 
     `power_up`, `uptime_ms` and `utc_s` together are an anchor: they say when, in UTC, that power-up's clock stood where.
-    `oldest` and `newest` are the sequence numbers between which the spool holds packs; both None while it is empty.
+    `oldest` and `newest` are the sequence numbers between which the spool holds packs; both None while it is empty. Since it was
+    made `thinned` packs were replaced by their extremes and `lost` ones went without, none of which had a receipt.
     """
 
     model: str
@@ -44,6 +45,8 @@ class NodeStateMessage:
     spool_depth: int | None = None
     oldest: int | None = None
     newest: int | None = None
+    thinned: int | None = None
+    lost: int | None = None
     boot_count: int | None = None
     reset_cause: str | None = None
     drift_ppm: float | None = None
@@ -123,6 +126,8 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "spool": _U32,
     "oldest": _U32,
     "newest": _U32,
+    "thinned": _U32,
+    "lost": _U32,
     "power_up": _U32,
     "uptime_ms": _integer(0, UPTIME_MAX_MS),
     "utc_s": _integer(TIME_FROM_UTC_S, TIME_BEFORE_UTC_S - 1),

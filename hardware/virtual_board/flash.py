@@ -15,6 +15,7 @@ import hashlib
 import mmap
 import os
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,7 @@ class FlashCounters:
     programs: int = 0
     erases: int = 0
     bytes_programmed: int = 0
+    erases_by_sector: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass
@@ -128,6 +130,7 @@ class Flash:
             size //= 2
         os.pwrite(self._file, b"\xff" * size, offset)
         self.counters.erases += 1
+        self.counters.erases_by_sector[offset // SECTOR_BYTES] += 1
         return not self.is_cut
 
     def erase_all(self) -> None:

@@ -28,10 +28,10 @@ from littlefs.errors import LittleFSError
 from hardware.virtual_board.flash import SECTOR_BYTES, region
 
 _ID_MAGIC = b"SP1\0"
-_MARK_MAGIC = b"MK1\0"
-_MARK = struct.Struct(
-    "<4sIII"
-)  # magic, counter, spool, highest receipted sequence; a CRC-32 follows
+_MARK_MAGIC = b"MK2\0"
+# Magic, counter, spool, highest receipted sequence; of no interest here: highest one given up, packs thinned and lost, and
+# four numbers about what is to be sent again. A CRC-32 follows.
+_MARK = struct.Struct("<4sIII28x")
 _RECORD_MAGIC = 0xA5
 _RECORD = struct.Struct(
     "<BBHIIQ"

@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from hardware.virtual_board import errno_esp32 as errno
+from hardware.virtual_board.radio import AccessPoint, Radio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
     from hardware.virtual_board.clock import BoardClock
     from hardware.virtual_board.vm import Vm
 
-# network.WLAN status numbers of the ESP32 port.
-_STAT_IDLE, _STAT_CONNECTING, _STAT_GOT_IP = 1000, 1001, 1010
-_STAT_NO_AP_FOUND, _STAT_WRONG_PASSWORD = 201, 202
 _POLLIN, _POLLOUT, _POLLERR, _POLLHUP = 1, 4, 8, 16
 _NTP_PORT = 123
 _NTP_UNIX_DELTA_S = 2_208_988_800
 _NTP_ADDRESS = "192.0.2.123"  # RFC 5737: never a real host
 _EPOCH_2000_UNIX_US = 946_684_800 * 1_000_000
+_PORTAL_ADDRESS = "192.0.2.80"
+_PORTAL_ANSWER = (
+    b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.80/login\r\nContent-Length: 0\r\n\r\n"
+)
 _ROUND_TRIP_US = 20_000
 _HANDSHAKE_STEP_US = 2_000
 
@@ -48,10 +50,14 @@ class NetworkPolicy:
 
     Attributes:
         wifi: "ok", "absent" (no access point), "wrong_password" or "no_dhcp" (associates, no address).
-        wifi_connect_ms: from `connect` to an address.
-        rssi_dbm: signal strength.
-        tcp: "ok", "refused" (reset at connect), "unreachable" (connect never ends) or "half_open"
-            (connected, but nothing goes out and nothing comes in).
+        access_points: those in reach; None: any that the node asks for, whatever its key, but a scan does not show it.
+        wifi_connect_ms: from `connect` to being joined; with a static address that is all.
+        dhcp_ms, scan_ms, wrong_key_ms: what DHCP takes after that; all channels; until a wrong key is noticed.
+        address: what DHCP gives to the node; a node with another one gets no answer from anywhere.
+        vanishes_after_ms: the access point is gone so long after the node has joined.
+        rssi_dbm: signal strength, where `access_points` does not say.
+        tcp: "ok", "refused" (reset at connect), "unreachable" (connect never ends), "half_open"
+            (connected, but nothing goes out and nothing comes in) or "captive" (a portal answers whatever one connects to).
         delay_ms: added to every exchange (slow network).
         drop_after_sent: half-open after so many bytes sent on one connection.
         ntp: "true", "silent", or "wrong" (off by `ntp_error_s`).
@@ -60,9 +66,15 @@ class NetworkPolicy:
     """
 
     wifi: Literal["ok", "absent", "wrong_password", "no_dhcp"] = "ok"
+    access_points: tuple[AccessPoint, ...] | None = None
     wifi_connect_ms: int = 730
+    dhcp_ms: int = 870
+    scan_ms: int = 2_040
+    wrong_key_ms: int = 3_000
+    address: str = "10.11.12.13"
+    vanishes_after_ms: int | None = None
     rssi_dbm: int = -63
-    tcp: Literal["ok", "refused", "unreachable", "half_open"] = "ok"
+    tcp: Literal["ok", "refused", "unreachable", "half_open", "captive"] = "ok"
     delay_ms: int = 0
     drop_after_sent: int | None = None
     ntp: Literal["true", "silent", "wrong"] = "true"
@@ -91,6 +103,20 @@ class _Tcp:
         self.unreachable = False
         self.quiet_until_us = 0  # a slow network: nothing arrives before
         self.greeted = False
+        self._portal: socket.socket | None = None
+
+    def reach_portal(self) -> None:
+        """Be connected to somebody who says only where to log in, and hangs up."""
+        self.socket.close()
+        self.socket, self._portal = socket.socketpair()
+        self.socket.setblocking(False)
+        self._portal.sendall(_PORTAL_ANSWER)
+        self._portal.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        (self.tls or self.socket).close()
+        if self._portal is not None:
+            self._portal.close()
 
 
 class _Udp:
@@ -110,24 +136,14 @@ class Network:
         self.policy = policy
         self.connections = 0
         self._clock = clock
-        self._mac = mac
+        self.radio = Radio(clock=clock, policy=lambda: self.policy, mac=mac)
         self._vm: Vm | None = None
         self._sockets: dict[int, _Tcp | _Udp] = {}
         self._next = 1
-        self._wifi_active = False
-        self._radio_since_us = self._radio_before_us = 0
-        self._ssid = ""
-        self._wifi_ready_us: int | None = None
 
     def attach(self, vm: Vm) -> None:
         """The machine whose memory addresses in payloads belong to."""
         self._vm = vm
-
-    @property
-    def radio_us(self) -> int:
-        """How long the radio has been on in this wake."""
-        running_us = self._clock.now_us() - self._radio_since_us if self._wifi_active else 0
-        return self._radio_before_us + running_us
 
     def close(self) -> None:
         """Close whatever the run left open."""
@@ -137,11 +153,9 @@ class Network:
     def operations(self) -> dict[str, Callable[[str], str | int | None]]:
         """Host calls by name."""
         return {
-            "wifi_active": self._set_wifi_active,
-            "wifi_connect": self._wifi_connect,
-            "wifi_disconnect": self._wifi_disconnect,
-            "wifi_status": lambda _: self._wifi_status(),
-            "wifi_info": self._wifi_info,
+            **self.radio.operations(),
+            "wifi_active": self._switch_wifi,
+            "wifi_disconnect": self._leave_wifi,
             "resolve": self._resolve,
             "sock_open": self._open,
             "sock_close": self._close,
@@ -158,63 +172,30 @@ class Network:
 
     # --- Wi-Fi ---
 
-    def _set_wifi_active(self, payload: str) -> None:
-        self._radio_before_us, self._radio_since_us = self.radio_us, self._clock.now_us()
-        self._wifi_active = payload == "1"
-        if not self._wifi_active:
-            self._wifi_ready_us = None
+    def _switch_wifi(self, payload: str) -> None:
+        self.radio.switch(payload == "1")
+        if payload != "1":
             self.close()
 
-    def _wifi_connect(self, payload: str) -> None:
-        if not self._wifi_active:
-            raise OSError(0x3002, "Wifi Not Started")
-        self._ssid = payload
-        self._wifi_ready_us = self._clock.now_us() + self.policy.wifi_connect_ms * 1000
-
-    def _wifi_disconnect(self, _payload: str) -> None:
-        self._wifi_ready_us = None
+    def _leave_wifi(self, _payload: str) -> None:
+        self.radio.disconnect()
         self.close()
-
-    def _wifi_status(self) -> int:
-        if self._wifi_ready_us is None:
-            return _STAT_IDLE
-        if self._clock.now_us() < self._wifi_ready_us:
-            self._clock.advance(20)
-            return _STAT_CONNECTING
-        return {
-            "ok": _STAT_GOT_IP,
-            "absent": _STAT_NO_AP_FOUND,
-            "wrong_password": _STAT_WRONG_PASSWORD,
-            "no_dhcp": _STAT_CONNECTING,
-        }[self.policy.wifi]
-
-    def _wifi_info(self, payload: str) -> str | int:
-        if payload == "rssi":
-            if not self._online():
-                raise OSError(0x300F, "Wifi Not Connected")
-            return self.policy.rssi_dbm
-        if payload == "mac":
-            return self._mac.hex()
-        if payload == "ip":
-            return "10.11.12.13" if self._online() else "0.0.0.0"  # noqa: S104 - not bound to
-        return self._ssid
-
-    def _online(self) -> bool:
-        return self._wifi_status() == _STAT_GOT_IP
 
     # --- names ---
 
     def _resolve(self, payload: str) -> str:
         name, port = payload.rsplit(" ", 1)
-        if not self._online():
+        if not self.radio.is_online():
             raise OSError(-errno.EAI_FAIL, "no network")
         with contextlib.suppress(OSError):
             socket.inet_aton(name)
             return name
         self._clock.advance(_ROUND_TRIP_US + self.policy.delay_ms * 1000)
-        if not self.policy.dns:
+        if not self.policy.dns or not self.radio.is_routed():
             self._clock.advance(5_000_000)
             raise OSError(-errno.EAI_FAIL, "no answer")
+        if self.radio.is_captive():
+            return _PORTAL_ADDRESS
         if name in self.policy.names:
             return self.policy.names[name]
         if int(port) == _NTP_PORT:
@@ -243,7 +224,7 @@ class Network:
     def _close(self, payload: str) -> None:
         found = self._sockets.pop(int(payload), None)
         if isinstance(found, _Tcp):
-            (found.tls or found.socket).close()
+            found.close()
             self._clock.socket_closed()
 
     def _get(self, number: str) -> _Tcp | _Udp:
@@ -265,15 +246,17 @@ class Network:
         if isinstance(found, _Udp):
             found.peer = (address, int(port))
             return
-        if not self._online():
+        if not self.radio.is_online():
             raise OSError(errno.EHOSTUNREACH, "no network")
         self.connections += 1
         found.connecting = True
         if self.policy.tcp == "refused":
             found.broken = errno.ECONNREFUSED
             raise OSError(errno.ECONNREFUSED, "refused")
-        found.unreachable = self.policy.tcp == "unreachable"
-        if not found.unreachable:
+        found.unreachable = self.policy.tcp == "unreachable" or not self.radio.is_routed()
+        if self.radio.is_captive():
+            found.reach_portal()
+        elif not found.unreachable:
             try:
                 found.socket.connect((address, int(port)))
             except BlockingIOError:
@@ -300,7 +283,7 @@ class Network:
         tcp = self._usable(str(number))
         data = bytes(self._memory(address, size))
         limit = self.policy.drop_after_sent
-        if self.policy.tcp == "half_open" or (limit is not None and tcp.sent + size > limit):
+        if self._is_cut_off() or (limit is not None and tcp.sent + size > limit):
             tcp.sent += size
             return size  # into the send buffer, and no further
         self._complete_handshake(tcp, timeout_ms)
@@ -341,8 +324,11 @@ class Network:
     def _deaf(self, tcp: _Tcp) -> bool:
         """Nothing arrives: for good (half-open) or not yet (slow)."""
         limit = self.policy.drop_after_sent
-        half_open = self.policy.tcp == "half_open" or (limit is not None and tcp.sent > limit)
+        half_open = self._is_cut_off() or (limit is not None and tcp.sent > limit)
         return half_open or self._clock.now_us() < tcp.quiet_until_us
+
+    def _is_cut_off(self) -> bool:
+        return self.policy.tcp == "half_open" or not self.radio.is_routed()
 
     def _expect_delay(self, tcp: _Tcp) -> None:
         if self.policy.delay_ms:
@@ -466,12 +452,13 @@ class Network:
         found = self._get(number)
         if not isinstance(found, _Udp):
             raise OSError(errno.EOPNOTSUPP, "not a UDP socket")
-        if not self._online():
+        if not self.radio.is_online():
             raise OSError(errno.EHOSTUNREACH, "no network")
         request = bytes(self._memory(int(address), int(size)))
         if ip != "-":
             found.peer = (ip, int(port))
-        if found.peer[1] == _NTP_PORT and self.policy.ntp != "silent":
+        is_heard = self.radio.is_routed() and not self.radio.is_captive()
+        if found.peer[1] == _NTP_PORT and self.policy.ntp != "silent" and is_heard:
             found.replies.append(self._time_answer(request))
         return len(request)
 
@@ -536,7 +523,10 @@ class Network:
             return 0
 
         if not tcp.greeted:
+            # The first step says hello; the answer to that is what may be slow.
             tcp.greeted = True
+            with contextlib.suppress(BlockingIOError):
+                self._retry(tcp, handshake, 0, _POLLIN)
             self._expect_delay(tcp)
         self._wait_through_silence(tcp, timeout_ms)
         try:

@@ -89,6 +89,17 @@ def make_board(
     blobs |= {("id", name): data for name, data in (identity or {}).items()}
     if node is not None:
         blobs["cfg", "node"] = cbor2.dumps(node)
+    blobs["cfg", "link"] = _link(port, link or {})
+    _write_blobs(board, blobs)
+    return board
+
+
+def connect_to(board: Board, port: int, **link: Any) -> None:
+    """Let an enrolled board find its broker at another port."""
+    _write_blobs(board, {("cfg", "link"): _link(port, link)})
+
+
+def _link(port: int, changes: dict[str, Any]) -> bytes:
     plain = {
         "host": "127.0.0.1",
         "port": port,
@@ -98,12 +109,14 @@ def make_board(
         "ntp": "ntp.example",
         "prefix": "",
     }
-    blobs["cfg", "link"] = cbor2.dumps(plain | (link or {}))
+    return cbor2.dumps(plain | changes)
+
+
+def _write_blobs(board: Board, blobs: dict[tuple[str, str], bytes]) -> None:
     script = "from esp32 import NVS\n" + "".join(
         f"NVS({space!r}).set_blob({key!r}, {data!r})\n" for (space, key), data in blobs.items()
     )
     board.exec(script)
-    return board
 
 
 def measure(

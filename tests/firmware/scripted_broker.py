@@ -60,6 +60,8 @@ class ScriptedBroker:
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
         self._retained_receipt: bytes | None = None
+        self._held: dict[int, set[int]] = {}  # spool: sequences that came
+        self.receipts: dict[int, int] = {}  # spool: the sequence up to which nothing is missing
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
 
@@ -95,6 +97,16 @@ class ScriptedBroker:
         """Begin anew after so many messages: no receipt is retained."""
         del self.published[after:]
         self._retained_receipt = None
+        self._held.clear()
+        self.receipts.clear()
+        for payload in self.payloads("tm") + self.payloads("ev"):
+            self._hold(cbor2.loads(payload))
+
+    def _hold(self, pack: list[dict[int, int]]) -> set[int]:
+        """Note that a pack has come; all of its spool that have."""
+        held = self._held.setdefault(pack[1][2], set())
+        held.add(pack[2][2])
+        return held
 
     # --- the other side ---
 
@@ -183,15 +195,15 @@ class _Session:
 
     def _give_receipt(self, topic: str, payload: bytes) -> None:
         behaviour = self._broker.behaviour
+        pack = cbor2.loads(payload)
+        held = self._broker._hold(pack)
         if not behaviour.gives_receipts:
             return
-        pack = cbor2.loads(payload)
         spool, oldest = pack[1][2], pack[0][2]
-        packs = map(cbor2.loads, self._broker.payloads("tm") + self._broker.payloads("ev"))
-        held = {p[2][2] for p in packs if p[1][2] == spool}
-        seq = oldest - 1
+        seq = max(oldest - 1, self._broker.receipts.get(spool, 0))
         while seq + 1 in held:
             seq += 1
+        self._broker.receipts[spool] = seq
         receipt = cbor2.dumps({"spool": spool, "seq": seq})
         if behaviour.receipt_for is not None:
             receipt = behaviour.receipt_for(spool, seq)

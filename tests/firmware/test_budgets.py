@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ import cbor2
 import nodes
 import pytest
 from authority import TestAuthority
+from budgets import budget
 from fake_probes import FakeModbus, FakeVoltage, floats_reply
 from scripted_broker import ScriptedBroker
 
@@ -34,19 +34,9 @@ from hardware.virtual_board.scene_wiring import wire_board
 from hardware.virtual_board.wiring import Wiring
 from provisioning.node_configuration import node_map
 
-BUDGETS = Path(__file__).parents[2] / "docs" / "budgets.md"
 LEAST_FREE_BYTES = 30_000
 LARGEST_BUNDLE_BYTES = 120_000
 _TOLERANCE_BYTES = 4096
-
-
-def budget(name: str) -> int:
-    """The measured number that the table gives for `name`."""
-    row = re.search(
-        rf"^\| {re.escape(name)} \|[^|]*\| ([\d,]+) \|", BUDGETS.read_text(), re.MULTILINE
-    )
-    assert row is not None, f"docs/budgets.md has no row {name}"
-    return int(row.group(1).replace(",", ""))
 
 
 def pond_water() -> Wiring:

@@ -61,6 +61,44 @@ def test_packs_are_written_byte_for_byte_as_the_wire_says(shared_board: Board) -
     assert printed == [f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors]
 
 
+THIN = """
+import os, struct
+from node import senml, thinning
+from node.spool import Spool
+for n, (spool, node_id, utc_s, packs) in enumerate(CASES):
+    folder = "/golden%d" % n
+    os.mkdir(folder)
+    with open(folder + "/id", "wb") as file:
+        file.write(b"SP1\\0" + struct.pack("<I", spool))
+    s = Spool(folder, None)
+    for power_up, uptime_ms, readings in packs:
+        s.append(power_up, uptime_ms, *senml.body(spool, s.next_seq, power_up, uptime_ms, readings))
+    thinning.thin(s, len(packs))
+    ((_, _, _, count, body),) = s.packs(s.newest, s.newest)
+    print(count, body.hex(), senml.head(node_id, utc_s, s.oldest, count).hex() + body.hex())
+"""
+
+
+def test_packs_are_thinned_byte_for_byte_as_the_wire_says(board: Board) -> None:
+    vectors = _vectors("thinned")
+    cases = [
+        (
+            v["spool"],
+            v["node_id"],
+            v["time_utc_s"],
+            [
+                (p["power_up"], p["uptime_ms"], [_reading(r) for r in p["readings"]])
+                for p in v["made_of"]
+            ],
+        )
+        for v in vectors
+    ]
+
+    printed = run_on(board, THIN.replace("CASES", repr(cases)))
+
+    assert printed == [f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors]
+
+
 def test_state_messages_are_written_as_the_wire_says(shared_board: Board) -> None:
     vectors = _vectors("states")
     cases = [list(vector["fields"].items()) for vector in vectors]

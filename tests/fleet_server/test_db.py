@@ -12,13 +12,13 @@ from alembic.migration import MigrationContext
 from databases import Databases
 from factories import NOON, register_node
 from servers import PostgresqlServer, running_postgresql
-from sqlalchemy import CheckConstraint, Engine, inspect, text, update
+from sqlalchemy import CheckConstraint, Engine, MetaData, inspect, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.errors import Unavailable
-from fleet_server.models import Base, Counter, Site
+from fleet_server.models import Base, Counter, Gap, NodeStatus, Site
 
 
 def _empty_url(databases: Databases, tmp_path: Path) -> str:
@@ -69,6 +69,33 @@ def test_upgrade_makes_all_tables_and_can_be_repeated(databases: Databases, tmp_
     with engine.connect() as connection:
         tables = inspect(connection).get_table_names()
     assert set(Base.metadata.tables) <= set(tables)
+    engine.dispose()
+
+
+def test_rows_of_the_version_before_survive_the_upgrade(
+    databases: Databases, tmp_path: Path
+) -> None:
+    engine = db.make_engine(_empty_url(databases, tmp_path))
+    db.upgrade(engine, "0001")
+    with engine.begin() as connection:
+        old = MetaData()
+        old.reflect(connection, only=["node", "node_status", "gap"])
+        at = int(NOON.timestamp()) if engine.dialect.name == "sqlite" else NOON
+        node = {"node_id": "n-1", "label": "l", "model": "tree-3", "state": "active"}
+        node |= {"enrolled_at": at, "public_key_sha256": "k"}
+        connection.execute(old.tables["node"].insert().values(node))
+        connection.execute(old.tables["node_status"].insert().values(node_id="n-1", oldest=3))
+        gap = {"node_id": "n-1", "spool": 7, "from_seq": 1, "to_seq": 2, "state": "declared_lost"}
+        gap |= {"reason": "below_oldest", "noticed_at": at}
+        connection.execute(old.tables["gap"].insert().values(gap))
+
+    db.upgrade(engine)
+
+    with db.session_factory(engine)() as session:
+        status = session.get_one(NodeStatus, "n-1")
+        kept = session.get_one(Gap, ("n-1", 7, 1))
+        assert (status.oldest, status.thinned, status.lost) == (3, None, None)
+        assert (kept.to_seq, kept.reason, kept.noticed_at) == (2, "below_oldest", NOON)
     engine.dispose()
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 from fleet_server.wire import cbor
 from fleet_server.wire.desired import DesiredState, Receipt, encode_desired, encode_receipt
-from fleet_server.wire.senml import encode_body, encode_envelope, encode_pack
+from fleet_server.wire.senml import (
+    Extreme,
+    encode_body,
+    encode_envelope,
+    encode_pack,
+    encode_thinned_body,
+)
 from fleet_server.wire.state_message import STATE_FIELDS, NodeStateMessage, encode_state
 from fleet_server.wire.states import Reason
 
@@ -109,6 +115,37 @@ PACKS = (
     pack("only the battery", [["bat", integer(0)]], oldest=4_711),
 )
 
+TREE_WITHOUT_R30 = [["r30", reason(Reason.OPEN)], *TREE[1:]]
+TREE_COLDER = [
+    *(["r30", integer(4_698)], ["t30", integer(-17)], ["r60", integer(70_000)]),
+    *(["t60", integer(290)], ["r90", reason(Reason.SHORT)], ["t90", integer(261)]),
+    ["bat", integer(3_880)],
+]
+POND_LATER = [
+    *(["sat", float32("42c59999")], ["do", float32("411147ae")], ["tw", float32("c1200000")]),
+    ["bat", integer(3_905)],
+]
+
+# What a thinned pack is made of: (power-up, uptime ms, readings) of the packs from sequence 1 on.
+THINNED: tuple[tuple[str, list[tuple[int, int, list[Any]]]], ...] = (
+    ("one pack", [(0xC0FFEE01, 900_123, TREE)]),
+    (
+        "tree-3, a probe comes and goes",
+        [
+            (0xC0FFEE01, 0, TREE_IN_TROUBLE),
+            (0xC0FFEE01, 900_123, TREE),
+            (0xC0FFEE01, 1_800_123, TREE_COLDER),
+            (0xC0FFEE01, 2_700_123, TREE_WITHOUT_R30),
+        ],
+    ),
+    (
+        "tree-3, nothing could be read",
+        [(7, 5_000, TREE_IN_TROUBLE), (7, 905_000, TREE_IN_TROUBLE)],
+    ),
+    ("pond-1", [(9, 1 << 32, POND), (9, (1 << 32) + 900_000, POND_LATER)]),
+    ("two power-ups", [(0xC0FFEE01, 86_400_123, TREE), (7, 1_200, TREE_COLDER)]),
+)
+
 STATES = (
     NodeStateMessage(
         model="tree-3",
@@ -126,6 +163,8 @@ STATES = (
         spool=0x3B9ACA07,
         oldest=12,
         newest=4_714,
+        thinned=2_880,
+        lost=3,
         power_up=0xC0FFEE01,
         uptime_ms=86_400_123,
         utc_s=1_790_000_100,
@@ -246,12 +285,64 @@ def pack_vector(given: Json) -> Json:
     }
 
 
+def extreme(key: str, packs: list[list[Any]]) -> list[Any]:
+    """[key, lowest, highest] of a channel; with both None, the reason behind them."""
+    contents = [content for readings in packs for name, content in readings if name == key]
+    values = [content for content in contents if "reason" not in content]
+    if not values:
+        return [key, None, None, contents[-1]]
+    ordered = sorted(values, key=lambda content: content.get("integer", content.get("value")))
+    return [key, ordered[0], ordered[-1], None]
+
+
+def as_extreme(given: list[Any]) -> Extreme:
+    key, lowest, highest, cause = given
+    if cause is not None:
+        return Extreme(key, None, None, cause["reason"])
+    numbers = [content.get("integer", content.get("value")) for content in (lowest, highest)]
+    return Extreme(key, *numbers, None)
+
+
+def thinned_vector(name: str, packs: list[tuple[int, int, list[Any]]]) -> Json:
+    readings = [sent for _, _, sent in packs]
+    keys = list(dict.fromkeys(key for sent in readings for key, _ in sent))
+    (power_up, uptime_ms, _), (until_power_up, until_uptime_ms, _) = packs[0], packs[-1]
+    header: Json = {"node_id": "n-3f9a1c", "time_utc_s": 1_790_000_100, "oldest": len(packs) + 1}
+    content: Json = {
+        "spool": 0x3B9ACA07,
+        "seq": len(packs) + 1,
+        "power_up": power_up,
+        "uptime_ms": uptime_ms,
+        "from_seq": 1,
+        "to_seq": len(packs),
+        "packs": len(packs),
+        "until_power_up": until_power_up,
+        "until_uptime_ms": until_uptime_ms,
+    }
+    extremes = [extreme(key, readings) for key in keys]
+    body, records = encode_thinned_body(**content, extremes=map(as_extreme, extremes))
+    return {
+        "name": name,
+        "made_of": [
+            {"power_up": power_up, "uptime_ms": uptime_ms, "readings": sent}
+            for power_up, uptime_ms, sent in packs
+        ],
+        **header,
+        **content,
+        "extremes": extremes,
+        "body_records": records,
+        "body_hex": body.hex(),
+        "payload_hex": (cbor.array_head(1 + records) + encode_envelope(**header) + body).hex(),
+    }
+
+
 def vectors() -> dict[str, list[Any]]:
     """Every file's content by name."""
     return {
         "integers": [{"value": n, "hex": cbor.encode_integer(n).hex()} for n in INTEGERS],
         "envelopes": [{**given, "hex": encode_envelope(**given).hex()} for given in ENVELOPES],
         "packs": [pack_vector(given) for given in PACKS],
+        "thinned": [thinned_vector(*given) for given in THINNED],
         "states": [
             {
                 "fields": {name: getattr(state, name) for name in STATE_FIELDS},

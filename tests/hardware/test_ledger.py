@@ -38,7 +38,7 @@ def identity(spool: int) -> bytes:
 
 
 def mark(counter: int, spool: int, seq: int) -> bytes:
-    head = b"MK1\0" + struct.pack("<III", counter, spool, seq)
+    head = b"MK2\0" + struct.pack("<III", counter, spool, seq) + bytes(range(28))
     return head + struct.pack("<I", zlib.crc32(head))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cbor2
 import pytest
+import tomli_w
 
 from hardware.virtual_board.board import Board
 from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet, pem
@@ -103,6 +104,38 @@ def test_a_wrong_wifi_file_is_refused_without_quoting_it(
     status, _, err = enrol(fleet, tmp_path / "board", "--wifi-file", wifi)
     assert (status, len(err.splitlines())) == (2, 1)
     assert "secret-word" not in err
+    assert fleet.requests == []
+
+
+def _table(ssid: object, password: object) -> dict[str, object]:
+    return {"ssid": ssid, "password": password}
+
+
+@pytest.mark.parametrize(
+    ("networks", "told"),
+    [
+        ([], "holds 0 networks; a node takes 1 to 8"),
+        ([_table("stadt", "geheimnis")] * 9, "holds 9 networks"),
+        ([_table("", "geheimnis")], "network 1: the ssid has 0 bytes"),
+        ([_table("stadt", ""), _table("ü" * 17, "geheimnis")], "network 2: the ssid has 34 bytes"),
+        ([_table("stadt", "secret7")], "network 1: the password has 7 bytes"),
+        ([_table("stadt", "🔑" * 16)], "the password has 64 bytes"),
+        ([_table("stadt", "secret-word" * 6)], "the password has 66 bytes"),
+        ([_table("stadt", "secret-\tword")], "network 1: ssid or password holds a control"),
+        ([_table("stadt", 12345678)], "network 1: ssid and password must be texts"),
+    ],
+)
+def test_a_network_that_no_radio_could_join_is_refused_by_its_place(
+    fleet: SmallFleet, tmp_path: Path, networks: list[dict[str, object]], told: str
+) -> None:
+    wifi = tmp_path / "wifi.toml"
+    wifi.write_text(tomli_w.dumps({"network": networks}), encoding="utf-8")
+
+    status, out, err = enrol(fleet, tmp_path / "board", "--wifi-file", wifi)
+
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert told in err
+    assert "secret" not in err
     assert fleet.requests == []
 
 

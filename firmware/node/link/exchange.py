@@ -10,11 +10,12 @@ from micropython import const
 
 from node import cbor, heap, report, senml
 from node.deadline import Deadline
-from node.errors import TimedOut
-from node.link import mqtt, sntp, tls, wifi
+from node.errors import LinkError, TimedOut
+from node.link import bearer, mqtt, sntp, tls
 
 _RADIO_MS = const(30_000)
-_WIFI_MS = const(10_000)
+_BEARER_MS = const(14_000)
+_RENEW_MS = const(5_000)
 _TIME_MS = const(3_000)
 _TCP_MS = const(5_000)
 _SESSION_MS = const(
@@ -37,7 +38,10 @@ class Exchange:
         self._prefix = prefix + "/" if prefix else ""
         self._desired = None
         self._has_receipt = False
+        self._has_time = False
         self._received = 0
+        self._last_receipt = 0
+        self._resent = None  # highest sequence sent again; None while nothing was to be
         self._raw = None
         self._client = None
 
@@ -53,29 +57,52 @@ class Exchange:
         finally:
             self._close()
             self._mark()
+            self._note_resent()
 
     def _connect(self):
         wake, deadline = self._wake, self._deadline
         link, state = wake.config.link, wake.state
-        floor_utc_s = self._bundle["built_utc_s"]
-        state.wifi_index = wifi.connect(link["wifi"], state.wifi_index, deadline.within(_WIFI_MS))
-        answer = (
-            sntp.ask(link["ntp"], wake.clock, deadline.within(_TIME_MS)) if link["ntp"] else None
-        )
-        if answer is None or not wake.clock.learn(*answer, floor_utc_s):
+        carrier = bearer.switch_on(link, state.bearer, wake.clock.uptime_ms())
+        state.bearer = None
+        carrier.connect(deadline.within(_BEARER_MS))
+        state.bearer = carrier.memory(False)
+        if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
+            if wake.clock.utc_ms(0) is None:
+                self._learn_time(link)
+        if not self._has_time:
             state.last_error = "no time"
-        self._raw = self._open(link, state)
+        self._raw = self._reach(link, state, carrier)
         stream = self._raw
         if link["tls"]:
-            wake.clock.show_to_tls(floor_utc_s)
+            wake.clock.show_to_tls(self._bundle["built_utc_s"])
             stream = tls.secure(self._raw, link["server_name"])
         gc.collect()
         self._client = client = mqtt.Client(stream, self._raw, self._hear)
         session = deadline.within(_SESSION_MS)
         client.connect(wake.config.node_id, session)
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
+        state.bearer = carrier.memory(True)
         heap.note()
         return client
+
+    def _learn_time(self, link):
+        """False when nobody answered, which may be the fault of a remembered address."""
+        if not link["ntp"]:
+            return True
+        answer = sntp.ask(link["ntp"], self._wake.clock, self._deadline.within(_TIME_MS))
+        if answer is None:
+            return False
+        self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
+        return True
+
+    def _reach(self, link, state, carrier):
+        """A TCP connection; with another address of our own when the remembered one leads nowhere."""
+        try:
+            return self._open(link, state)
+        except (OSError, LinkError):
+            if not carrier.renew(self._deadline.within(_RENEW_MS)):
+                raise
+            return self._open(link, state)
 
     def _open(self, link, state):
         """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds."""
@@ -99,22 +126,43 @@ class Exchange:
         client.publish(self._topic("up", "st"), (state,), self._deadline)
 
     def _publish_packs(self, client):
-        """The newest first, so that the city sees now; then the backlog, oldest first, while the time lasts."""
+        """The newest first, so that the city sees now; then the backlog, oldest first, while the time lasts.
+
+        What the server asked for again comes last: it had it once.
+        """
         spool, state = self._wake.spool, self._wake.state
-        if spool is None or not spool.depth:
+        if spool is None or not (spool.depth or spool.again):
             return
-        spool.give_up_unreadable()
+        if spool.depth:
+            spool.give_up_unreadable()
         newest = spool.newest
         state.sent_high = max(state.sent_high or 0, newest)
         first = max(spool.receipt + 1, spool.oldest)
-        for pack in spool.packs(newest, newest):
-            self._publish(client, pack)
-        for pack in spool.packs(first, newest - 1):
-            if self._deadline.left_ms() < _RESERVE_MS:
-                break
-            self._publish(client, pack)
+        if newest >= first:
+            self._publish_range(client, newest, newest)
+        self._publish_range(client, first, newest - 1)
+        if spool.again:
+            self._send_again(client, first - 1)
         client.settle(self._deadline)
         heap.note()
+
+    def _publish_range(self, client, first, last):
+        for pack in self._wake.spool.packs(first, last):
+            if self._deadline.left_ms() < _RESERVE_MS:
+                return
+            self._publish(client, pack)
+
+    def _send_again(self, client, limit):
+        """Go on with what was asked for again; what is above `limit` was sent just now."""
+        spool = self._wake.spool
+        _, last, following, _ = spool.again
+        self._resent = following - 1
+        for pack in spool.packs(following, min(last, limit)):
+            if self._deadline.left_ms() < _RESERVE_MS:
+                return
+            self._publish(client, pack)
+            self._resent = pack[0]
+        self._resent = last
 
     def _publish(self, client, pack):
         _, power_up, uptime_ms, n_records, body = pack
@@ -124,10 +172,12 @@ class Exchange:
         client.publish(self._topic("up", senml.kind(body)), (head, body), self._deadline)
 
     def _linger(self, client):
-        """Wait a moment for the receipt; leave as soon as it covers the newest pack."""
+        """Wait a moment for the receipt; leave as soon as it covers the newest pack and what was sent again."""
         spool = self._wake.spool
+        wanted = self._resent or 0
         if spool is not None and spool.depth:
-            self._wait(client, lambda: self._received >= spool.newest, _LINGER_MS)
+            wanted = spool.newest
+        self._wait(client, lambda: self._last_receipt >= wanted, _LINGER_MS)
         client.settle(self._deadline)
         self._apply()
 
@@ -147,7 +197,10 @@ class Exchange:
     def _hear(self, topic, payload):
         if topic.endswith(b"/rcpt"):
             self._has_receipt = True
-            self._received = max(self._received, self._sequence_in(payload))
+            seq = self._sequence_in(payload)
+            if seq is not None:
+                self._last_receipt = seq
+                self._received = max(self._received, seq)
         elif topic.endswith(b"/des"):
             self._desired = payload
 
@@ -160,20 +213,25 @@ class Exchange:
             self._desired = b""
 
     def _sequence_in(self, receipt):
-        """The receipted sequence, or 0 when the receipt cannot be true: judged by what had been sent when it came."""
+        """The receipted sequence, or None when the receipt cannot be true: judged by what had been sent when it came."""
         wake = self._wake
         try:
             receipt = cbor.decode(receipt)
             spool, seq = receipt["spool"], receipt["seq"]
         except (ValueError, KeyError, TypeError):
-            return 0
+            return None
         if wake.spool is None or spool != wake.spool.id or type(seq) is not int:
-            return 0
-        return seq if 0 <= seq <= (wake.state.sent_high or 0) else 0
+            return None
+        return seq if 0 <= seq <= (wake.state.sent_high or 0) else None
 
     def _mark(self):
         if self._received:
             self._wake.spool.mark(self._received)
+
+    def _note_resent(self):
+        """By the last receipt, not by the mark: a server that fell back has less than it once said."""
+        if self._resent is not None:
+            self._wake.spool.note_resent(self._resent, self._last_receipt)
 
     def _close(self):
         if self._client is not None:

@@ -1,55 +1,180 @@
-"""Wi-Fi: on for one exchange, off in every other moment."""
+"""Wi-Fi: on for one exchange, off in every other moment.
+
+What worked last time is tried first: that access point, with that address, without a scan and without DHCP. When that fails, all
+is forgotten: a scan, then the networks in the order of the configuration, of each the strongest access point first (left alone, the ESP32
+takes the first that it hears), then those that no scan shows because they hide. A network that a node could join and that led
+nowhere (a portal, a line that is cut) comes last the next time.
+"""
+
+import time
 
 import network
+from micropython import const
 
 from node.errors import LinkError, TimedOut
 
-_NO_NETWORK = (201, 202, 203)  # no such network, wrong password, association refused
+_QUIET = (network.STAT_IDLE, network.STAT_CONNECTING, network.STAT_GOT_IP)
+# Reasons of the ESP32's driver, by what a person can do about them.
+_NOT_FOUND = (201, 210, 211, 212)
+_PASSWORD = (15, 202, 204, 205)
+
+_POINTS = const(2)  # of one network; a third one is too weak to be worth the time
+# What worked last time works within this, or not at all.
+_KNOWN_MS = const(4_000)
+# The driver goes on telling why the network before failed until it has something new to say.
+_STALE_MS = const(4_000)
+# Nobody tells how long an address was leased for; shorter than a day is rare, and a wrong one costs a renewal only.
+_LEASE_MS = const(21_600_000)
+_UNCLEAR = "reason"
+_NO_ADDRESS = "0.0.0.0"  # noqa: S104 - what `ifconfig` tells while there is none
 
 
-def connect(networks, first, deadline):
-    """Join one of `networks` (pairs of name and password), beginning with index `first`; returns its index.
+class Wifi:
+    """A bearer (link/bearer.py). `networks`: pairs of name and password, best first.
 
-    Raises LinkError when none takes the node before the deadline.
+    `memory`: [index of the network, bssid or None, channel, (address, mask, gateway, name server), uptime of the lease], or
+    [index] of a network that led nowhere.
     """
-    wlan = network.WLAN(network.STA_IF)
-    wlan.active(True)
-    for attempt in range(len(networks)):
-        index = (first + attempt) % len(networks)
-        name, password = networks[index]
-        share = deadline.within(deadline.left_ms() // (len(networks) - attempt))
-        if _joins(wlan, name, password, share):
-            return index
-        wlan.disconnect()
-    raise LinkError("wifi")
 
+    def __init__(self, networks, memory, uptime_ms):
+        self._networks = networks
+        self._uptime_ms = uptime_ms
+        self._memory = memory
+        self._last_resort = -1
+        if memory is not None and (len(memory) == 1 or not 0 <= memory[0] < len(networks)):
+            self._memory, self._last_resort = None, memory[0]
+        self._is_remembered = False
+        self._faults = []  # type: list[str]
+        self._wlan = network.WLAN(network.STA_IF)
 
-def signal_dbm():
-    """Strength of the joined network's signal; None when the radio does not say."""
-    try:
-        return int(network.WLAN(network.STA_IF).status("rssi"))
-    except (OSError, ValueError, TypeError):
+    def connect(self, deadline):
+        """Join. Raises LinkError, which names each network by its place in the list, and what was wrong."""
+        try:
+            self._wlan.active(True)
+            # Left alone it tries for ever, and a wrong password looks like patience.
+            self._wlan.config(reconnects=0)
+            if not self._rejoin(deadline) and not self._search(deadline):
+                raise LinkError("wifi " + ", ".join(self._faults))
+        except (OSError, ValueError, TypeError) as error:
+            # Its text is the driver's, who knows the password; `errno` of anything but a number is that text.
+            number = getattr(error, "errno", None)
+            raise LinkError("wifi driver %d" % (number if isinstance(number, int) else 0))
+
+    def renew(self, deadline):
+        if not self._is_remembered:
+            return False
+        self._is_remembered = False
+        try:
+            self._wlan.ipconfig(dhcp4=True)
+            while self._wlan.ifconfig()[0] == _NO_ADDRESS:
+                deadline.nap("dhcp")
+        except (OSError, ValueError, TimedOut):
+            return False
+        self._memory = self._memory[:3] + self._lease()
+        return True
+
+    def signal_dbm(self):
+        try:
+            return int(self._wlan.status("rssi"))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def memory(self, is_good):
+        if self._memory is None:
+            return None
+        return self._memory if is_good else self._memory[:1]
+
+    def off(self):
+        try:
+            if self._wlan.active():
+                self._wlan.disconnect()
+            self._wlan.active(False)
+        except OSError:
+            pass
+
+    # --- private ---
+
+    def _rejoin(self, deadline):
+        """What worked last time; False when there is nothing, or it does not."""
+        if self._memory is None:
+            return False
+        index, bssid, channel, lease, leased_ms = self._memory
+        self._memory = None
+        if 0 <= self._uptime_ms - leased_ms < _LEASE_MS:
+            self._wlan.ifconfig(tuple(lease))
+            self._is_remembered = True
+        if self._joins(index, bssid, deadline.within(_KNOWN_MS)):
+            if not self._is_remembered:
+                lease, leased_ms = self._lease()
+            self._memory = [index, bssid, channel, lease, leased_ms]
+            return True
+        if self._is_remembered:
+            self._is_remembered = False
+            self._wlan.ipconfig(dhcp4=True)
+        self._faults.clear()
+        return False
+
+    def _search(self, deadline):
+        candidates = self._candidates()
+        for place, (index, bssid, channel) in enumerate(candidates):
+            share = deadline.within(deadline.left_ms() // (len(candidates) - place))
+            if self._joins(index, bssid, share):
+                self._memory = [index, bssid, channel] + self._lease()
+                return True
+        return False
+
+    def _candidates(self):
+        """(index, bssid, channel) in the order in which they are worth a try."""
+        heard = sorted(self._wlan.scan(), key=lambda point: -point[3])
+        found = []
+        unseen = []
+        order = list(range(len(self._networks)))
+        if self._last_resort in order:
+            order.remove(self._last_resort)
+            order.append(self._last_resort)
+        for index in order:
+            name = self._networks[index][0]
+            points = [point for point in heard if point[0] == name.encode()]
+            if points:
+                found += [(index, bytes(point[1]), point[2]) for point in points[:_POINTS]]
+            else:
+                unseen.append((index, None, 0))
+        return found + unseen
+
+    def _joins(self, index, bssid, deadline):
+        """Join one network; False when it does not let us in, for a reason that is noted."""
+        word = self._try(index, bssid, deadline)
+        if word is not None and word.startswith(_UNCLEAR):
+            # A first attempt fails now and then, for no reason that a person could mend.
+            word = self._try(index, bssid, deadline)
+        if word is not None:
+            self._faults.append("%d %s" % (index + 1, word))
+        return word is None
+
+    def _try(self, index, bssid, deadline):
+        """None when joined, else a word for what was wrong."""
+        name, password = self._networks[index]
+        stale = self._wlan.status()
+        self._wlan.connect(name, password or None, bssid=bssid)
+        begun_ms = time.ticks_ms()
+        try:
+            while not self._wlan.isconnected():
+                status = self._wlan.status()
+                is_old = time.ticks_diff(time.ticks_ms(), begun_ms) < _STALE_MS
+                if status not in _QUIET and not (status == stale and is_old):
+                    self._wlan.disconnect()
+                    return _word(status)
+                deadline.nap("wifi")
+        except TimedOut:
+            self._wlan.disconnect()
+            return "no address"
         return None
 
-
-def off():
-    """Radio off. Never fails: it stands between every fault and the sleep after it."""
-    try:
-        wlan = network.WLAN(network.STA_IF)
-        if wlan.active():
-            wlan.disconnect()
-        wlan.active(False)
-    except OSError:
-        pass
+    def _lease(self):
+        return [list(self._wlan.ifconfig()), self._uptime_ms]
 
 
-def _joins(wlan, name, password, deadline):
-    wlan.connect(name, password)
-    try:
-        while not wlan.isconnected():
-            if wlan.status() in _NO_NETWORK:
-                return False
-            deadline.nap("wifi")
-    except TimedOut:
-        return False
-    return True
+def _word(status):
+    if status in _NOT_FOUND:
+        return "not found"
+    return "password" if status in _PASSWORD else _UNCLEAR + " %d" % status

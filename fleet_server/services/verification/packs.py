@@ -24,8 +24,10 @@ from fleet_server.services.observing import SampledPack
 from fleet_server.services.timing import AnchorRow, PowerUp
 from fleet_server.services.verification.report import Report
 from fleet_server.wire.errors import PackIdentity, WireError
-from fleet_server.wire.senml import EventPack, decode_event, decode_pack
+from fleet_server.wire.senml import EventPack, ThinnedPack, decode_event, decode_telemetry
 from fleet_server.wire.senml import Pack as WirePack
+
+AnyPack = WirePack | ThinnedPack | EventPack
 
 SERVER_CLOCK_STEP_S = 86_400
 """Times that the server wrote one after the other may stand the wrong way round by this much: its clock can be set back."""
@@ -65,7 +67,7 @@ class StoredPack:
     identity: PackIdentity
     """As its bytes say; as its row does, where they cannot be read."""
     stored_s: int
-    content: WirePack | EventPack | None
+    content: AnyPack | None
     """None: the row is not what was received."""
     oldest: int
     """Lowest sequence that the node held when it sent this; 0 where that cannot be read."""
@@ -92,6 +94,8 @@ class CheckedPacks:
     sound: list[SampledPack] = field(default_factory=list)
     """Those that are as received and have a time: their observations are now to be judged."""
     stored_s: dict[int, int] = field(default_factory=dict)
+    thinned: list[tuple[int, ThinnedPack]] = field(default_factory=list)
+    """Ids and contents of those that stand for others."""
 
 
 class PackCheck:
@@ -120,6 +124,9 @@ class PackCheck:
             if not _is_read_from(pack.content, stored, event):
                 self._damage(pack, "and what was read from it disagree")
                 continue
+            if isinstance(pack.content, ThinnedPack):
+                checked.thinned.append((pack.id, pack.content))
+                continue
             times = _possible_times(pack.content, anchors)
             if self._has_possible_time(pack, pack.content, times, stored, event) and stored:
                 sampled = _sampled_pack(pack, stored)
@@ -147,7 +154,7 @@ class PackCheck:
     def _has_possible_time(
         self,
         pack: StoredPack,
-        content: WirePack | EventPack,
+        content: AnyPack,
         times: set[StoredTime],
         stored: Mapping[str, StoredReading],
         event: _StoredEvent | None,
@@ -170,9 +177,7 @@ class PackCheck:
 def read_identity(kind: str, payload: bytes) -> PackIdentity | None:
     """Whose and which pack these bytes are, as far as that can be read."""
     try:
-        content: WirePack | EventPack = (
-            decode_event(payload) if kind == "event" else decode_pack(payload)
-        )
+        content: AnyPack = decode_event(payload) if kind == "event" else decode_telemetry(payload)
     except WireError as fault:
         return fault.identity
     return content.identity
@@ -217,16 +222,17 @@ def _load_packs(session: Session, pack_ids: Sequence[int]) -> list[StoredPack]:
     return packs
 
 
-def _read_again(row: Row[Any]) -> WirePack | EventPack | None:
+def _read_again(row: Row[Any]) -> AnyPack | None:
     if hashlib.sha256(row.payload).digest() != row.payload_sha256:
         return None
     try:
-        return decode_pack(row.payload) if row.kind == "telemetry" else decode_event(row.payload)
+        is_event = row.kind != "telemetry"
+        return decode_event(row.payload) if is_event else decode_telemetry(row.payload)
     except WireError:
         return None
 
 
-def _is_row_of(row: Row[Any], content: WirePack | EventPack) -> bool:
+def _is_row_of(row: Row[Any], content: AnyPack) -> bool:
     said = (row.node_id, row.spool, row.seq, row.power_up, row.uptime_ms, row.body_sha256.hex())
     if said != (*content.identity, content.power_up, content.uptime_ms, content.body_sha256):
         return False
@@ -273,7 +279,7 @@ def _load_events(session: Session, pack_ids: Sequence[int]) -> Mapping[int, _Sto
 
 
 def _is_read_from(
-    content: WirePack | EventPack,
+    content: AnyPack,
     stored: Mapping[str, StoredReading],
     event: _StoredEvent | None,
 ) -> bool:
@@ -281,6 +287,8 @@ def _is_read_from(
         details = [list(detail) for detail in content.details]
         said = None if event is None else (event.node_id, event.name, event.details)
         return not stored and said == (content.node_id, content.event, details)
+    if isinstance(content, ThinnedPack):
+        return not stored and event is None  # what was read from it is judged in thinned.py
     sent = {key: (value, reason) for key, value, reason in content.readings}
     return (
         event is None
@@ -304,7 +312,7 @@ def _untimed(packs: Iterable[StoredPack]) -> set[PowerUp]:
 
 
 def _possible_times(
-    content: WirePack | EventPack, anchors: Mapping[PowerUp, Sequence[AnchorRow]]
+    content: AnyPack, anchors: Mapping[PowerUp, Sequence[AnchorRow]]
 ) -> set[StoredTime]:
     """As the node sent it, else as any anchor of its power-up says: which of them was there first is not known any more."""
     if content.time_utc_s is not None:

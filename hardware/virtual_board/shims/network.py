@@ -39,7 +39,10 @@ class WLAN:
         return WLAN._active
 
     def connect(self, ssid=None, key=None, *, bssid=None):
-        _call("wifi_connect", ssid if isinstance(ssid, str) else (ssid or b"").decode())
+        if bssid is not None and len(bssid) != 6:
+            raise ValueError
+        parts = [_text(ssid), _text(key), bssid.hex() if bssid else ""]
+        _call("wifi_connect", "\0".join(parts))
 
     def disconnect(self):
         _call("wifi_disconnect")
@@ -55,16 +58,33 @@ class WLAN:
     def ifconfig(self, ip_mask_gateway_dns=None):
         if ip_mask_gateway_dns is None:
             return (_call("wifi_info", "ip"), "255.255.255.0", "10.11.12.1", "10.11.12.1")
+        _call("wifi_static", " ".join(ip_mask_gateway_dns))
+
+    def ipconfig(self, *args, **kwargs):
+        if kwargs.get("dhcp4"):
+            _call("wifi_dhcp")
 
     def config(self, param=None, **kwargs):
         if param == "mac":
             return bytes.fromhex(_call("wifi_info", "mac"))
         if param in ("ssid", "essid"):
             return _call("wifi_info", "ssid")
-        if param == "rssi":
-            return int(_call("wifi_info", "rssi"))
+        if param in ("rssi", "channel"):
+            return int(_call("wifi_info", param))
         if param is not None:
             return 0
+        if "reconnects" in kwargs:
+            _call("wifi_reconnects", str(kwargs["reconnects"]))
 
     def scan(self):
-        return []
+        found = []
+        for line in _call("wifi_scan").split("\n"):
+            if line:
+                name, bssid, channel, rssi, security, hidden = line.split()
+                ssid = b"" if name == "-" else bytes.fromhex(name)
+                found.append((ssid, bytes.fromhex(bssid), int(channel), int(rssi), int(security), int(hidden)))
+        return found
+
+
+def _text(value):
+    return value if isinstance(value, str) else (value or b"").decode()

@@ -21,7 +21,17 @@ from fleet_server.wire.desired import (
     encode_receipt,
 )
 from fleet_server.wire.errors import WireError
-from fleet_server.wire.senml import decode_pack, encode_body, encode_envelope, encode_pack
+from fleet_server.wire.senml import (
+    Extreme,
+    Pack,
+    ThinnedPack,
+    decode_pack,
+    decode_telemetry,
+    encode_body,
+    encode_envelope,
+    encode_pack,
+    encode_thinned_body,
+)
 from fleet_server.wire.state_message import NodeStateMessage, decode_state, encode_state
 from fleet_server.wire.states import MAX_REASON_LENGTH, Reason
 
@@ -117,6 +127,55 @@ def test_pack_means_the_same_to_a_plain_cbor_reader(vector: dict[str, Any]) -> N
     assert [(record[0], record.get(2), record.get(3)) for record in records[4:]] == readings_of(
         vector
     )
+
+
+IN_THINNED_BODY = (
+    *("spool", "seq", "power_up", "uptime_ms", "from_seq", "to_seq", "packs"),
+    *("until_power_up", "until_uptime_ms"),
+)
+
+
+def extremes_of(vector: dict[str, Any]) -> list[Extreme]:
+    def number(content: dict[str, Any] | None) -> float | None:
+        return None if content is None else content.get("integer", content.get("value"))
+
+    return [
+        Extreme(key, number(lowest), number(highest), cause and cause["reason"])
+        for key, lowest, highest, cause in vector["extremes"]
+    ]
+
+
+@pytest.mark.parametrize("vector", golden("thinned"), ids=lambda vector: vector["name"])
+def test_thinned_pack_is_written_and_read_as_agreed(vector: dict[str, Any]) -> None:
+    header = {key: vector[key] for key in IN_THINNED_BODY}
+    body, records = encode_thinned_body(**header, extremes=extremes_of(vector))
+    pack = decode_telemetry(bytes.fromhex(vector["payload_hex"]))
+    assert (body.hex(), records) == (vector["body_hex"], vector["body_records"])
+    assert isinstance(pack, ThinnedPack)
+    assert {key: getattr(pack, key) for key in header} == header
+    assert (pack.node_id, pack.time_utc_s, pack.oldest) == (
+        vector["node_id"],
+        vector["time_utc_s"],
+        vector["oldest"],
+    )
+    assert list(pack.extremes) == extremes_of(vector)
+    assert pack.body.hex() == vector["body_hex"]
+
+
+@pytest.mark.parametrize("vector", golden("thinned"), ids=lambda vector: vector["name"])
+def test_thinned_pack_is_no_ordinary_one(vector: dict[str, Any]) -> None:
+    """A reader that knows nothing of thinned packs must not take their extremes for readings."""
+    with pytest.raises(WireError) as refusal:
+        decode_pack(bytes.fromhex(vector["payload_hex"]))
+    assert refusal.value.code == "channel_key_wrong"
+
+
+@pytest.mark.parametrize("vector", golden("packs"), ids=lambda vector: vector["name"])
+def test_ordinary_pack_is_no_thinned_one(vector: dict[str, Any]) -> None:
+    payload = bytes.fromhex(vector["payload_hex"])
+    pack = decode_telemetry(payload)
+    assert isinstance(pack, Pack)
+    assert pack == decode_pack(payload)
 
 
 @pytest.mark.parametrize("vector", golden("refused"), ids=lambda vector: vector["name"])

@@ -18,9 +18,14 @@ from fleet_server.wire.senml import (
     MAX_BODY_BYTES,
     TIME_BEFORE_UTC_S,
     TIME_FROM_UTC_S,
+    Extreme,
+    ThinnedPack,
     decode_event,
     decode_pack,
+    decode_telemetry,
+    encode_envelope,
     encode_pack,
+    encode_thinned_body,
 )
 from fleet_server.wire.state_message import NodeStateMessage, decode_state, encode_state
 from fleet_server.wire.states import Reason
@@ -67,6 +72,16 @@ GOOD = encode_pack(
 )
 
 
+def thinned(extremes: list[Extreme] | None = None, **changed: int) -> bytes:
+    """A thinned pack; with changes one that may be none."""
+    given = {"spool": 7, "seq": 99, "power_up": 1, "uptime_ms": 5, "from_seq": 3, "to_seq": 98}
+    given |= {"packs": 96, "until_power_up": 1, "until_uptime_ms": 9_000, **changed}
+    some = [Extreme("r30", 1, 4_712, None), Extreme("t30", None, None, "absent")]
+    body, count = encode_thinned_body(**given, extremes=some if extremes is None else extremes)
+    envelope = encode_envelope(node_id="n-3f9a1c", time_utc_s=1_790_000_000, oldest=99)
+    return bytes((0x80 + 1 + count,)) + envelope + body
+
+
 @given(contents())
 def test_pack_that_was_written_is_read_unchanged(content: dict[str, object]) -> None:
     pack = decode_pack(encode_pack(**content))  # type: ignore[arg-type]
@@ -92,7 +107,8 @@ def refusal_of(decode: Callable[[bytes], object], payload: bytes) -> WireError |
 
 
 def only_refuses(payload: bytes) -> None:
-    for decode in (decode_pack, decode_event, decode_state, decode_receipt, decode_desired):
+    decoders = (decode_pack, decode_telemetry, decode_event)
+    for decode in (*decoders, decode_state, decode_receipt, decode_desired):
         refusal = refusal_of(decode, payload)
         assert refusal is None or (refusal.code and refusal.sentence.count(".") == 1)
 
@@ -123,6 +139,54 @@ def test_damaged_pack_is_read_or_refused_and_nothing_else(
     only_refuses(bytes(damaged))
     only_refuses(GOOD[:cut] + inserted + GOOD[cut:])
     only_refuses(GOOD[:cut])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=6),
+    st.integers(0, 200),
+)
+def test_damaged_thinned_pack_is_read_or_refused_and_nothing_else(
+    changes: list[tuple[int, int]], cut: int
+) -> None:
+    damaged = bytearray(thinned())
+    for position, byte in changes:
+        damaged[position % len(damaged)] = byte
+    only_refuses(bytes(damaged))
+    only_refuses(thinned()[:cut])
+
+
+@pytest.mark.parametrize(
+    ("code", "payload"),
+    [
+        ("thinned_range_wrong", thinned(from_seq=0)),
+        ("thinned_range_wrong", thinned(from_seq=98, to_seq=97)),
+        ("thinned_range_wrong", thinned(to_seq=99)),
+        ("thinned_packs_wrong", thinned(packs=0)),
+        ("thinned_packs_wrong", thinned(packs=97)),
+        ("thinned_time_wrong", thinned(until_uptime_ms=4)),
+        ("extremes_wrong", thinned([Extreme("r30", 5, 4, None)])),
+        ("channel_repeated", thinned([Extreme("r30", 4, 4, None), Extreme("r30", 4, 5, None)])),
+        ("channel_key_wrong", thinned([Extreme("R30", 4, 4, None)])),
+        ("extreme_missing", thinned().replace(b"r30.max", b"r30.mix")),
+        ("extreme_missing", thinned().replace(b"r30.max", b"r60.max")),
+        (
+            "extremes_wrong",
+            thinned().replace(b"t30.max\x03\x66absent", b"t30.max\x03\x66wanted"),
+        ),
+        ("bookkeeping_missing", thinned().replace(b"_ms_to", b"_ms_no")),
+        ("bookkeeping_missing", thinned().replace(b"_packs", b"_pakcs")),
+    ],
+)
+def test_thinned_pack_that_cannot_be_is_refused_by_name(code: str, payload: bytes) -> None:
+    with pytest.raises(WireError) as refusal:
+        decode_telemetry(payload)
+    assert refusal.value.code == code
+    assert refusal.value.identity == PackIdentity("n-3f9a1c", 7, 99)
+
+
+def test_thinned_pack_may_end_earlier_by_the_clock_of_a_later_power_up() -> None:
+    pack = decode_telemetry(thinned(until_power_up=2, until_uptime_ms=0))
+    assert isinstance(pack, ThinnedPack)
 
 
 SHAPES = st.recursive(
