@@ -46,8 +46,9 @@ class StrictTable:
         return cast("int", self._take(key, int, "a whole number", default))
 
     def number(self, key: str, default: float | None = None) -> float:
+        is_written = key in self._raw
         number = float(self._take(key, (int, float), "a number", default))
-        if not math.isfinite(number):
+        if is_written and not math.isfinite(number):
             raise self.mistake(f"{key} must be a number, not {number}.")
         return number
 

@@ -206,17 +206,16 @@ def _on_times(folder: Path, model: NodeModel, wiring: Wiring) -> WakeTimes:
             link={"tls": True},
             identity=authority.identity(nodes.NODE_ID),
         )
-        publishing = board.run_wake()
+        board.run_wake()  # after power-up it looks for its network first
         rails.on_us.clear()
-        sampling = board.run_wake()
+        sampling, rail_us = board.run_wake(), dict(rails.on_us)
+        publishing = next(wake for _ in range(4) if (wake := board.run_wake()).connections)
     finally:
         broker.close()
     assert (publishing.connections, sampling.connections) == (1, 0)
     ready_ms = {slot.id: float(sensor_type_of(slot).ready_ms) for slot in model.slots}
     rail_ms = {
-        slot.id: rails.on_us[slot.pins["power"]] / 1000
-        for slot in model.slots
-        if "power" in slot.pins
+        slot.id: rail_us[slot.pins["power"]] / 1000 for slot in model.slots if "power" in slot.pins
     }
     return WakeTimes(
         boot_ms=BOOT_US / 1000,
