@@ -18,16 +18,9 @@ from fleet_server.cli.named_nodes import find_node, moment_text
 from fleet_server.models import Node
 from fleet_server.services import commanding, configuring
 from fleet_server.services.commanding import CommandOverview, CommandState
-from fleet_server.services.configuring import ConfigurationOverview, Standing
+from fleet_server.services.configuring import ConfigurationOverview
+from fleet_server.web import words
 from fleet_server.wire.configuration import WIFI
-
-_STANDING = {
-    Standing.IN_FORCE: "in force",
-    Standing.TRIAL: "on trial: it holds until the node was heard under it, or until it failed",
-    Standing.WAITING: "waiting for the node to connect",
-    Standing.ROLLED_BACK: "failed on trial; the node went back by itself",
-    Standing.REFUSED: "refused by the node",
-}
 
 
 class _Pair(click.ParamType[tuple[str, Any]]):
@@ -172,12 +165,11 @@ def show(*, node_id_or_label: str, data_dir: str | None, as_json: bool) -> None:
 def _shown(
     found: Node, configuration: ConfigurationOverview, commands: Sequence[CommandOverview]
 ) -> str:
-    standing = _STANDING[configuration.standing]
-    if configuration.reason:
-        standing = f"{standing} ({configuration.reason})"
+    standing = words.standing_words(configuration.standing)
+    why = f" ({configuration.reason})" if configuration.reason else ""
     lines = [
         f"{found.label} ({found.node_id}, {found.model})",
-        f"Configuration {configuration.version}: {standing}.",
+        f"Configuration {configuration.version} is {standing.word}{why}. {standing.meaning}",
     ]
     lines += [
         f"  {name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
@@ -190,9 +182,8 @@ def _shown(
 
 def _line(one: CommandOverview) -> str:
     said = ", ".join(f"{key}={value}" for key, value in one.details)
-    word = one.result if one.state is CommandState.ANSWERED else one.state
     until = f", until {moment_text(one.expires_at)}" if one.state is CommandState.PENDING else ""
-    return f"{moment_text(one.ordered_at)}  {one.name}: {word}{until}{f' ({said})' if said else ''}"
+    return f"{moment_text(one.ordered_at)}  {one.name}: {words.command_word(one)}{until}{f' ({said})' if said else ''}"
 
 
 def _fields(one: CommandOverview) -> dict[str, Any]:
