@@ -381,6 +381,7 @@ def test_before_the_time_is_known_nothing_is_carried_out(
     broker.behaviour.desired = desired(version=1, commands=(order(6, "dump_log"),))
 
     talk(board, broker)
+    assert answers(broker) == []
     nodes.connect_to(board, broker.port)
     talk(board, broker)
     talk(board, broker)
