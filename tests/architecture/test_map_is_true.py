@@ -1,4 +1,4 @@
-"""The maps "question → file → function" in README.md and docs/where_things_live.md point at what is there."""
+"""The maps "question → file → function" in README.md and docs/where_things_live*.md point at what is there."""
 
 import ast
 import re
@@ -37,7 +37,10 @@ def _defined(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/where_things_live.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "docs/where_things_live.md", "docs/where_things_live_on_the_node.md"],
+)
 def test_every_row_of_the_map_names_a_file_and_functions_that_exist(document: str) -> None:
     rows = _rows(ROOT / document)
     assert len(rows) >= 8
