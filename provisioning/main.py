@@ -10,6 +10,7 @@ import click
 
 from hardware.catalogue import CatalogueError
 from hardware.virtual_board.vm_module import VmUnavailable
+from provisioning.board_commands import read, wipe
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
 from provisioning.virtual_commands import virtual
@@ -25,6 +26,8 @@ def provision() -> None:
     """
 
 
+for one in (read, wipe):
+    node.add_command(one)
 provision.add_command(node)
 virtual.add_command(serve)
 provision.add_command(virtual)
