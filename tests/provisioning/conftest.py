@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import http.server
 import json
+import shlex
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from provisioning.main import main
 
 LINK = {
     "host": "127.0.0.1",
@@ -103,6 +107,30 @@ class SmallFleet:
         public_key = x509.load_pem_x509_csr(request_pem.encode()).public_key()
         certificate = self.authority.certify(node_id, public_key)
         return pem(certificate), [pem(self.authority.certificate)]
+
+
+Ended = tuple[int, str, str]
+"""Exit code, stdout, stderr."""
+Command = Callable[[str], Ended]
+
+
+@pytest.fixture
+def provision(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """`provision` as it is typed in an empty folder, inside this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(typed: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["provision", *shlex.split(typed)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

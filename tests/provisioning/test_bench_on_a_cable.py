@@ -6,9 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,35 +23,13 @@ from hardware.virtual_board.esp_image import token_image
 from provisioning.errors import BenchError
 from provisioning.firmware_bundle import FirmwareBundle, build_bundle
 from provisioning.flashing import flash_firmware
-from provisioning.main import main
 from provisioning.serial_board import SerialBoard
 from tests.hardware.cable import connected, served
-from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet
+from tests.provisioning.conftest import GOOD_TOKEN, Command, SmallFleet
 from tests.provisioning.pulled_cable import cable_to
 
 BUILT_UTC_S = 1_750_000_000
 PASSWORD = "Grüße ~\"'\\#"
-Ended = tuple[int, str, str]
-Command = Callable[[str], Ended]
-
-
-@pytest.fixture
-def provision(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """What is typed → exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(typed: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["provision", *shlex.split(typed)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
