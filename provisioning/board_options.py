@@ -16,18 +16,13 @@ board_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on one line of stdout."
 )
-server_option = click.option(
-    "--server", required=True, help="The fleet's node listener: https://HOST:PORT."
-)
+server_option = click.option("--server", help="The fleet's node listener: https://HOST:PORT.")
 server_ca_option = click.option(
     "--server-ca",
-    required=True,
     type=click.Path(path_type=Path),
     help="File with the CA that the fleet's certificate must come from.",
 )
-token_option = click.option(
-    "--token", required=True, envvar="PROVISION_TOKEN", help="An enrolment token."
-)
+token_option = click.option("--token", envvar="PROVISION_TOKEN", help="An enrolment token.")
 wifi_file_option = click.option(
     "--wifi-file",
     type=click.Path(path_type=Path),

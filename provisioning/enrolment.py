@@ -30,7 +30,8 @@ from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_configuration import Link, encode_map, link_map, node_map
 from provisioning.scripts import ask, base64_literal
 
-_ENROL_PATH = "/node/v1/enrol"
+_PATH = "/node/v1/"
+_GOOD = (http.HTTPStatus.OK, http.HTTPStatus.CREATED)
 _NODE_ID = re.compile(r"[a-z0-9-]{3,32}")
 # A bench waits at a person's side; a server that does not answer in this time is not there.
 _ANSWER_TIMEOUT_S = 20.0
@@ -74,7 +75,17 @@ def check_request(fleet: FleetAddress, *, label: str) -> None:
     Raises:
         UsedWrongly: the address is none, the CA file is not there or none, or no node can have this label.
     """
+    check_fleet(fleet)
+    check_label(label)
+
+
+def check_fleet(fleet: FleetAddress) -> None:
+    """Can anything be asked of this fleet? Raises UsedWrongly: its address is none, or the CA file cannot be used."""
     _connect(fleet).close()
+
+
+def check_label(label: str) -> None:
+    """Raises UsedWrongly: no node can have this label."""
     if not (1 <= len(label) <= _LABEL_MAX_LENGTH and label.isprintable()):
         raise UsedWrongly(f"A label has 1 to {_LABEL_MAX_LENGTH} printable characters.")
 
@@ -192,7 +203,7 @@ def ask_fleet(
     Raises: as `request_identity`.
     """
     content = {"token": token, "label": label, "model": model_id, "csr_pem": csr_pem}
-    return post(fleet, _ENROL_PATH, content, expected=http.HTTPStatus.CREATED)
+    return ask_listener(fleet, "enrol", content, what="enrolment")
 
 
 def write_enrolment(
@@ -219,20 +230,24 @@ def write_enrolment(
 
 def key_on_board(board: BenchBoard) -> ec.EllipticCurvePrivateKey:
     """The key of an enrolment that was interrupted, or a new one, on the board before anybody is told of it."""
-    kept = read_blob(board, "id", _NEXT_KEY)
-    if kept:
-        try:
-            key = serialization.load_der_private_key(kept, password=None)
-        except ValueError:
-            key = None
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            return key
+    kept = waiting_key(board)
+    if kept is not None:
+        return kept
     key = draw_key()
     board.exec(
         "from binascii import a2b_base64\nfrom esp32 import NVS\nidentity = NVS('id')\n"
         f"identity.set_blob({_NEXT_KEY!r}, {base64_literal(_der(key))})\nidentity.commit()\n"
     )
     return key
+
+
+def waiting_key(board: BenchBoard) -> ec.EllipticCurvePrivateKey | None:
+    """The key of an enrolment that has begun and not ended; None when there is none."""
+    try:
+        key = serialization.load_der_private_key(read_blob(board, "id", _NEXT_KEY), password=None)
+    except ValueError:
+        return None
+    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
 
 
 def read_blob(board: BenchBoard, namespace: str, name: str) -> bytes:
@@ -314,10 +329,10 @@ def _end_script(node_id: str) -> str:
     return "\n".join([_SCRIPT_HEAD, *steps, ""])
 
 
-def post(
-    fleet: FleetAddress, path: str, content: Mapping[str, str], *, expected: int
+def ask_listener(
+    fleet: FleetAddress, verb: str, content: Mapping[str, str], *, what: str
 ) -> dict[str, Any]:
-    """What the fleet answers to a request of the bench.
+    """What the fleet answers when the bench asks it to do something (`what`, in the words of a refusal).
 
     Raises:
         UsedWrongly: the fleet's address or CA file cannot be used.
@@ -327,7 +342,7 @@ def post(
     try:
         connection.request(
             "POST",
-            path,
+            _PATH + verb,
             body=json.dumps(content),
             headers={"Content-Type": "application/json", "Accept": "application/json"},
         )
@@ -341,7 +356,7 @@ def post(
         raise BenchError(f"{fleet.url} cannot be reached: {_in_words(error)}.") from error
     finally:
         connection.close()
-    return _answer(response.status, body, fleet, expected)
+    return _answer(response.status, body, fleet, what)
 
 
 def _connect(fleet: FleetAddress) -> http.client.HTTPSConnection:
@@ -374,21 +389,39 @@ def _no_address(url: str) -> UsedWrongly:
     return UsedWrongly(f"{url} is not an address of the fleet; it looks like https://HOST:PORT.")
 
 
-def _answer(status: int, body: bytes, fleet: FleetAddress, expected: int) -> dict[str, Any]:
+def _answer(status: int, body: bytes, fleet: FleetAddress, what: str) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise BenchError(f"{fleet.url} answered {status} with something that is no enrolment.")
-    if status != expected:
+        raise BenchError(f"{fleet.url} answered {status} with something that is no {what}.")
+    if status not in _GOOD:
         reason = content.get("detail") or content.get("title") or f"HTTP status {status}"
-        raise BenchError(f"The fleet refused the enrolment: {str(reason).rstrip('.')}.")
+        raise BenchError(f"The fleet refused the {what}: {str(reason).rstrip('.')}.")
     return content
 
 
 def identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> Identity:
     """Check the fleet's answer against our key before anything goes to the board.
+
+    Raises:
+        BenchError: it is no enrolment, or not about this key.
+    """
+    certificate, authorities, link = check_answer(answer, key.public_key())
+    return Identity(
+        node_id=answer["node_id"],
+        key=_der(key),
+        certificate=certificate.public_bytes(serialization.Encoding.DER),
+        authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
+        link=link,
+    )
+
+
+def check_answer(
+    answer: Mapping[str, Any], public_key: object
+) -> tuple[x509.Certificate, list[x509.Certificate], Link]:
+    """Certificate, authorities and link of an answer that is about this key.
 
     Raises:
         BenchError: it is no enrolment, or not about this key.
@@ -403,17 +436,11 @@ def identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) ->
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not isinstance(node_id, str) or not _NODE_ID.fullmatch(node_id):
         raise BenchError(f"The fleet gave a node id that is none: {node_id!r}.")
-    if [name.value for name in names] != [node_id] or certificate.public_key() != key.public_key():
+    if [name.value for name in names] != [node_id] or certificate.public_key() != public_key:
         raise BenchError("The fleet's certificate is not for this node's id and key.")
     if not 1 <= len(authorities) <= 2:
         raise BenchError(f"The fleet names {len(authorities)} CAs, but a node pins one or two.")
-    return Identity(
-        node_id=node_id,
-        key=_der(key),
-        certificate=certificate.public_bytes(serialization.Encoding.DER),
-        authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
-        link=link,
-    )
+    return certificate, authorities, link
 
 
 def _der(key: ec.EllipticCurvePrivateKey) -> bytes:

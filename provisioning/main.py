@@ -13,6 +13,7 @@ from hardware.virtual_board.vm_module import VmUnavailable
 from provisioning.board_commands import read, wipe
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
+from provisioning.packet_command import upload
 from provisioning.self_test_command import test_node
 from provisioning.virtual_commands import virtual
 from provisioning.virtual_serve import serve
@@ -27,7 +28,7 @@ def provision() -> None:
     """
 
 
-for one in (test_node, read, wipe):
+for one in (test_node, upload, read, wipe):
     node.add_command(one)
 provision.add_command(node)
 virtual.add_command(serve)

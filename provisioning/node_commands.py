@@ -6,6 +6,7 @@ import json
 import string
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,12 +20,20 @@ from provisioning.board_options import (
     token_option,
     wifi_file_option,
 )
-from provisioning.boards import VIRTUAL, open_board, resolve_address
-from provisioning.enrolment import FleetAddress, check_request, enrol_node
-from provisioning.errors import UsedWrongly
+from provisioning.boards import VIRTUAL, BenchBoard, open_board, resolve_address
+from provisioning.enrolment import (
+    Enrolment,
+    check_label,
+    check_request,
+    enrol_node,
+    present_enrolment,
+)
+from provisioning.errors import BenchError, UsedWrongly
 from provisioning.firmware_bundle import build_bundle
 from provisioning.flashing import flash_firmware
 from provisioning.micropython_image import check_pin, load_image
+from provisioning.packet_command import fleet_from
+from provisioning.packets import finish_with_packet, make_packet, read_packet, write_packet
 from provisioning.preparing import prepare_chip
 
 LAST_UTC_S = 2**32 - 1
@@ -112,16 +121,23 @@ def flash(
     "--model", required=True, type=click.Choice(node_model_ids()), help="What it is built as."
 )
 @wifi_file_option
+@click.option(
+    "--packet",
+    "packet_path",
+    type=click.Path(path_type=Path),
+    help="Without network to the fleet: write the request to this file, or finish with the answer that is in it.",
+)
 @click.option("--again", is_flag=True, help="Draw a new identity even when the board has one.")
 @json_option
 def enrol(
     address: str | None,
-    server: str,
-    server_ca: Path,
-    token: str,
+    server: str | None,
+    server_ca: Path | None,
+    token: str | None,
     label: str,
     model: str,
     wifi_file: Path | None,
+    packet_path: Path | None,
     again: bool,
     as_json: bool,
 ) -> None:
@@ -134,26 +150,57 @@ def enrol(
     --server-ca root.crt --token T --label tree-01 --model tree-3
     """
     address = resolve_address(address)
-    fleet = FleetAddress(server, server_ca)
-    check_request(fleet, label=label)
+    if packet_path is None:
+        fleet, token = fleet_from(server, server_ca, token)
+        check_request(fleet, label=label)
+    elif server or again:
+        raise UsedWrongly("--packet asks no server and goes with neither --server nor --again.")
+    check_label(label)
     told = networks_for(address, wifi_file)
     with open_board(address) as board:
-        enrolment = enrol_node(
-            board,
-            fleet,
-            label=label,
-            model_id=model,
-            token=token,
-            wifi=board.known_wifi if told is None else told,
-            again=again,
-        )
-    if as_json:
+        wifi = board.known_wifi if told is None else told
+        if packet_path is not None:
+            enrolment = _enrol_by_packet(board, packet_path, label=label, model_id=model, wifi=wifi)
+        else:
+            enrolment = enrol_node(
+                board, fleet, label=label, model_id=model, token=token or "", wifi=wifi, again=again
+            )
+    if enrolment is None:
+        _say_packet(packet_path, label, as_json=as_json)
+    elif as_json:
         content = {"event": "enrolled", "label": label, "node_id": enrolment.node_id}
         click.echo(json.dumps({**content, "new": enrolment.is_new}))
     elif enrolment.is_new:
         click.echo(f"{label} is enrolled as {enrolment.node_id}.")
     else:
         click.echo(f"{label} was enrolled before as {enrolment.node_id}; nothing was changed.")
+
+
+def _enrol_by_packet(
+    board: BenchBoard, path: Path, *, label: str, model_id: str, wifi: Sequence[tuple[str, str]]
+) -> Enrolment | None:
+    """Enrolled with the packet's answer; None when a packet was written instead, because there was none."""
+    present = present_enrolment(board, label=label)
+    if present is not None:
+        return present
+    if not path.exists():
+        write_packet(path, make_packet(board, label=label, model_id=model_id))
+        return None
+    packet = read_packet(path)
+    if (packet.label, packet.model) != (label, model_id):
+        raise BenchError(
+            f"{path} is the packet of {packet.label} ({packet.model}); name another file for {label}."
+        )
+    return finish_with_packet(board, packet, wifi=wifi)
+
+
+def _say_packet(path: Path | None, label: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"event": "packet", "label": label, "file": str(path)}))
+    else:
+        click.echo(
+            f"Wrote {path}; have the fleet answer it with provision node upload, then repeat this command."
+        )
 
 
 def networks_for(address: str, wifi_file: Path | None) -> list[tuple[str, str]] | None:
