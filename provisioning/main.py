@@ -11,6 +11,7 @@ import click
 from hardware.catalogue import CatalogueError
 from hardware.virtual_board.vm_module import VmUnavailable
 from provisioning.board_commands import read, wipe
+from provisioning.commission_command import commission_nodes, label_node
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
 from provisioning.packet_command import upload
@@ -28,7 +29,7 @@ def provision() -> None:
     """
 
 
-for one in (test_node, upload, read, wipe):
+for one in (test_node, commission_nodes, label_node, upload, read, wipe):
     node.add_command(one)
 provision.add_command(node)
 virtual.add_command(serve)

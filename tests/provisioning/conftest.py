@@ -84,10 +84,17 @@ class SmallFleet:
     # Changes the answer just before it is sent.
     spoil: dict[str, Any] = field(default_factory=dict)
     link: dict[str, Any] = field(default_factory=lambda: dict(LINK))
+    # What is known of a node: node id → an answer to "heard".
+    heard: Callable[[str], dict[str, Any]] = lambda _node_id: {
+        "first_stored_at": None,
+        "readings": [],
+    }
     # Another authority than the listener's: (request in PEM, node id) → (certificate, trusted authorities), all PEM.
     certify: Callable[[str, str], tuple[str, list[str]]] | None = None
 
-    def answer(self, request: dict[str, Any]) -> tuple[int, Any]:
+    def answer(self, path: str, request: dict[str, Any]) -> tuple[int, Any]:
+        if path == "/node/v1/heard":
+            return 200, self.heard(request["node_id"])
         self.requests.append(request)
         if self.instead is not None:
             return self.instead
@@ -156,7 +163,7 @@ def fleet(tmp_path: Path, authority: Authority) -> Iterator[SmallFleet]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, content = small.answer(json.loads(body))
+            status, content = small.answer(self.path, json.loads(body))
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
