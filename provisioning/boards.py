@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from provisioning import ports
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.serial_board import SerialBoard
+from provisioning.virtual_boards import ELSEWHERE, is_of_unix
 
 VIRTUAL = "virtual:"
 _NS_PER_US = 1000
@@ -55,7 +56,12 @@ class VirtualBoard:
     def __init__(self, folder: Path, *, start_utc_us: int = 0) -> None:
         """Opens the folder's board, or makes one that is switched on at `start_utc_us`."""
         # Here, because a bench with real boards may be a computer that runs no virtual ones.
-        from hardware.virtual_board.board import Board
+        try:
+            from hardware.virtual_board.board import Board
+        except ModuleNotFoundError as missing:
+            if not is_of_unix(missing):
+                raise
+            raise BenchError(ELSEWHERE) from missing
 
         self.folder = folder
         try:

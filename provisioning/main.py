@@ -9,15 +9,14 @@ from typing import NoReturn
 import click
 
 from hardware.catalogue import CatalogueError
-from hardware.virtual_board.vm_module import VmUnavailable
+from hardware.virtual_board.unavailable import VmUnavailable
 from provisioning.board_commands import read, wipe
 from provisioning.commission_command import commission_nodes, label_node
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
 from provisioning.packet_command import upload
 from provisioning.self_test_command import test_node
-from provisioning.virtual_commands import virtual
-from provisioning.virtual_serve import serve
+from provisioning.virtual_boards import virtual_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,8 +31,7 @@ def provision() -> None:
 for one in (test_node, commission_nodes, label_node, upload, read, wipe):
     node.add_command(one)
 provision.add_command(node)
-virtual.add_command(serve)
-provision.add_command(virtual)
+provision.add_command(virtual_command())
 
 
 def main() -> NoReturn:
