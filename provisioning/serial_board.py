@@ -23,7 +23,7 @@ from provisioning.errors import BenchError
 from provisioning.scripts import base64_literal
 
 # A port that another program has just left, or a board whose USB has just come back, is open within this time.
-_OPEN_PATIENCE_S = 1.0
+_OPEN_PATIENCE_S = 0.5
 _LOOK_EVERY_S = 0.1
 # No single answer of the transport's own dialogue takes longer; what runs on the board is waited for by `exec`.
 _BYTE_TIMEOUT_S = 10.0

@@ -14,12 +14,14 @@ from typing import Any
 
 import cbor2
 import pytest
+from cryptography import x509
 from typed_commands import is_one_sentence
 
 from hardware.virtual_board.board import Board
 from hardware.virtual_board.cable.chips import ESP32_S3
 from hardware.virtual_board.cable.serving import Serving
 from hardware.virtual_board.esp_image import token_image
+from provisioning.enrolment import FleetAddress, enrol_node
 from provisioning.errors import BenchError
 from provisioning.firmware_bundle import FirmwareBundle, build_bundle
 from provisioning.flashing import flash_firmware
@@ -75,63 +77,67 @@ def is_flashed(folder: Path, bundle: FirmwareBundle) -> bool:
     return all(board.read_file(path) == data for path, data in bundle.files_on_board().items())
 
 
-def test_a_board_on_a_cable_becomes_a_node_is_read_and_becomes_nobody_again(
-    provision: Command, fleet: SmallFleet, tmp_path: Path, folder: Path
+def test_a_board_becomes_a_node_is_read_and_becomes_nobody_again(
+    provision: Command, fleet: SmallFleet, tmp_path: Path, folder: Path, bundle: FirmwareBundle
 ) -> None:
+    at = f"virtual:{folder}"
     build = f"--build-date {BUILT_UTC_S} --json"
-    with served(folder) as serving:
-        tcp = serving.doors.tcp_url
-        status, out, err = provision(
-            f"node flash --board {tcp} {image_options(tmp_path, token_image(bytes(9000)))} {build}"
-        )
-        assert (status, err) == (0, "")
-        flashed = json.loads(out)
-        assert flashed["chip"] == "ESP32-D0WD-V3 (revision v3.1)"
-        assert provision(enrolling(fleet, tcp))[:2] == (0, "tree-01 is enrolled as n-000001.\n")
-        assert provision(enrolling(fleet, tcp))[1].startswith(
-            "tree-01 was enrolled before as n-000001;"
-        )
-        said = provision(enrolling(fleet, tcp, label="tree-02"))[2]
-        assert is_one_sentence(
-            said, "The board is tree-01 (n-000001), not tree-02; take another board"
-        )
-        assert len(fleet.requests) == 1
-        said = provision(f"node flash --board {tcp} {image_options(tmp_path, token_image())}")[2]
-        assert is_one_sentence(said, "MicroPython written anew would wipe its identity;")
+    flashed = json.loads(provision(f"node flash --board {at} {build}")[1])
+    assert json.loads(provision(f"node flash --board {at} {build}")[1])["files_written"] == 0
+    assert is_flashed(folder, bundle)
+    assert provision(enrolling(fleet, at))[:2] == (0, "tree-01 is enrolled as n-000001.\n")
+    assert provision(enrolling(fleet, at))[1].startswith("tree-01 was enrolled before as n-000001;")
+    said = provision(enrolling(fleet, at, label="tree-02"))[2]
+    assert is_one_sentence(said, "The board is tree-01 (n-000001), not tree-02; take another board")
+    assert len(fleet.requests) == 1
 
-        status, out, _ = provision(f"node read --board {tcp} --json")
-        read = json.loads(out)
-        assert (read["label"], read["node_id"], read["model"]) == ("tree-01", "n-000001", "tree-3")
-        assert (read["mac"], read["wifi"]) == (flashed["mac"], ["Büro"])
-        assert read["firmware"]["sha256"] == flashed["sha256"]
-        words = provision(f"node read --board {tcp}")[1]
-        assert "tree-01, n-000001" in words
-        assert PASSWORD not in out + words
-
+    _, out, _ = provision(f"node read --board {at} --json")
+    read = json.loads(out)
+    assert (read["label"], read["node_id"], read["model"]) == ("tree-01", "n-000001", "tree-3")
+    assert (read["mac"][:8], read["wifi"]) == ("24:6f:28", ["Büro"])
+    assert read["firmware"]["sha256"] == flashed["sha256"]
+    words = provision(f"node read --board {at}")[1]
+    assert "tree-01, n-000001" in words
+    assert PASSWORD not in out + words
     board = Board(folder)
     assert cbor2.loads(board.nvs_blob("cfg", "link"))["wifi"] == [["Büro", PASSWORD]]
-    assert is_flashed(folder, build_bundle(built_at_utc_s=BUILT_UTC_S))
-    assert board.run_wake().reason == "deepsleep"  # with a pack on flash that nobody has heard
 
-    with served(folder) as serving:
-        tcp = serving.doors.tcp_url
-        for options, sentence in (
-            ("", "The board is tree-01 (n-000001); say that you mean it with --node-id n-000001."),
-            (
-                "--node-id n-000002",
-                "The board is tree-01 (n-000001), not n-000002; nothing was wiped.",
-            ),
-            ("--node-id n-000001", "packs that the fleet has not confirmed; let it talk once more"),
-        ):
-            status, _, err = provision(f"node wipe --board {tcp} {options}")
-            assert (status, is_one_sentence(err, sentence)) == (1, True), err
-        assert provision(f"node wipe --board {tcp} --node-id n-000001 --drop-readings")[0] == 0
-        assert provision(f"node wipe --board {tcp}")[1] == "The board was nobody, and is so now.\n"
+    assert board.run_wake().reason == "deepsleep"  # with a pack on flash that nobody has heard
+    for options, sentence in (
+        ("", "The board is tree-01 (n-000001); say that you mean it with --node-id n-000001."),
+        ("--node-id n-000002", "The board is tree-01 (n-000001), not n-000002; nothing was wiped."),
+        ("--node-id n-000001", "packs that the fleet has not confirmed; let it talk once more"),
+    ):
+        status, _, err = provision(f"node wipe --board {at} {options}")
+        assert (status, is_one_sentence(err, sentence)) == (1, True), err
+    assert provision(f"node wipe --board {at} --node-id n-000001 --drop-readings")[0] == 0
+    assert provision(f"node wipe --board {at}")[1] == "The board was nobody, and is so now.\n"
     assert [path for path, _ in Board(folder).list_files() if path.startswith("/spool")] == []
-    assert is_flashed(folder, build_bundle(built_at_utc_s=BUILT_UTC_S))
+    assert is_flashed(folder, bundle)
     for namespace, name in (("id", "key"), ("id", "node_id"), ("cfg", "link")):
         with pytest.raises(OSError, match="4354"):
             Board(folder).nvs_blob(namespace, name)
+
+
+@pytest.mark.filterwarnings("ignore:set.*is deprecated:DeprecationWarning")  # pyserial's client
+def test_a_sleeping_node_is_reached_by_its_reset_line_and_gets_no_image_written_over_it(
+    provision: Command, fleet: SmallFleet, tmp_path: Path, folder: Path
+) -> None:
+    assert provision(enrolling(fleet, f"virtual:{folder}"))[0] == 0
+    Board(folder).write_file("/main.py", b"import machine\nmachine.deepsleep(3_600_000)")
+    image = image_options(tmp_path, token_image())
+    with served(folder) as serving:
+        status, _, err = provision(f"node flash --board {serving.doors.rfc2217_url} {image}")
+    assert status == 1
+    assert is_one_sentence(
+        err, "The board is node n-000001, and MicroPython written anew would wipe"
+    )
+
+
+def test_a_watchdog_that_the_firmware_has_armed_does_not_end_a_session(folder: Path) -> None:
+    Board(folder).write_file("/boot.py", b"import machine\nmachine.WDT(timeout=1200)")
+    with served(folder) as serving, SerialBoard(serving.doors.tcp_url) as board:
+        assert board.exec("import time\ntime.sleep_ms(1300)\nprint(1)") == "1\r\n"
 
 
 def test_another_chip_is_refused_by_its_name(provision: Command, folder: Path) -> None:
@@ -238,7 +244,14 @@ def pull_and_repeat(folder: Path, bundle: FirmwareBundle, pulled_after: int) -> 
     assert is_flashed(folder, bundle)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.97])
+@pytest.mark.parametrize(
+    "share",
+    [
+        0.5,
+        pytest.param(0.01, marks=pytest.mark.nightly),
+        pytest.param(0.97, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_cable_pulled_while_flashing_leaves_a_board_that_the_same_command_finishes(
     tmp_path: Path, bundle: FirmwareBundle, share: float
 ) -> None:
@@ -257,6 +270,36 @@ def test_a_cable_pulled_at_any_of_many_places_is_the_same(
     for number in range(60):
         pull_and_repeat(tmp_path / str(number), bundle, 1 + all_bytes * number // 62)
 
+
+def test_a_cable_pulled_while_enrolling_leaves_a_board_that_asks_again_with_the_same_key(
+    folder: Path, fleet: SmallFleet
+) -> None:
+    def enrol_through(tcp: str, pulled_after: int | None) -> None:
+        with cable_to(tcp, pulled_after=pulled_after) as cable, SerialBoard(cable.url) as board:
+            enrol_node(
+                board,
+                FleetAddress(fleet.url, fleet.ca_file),
+                label="tree-01",
+                model_id="pond-1",
+                token=GOOD_TOKEN,
+                wifi=[("Büro", PASSWORD)],
+            )
+
+    with served(folder) as serving:
+        for pulled_after in (_TO_THE_KEY_BYTES, _TO_THE_CERTIFICATE_BYTES):
+            with pytest.raises(BenchError, match="was lost in the middle of it"):
+                enrol_through(serving.doors.tcp_url, pulled_after)
+        enrol_through(serving.doors.tcp_url, None)
+    assert Board(folder).nvs_blob("id", "node_id").startswith(b"n-")
+    keys = {
+        x509.load_pem_x509_csr(request["csr_pem"].encode()).public_key().public_numbers()
+        for request in fleet.requests
+    }
+    assert (len(fleet.requests), len(keys)) == (2, 1)
+
+
+# Half-way through what goes to a board before the fleet is asked, and after.
+_TO_THE_KEY_BYTES, _TO_THE_CERTIFICATE_BYTES = 700, 3_500
 
 _SMALL_BUNDLE_BYTES = 11_900
 """About what flashing that takes over the cable; more, and the cable is not pulled at all, which fails."""

@@ -12,7 +12,6 @@ from typed_commands import is_one_sentence
 from hardware.catalogue import load_node_model, node_model_ids
 from hardware.scenes import load_scene
 from hardware.virtual_board.scene_wiring import wire_board
-from hardware.virtual_board.wiring import Wiring
 from provisioning.boards import VirtualBoard
 from provisioning.firmware_bundle import build_bundle
 from provisioning.flashing import flash_firmware
@@ -28,31 +27,19 @@ def flashed(folder: Path) -> Path:
     return folder
 
 
-def wiring_of_tree() -> Wiring:
-    return wire_board(load_scene(), "tree-01")
-
-
-def test_a_node_whose_probes_all_answer_passes_and_one_with_loose_wires_is_told_where(
+def test_loose_wires_are_told_with_their_pins_and_the_other_probes_pass(
     provision: Command, tmp_path: Path
 ) -> None:
-    folder = flashed(tmp_path / "board")
-    with served(folder, wiring=wiring_of_tree()) as serving:
+    wiring = wire_board(load_scene(), "tree-01")
+    del wiring.one_wire[13]
+    del wiring.analog[33]
+    with served(flashed(tmp_path / "board"), wiring=wiring) as serving:
         tcp = serving.doors.tcp_url
-        status, out, err = provision(f"node test --board {tcp}")
+        status, _, err = provision(f"node test --board {tcp}")
         assert (status, is_one_sentence(err, "say with --model what the node is built as.")) == (
             2,
             True,
         )
-        status, out, _ = provision(f"node test --board {tcp} --model tree-3")
-        assert status == 0
-        assert out.endswith("All 8 channels passed.\n")
-        assert "19.875 °C" in out
-
-    loose = wiring_of_tree()
-    del loose.one_wire[13]
-    del loose.analog[33]
-    with served(folder, wiring=loose) as serving:
-        tcp = serving.doors.tcp_url
         status, out, _ = provision(f"node test --board {tcp} --model tree-3 --json")
     said = json.loads(out)
     assert (status, said["passed"]) == (1, False)
@@ -61,6 +48,15 @@ def test_a_node_whose_probes_all_answer_passes_and_one_with_loose_wires_is_told_
     assert failed["t60"]["reason"] == "absent"
     assert failed["t60"]["next_step"].endswith("its wires at slot d60 (data GPIO13)")
     assert "slot w60 (a GPIO27, b GPIO14, adc GPIO33)" in failed["r60"]["next_step"]
+
+
+def test_what_was_measured_is_shown_as_a_table(provision: Command, tmp_path: Path) -> None:
+    status, out, _ = provision(
+        f"node test --board virtual:{flashed(tmp_path / 'board')} --model pond-1"
+    )
+    assert status == 1
+    assert out.endswith("4 of 4 channels failed; do what the table says and test again.\n")
+    assert "-2 … 45 °C" in out
 
 
 def test_a_board_without_firmware_cannot_be_tested_and_says_so(
