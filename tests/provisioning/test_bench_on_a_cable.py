@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from tests.provisioning.conftest import GOOD_TOKEN, Command, SmallFleet
 from tests.provisioning.pulled_cable import cable_to
 
 BUILT_UTC_S = 1_750_000_000
+DEEP_SLEEP = 4  # machine.reset_cause()
 PASSWORD = "Grüße ~\"'\\#"
 
 
@@ -127,6 +129,9 @@ def test_a_sleeping_node_is_reached_by_its_reset_line_and_gets_no_image_written_
     Board(folder).write_file("/main.py", b"import machine\nmachine.deepsleep(3_600_000)")
     image = image_options(tmp_path, token_image())
     with served(folder) as serving:
+        until_s = time.monotonic() + 30
+        while Board(folder).reset_cause != DEEP_SLEEP:
+            assert time.monotonic() < until_s
         status, _, err = provision(f"node flash --board {serving.doors.rfc2217_url} {image}")
     assert status == 1
     assert is_one_sentence(
