@@ -30,10 +30,10 @@ from hardware.mounting_sheet import mounting_sheet
 from hardware.parts import PRICE_CLASSES
 from hardware.parts_list import Line, parts_list
 from hardware.pins import check_pins
-from hardware.virtual_board.vm_module import write_atomically
 from hardware.wireviz_harness import wireviz_harness
 from hardware.wiring_diagram import wiring_diagram
 from provisioning.errors import BenchError
+from provisioning.files import write_whole
 
 
 class _Id(click.ParamType[str]):
@@ -289,7 +289,7 @@ def _write(path: Path, text: str) -> Path:
     """Replace the file by `text`, whole or not at all."""
     if not path.parent.is_dir():
         raise BenchError(f"The folder {path.parent} does not exist; make it first.")
-    write_atomically(path, text.encode("utf-8"))
+    write_whole(path, text.encode("utf-8"))
     return path
 
 
