@@ -405,7 +405,7 @@ def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
             f"{name}: the probe is ready after {sensor_type.ready_ms} ms, but a node waits {_SAMPLING_MS} ms for all its probes."
         )
     for quantity in sensor_type.quantities:
-        _check_limits(quantity, name)
+        _check_spans(quantity, name)
         if (quantity.sdi12 is None) != (sensor_type.sdi12 is None):
             raise CatalogueError(
                 f"{name}: {quantity.property} needs sdi12 = {{ position, decimals }} just when the type has [sdi12]."
@@ -419,7 +419,7 @@ def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
         _check_modbus(sensor_type, sensor_type.modbus, name)
 
 
-def _check_limits(quantity: Quantity, name: str) -> None:
+def _check_spans(quantity: Quantity, name: str) -> None:
     for least, most, which in (
         (quantity.minimum, quantity.maximum, "minimum"),
         (quantity.raw_minimum, quantity.raw_maximum, "raw_minimum"),
