@@ -62,7 +62,10 @@ def link_map(link: Link, wifi: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def node_map(model: NodeModel) -> dict[str, Any]:
-    """The `node` map of one node model: its probes in wire order, its battery, its intervals."""
+    """The `node` map of one node model: its probes in wire order, its battery, its intervals.
+
+    `every_s`: how often a slot is read that is not read at every sample, by its first channel.
+    """
     probes = []
     battery: dict[str, Any] | None = None
     for slot in model.slots:
@@ -71,7 +74,7 @@ def node_map(model: NodeModel) -> dict[str, Any]:
             battery = _battery(slot)
         else:
             probes.append(_probe(model, slot, sensor_type))
-    return {
+    content = {
         "model": model.id,
         "version": _CONFIGURATION_VERSION,
         "sample_s": model.sample_every_s,
@@ -79,6 +82,8 @@ def node_map(model: NodeModel) -> dict[str, Any]:
         "probes": probes,
         "bat": battery,
     }
+    every_s = {slot.channels[0].key: slot.every_s for slot in model.slots if slot.every_s}
+    return content | ({"every_s": every_s} if every_s else {})
 
 
 def encode_map(content: Mapping[str, Any]) -> bytes:
