@@ -118,6 +118,6 @@ def test_a_bad_configuration_goes_back_by_itself_and_each_command_is_answered_on
     assert fleet.answers() == 4, "the commands stood in every desired state until then"
 
     fleet.configure(wifi=[["stadt", "geheimnis"]], publish_s=900, limits=[["t30", "below", 1.1, 2]])
-    fleet.wakes(4)
+    fleet.wakes(8)
     wait_until(lambda: fleet.configuration().standing is Standing.IN_FORCE)
     assert fleet.configuration().running_version == 3
