@@ -47,6 +47,26 @@ class Config:
     def publish_s(self):
         return self.values["publish_s"]
 
+    @property
+    def every_s(self):
+        """{first channel key of a probe: seconds between its readings}, of those that are not read at every instant."""
+        return self.desired("every_s", {})
+
+    @property
+    def limits(self):
+        """[[channel key, kind, value, clear], …], numbers in the channel's raw unit."""
+        return self.desired("limits", ())
+
+    @property
+    def urgent_s(self):
+        """How often the node samples and publishes while a limit is crossed; never less often than it samples anyway."""
+        return min(self.desired("urgent_s", self.sample_s), self.sample_s)
+
+    @property
+    def thresholds_mv(self):
+        """Battery voltages below which the node publishes rarely, leaves its radio off, stops; None where it never does."""
+        return [self.desired(name) for name in ("low_mv", "mute_mv", "stop_mv")]
+
     def desired(self, name, default=None):
         """A value as desired, else as provisioned, else the default."""
         return self.values.get(name, self.node.get(name, default))
