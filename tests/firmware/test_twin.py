@@ -223,7 +223,7 @@ def show():
     c = Config()
     print([c.version, c.sample_s, c.link["host"], len(c.values.get("wifi", ())), c.state])
 def steps(version):
-    values = {"sample_s": 60 * version, "publish_s": 3600, "wifi": [["n" * 32, "p" * 63]] * version}
+    values = {"sample_s": 60 * version, "publish_s": 3600, "wifi": [["n" * 30, "p" * 50]] * (version - 4)}
     yield lambda c: c.apply({"version": version, "values": values}, None)
     yield lambda c: c.note_talk(state, True)
     values = dict(values)
@@ -232,7 +232,7 @@ def steps(version):
     for _ in range(3):
         yield lambda c: c.note_failure(state, "no way")
 show()
-for version in (5, 6):
+for version in (5, 6, 7, 8):
     for step in steps(version):
         step(Config())
         show()
@@ -259,8 +259,8 @@ def test_whenever_the_power_goes_the_whole_old_or_the_whole_new_configuration_ho
         operations = operation
         (found,) = nodes.run_on(cut, show)
         assert found in whole[done - 1 : done + 1]
-    assert len(set(whole)) == 9
-    assert operations > 12, "the other half was begun, too"
+    assert len(set(whole)) == 17
+    assert operations > 24, "the other half was begun, too"
 
 
 # --- commands ---

@@ -8,7 +8,7 @@ import gc
 
 from micropython import const
 
-from node import cbor, crash, heap, report, senml
+from node import cbor, crash, heap, plan, report, senml
 from node.deadline import Deadline
 from node.errors import LinkError, TimedOut
 from node.link import bearer, mqtt, sntp, tls
@@ -24,6 +24,7 @@ _SESSION_MS = const(
 _HEAR_MS = const(2_000)
 _LINGER_MS = const(2_000)
 _RESERVE_MS = const(5_000)  # what the last PUBACKs and the receipt may need of the radio's time
+_STATE_BYTES = const(1_200)  # its CBOR and the packet around it
 _DISCONNECT_MS = const(200)
 
 
@@ -50,9 +51,12 @@ class Exchange:
         """Raises OSError, ValueError or LinkError when the node could not say all it had to; what was heard is kept."""
         try:
             client = self._connect()
+            # What is told leaves crumbs all over the memory; the state message needs one piece of it.
+            room = bytearray(_STATE_BYTES)
             self._listen(client)
             self._mark()
             self._obey()
+            del room
             self._publish_state(client)
             self._publish_packs(client)
             self._linger(client)
@@ -212,16 +216,21 @@ class Exchange:
         """Take the configuration of the desired state last heard, and note its commands."""
         if not self._desired:
             return
-        payload, self._desired = self._desired, b""
         wake = self._wake
         try:
-            desired = cbor.decode(payload)
-            fault = wake.config.apply(desired["config"], wake.battery_mv)
-            self._orders = desired.get("commands") or []
+            # Read twice, so that neither part has to share the memory with the other.
+            fault = wake.config.apply(self._part("config"), wake.battery_mv)
+            plan.forget_done()
+            self._orders = self._part("commands") or []
         except (ValueError, KeyError, TypeError, AttributeError):
             fault = "des malformed"
+        self._desired = b""
         if fault:
             wake.state.last_error = fault
+
+    def _part(self, name):
+        """One field of the desired state. The largest is 4 KiB, most of it a certificate: a copy of that would be too much."""
+        return cbor.decode(self._desired, True)[name]
 
     def _obey(self):
         """Begin what is commanded; what goes wrong with it costs the talk nothing."""
@@ -233,6 +242,7 @@ class Exchange:
                 commands.take(self._wake, orders)
             except Exception as error:
                 self._wake.state.last_error = crash.describe(error)
+            plan.forget_done()
 
     def _judge_trial(self):
         """A configuration on trial has to lead to the server; a broker that lets the node in is not enough."""

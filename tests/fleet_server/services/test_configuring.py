@@ -65,7 +65,7 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "silence at once": ({"mute_mv": 3900, "low_mv": 4000}, "its battery is at 3874 mV"),
     "more than a node keeps": (
         {"host": "h" * 253, "server_name": "s" * 253, "wifi": [["n" * 32, "p" * 63]] * 4},
-        "a node keeps 800",
+        "a node keeps 400",
     ),
     "a number beyond all": ({"limits": [["t30", "below", float("inf"), 2]]}, "two numbers"),
 }
