@@ -150,6 +150,13 @@ def test_a_watchdog_that_the_firmware_has_armed_does_not_end_a_session(folder: P
             assert board.exec("import time\ntime.sleep_ms(1600)\nprint(1)") == "1\r\n"
 
 
+def test_a_board_that_says_something_for_ever_is_given_up(tcp: str) -> None:
+    with SerialBoard(tcp) as board, pytest.raises(BenchError, match="was lost in the middle of it"):
+        board.exec(
+            "import time\nwhile True:\n    print('.')\n    time.sleep_ms(100)", patience_s=0.5
+        )
+
+
 def test_another_chip_is_refused_by_its_name(provision: Command, folder: Path) -> None:
     with served(folder, chip=ESP32_S3) as serving:
         status, _, err = provision(f"node flash --board {serving.doors.tcp_url}")
