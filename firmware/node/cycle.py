@@ -22,8 +22,11 @@ class Wake:
         self.config = config.Config()
         self.spool = None
         self.battery_mv = None
+        self.orders = []  # commands to be carried out after the talk
         if machine.reset_cause() == machine.WDT_RESET:
             crash.note_watchdog(self.state)
+        if self.state.crash is not None:
+            self.config.note_failure(self.state, self.state.crash[0])
 
     def begin(self, step):
         """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
@@ -47,6 +50,10 @@ def run():
         wake.begin("talk")
         is_good = _guarded(wake, _talk)
         plan.note_exchange(state, wake.config, uptime_ms, is_good)
+        wake.config.note_talk(state, is_good)
+    if wake.orders:
+        wake.begin("obey")
+        _guarded(wake, _obey)
     if wake.spool is not None:
         state.spool = wake.spool.saved()
     power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), wake.config.sample_s))
@@ -100,6 +107,12 @@ def _talk(wake):
 
     Exchange(wake).run()
     wake.state.last_error = None
+
+
+def _obey(wake):
+    from node import commands
+
+    commands.carry_out(wake)
 
 
 def _guarded(wake, step, *arguments):

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import Configuration, Deployment, Node, NodeStatus, Receipt, Site
-from fleet_server.services.configuring import PUBLISH_S
+from fleet_server.wire.configuration import PUBLISH_S
 from fleet_server.wire.states import NodeState
 
 # Boot, Wi-Fi and TLS vary by minutes; half a period more is a missed publish, not a late one.

@@ -52,8 +52,9 @@ from fleet_server.models.gap import DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import bulk, observing, outbox, sequences, thinning, timing
+from fleet_server.services import bulk, commanding, observing, outbox, sequences, thinning, timing
 from fleet_server.services.timing import KnownTime
+from fleet_server.wire.commands import ANSWER
 from fleet_server.wire.errors import PackIdentity, WireError
 from fleet_server.wire.senml import EventPack, ThinnedPack, decode_event, decode_telemetry
 from fleet_server.wire.senml import Pack as WirePack
@@ -587,6 +588,12 @@ class _Batch:
                     )
                 )
         self.session.flush()
+        answers = [
+            (new.pack.node_id, new.pack.details)
+            for new in self.new
+            if isinstance(new.pack, EventPack) and new.pack.event == ANSWER
+        ]
+        commanding.note_answers(self.session, answers, now=self.now)
 
     def _repair_times(self, anchors: set[timing.AnchorRow]) -> None:
         """Give packs of these power-ups that were stored without a time the one that their anchors say."""
@@ -857,6 +864,8 @@ _STATE_COLUMNS = (
     "bundle_sha256",
     "config_version",
     "config_sha256",
+    "config_state",
+    "config_reason",
     "slot",
     "slot_state",
     "battery_mv",

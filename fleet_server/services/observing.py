@@ -608,7 +608,10 @@ def _observe(
 
 
 def _none_for_nan(column: NDArray[Any]) -> list[float | None]:
-    return [None if math.isnan(number) else number for number in column.tolist()]
+    numbers: list[float | None] = column.tolist()
+    for place in np.flatnonzero(np.isnan(column)).tolist():
+        numbers[place] = None
+    return numbers
 
 
 # ------------------------------------------------------------------------------------------------------------- storing

@@ -12,6 +12,7 @@ web = Blueprint("web", __name__, template_folder="templates")
 
 _WORDS = (
     "channel_title",
+    "command_word",
     "decimal",
     "flag_words",
     "health_words",
@@ -20,6 +21,7 @@ _WORDS = (
     "place",
     "quantity",
     "refusal_words",
+    "standing_words",
     "uncertainty",
     "unit_symbol",
     "volts",

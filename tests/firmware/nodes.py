@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from fake_probes import FakeResistance, FakeThermometer, FakeVoltage, scratchpad
 
 from hardware.catalogue import load_node_model
@@ -92,6 +94,19 @@ def make_board(
     blobs["cfg", "link"] = _link(port, link or {})
     _write_blobs(board, blobs)
     return board
+
+
+def identity(certificate: Path, key: Path, root: Path) -> dict[str, bytes]:
+    """What the bench writes of a node's certificate, key and authority, from files in PEM."""
+    der = serialization.Encoding.DER
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    return {
+        "cert": x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(der),
+        "key": loaded.private_bytes(
+            der, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        "ca0": x509.load_pem_x509_certificate(root.read_bytes()).public_bytes(der),
+    }
 
 
 def connect_to(board: Board, port: int, **link: Any) -> None:
