@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import pytest
 from cryptography import x509
 from typed_commands import is_one_sentence
 
+from hardware.paths import firmware_dir
 from hardware.virtual_board.board import Board
 from hardware.virtual_board.cable.chips import ESP32_S3
 from hardware.virtual_board.cable.serving import Serving
@@ -28,11 +30,13 @@ from provisioning.errors import BenchError
 from provisioning.firmware_bundle import FirmwareBundle, build_bundle
 from provisioning.flashing import flash_firmware
 from provisioning.serial_board import SerialBoard
+from provisioning.wiping import NAMES
 from tests.hardware.cable import connected, served
 from tests.provisioning.conftest import GOOD_TOKEN, Command, SmallFleet
 from tests.provisioning.pulled_cable import cable_to
 
 BUILT_UTC_S = 1_750_000_000
+FIRMWARE = sorted(firmware_dir().rglob("*.py"))
 DEEP_SLEEP = 4  # machine.reset_cause()
 PASSWORD = "Grüße ~\"'\\#"
 
@@ -113,11 +117,18 @@ def test_a_board_becomes_a_node_is_read_and_becomes_nobody_again(
     ):
         status, _, err = provision(f"node wipe --board {at} {options}")
         assert (status, is_one_sentence(err, sentence)) == (1, True), err
+    everything = [(namespace, name) for namespace in NAMES for name in NAMES[namespace]]
+    written = set(re.findall(r'NVS\("(\w+)"\)', "".join(map(Path.read_text, FIRMWARE))))
+    assert written <= NAMES.keys()
+    VirtualBoard(folder).exec(
+        f"import esp32\nfor space, name in {everything!r}:\n    esp32.NVS(space).set_blob(name, b'old')\n"
+        "esp32.NVS('id').set_blob('node_id', b'n-000001')"
+    )
     assert provision(f"node wipe --board {at} --node-id n-000001 --drop-readings")[0] == 0
     assert provision(f"node wipe --board {at}")[1] == "The board was nobody, and is so now.\n"
     assert [path for path, _ in Board(folder).list_files() if path.startswith("/spool")] == []
     assert is_flashed(folder, bundle)
-    for namespace, name in (("id", "key"), ("id", "node_id"), ("cfg", "link")):
+    for namespace, name in everything:
         with pytest.raises(OSError, match="4354"):
             Board(folder).nvs_blob(namespace, name)
 
