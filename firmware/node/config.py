@@ -4,7 +4,8 @@ What is desired holds over what was provisioned. It is kept as one record, writt
 whole old or the whole new configuration holds. How another one comes to hold: node/trial.py.
 
 `des` in NVS: [version, values, failed wakes of the trial or None, [version, values] before the trial or None, [version, first bytes
-of the hash, reason] of what was rolled back last or None]
+of the hash, reason] of what was rolled back last or None, CRC-32 of what was provisioned then]. A node that was provisioned anew
+begins anew: who mends a link at the bench must not find the old one desired.
 """
 
 import binascii
@@ -18,7 +19,7 @@ from node.errors import NotProvisioned
 
 _MAX_BLOB = const(1900)
 _DESIRED = "des"
-_FIELDS = const(5)
+_FIELDS = const(6)
 # Desired or not, these two are always part of what the hash covers.
 _INTERVALS = ("sample_s", "publish_s")
 _LINK = ("host", "port", "server_name", "wifi")
@@ -33,8 +34,10 @@ class Config:
 
     def __init__(self):
         self.node_id = str(blob("id", "node_id"), "utf-8")
-        self._provisioned_link = cbor.decode(blob("cfg", "link"))
-        self.node = cbor.decode(blob("cfg", "node"))
+        link, node = blob("cfg", "link"), blob("cfg", "node")
+        self._provisioned = binascii.crc32(node, binascii.crc32(link))
+        self._provisioned_link = cbor.decode(link)
+        self.node = cbor.decode(node)
         self.is_fresh = False
         self.fault = None
         self._take(self._kept() or self._as_provisioned())
@@ -142,7 +145,7 @@ class Config:
     def keep(self, record):
         """In one operation: whenever the power goes, the whole record or the whole one before it is there."""
         nvs = esp32.NVS("cfg")
-        nvs.set_blob(_DESIRED, cbor.encode(record))
+        nvs.set_blob(_DESIRED, cbor.encode(record + [self._provisioned]))
         nvs.commit()
         self._take(record)
 
@@ -161,13 +164,13 @@ class Config:
         return [self.node["version"], self.whole({}), None, None, None]
 
     def _kept(self):
-        """The record; None when there is none that this firmware reads."""
+        """The record; None when there is none that this firmware reads, or it is about another link or other probes."""
         try:
             record = cbor.decode(blob("cfg", _DESIRED))
-            is_whole = len(record) == _FIELDS and set(_INTERVALS) <= set(record[1])
+            is_own = len(record) == _FIELDS and record[-1] == self._provisioned
         except (NotProvisioned, ValueError, TypeError):
             return None
-        return record if is_whole else None
+        return record[:-1] if is_own else None
 
     def _take(self, record):
         self.version, self.values, self.failures, self.before, self.rolled_back = record

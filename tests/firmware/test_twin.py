@@ -213,6 +213,24 @@ def test_a_configuration_under_which_wakes_crash_is_left_again(
     assert any(decode_event(payload).event == "crash" for payload in broker.payloads("ev"))
 
 
+def test_a_node_that_is_provisioned_anew_forgets_what_was_desired_of_it_before(
+    board: Board, broker: ScriptedBroker, other_broker: ScriptedBroker
+) -> None:
+    broker.behaviour.desired = desired({"sample_s": 300, "port": broker.port, "host": "127.0.0.1"})
+    talk(board, broker)
+    talk(board, broker)
+
+    nodes.connect_to(board, other_broker.port)
+    other_broker.behaviour.desired = desired(version=1)
+    board.power_on(at_utc_us=board.now_us + 60 * S)
+    wake(board)
+
+    assert (state(other_broker).config_version, state(other_broker).config_state) == (
+        1,
+        "confirmed",
+    )
+
+
 # Taken, confirmed; another one taken, failed three times and given up: every transition there is, until the NVS has changed its half.
 TRANSITIONS = """
 from node.config import Config
