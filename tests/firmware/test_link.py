@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import nodes
 import pytest
 import tomli_w
 from authority import TestAuthority
 from budgets import budget
-from scripted_broker import ScriptedBroker
+from scripted_broker import CONNECT, ScriptedBroker
 
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
@@ -280,6 +281,60 @@ def test_a_bad_network_ends_in_sleep_with_the_pack_kept_and_is_told_later(
         broker.close()
     assert error.startswith(("LinkError: ", "OSError: ", "TimedOut: ", "ValueError: "))
     assert told in error
+
+
+BROKER = "broker.stadt"
+# What stands at the address that the broker's name led to, when it leads elsewhere: whether the node is heard in the same talk.
+FORMER_ADDRESS = {"nobody": True, "somebody else": False}
+
+
+@pytest.mark.parametrize(
+    ("former", "at_once"), FORMER_ADDRESS.items(), ids=FORMER_ADDRESS.keys()
+)
+def test_a_broker_that_moves_is_found_by_its_name(
+    tmp_path: Path, broker: ScriptedBroker, former: str, at_once: bool
+) -> None:
+    before = around(STADT, names={BROKER: "127.0.0.1"})
+    board = tree(tmp_path, broker, before, link={"host": BROKER})
+    next_talk(board)
+    moved = ScriptedBroker(address=("127.0.0.2", broker.port))
+    # The server behind it is the same, and has what came before.
+    moved.behaviour.receipt_for = lambda spool, _: cbor2.dumps(
+        {"spool": spool, "seq": moved.sequences()[0]}
+    )
+    try:
+        board.network_policy = around(STADT, names={BROKER: "127.0.0.2"})
+        broker.behaviour.close_after = CONNECT
+        if former == "nobody":
+            broker.close()
+
+        next_talk(board)
+        assert (held(board) == 0) is at_once
+        if not at_once:
+            next_talk(board)
+    finally:
+        moved.close()
+
+    assert held(board) == 0
+
+
+def test_a_name_server_that_lies_once_costs_one_talk(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    stranger = ScriptedBroker(address=("127.0.0.2", broker.port))
+    stranger.behaviour.close_after = CONNECT
+    try:
+        lie = around(STADT, names={BROKER: "127.0.0.2"})
+        board = tree(tmp_path, broker, lie, link={"host": BROKER})
+        next_talk(board)
+        assert (stranger.connections, held(board)) == (1, 1)
+        board.network_policy = around(STADT, names={BROKER: "127.0.0.1"})
+
+        next_talk(board)
+    finally:
+        stranger.close()
+
+    assert held(board) == 0
 
 
 def test_behind_a_network_that_leads_nowhere_the_next_one_is_tried(

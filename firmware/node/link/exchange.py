@@ -45,6 +45,7 @@ class Exchange:
         self._last_receipt = 0
         self._resent = None  # highest sequence sent again; None while nothing was to be
         self._raw = None
+        self._address = None  # where `_raw` leads
         self._client = None
 
     def run(self):
@@ -88,6 +89,7 @@ class Exchange:
         session = deadline.within(_SESSION_MS)
         client.connect(wake.config.node_id, session)
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
+        state.broker_address = self._address
         state.bearer = carrier.memory(True)
         heap.note()
         return client
@@ -112,15 +114,22 @@ class Exchange:
             return self._open(link, state)
 
     def _open(self, link, state):
-        """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds."""
-        if state.broker_address is not None:
+        """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds.
+
+        It is remembered again only when the broker has let the node in: whoever else answers there, or whatever a name server
+        says once, costs one talk.
+        """
+        known, state.broker_address = state.broker_address, None
+        if known is not None:
             try:
-                return tls.connect(tuple(state.broker_address), self._deadline.within(_TCP_MS))
-            except (OSError, TimedOut):
-                state.broker_address = None
-        address = tls.resolve(link["host"], link["port"])
-        raw = tls.connect(address, self._deadline.within(_TCP_MS))
-        state.broker_address = list(address)
+                return self._open_at(known)
+            except (OSError, LinkError):
+                pass
+        return self._open_at(tls.resolve(link["host"], link["port"]))
+
+    def _open_at(self, address):
+        raw = tls.connect(tuple(address), self._deadline.within(_TCP_MS))
+        self._address = list(address)
         return raw
 
     def _listen(self, client):
