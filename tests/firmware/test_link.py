@@ -17,6 +17,7 @@ from authority import TestAuthority
 from budgets import budget
 from scripted_broker import CONNECT, ScriptedBroker
 
+from fleet_server.wire.configuration import MAX_NETWORKS
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
 from hardware.virtual_board.network import NetworkPolicy
@@ -127,6 +128,44 @@ def test_another_password_does_not_do(tmp_path: Path, broker: ScriptedBroker, wr
 
 
 # --- whom it joins, and how fast ---
+
+
+AWAY = [[f"weit {number}", "kennwort"] for number in range(2, MAX_NETWORKS + 1)]
+LOCKED = [[f"zu {number}", "kennwort"] for number in range(4)]
+# Of as many networks as a node may know, the one that lets it in: those in the list, what is around, and in which talk it is joined.
+MANY = {
+    "the first, where DHCP is slow": ([BOTH[0], *AWAY], (STADT,), 3_000, 1),
+    "the last, the others are away": ([*AWAY, BOTH[0]], (STADT,), 870, 1),
+    "the last, and it hides": ([*AWAY, BOTH[0]], (replace(STADT, is_hidden=True),), 870, 3),
+    "the fifth, the keys of four are wrong": (
+        [*LOCKED, BOTH[0], *AWAY[:3]],
+        (
+            *(AccessPoint(name, "x" * 8, bssid=b"\2%b!" % name.encode()) for name, _ in LOCKED),
+            STADT,
+        ),
+        870,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("networks", "points", "dhcp_ms", "talks"), MANY.values(), ids=MANY.keys())
+def test_of_eight_networks_each_gets_the_time_that_joining_takes(
+    tmp_path: Path,
+    broker: ScriptedBroker,
+    networks: list[list[str]],
+    points: tuple[AccessPoint, ...],
+    dhcp_ms: int,
+    talks: int,
+) -> None:
+    assert len(networks) == MAX_NETWORKS
+    board = tree(tmp_path, broker, around(*points, dhcp_ms=dhcp_ms), networks)
+
+    results = [next_talk(board) for _ in range(talks)]
+
+    assert len(broker.payloads("st")) == 1, "joined in the last of these talks"
+    assert held(board) == 0
+    assert max(result.radio_us for result in results) < 20 * S
 
 
 def test_of_one_network_the_strongest_access_point_is_joined(
@@ -288,9 +327,7 @@ BROKER = "broker.stadt"
 FORMER_ADDRESS = {"nobody": True, "somebody else": False}
 
 
-@pytest.mark.parametrize(
-    ("former", "at_once"), FORMER_ADDRESS.items(), ids=FORMER_ADDRESS.keys()
-)
+@pytest.mark.parametrize(("former", "at_once"), FORMER_ADDRESS.items(), ids=FORMER_ADDRESS.keys())
 def test_a_broker_that_moves_is_found_by_its_name(
     tmp_path: Path, broker: ScriptedBroker, former: str, at_once: bool
 ) -> None:

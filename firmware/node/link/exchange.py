@@ -71,9 +71,10 @@ class Exchange:
         wake, deadline = self._wake, self._deadline
         link, state = wake.config.link, wake.state
         carrier = bearer.switch_on(link, state.bearer, wake.clock.uptime_ms())
-        state.bearer = None
-        carrier.connect(deadline.within(_BEARER_MS))
-        state.bearer = carrier.memory(False)
+        try:
+            carrier.connect(deadline.within(_BEARER_MS))
+        finally:
+            state.bearer = carrier.memory(False)
         if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
             if wake.clock.utc_ms(0) is None:
                 self._learn_time(link)
