@@ -225,6 +225,19 @@ def test_an_address_is_asked_for_again_after_some_hours(
     assert sum(ms > least + 600 for ms in radio_ms) == 1
 
 
+def test_a_silent_time_server_costs_its_three_seconds_and_no_dhcp(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    board = tree(tmp_path, broker, around(STADT))
+    next_talk(board)
+    usual = next_talk(board)
+    board.network_policy = around(STADT, ntp="silent")
+
+    silent = next_talk(board)
+
+    assert (silent.radio_us - usual.radio_us) / S == pytest.approx(3, abs=0.3)
+
+
 def test_memory_of_the_network_does_not_outlive_a_power_cut(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
@@ -254,6 +267,7 @@ SURVIVED = {
     "address given to another": (around(STADT), around(STADT, address="10.11.12.99")),
     "address and access point changed": (around(STADT), around(MOVED, address="10.9.8.7")),
     "time server silent": (around(STADT), around(STADT, ntp="silent")),
+    "time server and DHCP silent": (around(STADT), around(STADT, ntp="silent", wifi="no_dhcp")),
 }
 
 
@@ -324,12 +338,15 @@ def test_a_bad_network_ends_in_sleep_with_the_pack_kept_and_is_told_later(
 
 BROKER = "broker.stadt"
 # What stands at the address that the broker's name led to, when it leads elsewhere: whether the node is heard in the same talk.
-FORMER_ADDRESS = {"nobody": True, "somebody else": False}
+FORMER_ADDRESS = {
+    "nobody": ({}, True),
+    "somebody else": ({}, False),
+}
 
 
-@pytest.mark.parametrize(("former", "at_once"), FORMER_ADDRESS.items(), ids=FORMER_ADDRESS.keys())
+@pytest.mark.parametrize(("policy", "at_once"), FORMER_ADDRESS.values(), ids=FORMER_ADDRESS.keys())
 def test_a_broker_that_moves_is_found_by_its_name(
-    tmp_path: Path, broker: ScriptedBroker, former: str, at_once: bool
+    tmp_path: Path, broker: ScriptedBroker, policy: Any, at_once: bool, faster_waits: None
 ) -> None:
     before = around(STADT, names={BROKER: "127.0.0.1"})
     board = tree(tmp_path, broker, before, link={"host": BROKER})
@@ -340,9 +357,9 @@ def test_a_broker_that_moves_is_found_by_its_name(
         {"spool": spool, "seq": moved.sequences()[0]}
     )
     try:
-        board.network_policy = around(STADT, names={BROKER: "127.0.0.2"})
+        board.network_policy = around(STADT, names={BROKER: "127.0.0.2"}, **policy)
         broker.behaviour.close_after = CONNECT
-        if former == "nobody":
+        if at_once:
             broker.close()
 
         next_talk(board)

@@ -75,12 +75,10 @@ class Exchange:
             carrier.connect(deadline.within(_BEARER_MS))
         finally:
             state.bearer = carrier.memory(False)
-        if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
-            if wake.clock.utc_ms(0) is None:
-                self._learn_time(link)
+        self._learn_time(link)
+        self._raw = self._reach(link, state, carrier)
         if not self._has_time:
             state.last_error = "no time"
-        self._raw = self._reach(link, state, carrier)
         stream = self._raw
         if link["tls"]:
             wake.clock.show_to_tls(self._bundle["built_utc_s"])
@@ -96,39 +94,30 @@ class Exchange:
         return client
 
     def _learn_time(self, link):
-        """False when nobody answered, which may be the fault of a remembered address."""
         if not link["ntp"]:
-            return True
+            return
         answer = sntp.ask(link["ntp"], self._wake.clock, self._deadline.within(_TIME_MS))
-        if answer is None:
-            return False
-        self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
-        return True
+        if answer is not None:
+            self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
 
     def _reach(self, link, state, carrier):
-        """A TCP connection; with another address of our own when the remembered one leads nowhere."""
-        try:
-            return self._open(link, state)
-        except (OSError, LinkError):
-            if not carrier.renew(self._deadline.within(_RENEW_MS)):
-                raise
-            return self._open(link, state)
-
-    def _open(self, link, state):
         """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds.
 
-        It is remembered again only when the broker has let the node in: whoever else answers there, or whatever a name server
-        says once, costs one talk.
+        That address is remembered again only when the broker has let the node in: whoever else answers there, or whatever a name
+        server says once, costs one talk. When nobody answers there, the node's own address may belong to another by now.
         """
         known, state.broker_address = state.broker_address, None
         if known is not None:
             try:
-                return self._open_at(known)
+                return self._open(known)
             except (OSError, LinkError):
                 pass
-        return self._open_at(tls.resolve(link["host"], link["port"]))
+            is_other = carrier.renew(self._deadline.within(_RENEW_MS))
+            if is_other and self._wake.clock.utc_ms(0) is None:
+                self._learn_time(link)
+        return self._open(tls.resolve(link["host"], link["port"]))
 
-    def _open_at(self, address):
+    def _open(self, address):
         raw = tls.connect(tuple(address), self._deadline.within(_TCP_MS))
         self._address = list(address)
         return raw
