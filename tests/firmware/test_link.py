@@ -340,6 +340,7 @@ BROKER = "broker.stadt"
 # What stands at the address that the broker's name led to, when it leads elsewhere: whether the node is heard in the same talk.
 FORMER_ADDRESS = {
     "nobody": ({}, True),
+    "nobody, and time server and DHCP are silent": ({"ntp": "silent", "wifi": "no_dhcp"}, True),
     "somebody else": ({}, False),
 }
 

@@ -76,6 +76,8 @@ class Wifi:
             while self._wlan.ifconfig()[0] == _NO_ADDRESS:
                 deadline.nap("dhcp")
         except (OSError, ValueError, TimedOut):
+            # Nobody lends one now: the remembered one may still be good.
+            self._wlan.ifconfig(tuple(self._memory[3]))
             return False
         self._memory = self._memory[:3] + self._lease()
         return True
