@@ -11,6 +11,7 @@ from node.errors import SensorError
 _DAY_MS = 86_400_000
 # After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
+_PASSING = ("node.thinning", "node.schema", "node.trial", "node.commands")
 
 
 def measure(probes, deadline):
@@ -61,13 +62,13 @@ def _soonest(waiting, probes, results):
 
 
 def forget_done():
-    """Give back the memory of what has read the probes and thinned the spool: the talk that follows needs it.
+    """Give back the memory of what has read the probes, thinned the spool or obeyed the server: what follows needs it.
 
     Whoever needs it once more loads it again.
     """
     for name in list(sys.modules):
         package, _, module = name.rpartition(".")
-        if package in ("node.sensors", "node.bus") or name == "node.thinning":
+        if package in ("node.sensors", "node.bus") or name in _PASSING:
             del sys.modules[name]
             delattr(sys.modules[package], module)
 
