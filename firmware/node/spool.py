@@ -188,6 +188,12 @@ class Spool:
             self._write_mark()
         self._remove_given_up()
 
+    def recount(self, thinned, copied):
+        """So many of the packs that were counted as lost live on after all."""
+        self.thinned += thinned
+        self.lost -= thinned + copied
+        self._write_mark()
+
     def packs(self, first, last):
         """(seq, power-up, uptime ms, number of maps, body) of every readable pack from `first` to `last`, in order.
 

@@ -38,6 +38,9 @@ def thin(spool, last):
         _copy(spool, pack)
     if day.packs:
         _append(spool, day, first, last)
+    if spool.oldest > last:
+        # The file system was full: what is new was kept in the place of what it stands for.
+        spool.recount(day.packs, len(copies))
     spool.give_up(last, day.packs, len(copies))
 
 

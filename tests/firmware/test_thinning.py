@@ -323,6 +323,33 @@ def test_a_thinned_pack_that_nobody_can_read_stops_no_search(board: Board) -> No
     assert add(board, count=1, searched=True)["next"] == 4
 
 
+FULL_FILE_SYSTEM = """
+for name in ("/others", "/others too"):
+    with open(name, "wb") as file:
+        try:
+            while True: file.write(bytes(3000)); file.flush()
+        except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("event", [False, True], ids=["packs", "packs and an event"])
+def test_thinned_into_a_full_file_system_a_day_is_counted_as_what_it_became(
+    board: Board, event: bool
+) -> None:
+    """There is room only when the day itself is gone."""
+    begin = "s.append(7, 5, *senml.body(s.id, 1, 7, 5, [('_event', 'crash')]))\n" if event else ""
+    prepared = f"{begin}keep(s, {95 - event})\nkeep(s, 30)\n"
+
+    after = add(board, f"{prepared}{FULL_FILE_SYSTEM}thinning.thin(s, 95)\nos.remove('/others')", 1)
+
+    content = content_of(board)
+    (thinned,) = content.thinned.values()
+    assert (thinned.from_seq, thinned.to_seq, thinned.packs) == (1, 95, 95 - event)
+    assert len(content.events) == event
+    assert (after["oldest"], after["thinned"], after["lost"]) == (96, 95 - event, 0)
+    assert add(board, count=0, searched=True) == after
+
+
 def test_a_node_that_has_to_thin_does_so_in_a_wake_with_30_kb_of_its_heap_to_spare(
     full_board: Board,
 ) -> None:
