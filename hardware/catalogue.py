@@ -203,6 +203,9 @@ class SensorType:
     mounting: Mounting
     parts: tuple[Part, ...]
     source: str
+    """Where it is said what it measures and how well: what a factory calibration refers to."""
+    fitting_source: str
+    """Where supply, currents, wires, drift and mounting come from; empty when `source` says it all."""
     assumed: tuple[str, ...]
     modbus: spoken.Modbus | None = None
     ezo: spoken.Ezo | None = None
@@ -345,6 +348,7 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         mounting=table.one("mounting", _mounting),
         parts=read_parts(table),
         source=table.text("source"),
+        fitting_source=table.text("fitting_source") if table.has("fitting_source") else "",
         assumed=table.paths("assumed"),
         modbus=table.one("modbus", spoken.modbus) if table.has("modbus") else None,
         ezo=table.one("ezo", spoken.ezo) if table.has("ezo") else None,

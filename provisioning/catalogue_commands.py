@@ -451,7 +451,10 @@ def _board_in_words(board: BoardType) -> str:
 
 def _source_lines(data: BoardType | SensorType) -> list[str]:
     assumed = [f"  assumed: {', '.join(data.assumed)}"] if data.assumed else []
-    return [f"  Source: {data.source}", *assumed]
+    sources = [data.source]
+    if isinstance(data, SensorType) and data.fitting_source:
+        sources.append(data.fitting_source)
+    return [*(f"  Source: {source}" for source in sources), *assumed]
 
 
 def _sensor_rows(sensor_type: SensorType) -> list[tuple[str, ...]]:

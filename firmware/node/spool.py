@@ -31,7 +31,7 @@ _MARK = "<4s10I"
 _MARK_BYTES = const(44)
 _ID_MAGIC = b"SP1\0"
 _MARK_MAGIC = b"MK2\0"
-_MAX_BODY = const(2048)
+MAX_BODY = const(2048)  # bytes
 _CHUNK = const(64)
 
 # A block of littlefs holds 4096 bytes, of which up to 12 lead to the file's other blocks.
@@ -122,8 +122,11 @@ class Spool:
     def append(self, power_up, uptime_ms, n_records, body, day=None):
         """Keep a pack under `next_seq`; when this returns, no loss of power can take it. Returns its sequence.
 
-        `day`: any number that stands for the day; None while it is not known.
+        `day`: any number that stands for the day; None while it is not known. Raises ValueError when the body is above MAX_BODY: as
+        a record it would be rubbish, and what is behind it too.
         """
+        if len(body) > MAX_BODY:
+            raise ValueError("pack too long")
         seq = self.next_seq
         record = struct.pack(_HEAD, _MAGIC, n_records, len(body), seq, power_up, uptime_ms) + body
         record += struct.pack("<I", binascii.crc32(record))
@@ -184,6 +187,12 @@ class Spool:
             # Noted first: what is counted is never counted twice, and `_scan` removes what is left.
             self._write_mark()
         self._remove_given_up()
+
+    def recount(self, thinned, copied):
+        """So many of the packs that were counted as lost live on after all."""
+        self.thinned += thinned
+        self.lost -= thinned + copied
+        self._write_mark()
 
     def packs(self, first, last):
         """(seq, power-up, uptime ms, number of maps, body) of every readable pack from `first` to `last`, in order.
@@ -411,7 +420,7 @@ def _record_at(file, at):
     if len(head) != _HEAD_BYTES:
         return None
     magic, n_records, length, seq, power_up, uptime_ms = struct.unpack(_HEAD, head)
-    if magic != _MAGIC or length > _MAX_BODY:
+    if magic != _MAGIC or length > MAX_BODY:
         return None
     tail = file.read(length + _CRC_BYTES)
     if len(tail) != length + _CRC_BYTES:

@@ -3,7 +3,7 @@
 The new pack has a sequence of its own and the same bookkeeping as any other, `_up` and `_ms` of the first pack that it stands
 for. Then `_from` and `_to` (the sequences that it stands for), `_packs` (how many of them could be read), `_up_to` and `_ms_to`
 (of the last of them), and for every channel `{key}.min` and `{key}.max`: raw values as the driver gave them, or in both
-the last reason when no pack had a value. Events and earlier thinned packs in the segment are copied to new sequences.
+the last reason when no pack had a value. Channels beyond what a pack can hold go without. Events and earlier thinned packs in the segment are copied to new sequences.
 
 What is new is on flash before anything old is given up, the thinned pack last. A loss of power in between leaves both, and the
 next search finishes it.
@@ -14,6 +14,7 @@ import struct
 from micropython import const
 
 from node import cbor, senml
+from node.spool import MAX_BODY
 
 _NAME = const(0)
 _VALUE = const(2)
@@ -22,6 +23,8 @@ _BOOKKEEPING = const(4)  # records
 _OWN = const(5)  # records between the bookkeeping and the channels
 # Two records each, and the wire's 64 with the envelope and the 9 before them.
 _MAX_CHANNELS = const(27)
+# By so many bytes a copy may be longer: its sequence is higher.
+_COPY_BYTES = const(4)
 # Copies on copies would fill a spool that nobody hears for years. With so many of each segment thirty days stay whole; what is
 # older than a quarter of a year is lost.
 _MAX_COPIES = const(2)
@@ -35,13 +38,19 @@ def thin(spool, last):
         _copy(spool, pack)
     if day.packs:
         _append(spool, day, first, last)
+    if spool.oldest > last:
+        # The file system was full: what is new was kept in the place of what it stands for.
+        spool.recount(day.packs, len(copies))
     spool.give_up(last, day.packs, len(copies))
 
 
 def finish(spool):
     """After a search that found a thinned pack at the end: give up what it stands for, if the power went before that."""
     for _, _, _, n_records, body in spool.packs(spool.newest, spool.newest):
-        last = _records(n_records, body)[_BOOKKEEPING + 1][_VALUE]
+        try:
+            last = _records(n_records, body)[_BOOKKEEPING + 1][_VALUE]
+        except cbor.Malformed:
+            return
         if last >= spool.oldest:
             day, copies = _read(spool, max(spool.receipt + 1, spool.oldest), last)
             spool.give_up(last, day.packs, len(copies))
@@ -75,6 +84,9 @@ def _append(spool, day, first, last):
         ("_ms_to", end_uptime_ms),
     ] + day.extremes()
     n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
+    while len(body) > MAX_BODY - _COPY_BYTES:
+        del readings[-2:]
+        n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
     spool.append(power_up, uptime_ms, n_records, body)
 
 

@@ -392,6 +392,47 @@ def test_a_name_server_that_lies_once_costs_one_talk(
     assert held(board) == 0
 
 
+# MicroPython raises it for every error of ESP-IDF that it has no words for (ports/esp32/network_common.c, esp_exceptions_helper).
+FAILING_DRIVER = """
+import network
+class Failing(network.WLAN):
+    def METHOD(self, *arguments, **options):
+        raise RuntimeError("Wifi Unknown Error 0x300b")
+network.WLAN = Failing
+"""
+
+
+@pytest.mark.parametrize("method", ["active", "connect", "status"])
+def test_a_driver_that_fails_costs_a_talk_and_is_told(
+    tmp_path: Path, broker: ScriptedBroker, method: str
+) -> None:
+    board = tree(tmp_path, broker, around(STADT))
+    main = board.read_file("/main.py")
+    board.write_file("/main.py", FAILING_DRIVER.replace("METHOD", method).encode() + main)
+    wake(board)
+    assert held(board) == 1
+    board.write_file("/main.py", main)
+
+    next_talk(board)
+
+    assert held(board) == 0
+    assert broker.state()["last_error"] == "LinkError: wifi driver 0"
+
+
+def test_a_driver_that_fails_at_the_end_costs_nothing(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    """Neither the radio's silence nor the memory of this wake."""
+    board = tree(tmp_path, broker, around(STADT))
+    main = board.read_file("/main.py")
+    board.write_file("/main.py", FAILING_DRIVER.replace("METHOD", "disconnect").encode() + main)
+
+    wake(board)
+
+    assert held(board) == 0
+    assert "stadt" in remembered(board)
+
+
 def test_behind_a_network_that_leads_nowhere_the_next_one_is_tried(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:

@@ -261,6 +261,95 @@ def test_events_and_what_was_thinned_before_move_to_new_sequences(board: Board) 
     assert (second["thinned"], second["lost"]) == (8, 0)
 
 
+# More channels than a thinned pack has records for, with short keys and with the longest; how many of them it then holds.
+MANY_CHANNELS = {"30 short keys": (30, "", 27), "30 of the longest keys": (30, "_" * 29, 21)}
+MANY = PREPARE + """
+def readings(n):
+    return [("k%02dPAD" % i, 1_000_000 * i + n) for i in range(COUNT)]
+s = Spool("/spool", None)
+keep(s, 5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "pad", "held"), MANY_CHANNELS.values(), ids=MANY_CHANNELS.keys()
+)
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "begun before a power cut"])
+def test_a_day_of_more_channels_than_a_pack_holds_is_thinned_to_those_that_fit(
+    board: Board, count: int, pad: str, held: int, begun: bool
+) -> None:
+    """A record above the spool's limit would be rubbish; one that the node cannot decode again would end in every search."""
+    without_its_end = "s.give_up = lambda *counts: None\n" if begun else ""
+    many = MANY.replace("COUNT", str(count)).replace("PAD", pad)
+    run_on(board, many + without_its_end + "thinning.thin(s, 5)")
+
+    after = numbers(run_on(board, many.replace("keep(s, 5)", "keep(s, 1)\nshow(s)")))
+
+    content = content_of(board)
+    (thinned,) = content.thinned.values()
+    assert len(thinned.extremes) == held
+    last = 1_000_000 * (held - 1)
+    key = f"k{held - 1:02}{pad}"
+    assert thinned.extremes[-1] == (key, last + 1, last + 5, None)
+    assert (after["thinned"], after["lost"], after["next"]) == (5, 0, 8)
+    assert 7 in content.packs
+
+
+def test_the_longest_thinned_pack_moves_along_under_a_sequence_of_more_bytes(board: Board) -> None:
+    """With all of its 22 channels it would have 2047 bytes under sequence 6, and 2049 under 307."""
+    keys = [f"k{i:02}" + "_" * (28 if i < 10 else 27) for i in range(22)]
+    many = f"readings = lambda n: [(k, 1_000_000 * i + n) for i, k in enumerate({keys})]\n"
+    few = "readings = lambda n: [('bat', n)]\n"
+
+    add(board, f"{many}keep(s, 5)\nthinning.thin(s, 5)\n{few}keep(s, 300)\nthinning.thin(s, 306)", 0)
+
+    assert content_of(board).ranges[-2:] == [(1, 5), (6, 306)]
+
+
+def test_a_pack_that_is_too_long_to_be_found_again_is_refused(board: Board) -> None:
+    after = add(
+        board,
+        "keep(s, 1)\ntry:\n    s.append(7, 1, 4, bytes(2049))\n    print('kept')\nexcept ValueError as e:\n    print(e)",
+        2,
+    )
+
+    assert sorted(content_of(board).packs) == [1, 2, 3]
+    assert after["next"] == 4
+
+
+def test_a_thinned_pack_that_nobody_can_read_stops_no_search(board: Board) -> None:
+    add(board, "keep(s, 1)\ns.append(7, 1, 9, b'\\xa2\\x00\\x65_from\\x02')", 0)
+
+    assert add(board, count=1, searched=True)["next"] == 4
+
+
+FULL_FILE_SYSTEM = """
+for name in ("/others", "/others too"):
+    with open(name, "wb") as file:
+        try:
+            while True: file.write(bytes(3000)); file.flush()
+        except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("event", [False, True], ids=["packs", "packs and an event"])
+def test_thinned_into_a_full_file_system_a_day_is_counted_as_what_it_became(
+    board: Board, event: bool
+) -> None:
+    """There is room only when the day itself is gone."""
+    begin = "s.append(7, 5, *senml.body(s.id, 1, 7, 5, [('_event', 'crash')]))\n" if event else ""
+    prepared = f"{begin}keep(s, {95 - event})\nkeep(s, 30)\n"
+
+    after = add(board, f"{prepared}{FULL_FILE_SYSTEM}thinning.thin(s, 95)\nos.remove('/others')", 1)
+
+    content = content_of(board)
+    (thinned,) = content.thinned.values()
+    assert (thinned.from_seq, thinned.to_seq, thinned.packs) == (1, 95, 95 - event)
+    assert len(content.events) == event
+    assert (after["oldest"], after["thinned"], after["lost"]) == (96, 95 - event, 0)
+    assert add(board, count=0, searched=True) == after
+
+
 def test_a_node_that_has_to_thin_does_so_in_a_wake_with_30_kb_of_its_heap_to_spare(
     full_board: Board,
 ) -> None:

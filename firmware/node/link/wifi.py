@@ -62,7 +62,9 @@ class Wifi:
             self._wlan.config(reconnects=0)
             if not self._rejoin(deadline) and not self._search(deadline):
                 raise LinkError("wifi " + ", ".join(self._faults))
-        except (OSError, ValueError, TypeError) as error:
+        except LinkError:
+            raise
+        except Exception as error:
             # Its text is the driver's, who knows the password; `errno` of anything but a number is that text.
             number = getattr(error, "errno", None)
             raise LinkError("wifi driver %d" % (number if isinstance(number, int) else 0))
@@ -75,17 +77,17 @@ class Wifi:
             self._wlan.ipconfig(dhcp4=True)
             while self._wlan.ifconfig()[0] == _NO_ADDRESS:
                 deadline.nap("dhcp")
-        except (OSError, ValueError, TimedOut):
+            self._memory = self._memory[:3] + self._lease()
+            return True
+        except Exception:
             # Nobody lends one now: the remembered one may still be good.
-            self._wlan.ifconfig(tuple(self._memory[3]))
+            _attempt(self._wlan.ifconfig, tuple(self._memory[3]))
             return False
-        self._memory = self._memory[:3] + self._lease()
-        return True
 
     def signal_dbm(self):
         try:
             return int(self._wlan.status("rssi"))
-        except (OSError, ValueError, TypeError):
+        except Exception:
             return None
 
     def memory(self, is_good):
@@ -94,12 +96,8 @@ class Wifi:
         return self._memory[:1]
 
     def off(self):
-        try:
-            if self._wlan.active():
-                self._wlan.disconnect()
-            self._wlan.active(False)
-        except OSError:
-            pass
+        _attempt(self._wlan.disconnect)
+        _attempt(self._wlan.active, False)
 
     # --- private ---
 
@@ -190,6 +188,14 @@ class Wifi:
 
     def _lease(self):
         return [list(self._wlan.ifconfig()), self._uptime_ms]
+
+
+def _attempt(step, *arguments):
+    """Whatever the driver makes of it: an error of ESP-IDF that MicroPython does not know is a RuntimeError."""
+    try:
+        step(*arguments)
+    except Exception:
+        pass
 
 
 def _word(status):
