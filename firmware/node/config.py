@@ -38,6 +38,11 @@ class Config:
     def publish_s(self):
         return self.values["publish_s"]
 
+    @property
+    def every_s(self):
+        """{first channel key of a probe: seconds between its readings}, of those that are not read at every instant."""
+        return self.node.get("every_s", {})
+
     def sha256(self):
         """Hex hash over the deterministic CBOR of {"version", "values"}."""
         content = cbor.encode({"version": self.version, "values": self.values})

@@ -39,7 +39,7 @@ def run():
     _guarded(wake, _open_spool)
     wake.begin("sample")
     uptime_ms = clock.uptime_ms()
-    readings = _sample(wake)
+    readings = _sample(wake, uptime_ms)
     wake.begin("keep")
     _guarded(wake, _keep_crash, uptime_ms)
     _guarded(wake, _keep, uptime_ms, readings)
@@ -49,7 +49,7 @@ def run():
         plan.note_exchange(state, wake.config, uptime_ms, is_good)
     if wake.spool is not None:
         state.spool = wake.spool.saved()
-    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), wake.config.sample_s))
+    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), wake.config))
 
 
 def _open_spool(wake):
@@ -61,9 +61,11 @@ def _open_spool(wake):
         wake.state.sent_high = wake.spool.newest
 
 
-def _sample(wake):
+def _sample(wake, uptime_ms):
     node = wake.config.node
-    readings = plan.measure(node["probes"], Deadline(_SAMPLING_MS))
+    probes = plan.due(wake.state, wake.config, wake.clock, uptime_ms)
+    readings = plan.measure(probes, Deadline(_SAMPLING_MS))
+    plan.note_read(wake.state, wake.config, probes, uptime_ms)
     if node.get("bat"):
         value = plan.battery(node["bat"])
         wake.battery_mv = value if isinstance(value, int) else None
@@ -74,10 +76,10 @@ def _sample(wake):
 
 def _keep(wake, uptime_ms, readings):
     """On flash before anybody hears of it; lost while the flash cannot be used, which `_open_spool` has reported."""
-    if wake.spool is None:
+    if wake.spool is None or not readings:
         return
     spool, power_up = wake.spool, wake.state.power_up
-    day = plan.day_of(wake.clock.utc_ms(uptime_ms), wake.config.sample_s)
+    day = plan.day_of(wake.clock.utc_ms(uptime_ms), wake.config)
     _guarded(wake, _make_room, day)
     n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
     spool.append(power_up, uptime_ms, n_records, body, day)

@@ -11,6 +11,8 @@ from node.errors import SensorError
 _DAY_MS = 86_400_000
 # After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
+# Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
+_SPREAD = 15
 
 
 def measure(probes, deadline):
@@ -35,6 +37,40 @@ def measure(probes, deadline):
         else:
             results[index] = values
     return _by_key(probes, results)
+
+
+def due(state, config, clock, uptime_ms):
+    """The probes to read at this instant, in the order of the configuration.
+
+    One with an interval of its own is read once in each, later when that instant was missed. What a probe has to be told
+    is read with it.
+    """
+    probes = config.node["probes"]
+    wanted = [probe for probe in probes if _is_due(probe, state, config, clock, uptime_ms)]
+    needed = [probe["needs"]["key"] for probe in wanted if probe.get("needs")]
+    return [
+        probe
+        for probe in probes
+        if probe in wanted or [key for key in probe["keys"] if key in needed]
+    ]
+
+
+def note_read(state, config, probes, uptime_ms):
+    """Remember when a probe with an interval of its own was read."""
+    for probe in probes:
+        key = probe["keys"][0]
+        if key in config.every_s:
+            state.read_ms[key] = uptime_ms
+
+
+def _is_due(probe, state, config, clock, uptime_ms):
+    key = probe["keys"][0]
+    every_s = config.every_s.get(key)
+    last_ms = state.read_ms.get(key)
+    if every_s is None or last_ms is None:
+        return True
+    now, last = [_instant_ms(clock.schedule_ms(ms), config) for ms in (uptime_ms, last_ms)]
+    return now // (every_s * 1000) > last // (every_s * 1000)
 
 
 def battery(config):
@@ -141,22 +177,22 @@ def _by_key(probes, results):
     return readings
 
 
-def sleep_ms(schedule_ms, sample_s):
-    """From now to the next sampling instant: whole multiples of `sample_s`.
+def sleep_ms(schedule_ms, config):
+    """From now to the next sampling instant: whole multiples of `sample_s`, and as many seconds as the node's id adds.
 
     The timer that wakes the node errs by some per cent: shortly before an instant counts as that instant.
     """
-    period_ms = sample_s * 1000
-    next_ms = ((schedule_ms + _early_ms(sample_s)) // period_ms + 1) * period_ms
-    return next_ms - schedule_ms
+    period_ms = config.sample_s * 1000
+    now_ms = _instant_ms(schedule_ms, config)
+    return (now_ms // period_ms + 1) * period_ms - now_ms + _early_ms(config)
 
 
-def day_of(utc_ms, sample_s):
+def day_of(utc_ms, config):
     """A number for the day that a sampling instant belongs to, None while the time is unknown.
 
-    Shortly before midnight is midnight, as above.
+    Shortly before midnight is midnight, as above, and so is as much later as the node's id adds.
     """
-    return None if utc_ms is None else (utc_ms + _early_ms(sample_s)) // _DAY_MS
+    return None if utc_ms is None else _instant_ms(utc_ms, config) // _DAY_MS
 
 
 def is_publish_due(state, config, clock, uptime_ms):
@@ -164,15 +200,17 @@ def is_publish_due(state, config, clock, uptime_ms):
 
     Which part of the interval depends on the node's id, so that a fleet does not call all at once.
     """
-    early_ms = _early_ms(config.sample_s)
-    if uptime_ms + early_ms < state.radio_not_before_ms:
+    if uptime_ms + _early_ms(config) < state.radio_not_before_ms:
         return False
     if state.published_ms is None or state.radio_failures:
         return True
     period_ms = config.publish_s * 1000
-    shift_ms = early_ms + _phase_s(config) * 1000
-    now = (clock.schedule_ms(uptime_ms) + shift_ms) // period_ms
-    return now > (clock.schedule_ms(state.published_ms) + shift_ms) // period_ms
+    shift_ms = _phase_s(config) * 1000
+    now, last = [
+        _instant_ms(clock.schedule_ms(ms), config) + shift_ms
+        for ms in (uptime_ms, state.published_ms)
+    ]
+    return now // period_ms > last // period_ms
 
 
 def note_exchange(state, config, uptime_ms, is_good):
@@ -187,10 +225,22 @@ def note_exchange(state, config, uptime_ms, is_good):
     state.radio_not_before_ms = uptime_ms + intervals * config.publish_s * 1000
 
 
-def _early_ms(sample_s):
-    return sample_s * 50
+def _instant_ms(schedule_ms, config):
+    """A moment of the schedule without what the node's id adds; from shortly before an instant on it is that instant's."""
+    return schedule_ms - _spread_s(config) * 1000 + _early_ms(config)
+
+
+def _early_ms(config):
+    return config.sample_s * 50
+
+
+def _spread_s(config):
+    """By how much this node samples later than the instant: a fleet that wakes in one second would call in one second."""
+    seconds = max(1, config.sample_s // _SPREAD)
+    return (binascii.crc32(config.node_id.encode()) >> 8) % seconds
 
 
 def _phase_s(config):
+    """Which sampling instant of the publishing interval is the one to talk at."""
     samples = config.publish_s // config.sample_s
-    return binascii.crc32(config.node_id.encode()) % samples * config.sample_s
+    return (binascii.crc32(config.node_id.encode()) & 255) % samples * config.sample_s

@@ -13,7 +13,7 @@ from micropython import const
 
 from node import cbor
 
-_MAGIC = b"SSR5"
+_MAGIC = b"SSR6"
 _HEAD = const(10)  # magic, length u16, CRC-32
 # A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
 _LONGEST_SLEEP_MS = const(172_800_000)
@@ -37,6 +37,7 @@ _FIELDS = (
     "step",
     "crash",
     "wiped_ms",
+    "read_ms",
 )
 
 
@@ -48,7 +49,7 @@ class State:
     `radio_not_before_ms`: uptime before which the radio stays off after failures. `sent_high`: highest sequence that may
     have been sent. `bearer`: what its memory() gave. `spool`: what Spool.saved() gave. `step`: what the wake was doing.
     `crash`: what ended a wake and where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the
-    probe's place on its bus.
+    probe's place on its bus. `read_ms`: uptime at which a probe with an interval of its own was last read, by its first key.
     """
 
     def __init__(self):
@@ -69,6 +70,7 @@ class State:
         self.step = ""
         self.crash = None
         self.wiped_ms = {}  # type: dict[int, int]
+        self.read_ms = {}  # type: dict[str, int]
 
 
 def rtc_ms():

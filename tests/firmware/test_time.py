@@ -8,7 +8,7 @@ from typing import Any
 
 import nodes
 import pytest
-from nodes import BUILT_AT_UTC_S, NODE_ID, run_on
+from nodes import BUILT_AT_UTC_S, run_on
 from scripted_broker import ScriptedBroker
 
 from hardware.paths import firmware_dir
@@ -173,18 +173,6 @@ def test_a_silent_time_server_costs_seconds_and_the_old_time_goes_on(
 
     assert broker.state()["utc_s"] == pytest.approx(result.ended_us // S, abs=2)
     assert result.awake_us < 8 * S
-
-
-def test_publishing_is_spread_over_the_interval_by_node_id(board: Board) -> None:
-    ids = [NODE_ID, *(f"n-{number:06x}" for number in range(40))]
-
-    printed = run_on(
-        board,
-        "from node import plan\nclass C: publish_s = 3600; sample_s = 900\n"
-        f"for C.node_id in {ids!r}: print(plan._phase_s(C))",
-    )
-
-    assert {printed.count(str(phase)) > 4 for phase in (0, 900, 1800, 2700)} == {True}
 
 
 def test_time_is_never_in_a_float() -> None:
