@@ -21,6 +21,9 @@ SiteKind = Literal["tree", "water"]
 
 _HERE = Path(__file__).parent
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
+# What a node takes (firmware/node/config.py, limits.py).
+_SHORTEST_S, _MOST_LIMITS = 60, 6
+_LIMIT_KINDS = ("below", "above", "fall")
 
 # Interfaces whose sensors share their wires and have addresses; on I²C all of them do.
 _BUSES = frozenset({"sdi12", "modbus_rtu"})
@@ -165,8 +168,21 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A limit of a channel, in its raw unit (a fall: per hour). It is crossed beyond `value` and ends at `clear`."""
+
+    channel: str
+    kind: str
+    value: float
+    clear: float
+
+
+@dataclass(frozen=True)
 class NodeModel:
-    """What a node is built as: its board and its sensor slots."""
+    """What a node is built as: its board and its sensor slots.
+
+    `urgent_every_s`: how often it samples and publishes while one of its `limits` is crossed.
+    """
 
     id: str
     title: str
@@ -175,6 +191,8 @@ class NodeModel:
     sample_every_s: int
     publish_every_s: int
     slots: tuple[Slot, ...]
+    urgent_every_s: int | None = None
+    limits: tuple[Limit, ...] = ()
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -259,6 +277,8 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
         sample_every_s=table.whole("sample_every_s"),
         publish_every_s=table.whole("publish_every_s"),
         slots=table.rows("slots", _slot, at_least=1),
+        urgent_every_s=table.whole("urgent_every_s") if table.has("urgent_every_s") else None,
+        limits=table.rows("limits", _limit, at_least=0),
     )
     table.finish()
     _check_node_model(model, name)
@@ -284,6 +304,7 @@ def _check_node_model(model: NodeModel, name: str) -> None:
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
     _refuse_shared_pins(model, name)
+    _check_limits(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
         if sensor_type.ezo is not None and sensor_type.ezo.is_told:
@@ -305,6 +326,32 @@ def _check_node_model(model: NodeModel, name: str) -> None:
                     raise CatalogueError(
                         f"{name}: channel {channel.key} needs {needed}, which the node does not have."
                     )
+
+
+def _check_limits(model: NodeModel, name: str) -> None:
+    urgent_s = model.urgent_every_s
+    if (urgent_s is None) != (not model.limits):
+        raise CatalogueError(f"{name}: urgent_every_s and limits go together.")
+    if urgent_s is not None and not _SHORTEST_S <= urgent_s <= model.sample_every_s:
+        raise CatalogueError(
+            f"{name}: urgent_every_s must be from {_SHORTEST_S} to sample_every_s ({model.sample_every_s}), not {urgent_s}."
+        )
+    if len(model.limits) > _MOST_LIMITS:
+        raise CatalogueError(f"{name}: a node watches {_MOST_LIMITS} limits at most.")
+    keys = [channel.key for channel in model.channels]
+    for limit in model.limits:
+        if limit.channel not in keys:
+            raise CatalogueError(
+                f"{name}: a limit is of {limit.channel}, which the node does not have."
+            )
+        is_between = (
+            limit.clear > limit.value if limit.kind == "below" else limit.clear < limit.value
+        )
+        if not is_between:
+            side = "above" if limit.kind == "below" else "below"
+            raise CatalogueError(
+                f"{name}: the limit {limit.channel} {limit.kind} {limit.value:g} must end {side} that, not at {limit.clear:g}."
+            )
 
 
 def registers_of(sensor_type: SensorType) -> tuple[spoken.Register, ...]:
@@ -404,6 +451,13 @@ def _quantity(table: StrictTable) -> Quantity:
         register=_register(table),
         sdi12=table.one("sdi12", _sdi12_field) if table.has("sdi12") else None,
     )
+
+
+def _limit(table: StrictTable) -> Limit:
+    kind = table.text("kind")
+    if kind not in _LIMIT_KINDS:
+        raise table.mistake(f"kind must be one of {', '.join(_LIMIT_KINDS)}, not {kind}.")
+    return Limit(table.text("channel"), kind, table.number("value"), table.number("clear"))
 
 
 def _factory_line(table: StrictTable) -> FactoryLine:

@@ -71,7 +71,7 @@ def node_map(model: NodeModel) -> dict[str, Any]:
             battery = _battery(slot)
         else:
             probes.append(_probe(model, slot, sensor_type))
-    return {
+    content: dict[str, Any] = {
         "model": model.id,
         "version": _CONFIGURATION_VERSION,
         "sample_s": model.sample_every_s,
@@ -79,11 +79,22 @@ def node_map(model: NodeModel) -> dict[str, Any]:
         "probes": probes,
         "bat": battery,
     }
+    if model.limits:
+        content["urgent_s"] = model.urgent_every_s
+        content["limits"] = [
+            [one.channel, one.kind, _shortest(one.value), _shortest(one.clear)]
+            for one in model.limits
+        ]
+    return content
 
 
 def encode_map(content: Mapping[str, Any]) -> bytes:
-    """CBOR of one configuration map, definite lengths, keys in the order given."""
-    return cbor2.dumps(content)
+    """CBOR of one configuration map, deterministic (RFC 8949 §4.2.1): a number of a limit takes its shortest form."""
+    return cbor2.dumps(content, canonical=True)
+
+
+def _shortest(number: float) -> float:
+    return int(number) if number.is_integer() else number
 
 
 def _probe(model: NodeModel, slot: Slot, sensor_type: SensorType) -> dict[str, Any]:

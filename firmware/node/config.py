@@ -43,6 +43,16 @@ class Config:
         """{first channel key of a probe: seconds between its readings}, of those that are not read at every instant."""
         return self.node.get("every_s", {})
 
+    @property
+    def limits(self):
+        """[[channel key, kind, value, clear], …] as node/limits.py has them."""
+        return self.node.get("limits", ())
+
+    @property
+    def urgent_s(self):
+        """How often the node samples and publishes while a limit is crossed; never less often than it samples anyway."""
+        return min(self.node.get("urgent_s", self.sample_s), self.sample_s)
+
     def sha256(self):
         """Hex hash over the deterministic CBOR of {"version", "values"}."""
         content = cbor.encode({"version": self.version, "values": self.values})

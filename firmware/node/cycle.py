@@ -13,7 +13,7 @@ _SPOOL_FOLDER = "/spool"
 
 
 class Wake:
-    """What the parts of one wake share. `spool` is None while the flash cannot be used."""
+    """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there."""
 
     def __init__(self):
         self.state = rtc_memory.load()
@@ -22,6 +22,7 @@ class Wake:
         self.config = config.Config()
         self.spool = None
         self.battery_mv = None
+        self.events = []
         if machine.reset_cause() == machine.WDT_RESET:
             crash.note_watchdog(self.state)
 
@@ -40,16 +41,18 @@ def run():
     wake.begin("sample")
     uptime_ms = clock.uptime_ms()
     readings = _sample(wake, uptime_ms)
+    _guarded(wake, _judge, uptime_ms, readings)
     wake.begin("keep")
     _guarded(wake, _keep_crash, uptime_ms)
+    _guarded(wake, _keep_events, uptime_ms)
     _guarded(wake, _keep, uptime_ms, readings)
-    if plan.is_publish_due(state, wake.config, clock, uptime_ms):
+    if plan.is_publish_due(state, wake.config, clock, uptime_ms, bool(wake.events)):
         wake.begin("talk")
         is_good = _guarded(wake, _talk)
         plan.note_exchange(state, wake.config, uptime_ms, is_good)
     if wake.spool is not None:
         state.spool = wake.spool.saved()
-    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), wake.config))
+    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, wake.config))
 
 
 def _open_spool(wake):
@@ -74,6 +77,14 @@ def _sample(wake, uptime_ms):
     return readings
 
 
+def _judge(wake, uptime_ms, readings):
+    """Find limits that are crossed or have ended."""
+    if wake.config.limits or wake.state.crossed:
+        from node import limits
+
+        wake.events += limits.judge(wake.state, wake.config, uptime_ms, readings)
+
+
 def _keep(wake, uptime_ms, readings):
     """On flash before anybody hears of it; lost while the flash cannot be used, which `_open_spool` has reported."""
     if wake.spool is None or not readings:
@@ -94,6 +105,11 @@ def _keep_crash(wake, uptime_ms):
     if wake.state.crash is not None and wake.spool is not None:
         _keep(wake, uptime_ms, crash.readings(wake.state.crash, wake.state.boot_count))
         wake.state.crash = None
+
+
+def _keep_events(wake, uptime_ms):
+    for name, details in wake.events:
+        _keep(wake, uptime_ms, (("_event", name),) + details)
 
 
 def _talk(wake):

@@ -11,6 +11,7 @@ from node.errors import SensorError
 _DAY_MS = 86_400_000
 # After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
+_DONE = ("node.thinning", "node.limits")
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
 
@@ -42,8 +43,8 @@ def measure(probes, deadline):
 def due(state, config, clock, uptime_ms):
     """The probes to read at this instant, in the order of the configuration.
 
-    One with an interval of its own is read once in each, later when that instant was missed. What a probe has to be told
-    is read with it.
+    One with an interval of its own is read once in each, later when that instant was missed, and always while a limit of one of
+    its channels is crossed. What a probe has to be told is read with it.
     """
     probes = config.node["probes"]
     wanted = [probe for probe in probes if _is_due(probe, state, config, clock, uptime_ms)]
@@ -68,6 +69,8 @@ def _is_due(probe, state, config, clock, uptime_ms):
     every_s = config.every_s.get(key)
     last_ms = state.read_ms.get(key)
     if every_s is None or last_ms is None:
+        return True
+    if [name for name in state.crossed if name.split(" ")[0] in probe["keys"]]:
         return True
     now, last = [_instant_ms(clock.schedule_ms(ms), config) for ms in (uptime_ms, last_ms)]
     return now // (every_s * 1000) > last // (every_s * 1000)
@@ -97,13 +100,13 @@ def _soonest(waiting, probes, results):
 
 
 def forget_done():
-    """Give back the memory of what has read the probes and thinned the spool: the talk that follows needs it.
+    """Give back the memory of what has read and judged the probes and thinned the spool: the talk that follows needs it.
 
     Whoever needs it once more loads it again.
     """
     for name in list(sys.modules):
         package, _, module = name.rpartition(".")
-        if package in ("node.sensors", "node.bus") or name == "node.thinning":
+        if package in ("node.sensors", "node.bus") or name in _DONE:
             del sys.modules[name]
             delattr(sys.modules[package], module)
 
@@ -177,14 +180,20 @@ def _by_key(probes, results):
     return readings
 
 
-def sleep_ms(schedule_ms, config):
-    """From now to the next sampling instant: whole multiples of `sample_s`, and as many seconds as the node's id adds.
+def sleep_ms(schedule_ms, state, config):
+    """From now to the next sampling instant: whole multiples of the interval, and as many seconds as the node's id adds.
 
     The timer that wakes the node errs by some per cent: shortly before an instant counts as that instant.
     """
-    period_ms = config.sample_s * 1000
-    now_ms = _instant_ms(schedule_ms, config)
-    return (now_ms // period_ms + 1) * period_ms - now_ms + _early_ms(config)
+    interval_s = config.urgent_s if is_urgent(state) else config.sample_s
+    period_ms, early_ms = interval_s * 1000, _early_ms(interval_s)
+    now_ms = schedule_ms - _spread_s(config) * 1000 + early_ms
+    return (now_ms // period_ms + 1) * period_ms - now_ms + early_ms
+
+
+def is_urgent(state):
+    """True while the node samples and publishes faster than its schedule."""
+    return bool(state.crossed)
 
 
 def day_of(utc_ms, config):
@@ -195,14 +204,15 @@ def day_of(utc_ms, config):
     return None if utc_ms is None else _instant_ms(utc_ms, config) // _DAY_MS
 
 
-def is_publish_due(state, config, clock, uptime_ms):
+def is_publish_due(state, config, clock, uptime_ms, has_news=False):
     """True when this wake is to talk: at power-on, then once in every publishing interval, later after failures.
 
-    Which part of the interval depends on the node's id, so that a fleet does not call all at once.
+    Which part of the interval depends on the node's id, so that a fleet does not call all at once. While a limit is crossed, and
+    when there is news of one, every wake talks; but no haste lets the radio try again sooner after failures.
     """
-    if uptime_ms + _early_ms(config) < state.radio_not_before_ms:
+    if uptime_ms + _early_ms(config.sample_s) < state.radio_not_before_ms:
         return False
-    if state.published_ms is None or state.radio_failures:
+    if state.published_ms is None or state.radio_failures or has_news or is_urgent(state):
         return True
     period_ms = config.publish_s * 1000
     shift_ms = _phase_s(config) * 1000
@@ -227,11 +237,11 @@ def note_exchange(state, config, uptime_ms, is_good):
 
 def _instant_ms(schedule_ms, config):
     """A moment of the schedule without what the node's id adds; from shortly before an instant on it is that instant's."""
-    return schedule_ms - _spread_s(config) * 1000 + _early_ms(config)
+    return schedule_ms - _spread_s(config) * 1000 + _early_ms(config.sample_s)
 
 
-def _early_ms(config):
-    return config.sample_s * 50
+def _early_ms(interval_s):
+    return interval_s * 50
 
 
 def _spread_s(config):

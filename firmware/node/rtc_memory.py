@@ -38,6 +38,8 @@ _FIELDS = (
     "crash",
     "wiped_ms",
     "read_ms",
+    "crossed",
+    "recent",
 )
 
 
@@ -50,6 +52,7 @@ class State:
     have been sent. `bearer`: what its memory() gave. `spool`: what Spool.saved() gave. `step`: what the wake was doing.
     `crash`: what ended a wake and where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the
     probe's place on its bus. `read_ms`: uptime at which a probe with an interval of its own was last read, by its first key.
+    `crossed`, `recent`: the limits that are crossed, and readings to measure a fall against (node/limits.py).
     """
 
     def __init__(self):
@@ -71,6 +74,8 @@ class State:
         self.crash = None
         self.wiped_ms = {}  # type: dict[int, int]
         self.read_ms = {}  # type: dict[str, int]
+        self.crossed = {}  # type: dict[str, int]
+        self.recent = {}  # type: dict[str, list[list[object]]]
 
 
 def rtc_ms():

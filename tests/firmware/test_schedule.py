@@ -24,6 +24,7 @@ class C:
     node_id = "n-3f9a1c"
     sample_s, publish_s = 900, 3600
     every_s = {{}}
+    urgent_s = 300
     node = {{}}
 """
 
@@ -38,7 +39,7 @@ def test_of_a_thousand_nodes_no_second_of_the_hour_sees_more_than_a_few(shared_b
         shared_board,
         PLAN + "for number in range(1000):\n"
         "    C.node_id = 'n-%06x' % (number * 7919)\n"
-        "    after = plan.sleep_ms(clock.schedule_ms(100000), C) + 100000\n"
+        "    after = plan.sleep_ms(clock.schedule_ms(100000), state, C) + 100000\n"
         "    state.published_ms = after - 900000\n"
         "    due = [n for n in range(4) if plan.is_publish_due(state, C, clock, after + n * 900000)]\n"
         "    print(after // 1000 - 900, due[0])",
