@@ -178,6 +178,15 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class BatteryLimits:
+    """Battery voltages below which a node publishes rarely, leaves its radio off, and stops before the cell is damaged."""
+
+    low_mv: int
+    mute_mv: int
+    stop_mv: int
+
+
+@dataclass(frozen=True)
 class NodeModel:
     """What a node is built as: its board and its sensor slots.
 
@@ -193,6 +202,7 @@ class NodeModel:
     slots: tuple[Slot, ...]
     urgent_every_s: int | None = None
     limits: tuple[Limit, ...] = ()
+    battery_limits: BatteryLimits | None = None
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -279,6 +289,9 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
         slots=table.rows("slots", _slot, at_least=1),
         urgent_every_s=table.whole("urgent_every_s") if table.has("urgent_every_s") else None,
         limits=table.rows("limits", _limit, at_least=0),
+        battery_limits=table.one("battery_limits", _battery_limits)
+        if table.has("battery_limits")
+        else None,
     )
     table.finish()
     _check_node_model(model, name)
@@ -458,6 +471,13 @@ def _limit(table: StrictTable) -> Limit:
     if kind not in _LIMIT_KINDS:
         raise table.mistake(f"kind must be one of {', '.join(_LIMIT_KINDS)}, not {kind}.")
     return Limit(table.text("channel"), kind, table.number("value"), table.number("clear"))
+
+
+def _battery_limits(table: StrictTable) -> BatteryLimits:
+    limits = BatteryLimits(table.whole("low_mv"), table.whole("mute_mv"), table.whole("stop_mv"))
+    if not limits.low_mv > limits.mute_mv > limits.stop_mv > 0:
+        raise table.mistake("low_mv must be above mute_mv, and that above stop_mv.")
+    return limits
 
 
 def _factory_line(table: StrictTable) -> FactoryLine:

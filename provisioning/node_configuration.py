@@ -7,7 +7,7 @@ as small as they can be: a node reads them at every wake.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cbor2
@@ -85,6 +85,8 @@ def node_map(model: NodeModel) -> dict[str, Any]:
             [one.channel, one.kind, _shortest(one.value), _shortest(one.clear)]
             for one in model.limits
         ]
+    if model.battery_limits is not None:
+        content |= asdict(model.battery_limits)
     return content
 
 

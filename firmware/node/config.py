@@ -53,6 +53,11 @@ class Config:
         """How often the node samples and publishes while a limit is crossed; never less often than it samples anyway."""
         return min(self.node.get("urgent_s", self.sample_s), self.sample_s)
 
+    @property
+    def thresholds_mv(self):
+        """Battery voltages below which the node publishes rarely, leaves its radio off, stops; None where it never does."""
+        return [self.node.get(name) for name in ("low_mv", "mute_mv", "stop_mv")]
+
     def sha256(self):
         """Hex hash over the deterministic CBOR of {"version", "values"}."""
         content = cbor.encode({"version": self.version, "values": self.values})

@@ -3,17 +3,21 @@
 import machine
 from micropython import const
 
-from node import config, crash, heap, plan, power, rtc_memory, senml
+from node import battery, config, crash, heap, plan, power, rtc_memory, senml
 from node.clock import Clock
 from node.deadline import Deadline
 from node.spool import Spool
 
 _SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
+_STOPPED_MS = const(21_600_000)  # between two looks at a battery that is nearly empty
 _SPOOL_FOLDER = "/spool"
 
 
 class Wake:
-    """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there."""
+    """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there.
+
+    `has_news`: some of them are to be told at once.
+    """
 
     def __init__(self):
         self.state = rtc_memory.load()
@@ -21,10 +25,22 @@ class Wake:
         self.clock = Clock(self.state)
         self.config = config.Config()
         self.spool = None
-        self.battery_mv = None
+        self.battery = None
+        self.has_news = False
         self.events = []
         if machine.reset_cause() == machine.WDT_RESET:
             crash.note_watchdog(self.state)
+
+    def weigh(self):
+        """Read the battery, before anything that loads it: what it can give decides what this wake does."""
+        before = self.state.level
+        self.battery, self.events = plan.weigh(self.state, self.config)
+        # A node that comes back from having stopped is in no state to talk at once.
+        self.has_news = bool(self.events) and before != battery.STOP
+
+    @property
+    def battery_mv(self):
+        return self.battery if isinstance(self.battery, int) else None
 
     def begin(self, step):
         """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
@@ -36,6 +52,10 @@ def run():
     """Does not return."""
     wake = Wake()
     state, clock = wake.state, wake.clock
+    wake.begin("battery")
+    wake.weigh()
+    if state.level == battery.STOP:
+        _stop(wake)
     wake.begin("spool")
     _guarded(wake, _open_spool)
     wake.begin("sample")
@@ -46,13 +66,23 @@ def run():
     _guarded(wake, _keep_crash, uptime_ms)
     _guarded(wake, _keep_events, uptime_ms)
     _guarded(wake, _keep, uptime_ms, readings)
-    if plan.is_publish_due(state, wake.config, clock, uptime_ms, bool(wake.events)):
+    if plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
         wake.begin("talk")
         is_good = _guarded(wake, _talk)
         plan.note_exchange(state, wake.config, uptime_ms, is_good)
     if wake.spool is not None:
         state.spool = wake.spool.saved()
     power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, wake.config))
+
+
+def _stop(wake):
+    """Tell of it once, on flash, then sleep for hours. Does not return."""
+    if wake.events:
+        _guarded(wake, _open_spool)
+        _guarded(wake, _keep_events, wake.clock.uptime_ms())
+        if wake.spool is not None:
+            wake.state.spool = wake.spool.saved()
+    power.sleep(wake.state, _STOPPED_MS)
 
 
 def _open_spool(wake):
@@ -69,10 +99,8 @@ def _sample(wake, uptime_ms):
     probes = plan.due(wake.state, wake.config, wake.clock, uptime_ms)
     readings = plan.measure(probes, Deadline(_SAMPLING_MS))
     plan.note_read(wake.state, wake.config, probes, uptime_ms)
-    if node.get("bat"):
-        value = plan.battery(node["bat"])
-        wake.battery_mv = value if isinstance(value, int) else None
-        readings.append((node["bat"]["key"], value))
+    if wake.battery is not None:
+        readings.append((node["bat"]["key"], wake.battery))
     heap.note()
     return readings
 
@@ -82,7 +110,9 @@ def _judge(wake, uptime_ms, readings):
     if wake.config.limits or wake.state.crossed:
         from node import limits
 
-        wake.events += limits.judge(wake.state, wake.config, uptime_ms, readings)
+        found = limits.judge(wake.state, wake.config, uptime_ms, readings)
+        wake.events += found
+        wake.has_news = wake.has_news or bool(found)
 
 
 def _keep(wake, uptime_ms, readings):

@@ -5,12 +5,14 @@ import struct
 import sys
 import time
 
-from node import errors
+from node import battery, errors
 from node.errors import SensorError
 
 _DAY_MS = 86_400_000
 # After so many failures in a row the radio stays off for so many publishing intervals; sampling goes on.
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
+# With a low battery the node publishes once in so many intervals.
+_RARELY = 4
 _DONE = ("node.thinning", "node.limits")
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
@@ -76,14 +78,21 @@ def _is_due(probe, state, config, clock, uptime_ms):
     return now // (every_s * 1000) > last // (every_s * 1000)
 
 
-def battery(config):
-    """Millivolts, or a reason."""
-    from node import battery as divider
-
+def weigh(state, config):
+    """(the battery's millivolts or a reason, the events of a level that is new); None for a node that cannot measure it."""
+    if not config.node.get("bat"):
+        return None, []
     try:
-        return divider.read(config)
+        value = battery.read(config.node["bat"])
     except Exception:
-        return errors.ERROR
+        value = errors.ERROR
+    if not isinstance(value, int):
+        return value, []
+    before, state.level = state.level, battery.level(state.level, value, config.thresholds_mv)
+    if state.level == before:
+        return value, []
+    details = (("level", battery.LEVELS[state.level]), ("mv", value))
+    return value, [("battery", details)]
 
 
 def _soonest(waiting, probes, results):
@@ -192,8 +201,8 @@ def sleep_ms(schedule_ms, state, config):
 
 
 def is_urgent(state):
-    """True while the node samples and publishes faster than its schedule."""
-    return bool(state.crossed)
+    """True while the node samples and publishes faster than its schedule; a low battery has no haste."""
+    return bool(state.crossed) and state.level == battery.NORMAL
 
 
 def day_of(utc_ms, config):
@@ -208,13 +217,16 @@ def is_publish_due(state, config, clock, uptime_ms, has_news=False):
     """True when this wake is to talk: at power-on, then once in every publishing interval, later after failures.
 
     Which part of the interval depends on the node's id, so that a fleet does not call all at once. While a limit is crossed, and
-    when there is news of one, every wake talks; but no haste lets the radio try again sooner after failures.
+    when there is news of one, every wake talks; but no haste lets the radio try again sooner after failures. Below a voltage it
+    talks rarely, below another not at all but for saying so once.
     """
+    if state.level >= battery.MUTE and (state.published_ms is None or not has_news):
+        return False
     if uptime_ms + _early_ms(config.sample_s) < state.radio_not_before_ms:
         return False
     if state.published_ms is None or state.radio_failures or has_news or is_urgent(state):
         return True
-    period_ms = config.publish_s * 1000
+    period_ms = config.publish_s * 1000 * (_RARELY if state.level else 1)
     shift_ms = _phase_s(config) * 1000
     now, last = [
         _instant_ms(clock.schedule_ms(ms), config) + shift_ms

@@ -40,6 +40,7 @@ _FIELDS = (
     "read_ms",
     "crossed",
     "recent",
+    "level",
 )
 
 
@@ -52,7 +53,7 @@ class State:
     have been sent. `bearer`: what its memory() gave. `spool`: what Spool.saved() gave. `step`: what the wake was doing.
     `crash`: what ended a wake and where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the
     probe's place on its bus. `read_ms`: uptime at which a probe with an interval of its own was last read, by its first key.
-    `crossed`, `recent`: the limits that are crossed, and readings to measure a fall against (node/limits.py).
+    `crossed`, `recent`: the limits that are crossed, and readings to measure a fall against (node/limits.py). `level`: the battery's (node/battery.py).
     """
 
     def __init__(self):
@@ -76,6 +77,7 @@ class State:
         self.read_ms = {}  # type: dict[str, int]
         self.crossed = {}  # type: dict[str, int]
         self.recent = {}  # type: dict[str, list[list[object]]]
+        self.level = 0
 
 
 def rtc_ms():

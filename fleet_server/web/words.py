@@ -79,6 +79,11 @@ HEALTH_WORDS = {
     Freshness.OFFLINE.value: Word(
         "✕", lazy_gettext("silent"), lazy_gettext("Nothing was heard of it for several periods.")
     ),
+    Freshness.MUTED.value: Word(
+        "▲",
+        lazy_gettext("sparing"),
+        lazy_gettext("Its battery is low: it measures on and sends again when it is charged."),
+    ),
     Freshness.NEVER_SEEN.value: Word(
         "○", lazy_gettext("new"), lazy_gettext("It is enrolled and was never heard.")
     ),

@@ -552,7 +552,8 @@ def test_a_crash_becomes_an_event_with_its_place_once(
     board = tree(tmp_path, broker)
     plan = board.read_file("/a/node/plan.mpy")
     board.remove_file("/a/node/plan.mpy")
-    broken = "def due(*_):\n    raise ValueError('unforeseen')\n"
+    board.write_file("/a/node/whole_plan.mpy", plan)
+    broken = "from node.whole_plan import *\ndef due(*_): raise ValueError('unforeseen')\n"
     board.write_file("/a/node/plan.py", broken.encode())
 
     crashed = board.run_wake()

@@ -794,7 +794,7 @@ def test_battery_is_read_through_its_divider(
 
     printed = nodes.run_on(
         board,
-        "from node import plan\nprint(repr(plan.battery({'pin': 35, 'divider_milli': 2000})))",
+        "from node import battery\nprint(repr(battery.read({'pin': 35, 'divider_milli': 2000})))",
     )
 
     found = eval(printed[0])  # noqa: S307

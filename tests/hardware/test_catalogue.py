@@ -105,6 +105,7 @@ def test_accuracy_adds_its_parts_as_independent():
         (_POND, ('key = "tw"', 'key = "tw"\nneeds = { salinity = "ec" }'), "channel tw needs ec, which the node does not have."),
         (_POND, ("[[slots]]", "[[slots"), "x.toml is not valid TOML: "),
         (_POND.split("[[slots]]")[0], ("id", "id"), "the key slots is missing."),
+        (_POND, ("mute_mv = 3350", "mute_mv = 3550"), "battery_limits: low_mv must be above mute_mv, and that above stop_mv."),
         (_POND, ("urgent_every_s = 900\n", ""), "urgent_every_s and limits go together."),
         (_POND, ("urgent_every_s = 900", "urgent_every_s = 1800"), "urgent_every_s must be from 60 to sample_every_s (900), not 1800."),
         (_POND, ('channel = "do"', 'channel = "o2"'), "a limit is of o2, which the node does not have."),

@@ -82,7 +82,9 @@ def test_limits_stand_in_raw_units_beside_how_often_to_look_while_one_is_crossed
     content = node_map(load_node_model("pond-1"))
     assert content["limits"] == [["do", "below", 4, 4.5], ["do", "fall", 1, 0.5]]
     assert content["urgent_s"] == 900
-    assert "limits" not in node_map(load_node_model("tree-3"))
+    tree = node_map(load_node_model("tree-3"))
+    assert "limits" not in tree
+    assert (tree["low_mv"], tree["mute_mv"], tree["stop_mv"]) == (3500, 3350, 3200)
 
 
 @pytest.mark.parametrize("model_id", node_model_ids())
