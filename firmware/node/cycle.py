@@ -9,6 +9,7 @@ from node.deadline import Deadline
 from node.spool import Spool
 
 _SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
+_BROWN_OUTS = const(3)
 _STOPPED_MS = const(21_600_000)  # between two looks at a battery that is nearly empty
 _SPOOL_FOLDER = "/spool"
 
@@ -16,7 +17,7 @@ _SPOOL_FOLDER = "/spool"
 class Wake:
     """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there.
 
-    `has_news`: some of them are to be told at once.
+    `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once.
     """
 
     def __init__(self):
@@ -28,8 +29,16 @@ class Wake:
         self.battery = None
         self.has_news = False
         self.events = []
+        self.is_switched_on = machine.reset_cause() == machine.PWRON_RESET
         if machine.reset_cause() == machine.WDT_RESET:
             crash.note_watchdog(self.state)
+        self._note_brown_out()
+
+    def _note_brown_out(self):
+        """After a wake that the supply ended; what was too much for it is not tried again at once."""
+        if self.state.brown_outs and self.is_switched_on:
+            crash.note_brown_out(self.state)
+            plan.note_exchange(self.state, self.config, 0, False)
 
     def weigh(self):
         """Read the battery, before anything that loads it: what it can give decides what this wake does."""
@@ -52,18 +61,24 @@ def run():
     """Does not return."""
     wake = Wake()
     state, clock = wake.state, wake.clock
+    if wake.is_switched_on and state.brown_outs >= _BROWN_OUTS:
+        # Not even sampling works: one try in every interval, until somebody brings a battery.
+        power.sleep(state, wake.config.sample_s * 1000)
     wake.begin("battery")
     wake.weigh()
     if state.level == battery.STOP:
         _stop(wake)
     wake.begin("spool")
     _guarded(wake, _open_spool)
-    wake.begin("sample")
+    if wake.is_switched_on:
+        _guarded(wake, _note_power_on)
     uptime_ms = clock.uptime_ms()
+    # Before the probes: one that hangs again must not keep it from being told.
+    _guarded(wake, _keep_crash, uptime_ms)
+    wake.begin("sample")
     readings = _sample(wake, uptime_ms)
     _guarded(wake, _judge, uptime_ms, readings)
     wake.begin("keep")
-    _guarded(wake, _keep_crash, uptime_ms)
     _guarded(wake, _keep_events, uptime_ms)
     _guarded(wake, _keep, uptime_ms, readings)
     if plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
@@ -72,6 +87,7 @@ def run():
         plan.note_exchange(state, wake.config, uptime_ms, is_good)
     if wake.spool is not None:
         state.spool = wake.spool.saved()
+    state.brown_outs = 0
     power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, wake.config))
 
 
@@ -83,6 +99,12 @@ def _stop(wake):
         if wake.spool is not None:
             wake.state.spool = wake.spool.saved()
     power.sleep(wake.state, _STOPPED_MS)
+
+
+def _note_power_on(wake):
+    from node import power_on
+
+    wake.events += power_on.events(wake)
 
 
 def _open_spool(wake):

@@ -51,5 +51,6 @@ def sleep(state, duration_ms):
         bearer.off()
     for pin in _rails:
         _switch_off(pin)
+    state.step = rtc_memory.ASLEEP
     rtc_memory.store(state)
     machine.deepsleep(max(_SHORTEST_MS, min(duration_ms, _LONGEST_MS)))

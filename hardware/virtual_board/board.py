@@ -188,13 +188,13 @@ class Board:
 
     # --- power ---
 
-    def power_on(self, *, at_utc_us: int | None = None) -> None:
-        """Take the supply away and give it back: RTC at 2000-01-01, RTC memory garbage.
+    def power_on(self, *, at_utc_us: int | None = None, keeps_memory: bool = False) -> None:
+        """Take the supply away and give it back: RTC at 2000-01-01, RTC memory garbage unless that was quick.
 
         `at_utc_us` moves true time forward to that moment.
         """
         with self._lock:
-            self._rtc.lose_power()
+            self._rtc.lose_power(keeps_memory=keeps_memory)
             if at_utc_us is not None:
                 self._rtc.now_us = max(self._rtc.now_us, at_utc_us)
             self._rtc.save(awake=False)
@@ -330,7 +330,12 @@ class Run:
         self._flash = flash or Flash(board.flash_path, power_cut=board.power_cut)
         board.power_cut = None
         self._console = bytearray()
-        self._network = Network(clock=self._clock, policy=board.network_policy, mac=board.unique_id)
+        self._network = Network(
+            clock=self._clock,
+            policy=board.network_policy,
+            mac=board.unique_id,
+            power=board.wiring.power,
+        )
         self._peripherals: Peripherals | None = None
         self._files: FileSystem | None = None
         self._rom_read: set[str] = set()
@@ -464,8 +469,10 @@ class Run:
             rtc.reset_cause = _WDT_RESET
         elif reason == "crash":
             rtc.reset_cause = _HARD_RESET  # what whoever comes will press
-        elif reason in ("power_cut", "brownout"):
+        elif reason == "power_cut":
             rtc.lose_power()
+        elif reason == "brownout":
+            rtc.lose_power(keeps_memory=True)
         return WakeResult(
             reason=reason,
             sleep_us=sleep_us,
@@ -609,8 +616,14 @@ class _RtcDomain:
         self.rtc_us += asked_us
         return self.now_us
 
-    def lose_power(self) -> None:
-        """RTC at its epoch, RTC memory garbage (repeatable: drawn from the boot count)."""
+    def lose_power(self, *, keeps_memory: bool = False) -> None:
+        """RTC at its epoch, RTC memory garbage (repeatable: drawn from the boot count).
+
+        A supply that only dips resets the chip before its RTC memory is lost, which MicroPython leaves as it is
+        (RTC_NOINIT_ATTR in ports/esp32/machine_rtc.c). It reports both as a power-on (modmachine.c, reset_cause).
+        """
         self.rtc_us = 0
         self.reset_cause, self.wake_reason = _POWER_ON, 0
+        if keeps_memory:
+            return
         self.memory = bytearray(random.Random(self.boots).randbytes(RTC_MEMORY_BYTES))  # noqa: S311

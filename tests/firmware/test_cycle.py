@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from authority import TestAuthority
 from scripted_broker import CONNECT, PUBLISH, SUBSCRIBE, ScriptedBroker
 
-from fleet_server.wire.senml import decode_event
+from fleet_server.wire.senml import MAX_EVENT_BODY_BYTES, decode_event
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.ledger import (
@@ -565,12 +566,19 @@ def test_a_crash_becomes_an_event_with_its_place_once(
     assert crashed.reason == "deepsleep"
     (event,) = map(decode_event, broker.payloads("ev"))
     assert event.event == "crash"
-    assert dict(event.details) == {
+    details: dict[str, Any] = dict(event.details)
+    assert details == {
         "what": "ValueError: unforeseen",
         "where": "/a/node/plan.py:2 due",
+        "cause": "exception",
         "boot": 2,
+        "slot": "a",
+        "version": "1.2.3",
+        "heap": pytest.approx(60_000, abs=30_000),
+        "trace": details["trace"],
     }
-    assert len(event.body) <= 160
+    assert re.fullmatch(r".*node/cycle.py:\d+ run < node/cycle.py:\d+ _sample", details["trace"])
+    assert len(event.body) <= MAX_EVENT_BODY_BYTES
     assert held(board)[0] in ([], [(4, 4)])
 
 
@@ -606,7 +614,14 @@ def test_a_hanging_wake_is_ended_by_the_watchdog_and_told_with_its_step(
     assert hung.reason == "watchdog"
     assert broker.state()["reset_cause"] == "watchdog"
     (event,) = map(decode_event, broker.payloads("ev"))
-    assert dict(event.details) == {"what": "watchdog", "where": "sample", "boot": 2}
+    assert dict(event.details) == {
+        "what": "watchdog",
+        "where": "sample",
+        "cause": "watchdog",
+        "boot": 2,
+        "slot": "a",
+        "version": "1.2.3",
+    }
 
 
 def test_garbage_in_the_rtc_memory_is_a_power_on(tmp_path: Path, broker: ScriptedBroker) -> None:
