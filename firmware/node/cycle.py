@@ -88,7 +88,8 @@ def run():
     if wake.spool is not None:
         state.spool = wake.spool.saved()
     state.brown_outs = 0
-    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, wake.config))
+    wait_ms = plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, wake.config)
+    power.sleep(state, clock.asleep_ms(wait_ms))
 
 
 def _stop(wake):

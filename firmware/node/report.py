@@ -42,7 +42,7 @@ def state(wake, bundle):
         ("utc_s", wake.clock.utc_s(uptime_ms)),
         ("boot_count", memory.boot_count),
         ("reset_cause", reset_cause(wake)),
-        ("drift_ppm", None),
+        ("drift_ppm", memory.drift_ppm),
         ("last_error", memory.last_error),
         ("heap_low", heap.low()),
     )

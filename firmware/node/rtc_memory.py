@@ -45,6 +45,9 @@ _FIELDS = (
     "recent",
     "level",
     "brown_outs",
+    "learned_ms",
+    "drift_from",
+    "drift_ppm",
 )
 
 
@@ -58,7 +61,8 @@ class State:
     `crash`: what ended a wake and where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the
     probe's place on its bus. `read_ms`: uptime at which a probe with an interval of its own was last read, by its first key.
     `crossed`, `recent`: the limits that are crossed, and readings to measure a fall against (node/limits.py). `level`: the battery's (node/battery.py).
-    `brown_outs`: wakes in a row that the supply ended.
+    `brown_outs`: wakes in a row that the supply ended. `learned_ms`: uptime at which `offset_ms` was right. `drift_from`: uptime
+    and offset that the drift is measured from. `drift_ppm`: by how much uptime runs fast, None until it was measured.
     """
 
     def __init__(self):
@@ -84,6 +88,9 @@ class State:
         self.recent = {}  # type: dict[str, list[list[object]]]
         self.level = 0
         self.brown_outs = 0
+        self.learned_ms = 0
+        self.drift_from = None  # type: list[int] | None
+        self.drift_ppm = None
 
 
 def rtc_ms():
