@@ -23,6 +23,8 @@ _HERE = Path(__file__).parent
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
 # What a node takes (firmware/node/config.py, limits.py).
 _SHORTEST_S, _MOST_LIMITS = 60, 6
+# What an ESP32 can be woken by (its data sheet, RTC_GPIO); it keeps listening to these while it sleeps.
+_RTC_PINS = (0, 2, 4, 12, 13, 14, 15, 25, 26, 27, 32, 33, 34, 35, 36, 37, 38, 39)
 _LIMIT_KINDS = ("below", "above", "fall")
 
 # Interfaces whose sensors share their wires and have addresses; on I²C all of them do.
@@ -190,7 +192,7 @@ class BatteryLimits:
 class NodeModel:
     """What a node is built as: its board and its sensor slots.
 
-    `urgent_every_s`: how often it samples and publishes while one of its `limits` is crossed.
+    `led`, `button`: GPIOs of the lamp and the button for whoever stands before the node. `urgent_every_s`: how often it samples and publishes while one of its `limits` is crossed.
     """
 
     id: str
@@ -203,6 +205,8 @@ class NodeModel:
     urgent_every_s: int | None = None
     limits: tuple[Limit, ...] = ()
     battery_limits: BatteryLimits | None = None
+    led: int | None = None
+    button: int | None = None
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -292,6 +296,8 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
         battery_limits=table.one("battery_limits", _battery_limits)
         if table.has("battery_limits")
         else None,
+        led=table.whole("led") if table.has("led") else None,
+        button=table.whole("button") if table.has("button") else None,
     )
     table.finish()
     _check_node_model(model, name)
@@ -421,6 +427,15 @@ def _check_modbus(sensor_type: SensorType, modbus: spoken.Modbus, name: str) -> 
 def _refuse_shared_pins(model: NodeModel, name: str) -> None:
     """A GPIO belongs to one slot, or to one bus whose sensors are told apart by their address; a bus shares its supply too."""
     users: dict[int, list[tuple[str, Slot]]] = {}
+    panel = [pin for pin in (model.led, model.button) if pin is not None]
+    used = panel + [gpio for slot in model.slots for gpio in set(slot.pins.values())]
+    for gpio in panel:
+        if used.count(gpio) > 1:
+            raise CatalogueError(f"{name}: GPIO {gpio} is used twice.")
+    if model.button is not None and model.button not in _RTC_PINS:
+        raise CatalogueError(
+            f"{name}: GPIO {model.button} cannot wake a node; a button needs one that can."
+        )
     for slot in model.slots:
         for role, gpio in slot.pins.items():
             users.setdefault(gpio, []).append((role, slot))

@@ -89,10 +89,11 @@ def enrol_node(
     token: str,
     wifi: Sequence[tuple[str, str]],
     again: bool = False,
+    has_panel: bool = True,
 ) -> Enrolment:
     """Give the board an identity and its configuration.
 
-    A board that has an identity keeps it and the fleet is not asked, unless `again`.
+    A board that has an identity keeps it and the fleet is not asked, unless `again`. `has_panel`: a lamp and a button are there.
 
     Raises:
         BenchError: the fleet refused or cannot be reached or trusted, or the board failed; the board is then
@@ -111,7 +112,7 @@ def enrol_node(
         identity,
         configuration={
             "link": encode_map(link_map(identity.link, wifi)),
-            "node": encode_map(node_map(model)),
+            "node": encode_map(node_map(model, has_panel=has_panel)),
         },
     )
     return Enrolment(identity.node_id, is_new=True)

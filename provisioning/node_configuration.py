@@ -61,8 +61,11 @@ def link_map(link: Link, wifi: Sequence[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def node_map(model: NodeModel) -> dict[str, Any]:
-    """The `node` map of one node model: its probes in wire order, its battery, its intervals."""
+def node_map(model: NodeModel, *, has_panel: bool = True) -> dict[str, Any]:
+    """The `node` map of one node model: its probes in wire order, its battery, its intervals.
+
+    `has_panel`: whether its lamp and its button are there; a node without them has no field mode.
+    """
     probes = []
     battery: dict[str, Any] | None = None
     for slot in model.slots:
@@ -87,6 +90,9 @@ def node_map(model: NodeModel) -> dict[str, Any]:
         ]
     if model.battery_limits is not None:
         content |= asdict(model.battery_limits)
+    if has_panel:
+        panel = {"led": model.led, "button": model.button}
+        content |= {name: pin for name, pin in panel.items() if pin is not None}
     return content
 
 

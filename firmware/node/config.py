@@ -58,6 +58,16 @@ class Config:
         """Battery voltages below which the node publishes rarely, leaves its radio off, stops; None where it never does."""
         return [self.node.get(name) for name in ("low_mv", "mute_mv", "stop_mv")]
 
+    @property
+    def lamp_pin(self):
+        """The lamp for whoever stands before the node; None without one."""
+        return self.node.get("led")
+
+    @property
+    def button_pin(self):
+        """The button that begins field mode; None without one."""
+        return self.node.get("button")
+
     def sha256(self):
         """Hex hash over the deterministic CBOR of {"version", "values"}."""
         content = cbor.encode({"version": self.version, "values": self.values})

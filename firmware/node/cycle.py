@@ -28,6 +28,8 @@ class Wake:
         self.spool = None
         self.battery = None
         self.has_news = False
+        self.field = None
+        self.receipt_before = 0
         self.events = []
         self.is_switched_on = machine.reset_cause() == machine.PWRON_RESET
         if machine.reset_cause() == machine.WDT_RESET:
@@ -40,6 +42,21 @@ class Wake:
             crash.note_brown_out(self.state)
             plan.note_exchange(self.state, self.config, 0, False)
 
+    def enter_field_mode(self):
+        """Field mode begins, goes on or ends."""
+        if self.config.lamp_pin is None and self.config.button_pin is None:
+            return
+        is_woken = machine.wake_reason() == machine.EXT0_WAKE
+        if is_woken or self.is_switched_on or self.state.field_until_ms is not None:
+            from node import field_mode
+
+            self.field = field_mode.enter(self)
+
+    def reached(self, stage):
+        """The talk came so far; whoever stands before the node will be told."""
+        if self.field is not None:
+            self.field.stages.append(stage)
+
     def weigh(self):
         """Read the battery, before anything that loads it: what it can give decides what this wake does."""
         before = self.state.level
@@ -50,6 +67,19 @@ class Wake:
     @property
     def battery_mv(self):
         return self.battery if isinstance(self.battery, int) else None
+
+    @property
+    def is_stored(self):
+        """True when the server has all that the node holds, or has taken some of it in this wake."""
+        return self.spool is not None and (
+            not self.spool.depth or self.spool.receipt > self.receipt_before
+        )
+
+    def wait_ms(self):
+        """Until the next wake."""
+        now_ms = self.clock.uptime_ms()
+        wait_ms = plan.sleep_ms(self.clock.schedule_ms(now_ms), self.state, self.config)
+        return wait_ms if self.field is None else min(wait_ms, self.field.wait_ms(now_ms))
 
     def begin(self, step):
         """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
@@ -68,6 +98,7 @@ def run():
     wake.weigh()
     if state.level == battery.STOP:
         _stop(wake)
+    wake.enter_field_mode()
     wake.begin("spool")
     _guarded(wake, _open_spool)
     if wake.is_switched_on:
@@ -81,15 +112,18 @@ def run():
     wake.begin("keep")
     _guarded(wake, _keep_events, uptime_ms)
     _guarded(wake, _keep, uptime_ms, readings)
-    if plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
+    if wake.field or plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
         wake.begin("talk")
         is_good = _guarded(wake, _talk)
-        plan.note_exchange(state, wake.config, uptime_ms, is_good)
+        if is_good or not wake.field:
+            plan.note_exchange(state, wake.config, uptime_ms, is_good)
+        if wake.field:
+            wake.field.show("receipt" if is_good and wake.is_stored else "failed")
     if wake.spool is not None:
         state.spool = wake.spool.saved()
     state.brown_outs = 0
-    wait_ms = plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, wake.config)
-    power.sleep(state, clock.asleep_ms(wait_ms))
+    _guarded(wake, _listen_to_button)
+    power.sleep(state, clock.asleep_ms(wake.wait_ms()))
 
 
 def _stop(wake):
@@ -119,7 +153,10 @@ def _open_spool(wake):
 
 def _sample(wake, uptime_ms):
     node = wake.config.node
-    probes = plan.due(wake.state, wake.config, wake.clock, uptime_ms)
+    is_field = wake.field is not None  # whoever stands before the node wants to see every probe
+    probes = (
+        node["probes"] if is_field else plan.due(wake.state, wake.config, wake.clock, uptime_ms)
+    )
     readings = plan.measure(probes, Deadline(_SAMPLING_MS))
     plan.note_read(wake.state, wake.config, probes, uptime_ms)
     if wake.battery is not None:
@@ -160,6 +197,16 @@ def _keep_crash(wake, uptime_ms):
         wake.state.crash = None
 
 
+def _listen_to_button(wake):
+    pin = wake.config.button_pin
+    if pin is None:
+        return
+    from node import field_mode
+
+    if field_mode.may_begin(wake):
+        power.wake_by(pin)
+
+
 def _keep_events(wake, uptime_ms):
     for name, details in wake.events:
         _keep(wake, uptime_ms, (("_event", name),) + details)
@@ -167,6 +214,7 @@ def _keep_events(wake, uptime_ms):
 
 def _talk(wake):
     plan.forget_done()
+    wake.receipt_before = 0 if wake.spool is None else wake.spool.receipt
     from node.link.exchange import Exchange
 
     Exchange(wake).run()

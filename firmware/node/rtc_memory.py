@@ -48,6 +48,8 @@ _FIELDS = (
     "learned_ms",
     "drift_from",
     "drift_ppm",
+    "field_until_ms",
+    "field_starts",
 )
 
 
@@ -63,6 +65,7 @@ class State:
     `crossed`, `recent`: the limits that are crossed, and readings to measure a fall against (node/limits.py). `level`: the battery's (node/battery.py).
     `brown_outs`: wakes in a row that the supply ended. `learned_ms`: uptime at which `offset_ms` was right. `drift_from`: uptime
     and offset that the drift is measured from. `drift_ppm`: by how much uptime runs fast, None until it was measured.
+    `field_until_ms`, `field_starts`: uptime at which field mode ends (None outside of it) and at which it began lately.
     """
 
     def __init__(self):
@@ -91,6 +94,8 @@ class State:
         self.learned_ms = 0
         self.drift_from = None  # type: list[int] | None
         self.drift_ppm = None
+        self.field_until_ms = None
+        self.field_starts = []  # type: list[int]
 
 
 def rtc_ms():

@@ -65,7 +65,7 @@ _POWER_BACK_AFTER_US = 120_000_000
 
 # machine.reset_cause() and machine.wake_reason() of the ESP32 port.
 _POWER_ON, _HARD_RESET, _WDT_RESET, _DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
-_TIMER_WAKE = 4
+_EXT0_WAKE, _TIMER_WAKE = 2, 4
 
 _START = "import sys\nsys.path[:]=['/rom','','.frozen','/lib']\ndel sys\n"
 _BOOT = """
@@ -151,6 +151,7 @@ class Board:
         self.heap_bytes = heap_bytes
         self.drift_ppm = drift_ppm
         self.power_cut: PowerCutPlan | None = None
+        self._wake_on: tuple[int, int] | None = None  # pin and level that end the sleep
         self._wake_limit_us = wake_limit_s * 1_000_000
         self._lock = threading.RLock()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +207,16 @@ class Board:
                 self.pass_time(until_utc_us=at_utc_us)
             self._rtc.reset_cause, self._rtc.wake_reason = _HARD_RESET, 0
             self._rtc.save(awake=False)
+
+    def press_button(self, pin: int, *, at_utc_us: int) -> bool:
+        """Somebody pulls a pin low for a moment; True when that ends the deep sleep that this object has seen begin."""
+        with self._lock:
+            if self._wake_on != (pin, 0) or at_utc_us >= self._rtc.now_us:
+                return False
+            self.cut_sleep_short(at_utc_us=at_utc_us)
+            self._rtc.wake_reason = _EXT0_WAKE
+            self._rtc.save(awake=False)
+            return True
 
     def pass_time(self, *, until_utc_us: int) -> None:
         """True time goes on to that moment with the RTC behind it, while nothing runs."""
@@ -461,6 +472,8 @@ class Run:
         ended_us = clock.now_us()
         rtc.now_us, rtc.rtc_us = ended_us, clock.rtc_us()
         rtc.wake_reason = 0
+        peripherals = self._peripherals
+        self._board._wake_on = None if peripherals is None else peripherals.wake_on
         wake_us: int | None = ended_us
         if reason == "deepsleep":
             rtc.reset_cause, rtc.wake_reason = _DEEPSLEEP_RESET, _TIMER_WAKE

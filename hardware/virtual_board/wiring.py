@@ -114,6 +114,8 @@ class Wiring:
     lines: dict[int, SerialLine] = field(default_factory=dict)
     analog: dict[int, AnalogSource] = field(default_factory=dict)
     power: list[PowerSwitch] = field(default_factory=list)
+    levels: dict[int, int] = field(default_factory=dict)
+    """What holds an input high or low from outside, by GPIO; low where nothing does."""
 
 
 class Brownout(Exception):

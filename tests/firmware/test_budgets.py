@@ -35,7 +35,7 @@ def pond_water() -> Wiring:
 
 
 def _node(model: str) -> dict[str, Any]:
-    return node_map(load_node_model(model))
+    return node_map(load_node_model(model), has_panel=False)
 
 
 def _wired(label: str) -> Wiring:

@@ -66,6 +66,7 @@ class Exchange:
         state.bearer = None
         carrier.connect(deadline.within(_BEARER_MS))
         state.bearer = carrier.memory(False)
+        wake.reached("wifi")
         if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
             if wake.clock.utc_ms(0) is None:
                 self._learn_time(link)
@@ -82,6 +83,7 @@ class Exchange:
         client.connect(wake.config.node_id, session)
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
         state.bearer = carrier.memory(True)
+        wake.reached("broker")
         heap.note()
         return client
 
