@@ -12,7 +12,7 @@ import slots
 
 _NAP_MS = const(300_000)
 _MAX_TEXT = const(80)
-# Together with the bookkeeping they fit into the 320 bytes of an event.
+# Together with the bookkeeping they fit into the 320 bytes of an event (tests/golden/events.json).
 _MAX_WHAT = const(40)
 _MAX_WHERE = const(24)
 _MAX_TRACE = const(60)
