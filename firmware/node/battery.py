@@ -2,14 +2,10 @@
 
 from micropython import const
 
-from node import errors
-
-NORMAL = const(0)
-LOW = const(1)  # publishes rarely, and in no haste
-MUTE = const(2)  # no radio
-STOP = const(3)  # nothing at all: a cell that is emptied further is damaged
+from node import errors, plan
 
 LEVELS = ("normal", "low", "mute", "stop")
+"""By number, as node/plan.py has them."""
 
 _READINGS = const(5)
 # A cell that is spared recovers by itself: only charging, or a warmer day, ends a level.
@@ -27,9 +23,9 @@ def read(config):
 
 
 def level(before, millivolts, thresholds_mv):
-    """The level that this voltage means after the level `before`. `thresholds_mv`: below which LOW, MUTE and STOP begin, or None."""
-    reached = NORMAL
-    for of, threshold_mv in enumerate(thresholds_mv, LOW):
+    """The level that this voltage means after the level `before`. `thresholds_mv`: below which plan.LOW, MUTE and STOP begin, or None."""
+    reached = plan.NORMAL
+    for of, threshold_mv in enumerate(thresholds_mv, plan.LOW):
         rise_mv = _RISE_MV if of <= before else 0
         if threshold_mv is not None and millivolts < threshold_mv + rise_mv:
             reached = of

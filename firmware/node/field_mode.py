@@ -11,7 +11,7 @@ import esp32
 import machine
 from micropython import const
 
-from node import battery
+from node import plan
 
 _LASTS_MS = const(600_000)
 _EVERY_MS = const(30_000)
@@ -67,7 +67,7 @@ def _flash(lamp, flashes, on_ms, off_ms):
 def enter(wake):
     """A FieldMode while the node is in it, or begins it now; else None."""
     state, now_ms = wake.state, wake.clock.uptime_ms()
-    if state.level >= battery.MUTE or state.brown_outs:
+    if state.level >= plan.MUTE or state.brown_outs:
         state.field_until_ms = None
         return None
     asked_by = _asked_by(wake)

@@ -15,7 +15,7 @@ from hardware.virtual_board.board import Board
 S = 1_000_000
 # A schedule on which nothing runs: only what `plan` and the memory say.
 PLAN = f"""
-from node import plan, rtc_memory
+from node import measuring, plan, rtc_memory
 from node.clock import Clock
 state = rtc_memory.State()
 clock = Clock(state)
@@ -76,8 +76,8 @@ def test_a_probe_whose_instant_was_missed_is_read_at_the_next_one(shared_board: 
         "C.every_s = {'tu': 10800}\n"
         "for minute in (0, 15, 165, 195, 210, 345, 360, 375):\n"
         "    ms = minute * 60000 + 50000\n"
-        "    probes = plan.due(state, C, clock, ms)\n"
-        "    plan.note_read(state, C, probes, ms)\n"
+        "    probes = measuring.due(state, C, clock, ms)\n"
+        "    measuring.note_read(state, C, probes, ms)\n"
         "    print(minute, [p['keys'][0] for p in probes])",
     )
 
@@ -95,8 +95,8 @@ def test_what_a_probe_has_to_be_told_is_read_with_it(shared_board: Board) -> Non
         "C.every_s = {'tw': 3600, 'ph': 900}\n"
         "for minute in (0, 15, 30):\n"
         "    ms = minute * 60000 + 50000\n"
-        "    probes = plan.due(state, C, clock, ms)\n"
-        "    plan.note_read(state, C, probes, ms)\n"
+        "    probes = measuring.due(state, C, clock, ms)\n"
+        "    measuring.note_read(state, C, probes, ms)\n"
         "    print([p['keys'][0] for p in probes])",
     )
 
