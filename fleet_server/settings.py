@@ -77,7 +77,7 @@ class Settings:
     secret_key: str = field(
         default="",
         metadata=_about(
-            f"signs sessions; at least {SECRET_KEY_MIN_LENGTH} characters, the same for all replicas",
+            f"signs sessions and seals Wi-Fi passwords of nodes; at least {SECRET_KEY_MIN_LENGTH} characters, the same for all processes",
             default_text="drawn once, kept in `<data_dir>/secret_key`",
         ),
     )
@@ -150,7 +150,7 @@ class Settings:
         key = path.read_bytes()
         if len(key) < SECRET_KEY_MIN_LENGTH or not key.isascii():
             raise Unavailable(
-                f"{path} is damaged: delete it, a new one is drawn, and who is logged in logs in again."
+                f"{path} is damaged: delete it, a new one is drawn, who is logged in logs in again, and Wi-Fi passwords of nodes are given again."
             )
         return key.decode()
 

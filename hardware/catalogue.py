@@ -1,8 +1,9 @@
 """Node models and sensor types as data: what a node is built of, read from the TOML files beside this module.
 
-Lives here: reading and checking `node_models/*.toml` and `sensors/*.toml`. Not here: what a driver does with a
-pin, what the server does with a raw value. Every object is frozen; a file with a mistake is refused with one
-sentence that names the file and the key (`CatalogueError`), never half loaded.
+Lives here: reading and checking `node_models/*.toml` and `sensors/*.toml`. Not here: boards (`boards.py`), what stands
+between board and probe (`circuits.py`), what a driver does with a pin, what the server does with a raw value. Every
+object is frozen; a file with a mistake is refused with one sentence that names the file and the key
+(`CatalogueError`), never half loaded.
 """
 
 from __future__ import annotations
@@ -12,27 +13,31 @@ from dataclasses import dataclass
 from functools import cache
 from math import hypot
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
-from hardware import spoken
+from hardware import data_files, pins, spoken
+from hardware.boards import load_board
+from hardware.circuits import (
+    BATTERY,
+    GROUND_TERMINAL,
+    SUPPLY_TERMINAL,
+    load_interface,
+    load_supply,
+)
+from hardware.data_files import CatalogueError as CatalogueError
+from hardware.parts import Part, read_parts
 from hardware.strict_toml import StrictTable
 
 SiteKind = Literal["tree", "water"]
+# soil: in a drilled hole; water: hung under the surface; above_water: on an arm; enclosure: in the box.
+MountingPlace = Literal["soil", "water", "above_water", "enclosure"]
 
-_HERE = Path(__file__).parent
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
 # What a node takes (firmware/node/config.py, limits.py).
-_SHORTEST_S, _MOST_LIMITS = 60, 6
+_SHORTEST_S, _LONGEST_S, _MOST_LIMITS = 60, 86_400, 16
 # What an ESP32 can be woken by (its data sheet, RTC_GPIO); it keeps listening to these while it sleeps.
 _RTC_PINS = (0, 2, 4, 12, 13, 14, 15, 25, 26, 27, 32, 33, 34, 35, 36, 37, 38, 39)
 _LIMIT_KINDS = ("below", "above", "fall")
-
-# Interfaces whose sensors share their wires and have addresses; on I²C all of them do.
-_BUSES = frozenset({"sdi12", "modbus_rtu"})
-
-
-class CatalogueError(Exception):
-    """A node model or sensor type is unknown, or its file has a mistake; the text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class Sdi12:
 class Quantity:
     """One quantity that a sensor type delivers; `minimum`/`maximum` in `unit`, `raw_…` in `raw_unit`.
 
+    `drift_per_year`: the standard uncertainty that a year without calibration adds, independent of `accuracy`.
     `register`: where a Modbus probe keeps it; `spoken.WIPE_AGE` for what the node itself knows of the probe's wiper.
     `sdi12` only where the type is an SDI-12 sensor.
     """
@@ -98,6 +104,7 @@ class Quantity:
     raw_maximum: float
     raw_resolution: float
     accuracy: Accuracy
+    drift_per_year: Accuracy
     factory: FactoryLine = FactoryLine()
     register: spoken.Register | str | None = None
     sdi12: Sdi12Field | None = None
@@ -114,8 +121,68 @@ class ErrorValue:
 
 
 @dataclass(frozen=True)
+class ErrorSign:
+    """What a person sees, and does, when a node sends `reason` for a probe of this type."""
+
+    reason: str
+    sign: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class ProbeSupply:
+    """What a probe is fed with: the id of a supply (`supplies/*.toml`), and the voltages that it bears."""
+
+    rail: str
+    minimum_v: float
+    maximum_v: float
+
+
+@dataclass(frozen=True)
+class ProbeCurrents:
+    """What a probe draws from its supply in each phase; `asleep_ua` counts only where the supply stays on."""
+
+    warm_up_ma: float
+    stabilise_ma: float
+    measure_ma: float
+    asleep_ua: float
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One wire of a probe's lead. `to`: "supply", "ground" or a terminal of the probe's interface."""
+
+    colour: str
+    signal: str
+    to: str
+
+
+@dataclass(frozen=True)
+class CalibrationProcedure:
+    """How a probe of this type is calibrated, and how often."""
+
+    against: str
+    every_days: int
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mounting:
+    """How a probe is put in its place. `hole_mm` is a drill's diameter, 0 when there is no hole."""
+
+    place: MountingPlace
+    hole_mm: int
+    length_mm: int
+    cable_mm: float
+    cable_m: float
+    orientation: str
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SensorType:
-    """A kind of probe: how it is spoken to, how long it takes, what it delivers and how well."""
+    """A kind of probe: how it is spoken to, how long it takes, what it delivers and how well; how it is fed, wired,
+    mounted, calibrated and bought."""
 
     id: str
     title: str
@@ -127,10 +194,23 @@ class SensorType:
     measure_ms: int
     quantities: tuple[Quantity, ...]
     error_values: tuple[ErrorValue, ...]
+    error_signs: tuple[ErrorSign, ...]
+    supply: ProbeSupply
+    currents: ProbeCurrents
+    wires: tuple[Wire, ...]
+    calibration: CalibrationProcedure
+    mounting: Mounting
+    parts: tuple[Part, ...]
     source: str
+    assumed: tuple[str, ...]
     modbus: spoken.Modbus | None = None
     ezo: spoken.Ezo | None = None
     sdi12: Sdi12 | None = None
+
+    @property
+    def ready_ms(self) -> int:
+        """From power to value."""
+        return self.warm_up_ms + self.stabilise_ms + self.measure_ms
 
     def quantity(self, property_name: str) -> Quantity:
         """The quantity with this property. Raises CatalogueError when the type does not deliver it."""
@@ -159,11 +239,17 @@ class Channel:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one probe on the node's board: its pins (GPIO numbers) and driver options."""
+    """A place for one probe on the node's board: its pins (GPIO numbers) and driver options.
+
+    Probes with the same `hole` go into the same hole in the soil; it is the slot's own id when the file does not say.
+    `every_s`: read only so often, a whole multiple of the model's `sample_every_s`; None at every sample.
+    """
 
     id: str
     sensor_type: str
     depth_cm: int
+    every_s: int | None
+    hole: str
     pins: Mapping[str, int]
     options: Mapping[str, Any]
     channels: tuple[Channel, ...]
@@ -189,10 +275,20 @@ class BatteryLimits:
 
 
 @dataclass(frozen=True)
-class NodeModel:
-    """What a node is built as: its board and its sensor slots.
+class Battery:
+    """The node's battery: `cells` of the same kind in parallel."""
 
-    `led`, `button`: GPIOs of the lamp and the button for whoever stands before the node. `urgent_every_s`: how often it samples and publishes while one of its `limits` is crossed.
+    cells: int
+    cell_mah: int
+    voltage_v: float
+
+
+@dataclass(frozen=True)
+class NodeModel:
+    """What a node is built as: its board, its sensor slots, its box and battery. `parts`: what neither of them names.
+
+    `led`, `button`: GPIOs of the lamp and the button for whoever stands before the node. `urgent_every_s`: how often it samples and
+    publishes while one of its `limits` is crossed.
     """
 
     id: str
@@ -202,6 +298,11 @@ class NodeModel:
     sample_every_s: int
     publish_every_s: int
     slots: tuple[Slot, ...]
+    enclosure: str
+    battery: Battery
+    parts: tuple[Part, ...]
+    source: str
+    assumed: tuple[str, ...]
     urgent_every_s: int | None = None
     limits: tuple[Limit, ...] = ()
     battery_limits: BatteryLimits | None = None
@@ -212,6 +313,10 @@ class NodeModel:
     def channels(self) -> tuple[Channel, ...]:
         """All channels in wire order."""
         return tuple(channel for slot in self.slots for channel in slot.channels)
+
+    def interval_s(self, slot: Slot) -> int:
+        """How often the slot's probe is read."""
+        return slot.every_s or self.sample_every_s
 
     def slot_of(self, key: str) -> Slot:
         """The slot that delivers channel `key`. Raises CatalogueError when there is none."""
@@ -227,26 +332,22 @@ class NodeModel:
 
 def node_model_ids() -> tuple[str, ...]:
     """Every node model that we have data for, sorted."""
-    return _ids("node_models")
+    return data_files.ids("node_models")
 
 
 def sensor_type_ids() -> tuple[str, ...]:
     """Every sensor type that we have data for, sorted."""
-    return _ids("sensors")
+    return data_files.ids("sensors")
 
 
-@cache
 def load_node_model(node_model_id: str) -> NodeModel:
     """The node model of this id. Raises CatalogueError when unknown or wrongly written."""
-    path = _file("node_models", "Node model", node_model_id)
-    return parse_node_model(path.read_text(encoding="utf-8"), name=f"node_models/{path.name}")
+    return _load_node_model(node_model_id, data_files.folders())
 
 
-@cache
 def load_sensor_type(sensor_type_id: str) -> SensorType:
     """The sensor type of this id. Raises CatalogueError when unknown or wrongly written."""
-    path = _file("sensors", "Sensor type", sensor_type_id)
-    return parse_sensor_type(path.read_text(encoding="utf-8"), name=f"sensors/{path.name}")
+    return _load_sensor_type(sensor_type_id, data_files.folders())
 
 
 def parse_sensor_type(text: str, *, name: str) -> SensorType:
@@ -258,12 +359,20 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         manufacturer=table.text("manufacturer"),
         driver=table.text("driver"),
         interface=table.text("interface"),
-        warm_up_ms=table.whole("warm_up_ms"),
-        stabilise_ms=table.whole("stabilise_ms"),
-        measure_ms=table.whole("measure_ms"),
+        warm_up_ms=table.count("warm_up_ms"),
+        stabilise_ms=table.count("stabilise_ms"),
+        measure_ms=table.count("measure_ms"),
         quantities=table.rows("quantities", _quantity, at_least=1),
         error_values=table.rows("error_values", _error_value, at_least=0),
+        error_signs=table.rows("error_signs", _error_sign, at_least=1),
+        supply=table.one("supply", _supply),
+        currents=table.one("current", _currents),
+        wires=table.rows("wires", _wire, at_least=0),
+        calibration=table.one("calibration", _calibration),
+        mounting=table.one("mounting", _mounting),
+        parts=read_parts(table),
         source=table.text("source"),
+        assumed=table.paths("assumed"),
         modbus=table.one("modbus", spoken.modbus) if table.has("modbus") else None,
         ezo=table.one("ezo", spoken.ezo) if table.has("ezo") else None,
         sdi12=table.one("sdi12", _sdi12) if table.has("sdi12") else None,
@@ -277,20 +386,23 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
     """A node model from TOML text; `name` is what an error calls the file.
 
     Checked beyond the shape: wire names are unique, a channel is one that its sensor type delivers in that raw
-    unit, every `needs` points at a channel of the same node, no GPIO is used twice.
+    unit, every `needs` points at a channel of the same node that is read as often, intervals are such that a node can
+    keep them, and the pins fit the board (`pins.check_pins`).
     """
     table = StrictTable.from_toml(text, name, CatalogueError)
-    site_kind = table.text("site_kind")
-    if site_kind not in ("tree", "water"):
-        raise CatalogueError(f"{name}: site_kind must be tree or water, not {site_kind}.")
     model = NodeModel(
         id=table.text("id"),
         title=table.text("title"),
         board=table.text("board"),
-        site_kind=cast("SiteKind", site_kind),
+        site_kind=cast("SiteKind", table.choice("site_kind", get_args(SiteKind))),
         sample_every_s=table.whole("sample_every_s"),
         publish_every_s=table.whole("publish_every_s"),
         slots=table.rows("slots", _slot, at_least=1),
+        enclosure=table.text("enclosure"),
+        battery=table.one("battery", _battery),
+        parts=read_parts(table),
+        source=table.text("source"),
+        assumed=table.paths("assumed"),
         urgent_every_s=table.whole("urgent_every_s") if table.has("urgent_every_s") else None,
         limits=table.rows("limits", _limit, at_least=0),
         battery_limits=table.one("battery_limits", _battery_limits)
@@ -301,7 +413,24 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
     )
     table.finish()
     _check_node_model(model, name)
+    pins.check_pins(model, load_board(model.board), name=name)
     return model
+
+
+@cache
+def _load_node_model(node_model_id: str, among: tuple[Path, ...]) -> NodeModel:
+    text, name = data_files.read("node_models", node_model_id, among)
+    model = parse_node_model(text, name=name)
+    data_files.check_id(model.id, node_model_id, name)
+    return model
+
+
+@cache
+def _load_sensor_type(sensor_type_id: str, among: tuple[Path, ...]) -> SensorType:
+    text, name = data_files.read("sensors", sensor_type_id, among)
+    sensor_type = parse_sensor_type(text, name=name)
+    data_files.check_id(sensor_type.id, sensor_type_id, name)
+    return sensor_type
 
 
 def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
@@ -310,6 +439,7 @@ def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
             raise CatalogueError(
                 f"{name}: {quantity.property} needs sdi12 = {{ position, decimals }} just when the type has [sdi12]."
             )
+    _check_circuit(sensor_type, name)
     if (sensor_type.modbus is not None) != (sensor_type.driver == _MODBUS_DRIVER):
         raise CatalogueError(f"{name}: the driver modbus and the table modbus go together.")
     if (sensor_type.ezo is not None) != (sensor_type.driver == _EZO_DRIVER):
@@ -318,12 +448,70 @@ def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
         _check_modbus(sensor_type, sensor_type.modbus, name)
 
 
+def _check_circuit(sensor_type: SensorType, name: str) -> None:
+    try:
+        interface = load_interface(sensor_type.interface)
+        supply = load_supply(sensor_type.supply.rail)
+    except CatalogueError as mistake:
+        raise CatalogueError(f"{name}: {mistake}") from mistake
+    probe = sensor_type.supply
+    if not probe.minimum_v <= supply.voltage_v <= probe.maximum_v:
+        raise CatalogueError(
+            f"{name}: supply {supply.id} gives {supply.voltage_v:g} V, but the probe bears "
+            f"{probe.minimum_v:g} to {probe.maximum_v:g} V."
+        )
+    terminals = {SUPPLY_TERMINAL, GROUND_TERMINAL, *(one.id for one in interface.terminals)}
+    for wire in sensor_type.wires:
+        if wire.to not in terminals:
+            raise CatalogueError(
+                f"{name}: the {wire.colour} wire goes to {wire.to}, but interface {interface.id} has "
+                f"{', '.join(sorted(terminals))}."
+            )
+
+
+def _check_intervals(model: NodeModel, name: str) -> None:
+    sample_s, publish_s = model.sample_every_s, model.publish_every_s
+    if not _SHORTEST_S <= sample_s <= publish_s <= _LONGEST_S:
+        raise CatalogueError(
+            f"{name}: sample_every_s ({sample_s}) must be at least {_SHORTEST_S} and at most publish_every_s "
+            f"({publish_s}), which is at most {_LONGEST_S}."
+        )
+    for slot in model.slots:
+        every_s = slot.every_s
+        if every_s is None:
+            continue
+        if load_sensor_type(slot.sensor_type).interface == BATTERY:
+            raise CatalogueError(
+                f"{name}: slot {slot.id} is the battery, which is read at every sample; remove its every_s."
+            )
+        if every_s % sample_s or not sample_s <= every_s <= _LONGEST_S:
+            raise CatalogueError(
+                f"{name}: slot {slot.id}: every_s must be a whole multiple of sample_every_s ({sample_s}) and at most "
+                f"{_LONGEST_S}, not {every_s}."
+            )
+
+
+def _check_needed(model: NodeModel, slot: Slot, channel: Channel, needed: str, name: str) -> None:
+    """What a channel needs must be in every pack that it is in."""
+    if needed not in (other.key for other in model.channels):
+        raise CatalogueError(
+            f"{name}: channel {channel.key} needs {needed}, which the node does not have."
+        )
+    own_s, needed_s = model.interval_s(slot), model.interval_s(model.slot_of(needed))
+    if own_s % needed_s:
+        raise CatalogueError(
+            f"{name}: channel {channel.key} is read every {own_s} s and needs {needed}, which is read every {needed_s} s "
+            "only."
+        )
+
+
 def _check_node_model(model: NodeModel, name: str) -> None:
     keys = [channel.key for channel in model.channels]
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
-    _refuse_shared_pins(model, name)
+    _check_panel(model, name)
     _check_limits(model, name)
+    _check_intervals(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
         if sensor_type.ezo is not None and sensor_type.ezo.is_told:
@@ -341,10 +529,7 @@ def _check_node_model(model: NodeModel, name: str) -> None:
                     f"type {sensor_type.id} gives {quantity.unit} from {quantity.raw_unit}."
                 )
             for needed in channel.needs.values():
-                if needed not in keys:
-                    raise CatalogueError(
-                        f"{name}: channel {channel.key} needs {needed}, which the node does not have."
-                    )
+                _check_needed(model, slot, channel, needed, name)
 
 
 def _check_limits(model: NodeModel, name: str) -> None:
@@ -424,9 +609,7 @@ def _check_modbus(sensor_type: SensorType, modbus: spoken.Modbus, name: str) -> 
                 )
 
 
-def _refuse_shared_pins(model: NodeModel, name: str) -> None:
-    """A GPIO belongs to one slot, or to one bus whose sensors are told apart by their address; a bus shares its supply too."""
-    users: dict[int, list[tuple[str, Slot]]] = {}
+def _check_panel(model: NodeModel, name: str) -> None:
     panel = [pin for pin in (model.led, model.button) if pin is not None]
     used = panel + [gpio for slot in model.slots for gpio in set(slot.pins.values())]
     for gpio in panel:
@@ -436,26 +619,6 @@ def _refuse_shared_pins(model: NodeModel, name: str) -> None:
         raise CatalogueError(
             f"{name}: GPIO {model.button} cannot wake a node; a button needs one that can."
         )
-    for slot in model.slots:
-        for role, gpio in slot.pins.items():
-            users.setdefault(gpio, []).append((role, slot))
-    for gpio, uses in users.items():
-        roles = {role for role, _ in uses}
-        buses = {_bus_of(slot) for _, slot in uses}
-        if len(uses) > 1 and (len(roles) > 1 or len(buses) > 1 or None in buses):
-            raise CatalogueError(f"{name}: GPIO {gpio} is used twice.")
-    addresses = [(_bus_of(slot), slot.options.get("address")) for slot in model.slots]
-    for bus, address in addresses:
-        if bus is not None and addresses.count((bus, address)) > 1:
-            raise CatalogueError(f"{name}: address {address} is used twice on one bus.")
-
-
-def _bus_of(slot: Slot) -> tuple[str, int] | None:
-    """(interface, UART or I²C bus) of a slot on a bus; None for one that has its wires to itself."""
-    if "i2c" in slot.options:
-        return "i2c", slot.options["i2c"]
-    interface = load_sensor_type(slot.sensor_type).interface
-    return (interface, slot.options["uart"]) if interface in _BUSES else None
 
 
 def _refuse_twice(values: list[Any], sentence: str) -> None:
@@ -475,6 +638,7 @@ def _quantity(table: StrictTable) -> Quantity:
         raw_maximum=table.number("raw_maximum"),
         raw_resolution=table.number("raw_resolution"),
         accuracy=table.one("accuracy", _accuracy),
+        drift_per_year=table.one("drift_per_year", _accuracy),
         factory=table.one("factory", _factory_line) if table.has("factory") else FactoryLine(),
         register=_register(table),
         sdi12=table.one("sdi12", _sdi12_field) if table.has("sdi12") else None,
@@ -524,7 +688,7 @@ def _sdi12(table: StrictTable) -> Sdi12:
 
 
 def _accuracy(table: StrictTable) -> Accuracy:
-    return Accuracy(absolute=table.number("absolute"), relative=table.number("relative"))
+    return Accuracy(absolute=table.amount("absolute"), relative=table.amount("relative"))
 
 
 def _error_value(table: StrictTable) -> ErrorValue:
@@ -536,12 +700,66 @@ def _error_value(table: StrictTable) -> ErrorValue:
     )
 
 
+def _error_sign(table: StrictTable) -> ErrorSign:
+    return ErrorSign(
+        reason=table.text("reason"), sign=table.text("sign"), remedy=table.text("remedy")
+    )
+
+
+def _supply(table: StrictTable) -> ProbeSupply:
+    return ProbeSupply(
+        rail=table.text("rail"),
+        minimum_v=table.number("minimum_v"),
+        maximum_v=table.number("maximum_v"),
+    )
+
+
+def _currents(table: StrictTable) -> ProbeCurrents:
+    return ProbeCurrents(
+        **{name: table.amount(name) for name in ProbeCurrents.__dataclass_fields__}
+    )
+
+
+def _wire(table: StrictTable) -> Wire:
+    return Wire(colour=table.text("colour"), signal=table.text("signal"), to=table.text("to"))
+
+
+def _calibration(table: StrictTable) -> CalibrationProcedure:
+    return CalibrationProcedure(
+        against=table.text("against"),
+        every_days=table.count("every_days", at_least=1),
+        steps=table.texts("steps"),
+    )
+
+
+def _mounting(table: StrictTable) -> Mounting:
+    return Mounting(
+        place=cast("MountingPlace", table.choice("place", get_args(MountingPlace))),
+        hole_mm=table.count("hole_mm"),
+        length_mm=table.count("length_mm"),
+        cable_mm=table.amount("cable_mm"),
+        cable_m=table.amount("cable_m"),
+        orientation=table.text("orientation"),
+        steps=table.texts("steps"),
+    )
+
+
+def _battery(table: StrictTable) -> Battery:
+    return Battery(
+        cells=table.count("cells", at_least=1),
+        cell_mah=table.count("cell_mah", at_least=1),
+        voltage_v=table.amount("voltage_v", above_zero=True),
+    )
+
+
 def _slot(table: StrictTable) -> Slot:
-    depth_cm = table.whole("depth_cm")
+    depth_cm, slot_id = table.count("depth_cm"), table.text("id")
     return Slot(
-        id=table.text("id"),
+        id=slot_id,
         sensor_type=table.text("sensor_type"),
         depth_cm=depth_cm,
+        every_s=table.whole("every_s") if table.has("every_s") else None,
+        hole=table.text("hole", slot_id),
         pins=table.mapping("pins", int, "a whole number"),
         options=table.mapping("options", object, "a value"),
         channels=table.rows("channels", lambda row: _channel(row, depth_cm), at_least=1),
@@ -558,14 +776,3 @@ def _channel(table: StrictTable, depth_cm: int) -> Channel:
         conversion=table.text("conversion"),
         needs=table.mapping("needs", str, "a text"),
     )
-
-
-def _ids(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (_HERE / folder).glob("*.toml")))
-
-
-def _file(folder: str, noun: str, wanted: str) -> Path:
-    known = _ids(folder)
-    if wanted not in known:
-        raise CatalogueError(f"{noun} {wanted} is not known; there are {', '.join(known)}.")
-    return _HERE / folder / f"{wanted}.toml"

@@ -6,11 +6,16 @@ choice; a misspelt key is refused, never silently ignored.
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 Built = TypeVar("Built")
+
+# One step of a path: a key, and in an array of tables which of its rows.
+_STEP = re.compile(r"(\w+)(?:\[([^\]]+)\])?(?:\.|$)")
 
 
 class StrictTable:
@@ -18,6 +23,7 @@ class StrictTable:
 
     def __init__(self, raw: dict[str, Any], where: str, error: type[Exception]) -> None:
         self._raw = dict(raw)
+        self._written = raw
         self.where = where
         self._error = error
 
@@ -40,7 +46,25 @@ class StrictTable:
         return cast("int", self._take(key, int, "a whole number", default))
 
     def number(self, key: str, default: float | None = None) -> float:
-        return float(self._take(key, (int, float), "a number", default))
+        is_written = key in self._raw
+        number = float(self._take(key, (int, float), "a number", default))
+        if is_written and not math.isfinite(number):
+            raise self.mistake(f"{key} must be a number, not {number}.")
+        return number
+
+    def amount(self, key: str, *, above_zero: bool = False) -> float:
+        """A number that cannot be negative, such as a current or a length."""
+        number = self.number(key)
+        if number < 0 or (above_zero and not number):
+            raise self.mistake(f"{key} must be {'above 0' if above_zero else '0 or more'}.")
+        return number
+
+    def count(self, key: str, *, at_least: int = 0) -> int:
+        """A whole number from `at_least` upwards."""
+        number = self.whole(key)
+        if number < at_least:
+            raise self.mistake(f"{key} must be {at_least} or more.")
+        return number
 
     def truth(self, key: str, *, default: bool) -> bool:
         value = self._raw.pop(key, default)
@@ -53,6 +77,21 @@ class StrictTable:
         if not all(isinstance(value, str) for value in values):
             raise self._error(f"{self.where}: {key} must be a list of texts.")
         return tuple(values)
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        values = self._take(key, list, "a list of whole numbers")
+        if not all(type(value) is int for value in values):
+            raise self._error(f"{self.where}: {key} must be a list of whole numbers.")
+        return tuple(values)
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """A text that is one of `choices`."""
+        value = self.text(key)
+        if value not in choices:
+            raise self._error(
+                f"{self.where}: {key} must be one of {', '.join(choices)}, not {value}."
+            )
+        return value
 
     def one(self, key: str, build: Callable[[StrictTable], Built]) -> Built:
         """A table of its own, read by `build`."""
@@ -90,6 +129,18 @@ class StrictTable:
         """A table as it stands, empty when it is not there; the caller reads it strictly."""
         return cast("dict[str, Any]", self._take(key, dict, "a table", {}))
 
+    def paths(self, key: str) -> tuple[str, ...]:
+        """A list of paths to what is written in this table.
+
+        `current.asleep_ua` is one value, `wires.colour` that of every row, `wires[A].colour` of those rows that call
+        themselves A in any of their texts. A path that leads nowhere is a mistake.
+        """
+        paths = self.texts(key)
+        for path in paths:
+            if not _leads_somewhere(self._written, path):
+                raise self.mistake(f"{key} names {path}, which is not in the file.")
+        return paths
+
     def finish(self) -> None:
         """Refuse what nobody asked for."""
         if self._raw:
@@ -114,5 +165,28 @@ class StrictTable:
         return value
 
 
+def _leads_somewhere(table: dict[str, Any], path: str) -> bool:
+    """Whether `path` ends at something that is written in `table`."""
+    steps = list(_STEP.finditer(path))
+    if not steps or "".join(step.group() for step in steps) != path or path.endswith("."):
+        return False
+    found: list[Any] = [table]
+    for step in steps:
+        key, row_name = step.groups()
+        values = [one[key] for one in found if isinstance(one, dict) and key in one]
+        found = [row for value in values for row in _rows(value, row_name)]
+    return bool(found)
+
+
+def _rows(value: Any, name: str | None) -> list[Any]:
+    """The rows of an array of tables, those called `name` if there is one; any other value is its own only row."""
+    if not (isinstance(value, list) and value and all(isinstance(row, dict) for row in value)):
+        return [value] if name is None else []
+    return [row for row in value if name is None or name in row.values()]
+
+
 def _name_of(row: dict[str, Any], index: int) -> Any:
-    return next((row[key] for key in ("id", "label", "key") if key in row), index)
+    return next(
+        (row[key] for key in ("id", "label", "key", "role", "reason", "signal") if key in row),
+        index,
+    )

@@ -39,7 +39,7 @@ def prepare_bench_nodes(data_dir: Path, *, count: int) -> list[str]:
             "link": encode_map(link_map(_NOWHERE, [("virtual", "virtual")])),
             "node": encode_map(node_map(load_node_model(node.model), has_panel=False)),
         }
-        write_enrolment(board, _identity(node_id), configuration=configuration)
+        write_enrolment(board, _identity(node_id), label=node.label, configuration=configuration)
         NodeFolder(data_dir / node.label).save(EnrolledNode(node.label, node.model, node_id))
     return [node.label for node in scene.nodes]
 

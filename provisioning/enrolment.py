@@ -3,12 +3,12 @@
 The key is drawn here, because stock MicroPython cannot make a certificate request; it goes to the board and nowhere
 else, and it is there before the fleet is asked. The board counts as enrolled only when `node_id` is in its NVS, and that
 is written last. So whatever is interrupted leaves an unenrolled board (or the old identity), and enrolling it once more
-asks with the same key and gets the identity that the fleet had already given it.
+asks with the same key and gets the identity that the fleet had already given it. What was written is read back.
 """
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import http.client
 import json
 import re
@@ -28,17 +28,17 @@ from hardware.catalogue import load_node_model
 from provisioning.boards import BenchBoard
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_configuration import Link, encode_map, link_map, node_map
+from provisioning.scripts import ask, base64_literal
 
-_ENROL_PATH = "/node/v1/enrol"
+_PATH = "/node/v1/"
+_GOOD = (http.HTTPStatus.OK, http.HTTPStatus.CREATED)
 _NODE_ID = re.compile(r"[a-z0-9-]{3,32}")
 # A bench waits at a person's side; a server that does not answer in this time is not there.
 _ANSWER_TIMEOUT_S = 20.0
 _LONGEST_ANSWER_BYTES = 64 * 1024
-# The board prints this word before what we ask it for, so that anything else it says does not disturb.
-_REPLY = "enrolment:"
 # Where a key waits on the board while the fleet is asked to certify it.
 _NEXT_KEY = "next_key"
-_LONGEST_BLOB_BYTES = 512
+_LONGEST_BLOB_BYTES = 1900
 _LABEL_MAX_LENGTH = 64
 
 
@@ -75,7 +75,17 @@ def check_request(fleet: FleetAddress, *, label: str) -> None:
     Raises:
         UsedWrongly: the address is none, the CA file is not there or none, or no node can have this label.
     """
+    check_fleet(fleet)
+    check_label(label)
+
+
+def check_fleet(fleet: FleetAddress) -> None:
+    """Can anything be asked of this fleet? Raises UsedWrongly: its address is none, or the CA file cannot be used."""
     _connect(fleet).close()
+
+
+def check_label(label: str) -> None:
+    """Raises UsedWrongly: no node can have this label."""
     if not (1 <= len(label) <= _LABEL_MAX_LENGTH and label.isprintable()):
         raise UsedWrongly(f"A label has 1 to {_LABEL_MAX_LENGTH} printable characters.")
 
@@ -97,30 +107,69 @@ def enrol_node(
 
     Raises:
         BenchError: the fleet refused or cannot be reached or trusted, or the board failed; the board is then
-            unenrolled, or enrolled as it was before when the fleet did not answer.
+            unenrolled, or enrolled as it was before when the fleet did not answer. Or the board is another node.
         CatalogueError: the model is not known.
     """
-    model = load_node_model(model_id)
-    present = read_node_id(board)
-    if present is not None and not again:
-        return Enrolment(present, is_new=False)
+    present = None if again else present_enrolment(board, label=label)
+    if present is not None:
+        return present
+    load_node_model(model_id)
     identity = request_identity(
-        fleet, _key_on_board(board), label=label, model_id=model_id, token=token
+        fleet, key_on_board(board), label=label, model_id=model_id, token=token
     )
-    write_enrolment(
-        board,
-        identity,
-        configuration={
-            "link": encode_map(link_map(identity.link, wifi)),
-            "node": encode_map(node_map(model, has_panel=has_panel)),
-        },
+    finish_enrolment(
+        board, identity, label=label, model_id=model_id, wifi=wifi, has_panel=has_panel
     )
     return Enrolment(identity.node_id, is_new=True)
 
 
+def present_enrolment(board: BenchBoard, *, label: str) -> Enrolment | None:
+    """The identity that the board has under this label; None when it has none.
+
+    Raises:
+        BenchError: the board is another node.
+    """
+    node_id = read_node_id(board)
+    if node_id is None:
+        return None
+    named = read_blob(board, "id", "label").decode("utf-8", "replace")
+    if named and named != label:
+        raise BenchError(
+            f"The board is {named} ({node_id}), not {label}; take another board, or wipe this one first with"
+            f" provision node wipe --node-id {node_id}."
+        )
+    return Enrolment(node_id, is_new=False)
+
+
+def finish_enrolment(
+    board: BenchBoard,
+    identity: Identity,
+    *,
+    label: str,
+    model_id: str,
+    wifi: Sequence[tuple[str, str]],
+    has_panel: bool = True,
+) -> None:
+    """Write an identity that the fleet has given, with the model's configuration, and read all of it back.
+
+    Raises:
+        BenchError: the board failed; it is then not enrolled.
+        CatalogueError: the model is not known.
+    """
+    write_enrolment(
+        board,
+        identity,
+        label=label,
+        configuration={
+            "link": encode_map(link_map(identity.link, wifi)),
+            "node": encode_map(node_map(load_node_model(model_id), has_panel=has_panel)),
+        },
+    )
+
+
 def read_node_id(board: BenchBoard) -> str | None:
     """The id that the board is enrolled under; None when it is not."""
-    return _read_blob(board, "node_id").decode() or None
+    return read_blob(board, "id", "node_id").decode() or None
 
 
 def draw_key() -> ec.EllipticCurvePrivateKey:
@@ -137,119 +186,167 @@ def request_identity(
         UsedWrongly: the fleet's address or CA file cannot be used.
         BenchError: not reachable, not trusted, refused, or an answer that is not about our key.
     """
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)]))
-        .sign(key, hashes.SHA256())
+    answer = ask_fleet(
+        fleet, label=label, model_id=model_id, token=token, csr_pem=certificate_request(key, label)
     )
-    answer = _post(
-        fleet,
-        {
-            "token": token,
-            "label": label,
-            "model": model_id,
-            "csr_pem": request.public_bytes(serialization.Encoding.PEM).decode(),
-        },
-    )
-    return _identity_from(answer, key)
+    return identity_from(answer, key)
+
+
+def certificate_request(key: ec.EllipticCurvePrivateKey, label: str) -> str:
+    """The request to certify a node's key, as PEM; no secret."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def ask_fleet(
+    fleet: FleetAddress, *, label: str, model_id: str, token: str, csr_pem: str
+) -> dict[str, Any]:
+    """The fleet's answer to a certificate request: an enrolment, not yet checked; no secret.
+
+    Raises: as `request_identity`.
+    """
+    content = {"token": token, "label": label, "model": model_id, "csr_pem": csr_pem}
+    return ask_listener(fleet, "enrol", content, what="enrolment")
 
 
 def write_enrolment(
-    board: BenchBoard, identity: Identity, *, configuration: Mapping[str, bytes]
+    board: BenchBoard, identity: Identity, *, label: str, configuration: Mapping[str, bytes]
 ) -> None:
-    """Write identity and configuration to the board's NVS, the node id last."""
+    """Write identity and configuration to the board's NVS, the node id last, and read them back.
+
+    Raises:
+        BenchError: the board failed, or has not kept what was written.
+    """
     blobs = {
         "key": identity.key,
         "cert": identity.certificate,
         **{f"ca{index}": der for index, der in enumerate(identity.authorities)},
+        "label": label.encode(),
     }
-    board.exec(_enrolment_script(identity.node_id, blobs, configuration))
+    written = {("id", name): blob for name, blob in blobs.items()}
+    written |= {("cfg", name): blob for name, blob in configuration.items()}
+    _write_and_check(board, _begin_script(blobs, configuration), written)
+    _write_and_check(
+        board, _end_script(identity.node_id), {("id", "node_id"): identity.node_id.encode()}
+    )
 
 
-def _key_on_board(board: BenchBoard) -> ec.EllipticCurvePrivateKey:
+def key_on_board(board: BenchBoard) -> ec.EllipticCurvePrivateKey:
     """The key of an enrolment that was interrupted, or a new one, on the board before anybody is told of it."""
-    kept = _read_blob(board, _NEXT_KEY)
-    if kept:
-        try:
-            key = serialization.load_der_private_key(kept, password=None)
-        except ValueError:
-            key = None
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            return key
+    kept = waiting_key(board)
+    if kept is not None:
+        return kept
     key = draw_key()
     board.exec(
         "from binascii import a2b_base64\nfrom esp32 import NVS\nidentity = NVS('id')\n"
-        f"identity.set_blob({_NEXT_KEY!r}, {_literal(_der(key))})\nidentity.commit()\n"
+        f"identity.set_blob({_NEXT_KEY!r}, {base64_literal(_der(key))})\nidentity.commit()\n"
     )
     return key
 
 
-def _read_blob(board: BenchBoard, name: str) -> bytes:
-    """A blob of the board's `id` namespace; empty when it is not there."""
-    printed = board.exec(
+def waiting_key(board: BenchBoard) -> ec.EllipticCurvePrivateKey | None:
+    """The key of an enrolment that has begun and not ended; None when there is none."""
+    try:
+        key = serialization.load_der_private_key(read_blob(board, "id", _NEXT_KEY), password=None)
+    except ValueError:
+        return None
+    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+
+
+def read_blob(board: BenchBoard, namespace: str, name: str) -> bytes:
+    """A blob of the board's NVS; empty when it is not there."""
+    lines = ask(
+        board,
         f"""
 from binascii import hexlify
 from esp32 import NVS
 buffer = bytearray({_LONGEST_BLOB_BYTES})
 try:
-    size = NVS("id").get_blob({name!r}, buffer)
+    size = NVS({namespace!r}).get_blob({name!r}, buffer)
 except OSError:
     size = 0
-print({_REPLY!r} + hexlify(buffer[:size]).decode())
+say(hexlify(memoryview(buffer)[:size]).decode())
+""",
+    )
+    return bytes.fromhex("".join(lines))
+
+
+def _write_and_check(
+    board: BenchBoard, script: str, written: Mapping[tuple[str, str], bytes]
+) -> None:
+    """Run a script, then read back what it has written by namespace and name."""
+    lines = ask(board, script + _READ_BACK.format(names=tuple(written), size=_LONGEST_BLOB_BYTES))
+    if lines != [hashlib.sha256(blob).hexdigest() for blob in written.values()]:
+        raise BenchError(
+            "The board has not kept its identity as it was written; enrol it again, and put it aside when that happens"
+            " twice."
+        )
+
+
+_SCRIPT_HEAD = """
+import hashlib
+from binascii import a2b_base64, hexlify
+from esp32 import NVS
+def erase(space, *names):
+    for name in names:
+        try:
+            space.erase_key(name)
+        except OSError:
+            pass
+identity = NVS('id')
+configuration = NVS('cfg')
 """
-    )
-    for line in printed.splitlines():
-        if line.startswith(_REPLY):
-            return bytes.fromhex(line.removeprefix(_REPLY))
-    raise BenchError("The board did not say whether it is enrolled.")
+_READ_BACK = """
+buffer = bytearray({size})
+for namespace, name in {names!r}:
+    size = NVS(namespace).get_blob(name, buffer)
+    say(hexlify(hashlib.sha256(memoryview(buffer)[:size]).digest()).decode())
+"""
 
 
-def _enrolment_script(
-    node_id: str, blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]
-) -> str:
-    """MicroPython that unenrols the board, stores everything, and enrols it."""
-    return "\n".join(
-        [
-            "from binascii import a2b_base64",
-            "from esp32 import NVS",
-            "def erase(space, *names):",
-            "    for name in names:",
-            "        try:",
-            "            space.erase_key(name)",
-            "        except OSError:",
-            "            pass",
-            "identity = NVS('id')",
-            "erase(identity, 'node_id')",
-            "identity.commit()",
-            "erase(identity, 'ca1')",
-            *[f"identity.set_blob({name!r}, {_literal(blobs[name])})" for name in blobs],
-            "identity.commit()",
-            "configuration = NVS('cfg')",
-            *[
-                f"configuration.set_blob({name!r}, {_literal(configuration[name])})"
-                for name in configuration
-            ],
-            "configuration.commit()",
-            f"identity.set_blob('node_id', {node_id.encode()!r})",
-            "identity.commit()",
-            f"erase(identity, {_NEXT_KEY!r})",
-            "identity.commit()",
-            "",
-        ]
-    )
+def _begin_script(blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]) -> str:
+    """MicroPython that unenrols the board and stores everything but the node id."""
+    steps = [
+        "erase(identity, 'node_id')",
+        "identity.commit()",
+        "erase(identity, 'ca1')",
+        *[f"identity.set_blob({name!r}, {base64_literal(blobs[name])})" for name in blobs],
+        "identity.commit()",
+        *[
+            f"configuration.set_blob({name!r}, {base64_literal(configuration[name])})"
+            for name in configuration
+        ],
+        "configuration.commit()",
+    ]
+    return "\n".join([_SCRIPT_HEAD, *steps, ""])
 
 
-def _literal(data: bytes) -> str:
-    return f"a2b_base64({base64.b64encode(data)!r})"
+def _end_script(node_id: str) -> str:
+    """MicroPython that enrols the board."""
+    steps = [
+        f"identity.set_blob('node_id', {node_id.encode()!r})",
+        "identity.commit()",
+        f"erase(identity, {_NEXT_KEY!r})",
+        "identity.commit()",
+    ]
+    return "\n".join([_SCRIPT_HEAD, *steps, ""])
 
 
-def _post(fleet: FleetAddress, content: Mapping[str, str]) -> dict[str, Any]:
-    """The fleet's answer to an enrolment request."""
+def ask_listener(
+    fleet: FleetAddress, verb: str, content: Mapping[str, str], *, what: str
+) -> dict[str, Any]:
+    """What the fleet answers when the bench asks it to do something (`what`, in the words of a refusal).
+
+    Raises:
+        UsedWrongly: the fleet's address or CA file cannot be used.
+        BenchError: not reachable, not trusted, or refused.
+    """
     connection = _connect(fleet)
     try:
         connection.request(
             "POST",
-            _ENROL_PATH,
+            _PATH + verb,
             body=json.dumps(content),
             headers={"Content-Type": "application/json", "Accept": "application/json"},
         )
@@ -263,7 +360,7 @@ def _post(fleet: FleetAddress, content: Mapping[str, str]) -> dict[str, Any]:
         raise BenchError(f"{fleet.url} cannot be reached: {_in_words(error)}.") from error
     finally:
         connection.close()
-    return _answer(response.status, body, fleet)
+    return _answer(response.status, body, fleet, what)
 
 
 def _connect(fleet: FleetAddress) -> http.client.HTTPSConnection:
@@ -296,21 +393,43 @@ def _no_address(url: str) -> UsedWrongly:
     return UsedWrongly(f"{url} is not an address of the fleet; it looks like https://HOST:PORT.")
 
 
-def _answer(status: int, body: bytes, fleet: FleetAddress) -> dict[str, Any]:
+def _answer(status: int, body: bytes, fleet: FleetAddress, what: str) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise BenchError(f"{fleet.url} answered {status} with something that is no enrolment.")
-    if status != http.HTTPStatus.CREATED:
+        raise BenchError(f"{fleet.url} answered {status} with something that is no {what}.")
+    if status not in _GOOD:
         reason = content.get("detail") or content.get("title") or f"HTTP status {status}"
-        raise BenchError(f"The fleet refused the enrolment: {str(reason).rstrip('.')}.")
+        raise BenchError(f"The fleet refused the {what}: {str(reason).rstrip('.')}.")
     return content
 
 
-def _identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> Identity:
-    """Check the answer against our key before anything goes to the board."""
+def identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> Identity:
+    """Check the fleet's answer against our key before anything goes to the board.
+
+    Raises:
+        BenchError: it is no enrolment, or not about this key.
+    """
+    certificate, authorities, link = check_answer(answer, key.public_key())
+    return Identity(
+        node_id=answer["node_id"],
+        key=_der(key),
+        certificate=certificate.public_bytes(serialization.Encoding.DER),
+        authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
+        link=link,
+    )
+
+
+def check_answer(
+    answer: Mapping[str, Any], public_key: object
+) -> tuple[x509.Certificate, list[x509.Certificate], Link]:
+    """Certificate, authorities and link of an answer that is about this key.
+
+    Raises:
+        BenchError: it is no enrolment, or not about this key.
+    """
     try:
         node_id = answer["node_id"]
         certificate = x509.load_pem_x509_certificate(answer["certificate_pem"].encode())
@@ -321,17 +440,11 @@ def _identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not isinstance(node_id, str) or not _NODE_ID.fullmatch(node_id):
         raise BenchError(f"The fleet gave a node id that is none: {node_id!r}.")
-    if [name.value for name in names] != [node_id] or certificate.public_key() != key.public_key():
+    if [name.value for name in names] != [node_id] or certificate.public_key() != public_key:
         raise BenchError("The fleet's certificate is not for this node's id and key.")
     if not 1 <= len(authorities) <= 2:
         raise BenchError(f"The fleet names {len(authorities)} CAs, but a node pins one or two.")
-    return Identity(
-        node_id=node_id,
-        key=_der(key),
-        certificate=certificate.public_bytes(serialization.Encoding.DER),
-        authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
-        link=link,
-    )
+    return certificate, authorities, link
 
 
 def _der(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -62,6 +62,11 @@ class FirmwareBundle:
             f"/{slot}/{_VERSION_FILE}": self._version_file(),
         }
 
+    def hashes_on_board(self, slot: Slot = "a") -> dict[str, str]:
+        """SHA-256 (hex) of every file by its absolute path."""
+        files = self.files_on_board(slot)
+        return {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+
     def _version_file(self) -> bytes:
         content = {
             "version": self.version,

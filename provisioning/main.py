@@ -9,25 +9,30 @@ from typing import NoReturn
 import click
 
 from hardware.catalogue import CatalogueError
-from hardware.virtual_board.vm_module import VmUnavailable
+from hardware.virtual_board.unavailable import VmUnavailable
+from provisioning.board_commands import read, wipe
+from provisioning.catalogue_commands import boards, parts, sensors, wiring
+from provisioning.commission_command import commission_nodes, label_node
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
-from provisioning.virtual_commands import virtual
-from provisioning.virtual_serve import serve
+from provisioning.packet_command import upload
+from provisioning.self_test_command import test_node
+from provisioning.virtual_boards import virtual_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stadtsensor", prog_name="provision")
 def provision() -> None:
-    """Stadtsensor's bench: flash and enrol nodes, run virtual ones.
+    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones.
 
     Example: provision node enrol --help
     """
 
 
-provision.add_command(node)
-virtual.add_command(serve)
-provision.add_command(virtual)
+for of_node in (test_node, commission_nodes, label_node, upload, read, wipe):
+    node.add_command(of_node)
+for command in (boards, sensors, wiring, parts, node, virtual_command()):
+    provision.add_command(command)
 
 
 def main() -> NoReturn:

@@ -6,16 +6,35 @@ import json
 import string
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from hardware.catalogue import node_model_ids
-from provisioning.boards import open_board
-from provisioning.enrolment import FleetAddress, check_request, enrol_node
-from provisioning.errors import UsedWrongly
+from provisioning.board_options import (
+    board_option,
+    json_option,
+    server_ca_option,
+    server_option,
+    token_option,
+    wifi_file_option,
+)
+from provisioning.boards import VIRTUAL, BenchBoard, open_board, resolve_address
+from provisioning.enrolment import (
+    Enrolment,
+    check_label,
+    check_request,
+    enrol_node,
+    present_enrolment,
+)
+from provisioning.errors import BenchError, UsedWrongly
 from provisioning.firmware_bundle import build_bundle
 from provisioning.flashing import flash_firmware
+from provisioning.micropython_image import check_pin, load_image
+from provisioning.packet_command import fleet_from
+from provisioning.packets import finish_with_packet, make_packet, read_packet, write_packet
+from provisioning.preparing import prepare_chip
 
 LAST_UTC_S = 2**32 - 1
 """A node counts its time in 32 bits."""
@@ -29,16 +48,21 @@ _PASSWORD_BYTES = (8, 63)
 _KEY_DIGITS = 64
 _FIRST_PRINTABLE = 32
 
-_BOARD_HELP = "The board: virtual:FOLDER (a virtual board's folder, made when it is not there)."
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def node() -> None:
-    """Flash and enrol one board."""
+    """One board at the bench: flash, enrol, test, label, read and wipe it."""
 
 
 @node.command()
-@click.option("--board", "address", required=True, help=_BOARD_HELP)
+@board_option
+@click.option(
+    "--image",
+    "image_source",
+    metavar="FILE|URL",
+    help="MicroPython for the ESP32, written first; without it the board must have MicroPython.",
+)
+@click.option("--image-sha256", metavar="HEX", help="SHA-256 that the image must have.")
 @click.option(
     "--build-date",
     "built_at_utc_s",
@@ -46,60 +70,74 @@ def node() -> None:
     metavar="UTC_S",
     help="Floor of the node's clock, seconds since 1970; now when not given.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
-def flash(address: str, built_at_utc_s: int | None, as_json: bool) -> None:
-    """Compile the firmware and write it to a board. Identity and readings on the board stay.
+@json_option
+def flash(
+    address: str | None,
+    image_source: str | None,
+    image_sha256: str | None,
+    built_at_utc_s: int | None,
+    as_json: bool,
+) -> None:
+    """Compile the firmware and write it to a board, read it back and start it.
 
-    Example: provision node flash --board virtual:bench/tree-01
+    Identity and readings on the board stay; MicroPython is written only to a board that is no node yet. Safe to repeat
+    whatever happened: what is there already is not written again.
+
+    Example: provision node flash --board /dev/ttyUSB0 --image ESP32_GENERIC-v1.27.0.bin --image-sha256 9b1c…
     """
+    address = resolve_address(address)
+    sha256 = check_pin(image_source, image_sha256)
+    if address.startswith(VIRTUAL) and image_source:
+        raise UsedWrongly("A virtual board in a folder has its MicroPython; leave --image out.")
+    image = load_image(image_source, sha256) if image_source else None
     bundle = build_bundle(
         built_at_utc_s=int(time.time()) if built_at_utc_s is None else built_at_utc_s
     )
-    flash_firmware(open_board(address), bundle)
+    chip = prepare_chip(address, image)
+    with open_board(address) as board:
+        written = flash_firmware(board, bundle)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "event": "flashed",
-                    "version": bundle.version,
-                    "sha256": bundle.sha256,
-                    "slot_bytes": bundle.slot_size_bytes,
-                }
-            )
-        )
+        content = {
+            "event": "flashed",
+            "version": bundle.version,
+            "sha256": bundle.sha256,
+            "slot_bytes": bundle.slot_size_bytes,
+            "files_written": written,
+            "chip": chip and chip.title,
+            "mac": chip and chip.mac,
+        }
+        click.echo(json.dumps(content))
     else:
         click.echo(f"Firmware {bundle.version} is on the board ({bundle.slot_size_bytes} bytes).")
 
 
 @node.command()
-@click.option("--board", "address", required=True, help=_BOARD_HELP)
-@click.option("--server", required=True, help="The fleet's node listener: https://HOST:PORT.")
-@click.option(
-    "--server-ca",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="File with the CA that the fleet's certificate must come from.",
-)
-@click.option("--token", required=True, envvar="PROVISION_TOKEN", help="An enrolment token.")
+@board_option
+@server_option
+@server_ca_option
+@token_option
 @click.option("--label", required=True, help="What people call the node, for example tree-01.")
 @click.option(
     "--model", required=True, type=click.Choice(node_model_ids()), help="What it is built as."
 )
+@wifi_file_option
 @click.option(
-    "--wifi-file",
+    "--packet",
+    "packet_path",
     type=click.Path(path_type=Path),
-    help="TOML with the Wi-Fi networks: [[network]] with ssid and password, best first; a virtual board needs none.",
+    help="Without network to the fleet: write the request to this file, or finish with the answer that is in it.",
 )
 @click.option("--again", is_flag=True, help="Draw a new identity even when the board has one.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
+@json_option
 def enrol(
-    address: str,
-    server: str,
-    server_ca: Path,
-    token: str,
+    address: str | None,
+    server: str | None,
+    server_ca: Path | None,
+    token: str | None,
     label: str,
     model: str,
     wifi_file: Path | None,
+    packet_path: Path | None,
     again: bool,
     as_json: bool,
 ) -> None:
@@ -111,27 +149,73 @@ def enrol(
     Example: provision node enrol --board virtual:bench/tree-01 --server https://fleet.example:8443
     --server-ca root.crt --token T --label tree-01 --model tree-3
     """
-    fleet = FleetAddress(server, server_ca)
-    check_request(fleet, label=label)
-    networks = None if wifi_file is None else read_wifi_file(wifi_file)
-    board = open_board(address)
-    wifi = board.known_wifi if networks is None else networks
-    enrolment = enrol_node(
-        board,
-        fleet,
-        label=label,
-        model_id=model,
-        token=token,
-        wifi=wifi,
-        again=again,
-    )
-    if as_json:
+    address = resolve_address(address)
+    if packet_path is None:
+        fleet, token = fleet_from(server, server_ca, token)
+        check_request(fleet, label=label)
+    elif server or again:
+        raise UsedWrongly("--packet asks no server and goes with neither --server nor --again.")
+    check_label(label)
+    told = networks_for(address, wifi_file)
+    with open_board(address) as board:
+        wifi = board.known_wifi if told is None else told
+        if packet_path is not None:
+            enrolment = _enrol_by_packet(board, packet_path, label=label, model_id=model, wifi=wifi)
+        else:
+            enrolment = enrol_node(
+                board, fleet, label=label, model_id=model, token=token or "", wifi=wifi, again=again
+            )
+    if enrolment is None:
+        _say_packet(packet_path, label, as_json=as_json)
+    elif as_json:
         content = {"event": "enrolled", "label": label, "node_id": enrolment.node_id}
         click.echo(json.dumps({**content, "new": enrolment.is_new}))
     elif enrolment.is_new:
         click.echo(f"{label} is enrolled as {enrolment.node_id}.")
     else:
         click.echo(f"{label} was enrolled before as {enrolment.node_id}; nothing was changed.")
+
+
+def _enrol_by_packet(
+    board: BenchBoard, path: Path, *, label: str, model_id: str, wifi: Sequence[tuple[str, str]]
+) -> Enrolment | None:
+    """Enrolled with the packet's answer; None when a packet was written instead, because there was none."""
+    present = present_enrolment(board, label=label)
+    if present is not None:
+        return present
+    if not path.exists():
+        write_packet(path, make_packet(board, label=label, model_id=model_id))
+        return None
+    packet = read_packet(path)
+    if (packet.label, packet.model) != (label, model_id):
+        raise BenchError(
+            f"{path} is the packet of {packet.label} ({packet.model}); name another file for {label}."
+        )
+    return finish_with_packet(board, packet, wifi=wifi)
+
+
+def _say_packet(path: Path | None, label: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"event": "packet", "label": label, "file": str(path)}))
+    else:
+        click.echo(
+            f"Wrote {path}; have the fleet answer it with provision node upload, then repeat this command."
+        )
+
+
+def networks_for(address: str, wifi_file: Path | None) -> list[tuple[str, str]] | None:
+    """The Wi-Fi networks that a board at this address is told; None for a virtual one, which knows one.
+
+    Raises:
+        UsedWrongly: a board on a cable needs the file, or the file cannot be used.
+    """
+    if wifi_file is not None:
+        return read_wifi_file(wifi_file)
+    if not address.startswith(VIRTUAL):
+        raise UsedWrongly(
+            "A board on a cable must be told its Wi-Fi; give --wifi-file with [[network]] tables, ssid and password each."
+        )
+    return None
 
 
 def read_wifi_file(path: Path) -> list[tuple[str, str]]:

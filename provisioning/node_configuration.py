@@ -64,7 +64,8 @@ def link_map(link: Link, wifi: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def node_map(model: NodeModel, *, has_panel: bool = True) -> dict[str, Any]:
     """The `node` map of one node model: its probes in wire order, its battery, its intervals.
 
-    `has_panel`: whether its lamp and its button are there; a node without them has no field mode.
+    `every_s`: how often a slot is read that is not read at every sample, by its first channel. `has_panel`: whether its lamp and
+    its button are there; a node without them has no field mode.
     """
     probes = []
     battery: dict[str, Any] | None = None
@@ -93,7 +94,8 @@ def node_map(model: NodeModel, *, has_panel: bool = True) -> dict[str, Any]:
     if has_panel:
         panel = {"led": model.led, "button": model.button}
         content |= {name: pin for name, pin in panel.items() if pin is not None}
-    return content
+    every_s = {slot.channels[0].key: slot.every_s for slot in model.slots if slot.every_s}
+    return content | ({"every_s": every_s} if every_s else {})
 
 
 def encode_map(content: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from cryptography import x509
@@ -44,6 +44,21 @@ def wait_until(is_so: Callable[[], object], *, patience_s: float = _PATIENCE_S) 
         if time.monotonic() > deadline:
             pytest.fail(f"not so after {patience_s} s")
         time.sleep(0.01)
+
+
+@contextmanager
+def at_work(service: Any) -> Iterator[Any]:
+    """Run a consumer or publisher in a thread until the block ends; it is ready when the block begins."""
+    stop, ready = threading.Event(), threading.Event()
+    thread = threading.Thread(target=service.run, args=(stop,), kwargs={"on_ready": ready.set})
+    thread.start()
+    try:
+        wait_until(ready.is_set)
+        yield service
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 class Hurried(threading.Event):

@@ -13,7 +13,7 @@ _MAP = const(5)
 _SIMPLE = const(7)
 
 _MAX_DEPTH = const(6)
-_MAX_ITEMS = const(256)
+_MAX_ITEMS = const(384)
 
 
 class Malformed(ValueError):
@@ -62,7 +62,10 @@ def encode_map(pairs):
 
 
 def encode(value):
-    """None, bool, int, str, bytes, list, tuple or dict; a dict's keys in deterministic order (RFC 8949 §4.2.1)."""
+    """None, bool, int, float, str, bytes, list, tuple or dict; a dict's keys in deterministic order (RFC 8949 §4.2.1).
+
+    A float is always single precision.
+    """
     if value is None:
         return b"\xf6"
     if value is True:
@@ -71,6 +74,8 @@ def encode(value):
         return b"\xf4"
     if isinstance(value, int):
         return integer(value)
+    if isinstance(value, float):
+        return float32(struct.pack(">f", value))
     if isinstance(value, str):
         return text(value)
     if isinstance(value, (bytes, bytearray)):

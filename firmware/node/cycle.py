@@ -1,18 +1,22 @@
 """One wake, from the reset to deep sleep: sample, keep, talk when it is time, sleep. Nothing here lasts without a limit."""
 
 import machine
+from micropython import const
 
 from node import config, plan, power, rtc_memory
 from node.clock import Clock
 from node.spool import Spool
 
 _SPOOL_FOLDER = "/spool"
+_FIELD_MS = const(30_000)  # from one wake of field mode to the next
+_SHORTEST_MS = const(1_000)
 
 
 class Wake:
     """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there.
 
-    `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once.
+    `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once. `field_ms`: uptime at
+    which this wake of field mode began, None outside of it; `stages` that its talk reached.
     """
 
     def __init__(self):
@@ -23,15 +27,16 @@ class Wake:
         self.spool = None
         self.battery = None
         self.has_news = False
-        self.field = None
+        self.field_ms = None
+        self.stages = []
         self.receipt_before = 0
         self.events = []
+        self.orders = []  # commands to be carried out after the talk
         self.is_switched_on = machine.reset_cause() == machine.PWRON_RESET
 
     def reached(self, stage):
         """The talk came so far; whoever stands before the node will be told."""
-        if self.field is not None:
-            self.field.stages.append(stage)
+        self.stages.append(stage)
 
     @property
     def battery_mv(self):
@@ -56,7 +61,9 @@ class Wake:
         """Until the next wake."""
         now_ms = self.clock.uptime_ms()
         wait_ms = plan.sleep_ms(self.clock.schedule_ms(now_ms), self.state, self.config)
-        return wait_ms if self.field is None else min(wait_ms, self.field.wait_ms(now_ms))
+        if self.field_ms is None:
+            return wait_ms
+        return min(wait_ms, max(_SHORTEST_MS, self.field_ms + _FIELD_MS - now_ms))
 
     def guard(self, step, *arguments):
         """Run one step; a failure is kept for the next state message and costs only that step. True when it went well."""
@@ -79,14 +86,36 @@ def run():
     """Does not return."""
     wake = Wake()
     state, clock = wake.state, wake.clock
-    from node import waking  # after what stays: it leaves no holes in the heap when it is forgotten
+    # Before all that is forgotten again, so that what stays lies together in memory.
+    wake.guard(Wake.open_spool)
+    uptime_ms = _sample(wake)
+    is_field = wake.field_ms is not None
+    if is_field or plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
+        wake.begin("talk")
+        is_good = wake.guard(_talk)
+        if is_good or not is_field:
+            plan.note_exchange(state, wake.config, uptime_ms, is_good)
+        wake.config.note_talk(state, is_good)
+        if is_field:
+            wake.guard(_show, "receipt" if is_good and wake.is_stored else "failed")
+    if wake.orders:
+        wake.begin("obey")
+        wake.guard(_obey)
+    if wake.spool is not None:
+        state.spool = wake.spool.saved()
+    state.brown_outs = 0
+    wake.guard(_listen_to_button)
+    power.sleep(state, clock.asleep_ms(wake.wait_ms()))
+
+
+def _sample(wake):
+    """Everything before the talk; the uptime of what was sampled. A frame of its own, so that nothing of it stays in memory."""
+    from node import waking
 
     waking.begin(wake)
-    wake.begin("spool")
-    wake.guard(Wake.open_spool)
     if wake.is_switched_on:
         wake.guard(waking.note_power_on)
-    uptime_ms = clock.uptime_ms()
+    uptime_ms = wake.clock.uptime_ms()
     # Before the probes: one that hangs again must not keep it from being told.
     wake.guard(waking.keep_crash, uptime_ms)
     wake.begin("sample")
@@ -95,19 +124,7 @@ def run():
     wake.begin("keep")
     wake.guard(waking.keep_events, uptime_ms)
     wake.guard(waking.keep, uptime_ms, readings)
-    del waking, readings
-    if wake.field or plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
-        wake.begin("talk")
-        is_good = wake.guard(_talk)
-        if is_good or not wake.field:
-            plan.note_exchange(state, wake.config, uptime_ms, is_good)
-        if wake.field:
-            wake.field.show("receipt" if is_good and wake.is_stored else "failed")
-    if wake.spool is not None:
-        state.spool = wake.spool.saved()
-    state.brown_outs = 0
-    wake.guard(_listen_to_button)
-    power.sleep(state, clock.asleep_ms(wake.wait_ms()))
+    return uptime_ms
 
 
 def _talk(wake):
@@ -119,6 +136,12 @@ def _talk(wake):
     wake.state.last_error = None
 
 
+def _show(wake, end):
+    from node import field_mode
+
+    field_mode.show(wake.config.lamp_pin, wake.stages + [end])
+
+
 def _listen_to_button(wake):
     pin = wake.config.button_pin
     if pin is None:
@@ -127,3 +150,9 @@ def _listen_to_button(wake):
 
     if field_mode.may_begin(wake):
         power.wake_by(pin)
+
+
+def _obey(wake):
+    from node import commands
+
+    commands.carry_out(wake)

@@ -14,8 +14,6 @@ from micropython import const
 from node import plan
 
 _LASTS_MS = const(600_000)
-_EVERY_MS = const(30_000)
-_SHORTEST_MS = const(1_000)
 
 # Moisture in a button presses it too: not more often than anybody would.
 _DAY_MS = const(86_400_000)
@@ -33,27 +31,15 @@ CODES = {
 }
 
 
-class FieldMode:
-    """Field mode during one wake."""
+def show(lamp_pin, stages):
+    """Say by the lamp how far a wake came. The radio is off before: it takes more than the lamp."""
+    from node.link import bearer
 
-    def __init__(self, lamp_pin, began_ms):
-        self._lamp_pin = lamp_pin
-        self._began_ms = began_ms
-        self.stages = []  # that the talk has reached
-
-    def show(self, end):
-        """Say by the lamp how far this wake came, and how it ended. The radio is off before: it takes more than the lamp."""
-        from node.link import bearer
-
-        bearer.off()
-        if self._lamp_pin is not None:
-            lamp = machine.Pin(self._lamp_pin, machine.Pin.OUT, value=0)
-            for stage in self.stages + [end]:
-                _flash(lamp, *CODES[stage])
-
-    def wait_ms(self, now_ms):
-        """Until the next wake of field mode."""
-        return max(_SHORTEST_MS, self._began_ms + _EVERY_MS - now_ms)
+    bearer.off()
+    if lamp_pin is not None:
+        lamp = machine.Pin(lamp_pin, machine.Pin.OUT, value=0)
+        for stage in stages:
+            _flash(lamp, *CODES[stage])
 
 
 def _flash(lamp, flashes, on_ms, off_ms):
@@ -65,7 +51,7 @@ def _flash(lamp, flashes, on_ms, off_ms):
 
 
 def enter(wake):
-    """A FieldMode while the node is in it, or begins it now; else None."""
+    """The uptime at which this wake of field mode begins, be it the first one; None outside of field mode."""
     state, now_ms = wake.state, wake.clock.uptime_ms()
     if state.level >= plan.MUTE or state.brown_outs:
         state.field_until_ms = None
@@ -81,7 +67,7 @@ def enter(wake):
         state.field_until_ms = None
         _count(0)
         return None
-    return FieldMode(wake.config.lamp_pin, now_ms)
+    return now_ms
 
 
 def may_begin(wake):

@@ -8,13 +8,15 @@ import struct
 
 from micropython import const
 
-MAX_LIMITS = const(6)
+MAX_LIMITS = const(16)  # as node/schema.py has it
 
 _HOUR_MS = const(3_600_000)
 # What a fall is measured against: readings of the last hour, a quarter of an hour apart; a little less, as sleeps err.
 _WINDOW_MS = const(3_780_000)
 _APART_MS = const(840_000)
 _MAX_RECENT = const(5)
+# Of all channels together: the RTC's memory is small. Many of them are compared with less than an hour.
+_MAX_ALL = const(30)
 # A probe that does not answer any more must not keep the node awake for ever.
 _MAX_UNREAD = const(4)
 
@@ -37,7 +39,7 @@ def judge(state, config, uptime_ms, readings):
             events.append(_event(limit, after is not None, raws[limit[0]]))
     state.crossed = crossed
     for key, points in state.recent.items():
-        _remember(points, uptime_ms, raws.get(key))
+        _remember(points, uptime_ms, raws.get(key), min(_MAX_RECENT, _MAX_ALL // len(state.recent)))
     return events
 
 
@@ -83,11 +85,11 @@ def _recent(recent, config, uptime_ms):
     return kept
 
 
-def _remember(points, uptime_ms, raw):
+def _remember(points, uptime_ms, raw, most):
     is_time = not points or uptime_ms - points[-1][0] >= _APART_MS
     if is_time and _number(raw) is not None:
         points.append([uptime_ms, raw])
-        del points[:-_MAX_RECENT]
+        del points[:-most]
 
 
 def _number(raw):

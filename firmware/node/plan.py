@@ -1,6 +1,7 @@
 """What is due at this wake, and when the next one is."""
 
 import binascii
+import gc
 import sys
 
 from micropython import const
@@ -18,7 +19,10 @@ _DAY_MS = 86_400_000
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
 # With a low battery the node publishes once in so many intervals.
 _RARELY = 4
-_DONE = ["node." + name for name in ("waking", "battery", "measuring", "limits", "thinning")]
+_DONE = [
+    "node." + name
+    for name in ("waking", "battery", "measuring", "limits", "thinning", "field_mode")
+]
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
 
@@ -50,6 +54,7 @@ def forget_done():
         if package in ("node.sensors", "node.bus") or name in _DONE:
             del sys.modules[name]
             delattr(sys.modules[package], module)
+    gc.collect()
 
 
 def sleep_ms(schedule_ms, state, config):

@@ -45,6 +45,8 @@ def state(wake, bundle):
         ("drift_ppm", memory.drift_ppm),
         ("last_error", memory.last_error),
         ("heap_low", heap.low()),
+        ("config_state", config.state[0]),
+        ("config_reason", config.state[1]),
     )
 
 

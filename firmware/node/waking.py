@@ -53,7 +53,7 @@ def note_power_on(wake):
 def sample(wake, uptime_ms):
     node = wake.config.node
     probes = node["probes"]
-    if wake.field is None:  # whoever stands before the node wants to see every probe
+    if wake.field_ms is None:  # whoever stands before the node wants to see every probe
         probes = measuring.due(wake.state, wake.config, wake.clock, uptime_ms)
     readings = measuring.measure(probes, Deadline(_SAMPLING_MS))
     measuring.note_read(wake.state, wake.config, probes, uptime_ms)
@@ -113,6 +113,8 @@ def _note_fault(wake):
             plan.note_exchange(wake.state, wake.config, 0, False)
         else:
             crash.note_watchdog(wake.state)
+    if wake.state.crash is not None:
+        wake.config.note_failure(wake.state, wake.state.crash[0])
 
 
 def _weigh(wake):
@@ -135,10 +137,9 @@ def _weigh(wake):
 def _stop(wake):
     """Tell of it once, on flash, then sleep for hours. Does not return."""
     if wake.events:
-        wake.guard(type(wake).open_spool)
         wake.guard(keep_events, wake.clock.uptime_ms())
-        if wake.spool is not None:
-            wake.state.spool = wake.spool.saved()
+    if wake.spool is not None:
+        wake.state.spool = wake.spool.saved()
     power.sleep(wake.state, _STOPPED_MS)
 
 
@@ -150,7 +151,7 @@ def _enter_field_mode(wake):
     if is_woken or wake.is_switched_on or wake.state.field_until_ms is not None:
         from node import field_mode
 
-        wake.field = field_mode.enter(wake)
+        wake.field_ms = field_mode.enter(wake)
 
 
 def _battery_before(wake):

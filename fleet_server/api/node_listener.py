@@ -1,4 +1,4 @@
-"""What the bench and the nodes ask over HTTPS: `/node/v1/enrol`."""
+"""What the bench and the nodes ask over HTTPS: `/node/v1/enrol`, and `/node/v1/heard` (whether a new node was heard)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from fleet_server import clock
 from fleet_server.errors import Invalid
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import ENROL_LIMIT, limiter
-from fleet_server.services import enrolment
+from fleet_server.services import enrolment, first_contact
 from fleet_server.settings import DEFAULT_NODE_LISTENER_PORT, Settings, is_loopback
 
 node_listener = Blueprint("node_listener", __name__, url_prefix="/node/v1")
 
 LONGEST_REQUEST_BYTES = 64 * 1024
-_FIELDS = ("token", "label", "model", "csr_pem")
 
 
 @node_listener.post("/enrol")
 @limiter.limit(ENROL_LIMIT)
 def enrol() -> tuple[Response, int]:
     """Certify the key behind a request, for who bears a token; 201 with all that the node must know."""
-    given = _given()
+    given = _given("token", "label", "model", "csr_pem")
     settings: Settings = current_app.config["FLEET_SETTINGS"]
     node = enrolment.enrol_node(
         current_session(),
@@ -46,17 +45,39 @@ def enrol() -> tuple[Response, int]:
     return answer, 201
 
 
-def _given() -> dict[str, str]:
+@node_listener.post("/heard")
+@limiter.limit(ENROL_LIMIT)
+def heard() -> Response:
+    """What is stored of a node that a bench has just enrolled, for who bears a token."""
+    given = _given("token", "node_id")
+    contact = first_contact.first_contact(
+        current_session(), token=given["token"], node_id=given["node_id"], now=clock.now()
+    )
+    first_stored_at = contact.first_stored_at
+    answer = jsonify(
+        {
+            "node_id": contact.node_id,
+            "label": contact.label,
+            "packs": contact.packs,
+            "first_stored_at": first_stored_at and first_stored_at.isoformat(),
+            "readings": [vars(reading) for reading in contact.readings],
+        }
+    )
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _given(*names: str) -> dict[str, str]:
     try:
         given = request.get_json(force=True, silent=True)
     except RecursionError:  # some thousand opening brackets, which `silent` does not cover
         given = None
     if not isinstance(given, dict):
         raise Invalid("The request wants one JSON object.")
-    wrong = [name for name in _FIELDS if not _is_text(given.get(name))]
+    wrong = [name for name in names if not _is_text(given.get(name))]
     if wrong:
         raise Invalid(f"The request wants a text for each of: {', '.join(wrong)}.")
-    return {name: given[name] for name in _FIELDS}
+    return {name: given[name] for name in names}
 
 
 def _is_text(value: object) -> bool:

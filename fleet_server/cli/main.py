@@ -25,7 +25,10 @@ _COMMANDS = {
     "ca": ("fleet_server.cli.ca:ca", "The fleet's own certificate authority."),
     "user": ("fleet_server.cli.user:user", "Local accounts."),
     "token": ("fleet_server.cli.token:token", "Enrolment tokens."),
-    "node": ("fleet_server.cli.node:node", "Nodes, sites, and which node stands where."),
+    "node": (
+        "fleet_server.cli.node:node",
+        "Nodes, sites, which node stands where, and what it shall do.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

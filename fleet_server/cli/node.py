@@ -1,4 +1,4 @@
-"""`fleet node`: the nodes with their health, sites, and which node stands where from when."""
+"""`fleet node`: the nodes with their health, sites, and which node stands where from when. What a node shall be: node_twin.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
-from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.cli.named_nodes import find_node, moment_text
+from fleet_server.cli.node_twin import command, configure, show
+from fleet_server.errors import Invalid, NotFound
 from fleet_server.models import Node, Site
 from fleet_server.services import deploying, health, overviews
 from fleet_server.web import words
@@ -63,6 +65,10 @@ def node() -> None:
     """
 
 
+for _command in (configure, command, show):
+    node.add_command(_command)
+
+
 @node.command(name="list")
 @data_option
 @json_option
@@ -80,7 +86,7 @@ def list_nodes(*, data_dir: str | None, as_json: bool) -> None:
             "model": one.node.model,
             "state": one.node.state,
             "health": overviews.health_word(one),
-            "last_heard_at": _moment(one.status.last_heard_at),
+            "last_heard_at": moment_text(one.status.last_heard_at),
             "site": one.site.code if one.site else None,
         }
         for one in found
@@ -157,7 +163,7 @@ def deploy(
     by_slot = _by_slot(serials)
     with open_session(data_dir) as session:
         now = clock.now()
-        found = _node(session, node_id_or_label)
+        found = find_node(session, node_id_or_label)
         _check_site(session, site_code)
         deployment = deploying.deploy_node(
             session,
@@ -167,7 +173,7 @@ def deploy(
             now=now,
             serials=by_slot,
         )
-    since = _moment(deployment.from_at)
+    since = moment_text(deployment.from_at)
     fields = {"node_id": found.node_id, "label": found.label, "site": site_code, "from_at": since}
     answer(
         fields, f"{found.label} ({found.node_id}) is at {site_code} since {since}.", as_json=as_json
@@ -193,12 +199,12 @@ def end_deployment(
     """
     with open_session(data_dir) as session:
         now = clock.now()
-        found = _node(session, node_id_or_label)
+        found = find_node(session, node_id_or_label)
         ended_at = _not_in_future(to_at or now, now=now, option="--to")
         site = _site_of(session, found, now=now)
         deploying.end_deployment(session, found.node_id, to_at=ended_at)
     name = f"{found.label} ({found.node_id})"
-    until = _moment(ended_at) if site else None
+    until = moment_text(ended_at) if site else None
     sentence = (
         f"{name} was at {site} until {until}."
         if site
@@ -206,24 +212,6 @@ def end_deployment(
     )
     fields = {"node_id": found.node_id, "label": found.label, "site": site, "to_at": until}
     answer(fields, sentence, as_json=as_json)
-
-
-def _node(session: Session, id_or_label: str) -> Node:
-    """The node with this id, else the only one with this label."""
-    by_id = session.get(Node, id_or_label)
-    if by_id is not None:
-        return by_id
-    labelled = session.scalars(
-        select(Node).where(Node.label == id_or_label).order_by(Node.enrolled_at, Node.node_id)
-    ).all()
-    if not labelled:
-        raise NotFound(f"There is no node {id_or_label}; `fleet node list` shows them all.")
-    if len(labelled) > 1:
-        which = ", ".join(
-            f"{one.node_id} (enrolled {one.enrolled_at:%Y-%m-%d})" for one in labelled
-        )
-        raise Conflict(f"Several nodes are labelled {id_or_label}: {which}; name one by its id.")
-    return labelled[0]
 
 
 def _check_site(session: Session, code: str) -> None:
@@ -254,12 +242,10 @@ def _by_slot(serials: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def _not_in_future(moment: datetime, *, now: datetime, option: str) -> datetime:
     if moment > now:
-        raise Invalid(f"{option} {_moment(moment)} lies in the future; it is {_moment(now)} now.")
+        raise Invalid(
+            f"{option} {moment_text(moment)} lies in the future; it is {moment_text(now)} now."
+        )
     return moment
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
 
 
 def _table(rows: Sequence[dict[str, str | None]]) -> str:

@@ -4,6 +4,7 @@ from fleet_server.models.anchor import Anchor
 from fleet_server.models.base import Base, UtcSeconds
 from fleet_server.models.calibration import Calibration
 from fleet_server.models.channel import Channel
+from fleet_server.models.command import Command
 from fleet_server.models.configuration import Configuration
 from fleet_server.models.counter import Counter
 from fleet_server.models.datastream import Datastream
@@ -33,6 +34,7 @@ __all__ = [
     "Base",
     "Calibration",
     "Channel",
+    "Command",
     "Configuration",
     "Counter",
     "Datastream",

@@ -54,6 +54,9 @@ class Base(DeclarativeBase):
     )
 
 
+ONCE_A_STATEMENT = {"checked": "once a statement"}
+"""Mark of the foreign keys that PostgreSQL checks by triggers of our own, once for each statement (decision 0051)."""
+
 # SQLite numbers rows by itself only when the key's type is exactly INTEGER.
 _BIG_KEY = BigInteger().with_variant(Integer(), "sqlite")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import JSON, ForeignKey, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -9,12 +11,12 @@ from fleet_server.models.base import Base, Moment
 
 
 class Configuration(Base):
-    """One per node from its enrolment on; `version` rises with every change of `settings`."""
+    """One per node from its enrolment on; `version` rises with every change of `settings`. Passwords in it are sealed."""
 
     __tablename__ = "configuration"
 
     node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"), primary_key=True)
     version: Mapped[int]
-    settings: Mapped[dict[str, int | float | str | bool | None]] = mapped_column(JSON)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     renewed_certificate: Mapped[bytes | None] = mapped_column(LargeBinary)  # DER
     changed_at: Mapped[Moment]

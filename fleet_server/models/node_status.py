@@ -22,6 +22,8 @@ class NodeStatus(Base):
     bundle_sha256: Mapped[str | None]
     config_version: Mapped[int | None]
     config_sha256: Mapped[str | None]
+    config_state: Mapped[str | None]
+    config_reason: Mapped[str | None]
     slot: Mapped[str | None]
     slot_state: Mapped[str | None]
     battery_mv: Mapped[int | None]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import REAL, BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fleet_server.models.base import Base, Moment, Small
+from fleet_server.models.base import ONCE_A_STATEMENT, Base, Moment, Small
 
 ID_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ID_SPAN = 1 << 31
@@ -31,14 +31,14 @@ class Observation(Base):
     )
 
     datastream_id: Mapped[int] = mapped_column(
-        ForeignKey("datastream.id"), primary_key=True, autoincrement=False
+        ForeignKey("datastream.id", info=ONCE_A_STATEMENT), primary_key=True, autoincrement=False
     )
     sampled_at: Mapped[Moment] = mapped_column(primary_key=True)
     value: Mapped[float | None] = mapped_column(Double)
     u: Mapped[float | None] = mapped_column(REAL)  # standard uncertainty, in single precision
     flag: Mapped[Small]
     tests: Mapped[int] = mapped_column(Integer)
-    lineage_id: Mapped[int] = mapped_column(ForeignKey("lineage.id"))
+    lineage_id: Mapped[int] = mapped_column(ForeignKey("lineage.id", info=ONCE_A_STATEMENT))
     known_from: Mapped[Moment]
     pack_id: Mapped[int | None] = mapped_column(BigInteger)
 

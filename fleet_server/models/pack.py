@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fleet_server.models.base import Base, Big, BigKey, Moment
+from fleet_server.models.base import ONCE_A_STATEMENT, Base, Big, BigKey, Moment
 
 
 class Pack(Base):
@@ -30,7 +30,7 @@ class Pack(Base):
     )
 
     id: Mapped[BigKey]
-    node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"))
+    node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id", info=ONCE_A_STATEMENT))
     spool: Mapped[Big]
     seq: Mapped[Big]
     kind: Mapped[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fleet_server.models.base import Base, Moment
+from fleet_server.models.base import ONCE_A_STATEMENT, Base, Moment
 
 DUPLICATE_INSTANT = "duplicate_instant"
 """Status of a second reading of an instant that its datastream already has a value for."""
@@ -25,7 +25,7 @@ class RawReading(Base):
     )
 
     pack_id: Mapped[int] = mapped_column(
-        ForeignKey("pack.id"), primary_key=True, autoincrement=False
+        ForeignKey("pack.id", info=ONCE_A_STATEMENT), primary_key=True, autoincrement=False
     )
     channel: Mapped[str] = mapped_column(primary_key=True)
     raw_value: Mapped[float | None]

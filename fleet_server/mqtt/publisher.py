@@ -139,7 +139,13 @@ class Publisher:
         with self._sessions() as session:
             if not publishing.count_due(session):
                 return 0
-            messages = publishing.claim_due(session, wall_now=datetime.now(UTC), limit=BATCH_SIZE)
+            messages = publishing.claim_due(
+                session,
+                wall_now=datetime.now(UTC),
+                limit=BATCH_SIZE,
+                now=clock.now(),
+                secret_key=self._settings.session_key,
+            )
             self._in_hand, self._claimed_at = messages, time.monotonic()
             arrived = link.publish(messages)
             publishing.mark_published(session, arrived)

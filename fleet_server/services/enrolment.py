@@ -18,8 +18,7 @@ from fleet_server.errors import Conflict, Invalid, Refused
 from fleet_server.models import Configuration, EnrolmentToken, Node, NodeStatus, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import authority, outbox
-from fleet_server.services.configuring import PUBLISH_S, SAMPLE_S
+from fleet_server.services import authority, configuring, outbox
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
@@ -133,7 +132,6 @@ def enrol_node(
 
 def add_companion_rows(session: Session, node_id: str, model: str, *, now: datetime) -> None:
     """The rows that every node has from its enrolment on: status, receipt, configuration, and both retained messages due."""
-    node_model = catalogue.load_node_model(model)
     session.add_all(
         [
             NodeStatus(node_id=node_id),
@@ -141,10 +139,7 @@ def add_companion_rows(session: Session, node_id: str, model: str, *, now: datet
             Configuration(
                 node_id=node_id,
                 version=1,
-                settings={
-                    SAMPLE_S: node_model.sample_every_s,
-                    PUBLISH_S: node_model.publish_every_s,
-                },
+                settings=configuring.provisioned_settings(model),
                 changed_at=now,
             ),
         ]

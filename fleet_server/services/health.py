@@ -20,7 +20,7 @@ from fleet_server.models import (
     Receipt,
     Site,
 )
-from fleet_server.services.configuring import PUBLISH_S
+from fleet_server.wire.configuration import PUBLISH_S
 from fleet_server.wire.states import BATTERY_LOW_PERIODS, BatteryLevel, NodeState
 
 # Boot, Wi-Fi and TLS vary by minutes; half a period more is a missed publish, not a late one.

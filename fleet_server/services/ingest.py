@@ -52,8 +52,9 @@ from fleet_server.models.gap import DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import bulk, observing, outbox, sequences, thinning, timing
+from fleet_server.services import bulk, commanding, observing, outbox, sequences, thinning, timing
 from fleet_server.services.timing import KnownTime
+from fleet_server.wire.commands import ANSWER
 from fleet_server.wire.errors import PackIdentity, WireError
 from fleet_server.wire.senml import EventPack, ThinnedPack, decode_event, decode_telemetry
 from fleet_server.wire.senml import Pack as WirePack
@@ -479,11 +480,13 @@ class _Batch:
             ids = bulk.reserve_ids(self.session, _table(Pack), len(self.new))
             for new, pack_id in zip(self.new, ids, strict=True):
                 new.pack_id = pack_id
-            bulk.insert_rows(
-                self.session, _table(Pack), _PACK_COLUMNS, [self._pack_row(n) for n in self.new]
-            )
             times = self._times()
-            self._store_readings(times)
+            sampled = self._sampled(times)
+            book = self._channels_of(sampled)
+            rows = [self._pack_row(new) for new in self.new]
+            with bulk.inserting(self.session, _table(Pack), _PACK_COLUMNS, rows):
+                made = observing.make_observations(sampled, book)
+            self._store_readings(times, made)
             self._store_events(times)
             thinned = [(n.pack_id, n.pack) for n in self.new if isinstance(n.pack, ThinnedPack)]
             thinning.store(self.session, thinned, now=self.now)
@@ -526,23 +529,30 @@ class _Batch:
                 times[new.pack_id] = known
         return times
 
-    def _store_readings(self, times: dict[int, KnownTime]) -> None:
-        packs = [(new.pack_id, new.pack) for new in self.new if isinstance(new.pack, WirePack)]
-        sampled = [
-            observing.SampledPack(pack_id, pack.node_id, times[pack_id].utc_s, pack.readings)
-            for pack_id, pack in packs
-            if pack_id in times
+    def _sampled(self, times: dict[int, KnownTime]) -> list[observing.SampledPack]:
+        """The new packs of readings whose time is known."""
+        return [
+            observing.SampledPack(
+                new.pack_id, new.pack.node_id, times[new.pack_id].utc_s, new.pack.readings
+            )
+            for new in self.new
+            if isinstance(new.pack, WirePack) and new.pack_id in times
         ]
-        doubles = self._observe(sampled)
-        rows: list[tuple[Any, ...]] = []
-        for pack_id, pack in packs:
-            known = times.get(pack_id)
-            at_s, interval_s = (None, None) if known is None else (known.utc_s, known.interval_s)
-            is_estimated = interval_s is not None
-            rows += [
-                (pack_id, key, value, reason, at_s, is_estimated, interval_s)
-                for key, value, reason in pack.readings
-            ]
+
+    def _channels_of(self, sampled: Sequence[observing.SampledPack]) -> observing.ChannelBook:
+        """What the keys of these packs mean; their nodes' newest sampling is noted."""
+        for pack in sampled:
+            newest = self.sampled_s.get(pack.node_id, 0)
+            self.sampled_s[pack.node_id] = max(newest, pack.sampled_s)
+        versions = {pack.node_id: self.nodes[pack.node_id].channels_version for pack in sampled}
+        return observing.remembered_channels(self.session, versions)
+
+    def _store_readings(
+        self, times: dict[int, KnownTime], made: Sequence[observing.MadeObservation]
+    ) -> None:
+        with observing.storing_observations(self.session, made, now=self.now) as doubles:
+            rows = self._reading_rows(times)
+        self.result.observations_made += len(made) - len(doubles)
         if doubles:
             rows = [
                 (*row[:3], DUPLICATE_INSTANT, *row[4:]) if row[:2] in doubles else row
@@ -550,20 +560,19 @@ class _Batch:
             ]
         bulk.insert_rows(self.session, _table(RawReading), _READING_COLUMNS, rows)
 
-    def _observe(self, sampled: Sequence[observing.SampledPack]) -> set[tuple[int, str]]:
-        for pack in sampled:
-            newest = self.sampled_s.get(pack.node_id, 0)
-            self.sampled_s[pack.node_id] = max(newest, pack.sampled_s)
-        if not sampled:
-            return set()
-        node_ids = {pack.node_id for pack in sampled}
-        book = observing.remembered_channels(
-            self.session, {node_id: self.nodes[node_id].channels_version for node_id in node_ids}
-        )
-        made = observing.make_observations(sampled, book)
-        doubles = observing.store_observations(self.session, made, now=self.now)
-        self.result.observations_made += len(made) - len(doubles)
-        return doubles
+    def _reading_rows(self, times: dict[int, KnownTime]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for new in self.new:
+            if not isinstance(new.pack, WirePack):
+                continue
+            pack_id, known = new.pack_id, times.get(new.pack_id)
+            at_s, interval_s = (None, None) if known is None else (known.utc_s, known.interval_s)
+            is_estimated = interval_s is not None
+            rows += [
+                (pack_id, key, value, reason, at_s, is_estimated, interval_s)
+                for key, value, reason in new.pack.readings
+            ]
+        return rows
 
     def _store_events(self, times: dict[int, KnownTime]) -> None:
         for new in self.new:
@@ -579,6 +588,12 @@ class _Batch:
                     )
                 )
         self.session.flush()
+        answers = [
+            (new.pack.node_id, new.pack.details)
+            for new in self.new
+            if isinstance(new.pack, EventPack) and new.pack.event == ANSWER
+        ]
+        commanding.note_answers(self.session, answers, now=self.now)
 
     def _repair_times(self, anchors: set[timing.AnchorRow]) -> None:
         """Give packs of these power-ups that were stored without a time the one that their anchors say."""
@@ -587,7 +602,9 @@ class _Batch:
         thinning.repair_times(self.session, power_ups, now=self.now)
         repaired = timing.repair(self.session, power_ups)
         if repaired:
-            doubles = self._observe(repaired)
+            made = observing.make_observations(repaired, self._channels_of(repaired))
+            doubles = observing.store_observations(self.session, made, now=self.now)
+            self.result.observations_made += len(made) - len(doubles)
             observing.mark_duplicate_instants(self.session, doubles)
             log.info("times_repaired", packs=len(repaired))
 
@@ -847,6 +864,8 @@ _STATE_COLUMNS = (
     "bundle_sha256",
     "config_version",
     "config_sha256",
+    "config_state",
+    "config_reason",
     "slot",
     "slot_state",
     "battery_mv",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -258,37 +259,28 @@ def store_observations(
     Returns:
         (pack, key) of those that were not stored because their datastream has a value for that instant already.
     """
+    with storing_observations(session, made, now=now) as doubles:
+        pass
+    return doubles
+
+
+@contextmanager
+def storing_observations(
+    session: Session, made: Sequence[MadeObservation], *, now: datetime
+) -> Iterator[set[tuple[int, str]]]:
+    """The same while the block computes, without using the session; what it is given is complete when it has ended."""
     firsts, doubles = _firsts(made)
-    if not firsts:
-        return doubles
-    # Column by column: half the time that a tuple built in Python for each row takes.
-    pack_ids, _, streams, times_s, values, us, flags, tests, lineages = zip(
-        *firsts.values(), strict=True
-    )
-    lineage_ids = lineage_ids_of(session, lineages)
-    rows = list(
-        zip(
-            streams,
-            times_s,
-            values,
-            us,
-            flags,
-            tests,
-            [lineage_ids[lineage] for lineage in lineages],
-            [int(now.timestamp())] * len(firsts),
-            pack_ids,
-            strict=True,
-        )
-    )
-    inserted = bulk.insert_rows(
+    rows = _observation_rows(session, firsts, now) if firsts else []
+    with bulk.inserting(
         session, _table(Observation), _OBSERVATION_COLUMNS, rows, if_absent=True
-    )
-    if inserted < len(rows):
+    ) as insertion:
+        yield doubles
+    if insertion.result() < len(rows):
         for key in _taken(session, firsts):
             double = firsts.pop(key)
             doubles.add((double.pack_id, double.key))
-    _count(session, firsts)
-    return doubles
+    if firsts:
+        _count(session, firsts)
 
 
 def observe_stored(session: Session, *, node_id: str, now: datetime) -> int:
@@ -616,7 +608,10 @@ def _observe(
 
 
 def _none_for_nan(column: NDArray[Any]) -> list[float | None]:
-    return [None if math.isnan(number) else number for number in column.tolist()]
+    numbers: list[float | None] = column.tolist()
+    for place in np.flatnonzero(np.isnan(column)).tolist():
+        numbers[place] = None
+    return numbers
 
 
 # ------------------------------------------------------------------------------------------------------------- storing
@@ -693,6 +688,30 @@ def _present(
         )
         present |= {(stream, int(at.timestamp())): pack_id for stream, at, pack_id in rows}
     return present
+
+
+def _observation_rows(
+    session: Session, firsts: Mapping[tuple[int, int], MadeObservation], now: datetime
+) -> list[tuple[Any, ...]]:
+    # Column by column: half the time that a tuple built in Python for each row takes.
+    pack_ids, _, streams, times_s, values, us, flags, tests, lineages = zip(
+        *firsts.values(), strict=True
+    )
+    lineage_ids = lineage_ids_of(session, lineages)
+    return list(
+        zip(
+            streams,
+            times_s,
+            values,
+            us,
+            flags,
+            tests,
+            [lineage_ids[lineage] for lineage in lineages],
+            [int(now.timestamp())] * len(firsts),
+            pack_ids,
+            strict=True,
+        )
+    )
 
 
 def _count(session: Session, stored: Iterable[tuple[int, int]]) -> None:

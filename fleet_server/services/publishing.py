@@ -6,20 +6,26 @@ publisher at a time holds a row, so a node never sees a receipt go back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import Update, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.models import Node, Outbox, Receipt
+from fleet_server.errors import Unavailable
+from fleet_server.models import Configuration, Node, Outbox, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
-from fleet_server.services import configuring
+from fleet_server.services import commanding, configuring
+from fleet_server.services.configuring import SecretKey, no_secret_key
 from fleet_server.services.outbox import mark_changed
 from fleet_server.wire import desired
+from fleet_server.wire.desired import DesiredState
 from fleet_server.wire.topics import TopicKind
+
+log = structlog.get_logger(__name__)
 
 # A publisher that has not confirmed within this time is taken for dead. Confirming takes milliseconds.
 LEASE_S = 15
@@ -37,10 +43,21 @@ class DueMessage:
     version: int
 
 
-def claim_due(session: Session, *, wall_now: datetime, limit: int = 500) -> list[DueMessage]:
+def claim_due(
+    session: Session,
+    *,
+    wall_now: datetime,
+    limit: int = 500,
+    now: datetime | None = None,
+    secret_key: SecretKey = no_secret_key,
+) -> list[DueMessage]:
     """Claim up to `limit` changed states, oldest first, and read what they are now. Committed on return.
 
     A claim ends with `mark_published`, or by itself after `LEASE_S`; then the row is due again.
+
+    Args:
+        now: The fleet's time, by which commands expire; by default the wall clock's.
+        secret_key: Under which passwords of Wi-Fi networks were sealed.
     """
     with db.writing(session):
         due = (
@@ -68,7 +85,9 @@ def claim_due(session: Session, *, wall_now: datetime, limit: int = 500) -> list
                 .returning(Outbox.key, Outbox.version)
             ).all()
             versions = {row.key: row.version for row in rows}
-            payloads = _payloads(session, kind, node_ids)
+            payloads = _payloads(
+                session, kind, node_ids, now=now or wall_now, secret_key=secret_key
+            )
             claimed += [
                 DueMessage(_TOPICS[kind], node_id, payloads[node_id], versions[node_id])
                 for node_id in node_ids
@@ -77,9 +96,11 @@ def claim_due(session: Session, *, wall_now: datetime, limit: int = 500) -> list
         return claimed
 
 
-def _payloads(session: Session, kind: str, node_ids: list[str]) -> dict[str, bytes]:
+def _payloads(
+    session: Session, kind: str, node_ids: list[str], *, now: datetime, secret_key: SecretKey
+) -> dict[str, bytes]:
     if kind == DESIRED:
-        states = configuring.desired_states(session, node_ids)
+        states = desired_states(session, node_ids, now=now, secret_key=secret_key)
         return {node_id: desired.encode_desired(state) for node_id, state in states.items()}
     rows = session.execute(
         select(Receipt.node_id, Receipt.spool, Receipt.seq).where(Receipt.node_id.in_(node_ids))
@@ -88,6 +109,37 @@ def _payloads(session: Session, kind: str, node_ids: list[str]) -> dict[str, byt
         node_id: desired.encode_receipt(desired.Receipt(spool=spool, seq=seq))
         for node_id, spool, seq in rows
     }
+
+
+def desired_states(
+    session: Session, node_ids: Sequence[str], *, now: datetime, secret_key: SecretKey
+) -> Mapping[str, DesiredState]:
+    """What these nodes shall be and do. Left out are nodes that are not registered, and those whose passwords cannot be read:
+    they keep what they were told.
+    """
+    rows = session.execute(
+        select(
+            Configuration.node_id,
+            Configuration.version,
+            Configuration.settings,
+            Configuration.renewed_certificate,
+        ).where(Configuration.node_id.in_(node_ids))
+    )
+    orders = commanding.pending_orders(session, node_ids, now=now)
+    states = {}
+    for node_id, version, settings, certificate in rows:
+        try:
+            values = configuring.opened_settings(node_id, settings, secret_key=secret_key)
+        except Unavailable as broken:
+            log.error("desired_state_not_published", node_id=node_id, reason=str(broken))
+            continue
+        states[node_id] = DesiredState(
+            config_version=version,
+            config_values=values,
+            commands=tuple(orders.get(node_id, ())),
+            certificate=certificate,
+        )
+    return states
 
 
 def mark_published(session: Session, messages: Iterable[DueMessage]) -> None:

@@ -13,6 +13,7 @@ web = Blueprint("web", __name__, template_folder="templates")
 _WORDS = (
     "battery_words",
     "channel_title",
+    "command_word",
     "decimal",
     "event_words",
     "flag_words",
@@ -22,6 +23,7 @@ _WORDS = (
     "place",
     "quantity",
     "refusal_words",
+    "standing_words",
     "uncertainty",
     "unit_symbol",
     "volts",

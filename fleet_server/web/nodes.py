@@ -13,7 +13,7 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.http_shared.auth import login_required
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import TIME_ZONE
-from fleet_server.services import overviews
+from fleet_server.services import commanding, configuring, overviews
 from fleet_server.web import assets, words
 from fleet_server.web.blueprint import web
 
@@ -77,6 +77,8 @@ def node(node_id: str) -> str:
     return render_template(
         "node.html",
         node=found,
+        configuration=configuring.configuration_of(session, node_id),
+        commands=commanding.commands_of(session, node_id, now=now),
         chosen=chosen,
         ranges=[{"key": key, "word": word} for key, (_, word) in RANGES.items()],
         channels=readings.channels,

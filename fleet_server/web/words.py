@@ -9,8 +9,11 @@ from datetime import datetime
 from flask_babel import format_datetime, format_decimal, get_locale, gettext, lazy_gettext
 from markupsafe import Markup
 
+from fleet_server.services.commanding import CommandOverview, CommandState
+from fleet_server.services.configuring import Standing
 from fleet_server.services.health import Freshness
 from fleet_server.services.overviews import TROUBLED, SiteOverview
+from fleet_server.wire.commands import Result
 from fleet_server.wire.states import BatteryLevel, QualityFlag
 
 # UCUM's codes are what people write, but for these.
@@ -118,6 +121,37 @@ def battery_words(level: BatteryLevel) -> str:
     return str(BATTERY_WORDS[level])
 
 
+STANDING_WORDS = {
+    Standing.IN_FORCE: Word("✓", lazy_gettext("in force"), lazy_gettext("The node runs it.")),
+    Standing.TRIAL: Word(
+        "○",
+        lazy_gettext("on trial"),
+        lazy_gettext("The node runs it, and goes back by itself when it does not lead here."),
+    ),
+    Standing.WAITING: Word(
+        "○", lazy_gettext("waiting"), lazy_gettext("The node hears of it when it connects.")
+    ),
+    Standing.ROLLED_BACK: Word(
+        "✕", lazy_gettext("rolled back"), lazy_gettext("It failed; the node runs the one before.")
+    ),
+    Standing.REFUSED: Word(
+        "✕",
+        lazy_gettext("refused"),
+        lazy_gettext("The node cannot take it; it runs the one before."),
+    ),
+}
+
+COMMAND_WORDS = {
+    CommandState.PENDING.value: lazy_gettext("pending"),
+    CommandState.EXPIRED.value: lazy_gettext("expired"),
+    Result.DONE.value: lazy_gettext("done"),
+    Result.FAILED.value: lazy_gettext("failed"),
+    Result.REFUSED.value: lazy_gettext("refused"),
+    Result.UNSUPPORTED.value: lazy_gettext("not possible on this node"),
+    Result.INTERRUPTED.value: lazy_gettext("interrupted; it may have happened or not"),
+}
+
+
 REFUSAL_WORDS = {
     "handshake_failed": lazy_gettext("No certificate of this fleet, or a revoked one."),
     "handshake_timed_out": lazy_gettext("A connection that did not go on with its handshake."),
@@ -149,6 +183,17 @@ def flag_words(number: int) -> Word:
 
 def health_words(name: str) -> Word:
     return HEALTH_WORDS[name]
+
+
+def standing_words(standing: Standing) -> Word:
+    return STANDING_WORDS[standing]
+
+
+def command_word(command: CommandOverview) -> str:
+    """What became of a command."""
+    is_answered = command.state is CommandState.ANSWERED and command.result is not None
+    name = command.result if is_answered else command.state.value
+    return str(COMMAND_WORDS.get(name or "", name))
 
 
 def unit_symbol(unit: str) -> str:

@@ -114,6 +114,33 @@ def encode_float32(value: float) -> bytes:
         raise ValueError("the number does not fit into single precision") from error
 
 
+def encode(value: object) -> bytes:
+    """None, bool, int, float, str, bytes, list, tuple or dict as the node writes it: keys in deterministic order (RFC 8949 §4.2.1).
+
+    A float is always single precision: a node has no other.
+
+    Raises:
+        ValueError: a number that does not fit.
+        TypeError: anything else.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: b"\xf6", True: b"\xf5", False: b"\xf4"}[value]
+    if isinstance(value, int):
+        return encode_integer(value)
+    if isinstance(value, float):
+        return encode_float32(value)
+    if isinstance(value, str):
+        return encode_text(value)
+    if isinstance(value, bytes):
+        return _head(2, len(value)) + value
+    if isinstance(value, list | tuple):
+        return array_head(len(value)) + b"".join(encode(item) for item in value)
+    if isinstance(value, dict):
+        items = sorted(encode(key) + encode(item) for key, item in value.items())
+        return map_head(len(items)) + b"".join(items)
+    raise TypeError(f"{type(value).__name__} does not go over the wire")
+
+
 def map_head(count: int) -> bytes:
     """Head of a map of `count` pairs, in its shortest form."""
     return _head(5, count)

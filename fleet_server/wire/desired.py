@@ -29,7 +29,7 @@ class DesiredState:
     """What a node shall be: configuration, assigned release, pending commands, renewed certificate."""
 
     config_version: int
-    config_values: Mapping[str, int | float | str | bool | None]
+    config_values: Mapping[str, Any]
     release: Mapping[str, Any] | None = None
     commands: tuple[Mapping[str, Any], ...] = field(default=())
     certificate: bytes | None = None

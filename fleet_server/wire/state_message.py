@@ -11,7 +11,7 @@ import cbor2
 from fleet_server.wire import cbor
 from fleet_server.wire.errors import WireError
 from fleet_server.wire.senml import TIME_BEFORE_UTC_S, TIME_FROM_UTC_S, U32_MAX, UPTIME_MAX_MS
-from fleet_server.wire.states import Slot, SlotState
+from fleet_server.wire.states import ConfigState, Slot, SlotState
 
 _MAX_FIELDS = 64
 _MAX_TEXT_LENGTH = 256
@@ -51,6 +51,8 @@ class NodeStateMessage:
     reset_cause: str | None = None
     drift_ppm: float | None = None
     last_error: str | None = None
+    config_state: str | None = None
+    config_reason: str | None = None
 
 
 def decode_state(payload: bytes) -> NodeStateMessage:
@@ -136,6 +138,8 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "drift_ppm": _finite,
     "last_error": _text,
     "heap_low": _U31,
+    "config_state": lambda value: value in tuple(ConfigState),
+    "config_reason": _text,
 }
 STATE_FIELDS = tuple(_CHECKS)
 _REQUIRED = ("model", "version", "power_up", "uptime_ms")

@@ -59,6 +59,15 @@ class SlotState(StrEnum):
     TRIAL = "trial"
 
 
+class ConfigState(StrEnum):
+    """How a node stands to the configuration that was desired last."""
+
+    CONFIRMED = "confirmed"  # it holds
+    TRIAL = "trial"  # it holds until the server was heard under it, or until it failed
+    ROLLED_BACK = "rolled_back"  # it failed; the one before holds
+    REFUSED = "refused"  # the node cannot take it; the one before holds
+
+
 class NodeState(StrEnum):
     """Where a node stands in its life, as the fleet knows it."""
 

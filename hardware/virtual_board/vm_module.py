@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import platformdirs
 import wasmtime
 
+from hardware.virtual_board.unavailable import VmUnavailable as VmUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -76,10 +78,6 @@ class InterruptCells(NamedTuple):
 # The linker's choice, and so good for exactly the module with the hash above. Found in its code: the scheduler's lock
 # is taken by storing -1 there, and giving it back looks at the pending exception. A test breaks into a loop.
 INTERRUPT_CELLS = InterruptCells(pending=66800, exception=67084, scheduler=67236)
-
-
-class VmUnavailable(RuntimeError):
-    """The virtual machine cannot be made ready on this computer; the text says what to do."""
 
 
 def shipped_module() -> bytes:

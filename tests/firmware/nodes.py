@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from fake_probes import FakeResistance, FakeThermometer, FakeVoltage, scratchpad
 
 from hardware.catalogue import load_node_model
@@ -35,20 +37,24 @@ def pond_1() -> dict[str, Any]:
     return copy.deepcopy(node_map(load_node_model("pond-1"), has_panel=False))
 
 
+def bank_1() -> dict[str, Any]:
+    return copy.deepcopy(node_map(load_node_model("bank-1")))
+
+
 def probes_of(model_id: str, *slots: str) -> list[dict[str, Any]]:
     """The probes of a node model that hang on these slots, as the node is told of them; without slots all."""
     probes = copy.deepcopy(node_map(load_node_model(model_id)))["probes"]
     return [probe for probe in probes if not slots or probe["slot"] in slots]
 
 
-def soil() -> Wiring:
-    """A tree's probes, all well."""
+def soil(node: dict[str, Any] | None = None) -> Wiring:
+    """A tree's probes, all well; or those of another node that are in the soil."""
     wiring = Wiring(analog={35: FakeVoltage(1_937_000)})
-    for probe in tree_3()["probes"]:
+    for probe in (node or tree_3())["probes"]:
         pins = probe["pins"]
         if probe["driver"] == "ds18b20":
             wiring.one_wire[pins["data"]] = FakeThermometer([scratchpad(318)])
-        else:
+        elif probe["driver"] == "watermark":
             ohm = 10e3 if probe["slot"] == "ref" else 4e3
             wiring.analog[pins["adc"]] = FakeResistance(pins["a"], pins["b"], pins["adc"], ohm, ohm)
     return wiring
@@ -88,6 +94,19 @@ def make_board(
     blobs["cfg", "link"] = _link(port, link or {})
     _write_blobs(board, blobs)
     return board
+
+
+def identity(certificate: Path, key: Path, root: Path) -> dict[str, bytes]:
+    """What the bench writes of a node's certificate, key and authority, from files in PEM."""
+    der = serialization.Encoding.DER
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    return {
+        "cert": x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(der),
+        "key": loaded.private_bytes(
+            der, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        "ca0": x509.load_pem_x509_certificate(root.read_bytes()).public_bytes(der),
+    }
 
 
 def connect_to(board: Board, port: int, **link: Any) -> None:

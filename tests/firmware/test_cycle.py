@@ -316,7 +316,7 @@ def desired(values: Any, version: Any = 2) -> bytes:
         {
             "config": {"version": version, "values": values},
             "release": {"counter": 7},
-            "commands": [{"id": 1, "name": "resend", "args": {"from": 1, "to": 2}, "expires": 2}],
+            "commands": [],
             "certificate": b"\x30\x82",
         }
     )

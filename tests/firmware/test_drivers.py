@@ -751,6 +751,21 @@ def _full_tree() -> Wiring:
     return wiring
 
 
+def test_a_node_reads_a_bus_a_voltage_and_a_wire_in_one_wake(tmp_path: Path) -> None:
+    node = nodes.bank_1()
+    wiring = nodes.soil(node)
+    wiring.uart[2] = FakeModbus([GOOD_REPLY])
+
+    found = measure(tmp_path, wiring, node["probes"])
+
+    assert {key: found[key] for key in ("sat", "do", "tw", "t30", "t60")} == {
+        **dict(zip(("sat", "do", "tw"), VALUES, strict=True)),
+        "t30": 318,
+        "t60": 318,
+    }
+    assert all(3_900 <= found[key] <= 4_100 for key in ("r30", "r60"))
+
+
 def test_warm_ups_overlap(tmp_path: Path) -> None:
     wiring = _full_tree()
 

@@ -20,7 +20,7 @@ from hardware.virtual_board.wiring import RADIO, Brownout, Wiring
 from provisioning.node_configuration import node_map
 
 S = 1_000_000
-LAMP, BUTTON = 2, 39
+LAMP, BUTTON = 2, 0
 
 
 class Panel:

@@ -179,7 +179,7 @@ def test_probe_that_is_not_there_is_no_dry_soil(tmp_path: Path) -> None:
 def test_contact_is_closed_open_or_a_reason(
     tmp_path: Path, ohms: Sequence[float], expected: int | str
 ) -> None:
-    wiring = Wiring(analog={34: FakeLoop(ohms, power_pin=26)})
+    wiring = Wiring(analog={36: FakeLoop(ohms, power_pin=26)})
 
     assert measure(tmp_path, wiring, probes_of("level-1", "float")) == {"full": expected}
 
@@ -192,7 +192,7 @@ def test_contact_draws_no_current_between_two_readings(tmp_path: Path) -> None:
             if pin == 26:
                 changes.append((level, now_us))
 
-    wiring = Wiring(analog={34: FakeLoop([4_700], power_pin=26)}, power=[Pin26()])
+    wiring = Wiring(analog={36: FakeLoop([4_700], power_pin=26)}, power=[Pin26()])
     measure(tmp_path, wiring, probes_of("level-1"))  # the others take seconds
 
     (up, up_us), (down, down_us) = changes
@@ -206,7 +206,7 @@ def test_contact_draws_no_current_between_two_readings(tmp_path: Path) -> None:
 def test_a_probe_that_fails_costs_its_neighbours_nothing(tmp_path: Path) -> None:
     wiring = Wiring(
         one_wire={4: FakeThermometer([scratchpad(318)])},
-        analog={34: FakeLoop([19_700], power_pin=26)},
+        analog={36: FakeLoop([19_700], power_pin=26)},
     )
 
     found = measure(tmp_path, wiring, probes_of("level-1"))

@@ -180,4 +180,4 @@ def test_what_the_node_remembers_of_limits_has_an_end(shared_board: Board) -> No
     )
 
     size, crossed = map(int, printed.split())
-    assert (size < 1200, crossed) == (True, 6)
+    assert (size < 2000, crossed) == (True, 16)

@@ -12,8 +12,6 @@ import cbor2
 import nodes
 import pytest
 from brokers import Certificates, RunningBroker, running_broker, service_client
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from nodes import NODE_ID
 
 from fleet_server.wire.senml import decode_pack
@@ -67,17 +65,7 @@ def fleet(kind: str, folder: Path) -> Iterator[tuple[Board, Server]]:
     """A node under the fleet's authority, and its server at a broker of this kind."""
     certificates = Certificates(folder / "ca")
     pair = certificates.node(NODE_ID)
-    certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
-    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
-    root = x509.load_pem_x509_certificate(certificates.files.root_certificate.read_bytes())
-    der = serialization.Encoding.DER
-    identity = {
-        "cert": certificate.public_bytes(der),
-        "key": key.private_bytes(
-            der, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
-        "ca0": root.public_bytes(der),
-    }
+    identity = nodes.identity(pair.certificate, pair.key, certificates.files.root_certificate)
     with running_broker(kind, certificates, folder) as broker:
         server = Server(broker)
         try:

@@ -138,6 +138,30 @@ def test_reasons_are_those_that_the_server_knows(shared_board: Board) -> None:
     assert printed == [" ".join(_vectors("reasons"))]
 
 
+def test_commands_and_results_are_those_that_the_server_knows(shared_board: Board) -> None:
+    printed = run_on(
+        shared_board, "from node import commands\nprint(commands.NAMES)\nprint(commands.RESULTS)"
+    )
+
+    assert [list(eval(line)) for line in printed] == _vectors("commands")  # noqa: S307 - our own node
+
+
+def test_configurations_are_taken_refused_and_hashed_as_the_server_does(shared_board: Board) -> None:
+    vectors = _vectors("configurations")
+    cases = [(v["cbor_hex"], v["node"], v["battery_mv"]) for v in vectors]
+
+    printed = run_on(
+        shared_board,
+        "import gc\nfrom node import cbor, config, schema\n"
+        f"for content, node, battery_mv in {cases!r}:\n"
+        "    values = cbor.decode(bytes.fromhex(content))\n"
+        "    fault = schema.fault(values, node, battery_mv)\n"
+        "    print(fault, fault or config.digest(7, values).hex())\n    gc.collect()",
+    )
+
+    assert printed == [f"{v['fault']} {v['fault'] or v['sha256']}" for v in vectors]
+
+
 MALFORMED = {
     "empty": "",
     "cut short": "a26573706f6f6c01",

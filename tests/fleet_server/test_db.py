@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from databases import Databases
-from factories import NOON, register_node
+from factories import NOON, deployed_node, register_node
 from servers import PostgresqlServer, running_postgresql
 from sqlalchemy import CheckConstraint, Engine, MetaData, inspect, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.errors import Unavailable
 from fleet_server.models import Base, Counter, Gap, NodeStatus, Site
+from fleet_server.models.base import ONCE_A_STATEMENT
 
 
 def _empty_url(databases: Databases, tmp_path: Path) -> str:
@@ -30,7 +32,15 @@ def _empty_url(databases: Databases, tmp_path: Path) -> str:
 def test_migrations_make_exactly_the_tables_of_the_models(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+        by_triggers = {
+            key.name
+            for table in Base.metadata.sorted_tables
+            for key in table.foreign_key_constraints
+            if engine.dialect.name == "postgresql" and key.elements[0].info == ONCE_A_STATEMENT
+        }
+        differences = compare_metadata(context, Base.metadata)
+        assert {kind for kind, *_ in differences} <= {"add_fk"}
+        assert {key.name for _, key in differences} == by_triggers
         checks = {
             (table.name, check["name"])
             for table in Base.metadata.sorted_tables
@@ -43,6 +53,114 @@ def test_migrations_make_exactly_the_tables_of_the_models(engine: Engine) -> Non
         if isinstance(constraint, CheckConstraint)
     }
     assert checks == wanted
+
+
+_PACK = (
+    "INSERT INTO pack (id, node_id, spool, seq, kind, received_at, stored_at, power_up, uptime_ms, body_sha256,"
+    " payload_sha256, payload) SELECT 7, '{node_id}', 1, 1, 'event', node.enrolled_at, node.enrolled_at, 1, 1, 'a', 'b', 'c'"
+    " FROM node"
+)
+_READING = "INSERT INTO raw_reading (pack_id, channel, raw_value, time_estimated) VALUES ({pack_id}, 'c', 1, {no})"
+_OBSERVATION = (
+    "INSERT INTO observation (datastream_id, sampled_at, flag, tests, lineage_id, known_from)"
+    " SELECT {datastream_id}, node.enrolled_at, 9, 0, {lineage_id}, node.enrolled_at FROM node"
+)
+_LINEAGE = (
+    "INSERT INTO lineage (id, sensor_id, calibration_id, inputs, conversion, correction, rule_set, pipeline_version,"
+    " coverage_factor) SELECT 77, sensor_id, id, '', '', '', '', '', 2 FROM calibration LIMIT 1"
+)
+
+
+def _family(session: Session) -> dict[str, object]:
+    """A node with one row of each table that names a parent; their keys."""
+    node_id = deployed_node(session).node_id
+    keys: dict[str, object] = {"node_id": node_id, "pack_id": 7, "lineage_id": 77}
+    with db.writing(session):
+        keys["datastream_id"] = session.execute(text("SELECT min(id) FROM datastream")).scalar_one()
+        keys["no"] = "0" if session.get_bind().dialect.name == "sqlite" else "false"
+        for statement in (_LINEAGE, _PACK, _READING, _OBSERVATION):
+            session.execute(text(statement.format(**keys)))
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("statement", "wrong"),
+    [
+        (_PACK.replace(" 7,", " 8,"), "node_id"),
+        (_READING, "pack_id"),
+        (_OBSERVATION, "datastream_id"),
+        (_OBSERVATION, "lineage_id"),
+        ("UPDATE pack SET node_id = '{node_id}'", "node_id"),
+        ("UPDATE raw_reading SET pack_id = {pack_id}", "pack_id"),
+        ("UPDATE observation SET datastream_id = {datastream_id}", "datastream_id"),
+        ("UPDATE observation SET lineage_id = {lineage_id}", "lineage_id"),
+    ],
+)
+def test_row_whose_parent_is_not_there_is_refused(
+    session: Session, statement: str, wrong: str
+) -> None:
+    keys = _family(session)
+    keys[wrong] = "nobody" if wrong == "node_id" else 999
+    if statement is _OBSERVATION:
+        # Its place must be free: a key that is taken would be refused, too.
+        with db.writing(session):
+            session.execute(text("DELETE FROM observation"))
+    with pytest.raises(IntegrityError), db.writing(session):
+        session.execute(text(statement.format(**keys)))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM node",
+        "DELETE FROM pack",
+        "DELETE FROM datastream",
+        "DELETE FROM lineage",
+        "UPDATE pack SET id = 8",
+        "UPDATE lineage SET id = 8",
+    ],
+)
+def test_parent_of_a_row_cannot_be_taken_away(session: Session, statement: str) -> None:
+    _family(session)
+    with pytest.raises(IntegrityError), db.writing(session):
+        session.execute(text(statement))
+
+
+def test_parent_without_children_can_be_taken_away(session: Session) -> None:
+    _family(session)
+    with db.writing(session):
+        session.execute(text("DELETE FROM raw_reading"))
+        session.execute(text("DELETE FROM pack"))
+        session.execute(text("DELETE FROM observation"))
+        session.execute(text("DELETE FROM lineage"))
+    assert session.execute(text("SELECT count(*) FROM pack")).scalar_one() == 0
+
+
+def test_parent_that_is_taken_away_while_a_child_is_added_leaves_no_orphan(
+    sessions: sessionmaker[Session],
+) -> None:
+    with sessions() as session:
+        keys = _family(session)
+        with db.writing(session):
+            session.execute(text("DELETE FROM raw_reading"))
+            session.execute(text("DELETE FROM observation"))
+
+    def take_away() -> None:
+        with suppress(IntegrityError), sessions() as other, db.writing(other):
+            other.execute(text("DELETE FROM pack"))
+
+    remover = threading.Thread(target=take_away)
+    with sessions() as session, db.writing(session):
+        session.execute(text(_READING.format(**keys)))
+        remover.start()
+        remover.join(0.2)  # it waits for us, or has not begun: both end the same
+    remover.join()
+    with sessions() as session:
+        orphans = text(
+            "SELECT count(*) FROM raw_reading WHERE pack_id NOT IN (SELECT id FROM pack)"
+        )
+        assert session.execute(orphans).scalar_one() == 0
+        assert session.execute(text("SELECT count(*) FROM raw_reading")).scalar_one() == 1
 
 
 def test_database_of_a_newer_version_is_refused_and_stays_as_it_is(

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fleet_server.wire import cbor
+from fleet_server.wire import cbor, configuration
+from fleet_server.wire.commands import CommandName, Result
+from fleet_server.wire.configuration import Channels, find_fault
 from fleet_server.wire.desired import DesiredState, Receipt, encode_desired, encode_receipt
 from fleet_server.wire.senml import (
     Extreme,
@@ -223,6 +225,7 @@ STATES = (
         drift_ppm=-1_180,
         last_error=None,
         heap_low=40_960,
+        config_state="confirmed",
     ),
     NodeStateMessage(
         model="pond-1",
@@ -232,6 +235,8 @@ STATES = (
         power_up=0,
         uptime_ms=0,
         last_error="OSError: -202 beim Verbinden",
+        config_state="rolled_back",
+        config_reason="LinkError: wifi 1 not found",
     ),
 )
 
@@ -247,6 +252,86 @@ DESIRED = (
         ),
     ),
 )
+
+# A node's probes with their channels' keys, its battery's key and what it was provisioned with.
+NODE: Json = {
+    "probes": [{"keys": ["sat", "do", "tw"]}, {"keys": ["nt"]}],
+    "bat": {"key": "bat"},
+    "sample_s": 900,
+    "publish_s": 3_600,
+    "low_mv": 3_400,
+}
+EVERYTHING: Json = {
+    "sample_s": 600,
+    "publish_s": 1_800,
+    "urgent_s": 300,
+    "every_s": {"nt": 10_800, "sat": 600},
+    "limits": [["do", "below", 4, 4.5], ["do", "fall", 1.1, 0.5], ["bat", "above", 4_300, 4_200]],
+    "low_mv": 3_500,
+    "mute_mv": 3_300,
+    "stop_mv": 3_100,
+    "wifi": [["Bürgerbüro", "Grüße 🌳"], ["frei", ""]],
+    "host": "broker.example.org",
+    "port": 8_883,
+    "server_name": "broker.example.org",
+}
+LONG = "x" * 253
+RULE = ["do", "below", 4, 4.5]
+
+# name, values beside both intervals, what is wrong with them
+CONFIGURATIONS: tuple[tuple[str, Json, str | None], ...] = (
+    ("as provisioned", {}, None),
+    ("everything", EVERYTHING, None),
+    ("the lowest", {"sample_s": 60, "publish_s": 60, "low_mv": 0, "port": 1}, None),
+    ("the highest", {"sample_s": 86_400, "publish_s": 86_400, "low_mv": 20_000}, None),
+    ("no rules", {"limits": [], "every_s": {}}, None),
+    ("a key of 64 digits", {"wifi": [["stadt", "0123456789abcdefABCDEF" * 2 + "0" * 20]]}, None),
+    ("a name that no node knows", {"colour": 1}, "colour"),
+    ("a minute less one", {"sample_s": 59}, "sample_s"),
+    ("a day and one", {"publish_s": 86_401}, "publish_s"),
+    ("a float", {"sample_s": 900.5}, "sample_s"),
+    ("a text", {"sample_s": "900"}, "sample_s"),
+    ("a truth", {"urgent_s": True}, "urgent_s"),
+    ("nothing", {"low_mv": None}, "low_mv"),
+    ("a negative voltage", {"stop_mv": -1}, "stop_mv"),
+    ("the first fault by name", {"urgent_s": 1, "port": 0}, "port"),
+    ("publishing more often than sampling", {"publish_s": 600}, "publish_s"),
+    ("urgency that is slower", {"urgent_s": 1_800}, "urgent_s"),
+    ("interval that is no multiple", {"every_s": {"nt": 1_000}}, "every_s"),
+    ("interval of a channel that is not its slot's first", {"every_s": {"do": 900}}, "every_s"),
+    ("intervals as a list", {"every_s": [["nt", 900]]}, "every_s"),
+    ("interval of a second", {"every_s": {"nt": 1}}, "every_s"),
+    ("muted above what was provisioned as low", {"mute_mv": 3_401}, "mute_mv"),
+    ("stopped above muted", {"mute_mv": 3_300, "stop_mv": 3_301}, "stop_mv"),
+    ("stopped above low", {"stop_mv": 3_401}, "stop_mv"),
+    ("muted at once", {"low_mv": 3_950, "mute_mv": 3_900}, "battery"),
+    ("stopped at once", {"low_mv": 3_950, "stop_mv": 3_900}, "battery"),
+    ("rule of an unknown channel", {"limits": [["r30", "below", 4, 5]]}, "limits"),
+    ("rule of an unknown kind", {"limits": [["do", "near", 4, 5]]}, "limits"),
+    ("rule that ends on the wrong side", {"limits": [["do", "below", 4, 3.5]]}, "limits"),
+    ("rule above that ends higher", {"limits": [["do", "above", 4, 5]]}, "limits"),
+    ("a fall of nothing", {"limits": [["do", "fall", 0, 0]]}, "limits"),
+    ("rule without an end", {"limits": [["do", "below", 4]]}, "limits"),
+    ("rule with a truth", {"limits": [["do", "below", True, 5]]}, "limits"),
+    ("rule beyond all numbers", {"limits": [["do", "above", 2e9, 1]]}, "limits"),
+    ("rules as a map", {"limits": {"do": 4}}, "limits"),
+    ("seventeen rules", {"limits": [RULE] * 17}, "limits"),
+    ("no network", {"wifi": []}, "wifi"),
+    ("nine networks", {"wifi": [["a", ""]] * 9}, "wifi"),
+    ("network without a name", {"wifi": [["", "geheimnis"]]}, "wifi"),
+    ("network of 33 bytes", {"wifi": [["ü" * 16 + "n", "geheimnis"]]}, "wifi"),
+    ("password of seven bytes", {"wifi": [["stadt", "geheim7"]]}, "wifi"),
+    ("password of 64 letters", {"wifi": [["stadt", "z" * 64]]}, "wifi"),
+    ("password with a line's end", {"wifi": [["stadt", "geheimnis\n"]]}, "wifi"),
+    ("password that is a number", {"wifi": [["stadt", 12_345_678]]}, "wifi"),
+    ("network alone", {"wifi": ["stadt", "geheimnis"]}, "wifi"),
+    ("host with a blank", {"host": "broker example"}, "host"),
+    ("host of 254 characters", {"host": LONG + "x"}, "host"),
+    ("host of nothing", {"host": ""}, "host"),
+    ("port of nothing", {"port": 0}, "port"),
+    ("more than a node keeps", {"host": LONG, "server_name": LONG, "limits": [RULE] * 16}, "size"),
+)
+BATTERY_MV = 3_900
 
 
 def refused() -> Iterator[tuple[str, str, bytes]]:
@@ -387,6 +472,24 @@ def thinned_vector(name: str, packs: list[tuple[int, int, list[Any]]]) -> Json:
     }
 
 
+def configuration_vector(name: str, values: Json, fault: str | None) -> Json:
+    whole = {"sample_s": NODE["sample_s"], "publish_s": NODE["publish_s"], **values}
+    keys = [key for probe in NODE["probes"] for key in probe["keys"]]
+    channels = Channels((*keys, NODE["bat"]["key"]), [probe["keys"][0] for probe in NODE["probes"]])
+    found = find_fault(whole, channels, provisioned=NODE, battery_mv=BATTERY_MV)
+    if (found.name if found else None) != fault:
+        raise SystemExit(f"{name}: {found}")
+    return {
+        "name": name,
+        "node": NODE,
+        "battery_mv": BATTERY_MV,
+        "values": whole,
+        "cbor_hex": cbor.encode(whole).hex(),
+        "fault": fault,
+        "sha256": configuration.sha256_hex(7, whole) if fault is None else None,
+    }
+
+
 def vectors() -> dict[str, list[Any]]:
     """Every file's content by name."""
     return {
@@ -416,6 +519,8 @@ def vectors() -> dict[str, list[Any]]:
             }
             for given in DESIRED
         ],
+        "configurations": [configuration_vector(*given) for given in CONFIGURATIONS],
+        "commands": [[name.value for name in CommandName], [result.value for result in Result]],
         "reasons": [name.value for name in Reason],
         # 64 KiB of zeros need not lie here as text: those vectors are named by their length.
         "refused": [

@@ -25,6 +25,14 @@ warm_up_ms = 500
 stabilise_ms = 0
 measure_ms = 100
 source = "Made up for a test; there is no such probe."
+assumed = []
+wires = []
+parts = []
+supply = { rail = "switched_5v", minimum_v = 5, maximum_v = 5 }
+current = { warm_up_ma = 10, stabilise_ma = 10, measure_ma = 10, asleep_ua = 0 }
+calibration = { against = "nothing", every_days = 1, steps = [] }
+mounting = { place = "water", hole_mm = 0, length_mm = 0, cable_mm = 5, cable_m = 1, orientation = "down", steps = [] }
+error_signs = [{ reason = "timeout", sign = "silence", remedy = "none" }]
 [modbus]
 function = 4
 baud = 19200
@@ -47,6 +55,7 @@ raw_maximum = 400
 raw_resolution = 0.1
 register = { at = 10, kind = "f32", order = "cdab" }
 accuracy = { absolute = 0.5, relative = 0.03 }
+drift_per_year = { absolute = 0.1, relative = 0.0 }
 [[quantities]]
 property = "water_temperature"
 unit = "Cel"
@@ -58,6 +67,7 @@ raw_maximum = 500
 raw_resolution = 1
 register = { at = 12, kind = "s16" }
 accuracy = { absolute = 0.3, relative = 0.0 }
+drift_per_year = { absolute = 0.1, relative = 0.0 }
 """
 
 

@@ -290,7 +290,7 @@ def test_disturbed_probe_shows_its_fault_on_the_wire(truth):
 def test_tree_node_is_wired_as_its_model_says(truth):
     wiring = wire_board(truth, "tree-01")
     assert sorted(wiring.one_wire) == [4, 13, 18]
-    assert sorted(wiring.analog) == [32, 33, 34, 35, 36]
+    assert sorted(wiring.analog) == [32, 33, 35, 36, 39]
     assert not wiring.uart
 
 

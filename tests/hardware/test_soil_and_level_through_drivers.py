@@ -131,9 +131,9 @@ _SOIL = ("v30", "t30", "e30")
         ("level-01", _module, Fault.NO_ECHO, ("lvl",), {"range"}),
         ("level-01", _module, Fault.BAD_CRC, ("lvl",), {"crc"}),
         ("level-01", _module, Fault.HALF_FRAME, ("lvl",), {"crc", "frame"}),
-        ("level-01", _on_pin(34), Fault.DISCONNECTED, ("full",), {"open"}),
-        ("level-01", _on_pin(34), Fault.SHORT, ("full",), {"short"}),
-        ("level-01", _on_pin(34), Fault.BOUNCE, ("full",), {"spread"}),
+        ("level-01", _on_pin(36), Fault.DISCONNECTED, ("full",), {"open"}),
+        ("level-01", _on_pin(36), Fault.SHORT, ("full",), {"short"}),
+        ("level-01", _on_pin(36), Fault.BOUNCE, ("full",), {"spread"}),
     ],
 )  # fmt: skip
 def test_fault_becomes_a_reason_and_the_neighbours_go_on(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import http.server
 import json
+import shlex
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from provisioning.main import main
 
 LINK = {
     "host": "127.0.0.1",
@@ -80,10 +84,17 @@ class SmallFleet:
     # Changes the answer just before it is sent.
     spoil: dict[str, Any] = field(default_factory=dict)
     link: dict[str, Any] = field(default_factory=lambda: dict(LINK))
+    # What is known of a node: node id → an answer to "heard".
+    heard: Callable[[str], dict[str, Any]] = lambda _node_id: {
+        "first_stored_at": None,
+        "readings": [],
+    }
     # Another authority than the listener's: (request in PEM, node id) → (certificate, trusted authorities), all PEM.
     certify: Callable[[str, str], tuple[str, list[str]]] | None = None
 
-    def answer(self, request: dict[str, Any]) -> tuple[int, Any]:
+    def answer(self, path: str, request: dict[str, Any]) -> tuple[int, Any]:
+        if path == "/node/v1/heard":
+            return 200, self.heard(request["node_id"])
         self.requests.append(request)
         if self.instead is not None:
             return self.instead
@@ -103,6 +114,30 @@ class SmallFleet:
         public_key = x509.load_pem_x509_csr(request_pem.encode()).public_key()
         certificate = self.authority.certify(node_id, public_key)
         return pem(certificate), [pem(self.authority.certificate)]
+
+
+Ended = tuple[int, str, str]
+"""Exit code, stdout, stderr."""
+Command = Callable[[str], Ended]
+
+
+@pytest.fixture
+def provision(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """`provision` as it is typed in an empty folder, inside this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(typed: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["provision", *shlex.split(typed)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +163,7 @@ def fleet(tmp_path: Path, authority: Authority) -> Iterator[SmallFleet]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, content = small.answer(json.loads(body))
+            status, content = small.answer(self.path, json.loads(body))
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))

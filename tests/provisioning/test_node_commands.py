@@ -161,8 +161,8 @@ def test_a_fleet_of_another_authority_is_one_sentence(fleet: SmallFleet, tmp_pat
     ("arguments", "status"),
     [
         (["node", "enrol"], 2),
-        (["node", "flash"], 2),
-        (["node", "flash", "--board", "/dev/ttyUSB0"], 2),
+        (["node", "flash", "--board", "ttyUSB0"], 2),
+        (["node", "flash", "--board", "/dev/ttyUSB77"], 1),
         (["node", "fly"], 2),
         (["--help"], 0),
         (["node", "enrol", "--help"], 0),

@@ -27,7 +27,7 @@ def test_every_channel_of_a_model_is_read_by_exactly_one_probe_or_the_battery(
     content = node_map(model)
     keys = [key for probe in content["probes"] for key in probe["keys"]] + [content["bat"]["key"]]
     assert sorted(keys) == sorted(channel.key for channel in model.channels)
-    assert (content["sample_s"], content["publish_s"]) == (900, 3600)
+    assert (content["sample_s"], content["publish_s"]) == (model.sample_every_s, 3600)
 
 
 def test_a_tree_node_has_three_tension_and_three_temperature_probes() -> None:
@@ -53,6 +53,15 @@ def test_a_modbus_probe_is_told_what_its_file_says_and_a_slot_may_say_otherwise(
     slower = replace(slot, options={**slot.options, "baud": 4800})
     model = replace(load_node_model("soil-1"), slots=(slower,))
     assert node_map(model)["probes"][0]["options"]["baud"] == 4800
+
+
+def test_a_node_is_told_how_often_to_read_what_it_reads_seldom_by_the_slots_first_channel() -> None:
+    assert node_map(load_node_model("pond-2"))["every_s"] == {
+        "sat": 3600,
+        "tu": 10_800,
+        "lvl": 3600,
+    }
+    assert "every_s" not in node_map(load_node_model("pond-1"))
 
 
 def test_registers_without_a_gap_are_read_at_once_and_others_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from serial.tools import list_ports
 from typed_commands import Typed, is_one_sentence, make_files_that_are_none, typing
 
 from provisioning.main import main
@@ -13,17 +14,33 @@ from tests.provisioning.conftest import Authority, pem
 _ADDRESS_FORM = "is not an address of the fleet; it looks like https://HOST:PORT."
 _NOBODY = "--server https://127.0.0.1:9 --server-ca ca.crt --token T"
 _ENROL = "node enrol --board virtual:board --label tree-01 --model tree-3"
+_SHA256 = f"--image-sha256 {'ab' * 32}"
 _TIMES = "--start 1750000000 --now 1750086400"
 _RUN = f"virtual run --data board {_TIMES}"
 
 # What was typed, the exit code, what the sentence says.
 WRONG = (
     ("nothing", 2, "No such command 'nothing'."),
-    ("node flash", 2, "Missing option '--board'."),
-    ("node flash --board nonsense", 2, "an address looks like virtual:FOLDER."),
-    ("node flash --board virtual:", 2, "an address looks like virtual:FOLDER."),
+    ("node flash", 1, "No board is plugged in; plug one in, or name it with --board: an address looks like COM5, "),
+    ("node flash --board nonsense", 2, "socket://HOST:PORT or virtual:FOLDER."),
+    ("node flash --board virtual:", 2, "socket://HOST:PORT or virtual:FOLDER."),
+    ("node flash --board http://127.0.0.1:9", 2, "http://127.0.0.1:9 is not a board; an address looks like COM5, "),
+    ("node flash --board /dev/ttyUSB77", 1, "There is no port /dev/ttyUSB77; no board is plugged in: try another cable"),
+    ("node flash --board socket://127.0.0.1:9", 1, "No board answers at socket://127.0.0.1:9; see that it is served there"),
+    ("node flash --board virtual:board --image garbage", 2, "--image and --image-sha256 go together;"),
+    ("node flash --board /dev/ttyUSB77 --image garbage --image-sha256 12", 2, "is a SHA-256: 64 hexadecimal digits."),
+    (f"node flash --board /dev/ttyUSB77 --image garbage {_SHA256}", 1, "is not the image with that SHA-256; load it again"),
+    (f"node flash --board /dev/ttyUSB77 --image nothing {_SHA256}", 1, "The image nothing cannot be read: No such file"),
+    (f"node flash --board /dev/ttyUSB77 --image https://127.0.0.1:9/x {_SHA256}", 1, "/x: Connection refused; check address"),
+    (f"node flash --board virtual:board --image garbage {_SHA256}", 2, "has its MicroPython; leave --image out."),
+    (f"{_ENROL} {_NOBODY} --board /dev/ttyUSB77", 2, "A board on a cable must be told its Wi-Fi; give --wifi-file"),
     ("node flash --board virtual:garbage", 1, "garbage is no virtual board: File exists."),
     ("node flash --board virtual:board --build-date -5", 2, "is not in the range 0<=x<=4294967295."),
+    ("node read --board nonsense", 2, "socket://HOST:PORT or virtual:FOLDER."),
+    ("node test --board nonsense", 2, "socket://HOST:PORT or virtual:FOLDER."),
+    ("node test --board /dev/ttyUSB77 --model nothing", 2, "'nothing' is not one of "),
+    ("node wipe --board nonsense", 2, "socket://HOST:PORT or virtual:FOLDER."),
+    ("node wipe --board virtual:board --everything", 2, "is erased by removing the folder."),
     (f"{_ENROL} --server nonsense --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
     (f"{_ENROL} --server http://127.0.0.1:9 --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
     (f"{_ENROL} --server https://127.0.0.1:abc --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
@@ -75,6 +92,7 @@ def provision(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Typed:
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(list_ports, "comports", list)  # nothing is plugged into this computer
     return typing("provision", main, monkeypatch, capsys)
 
 

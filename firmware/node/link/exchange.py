@@ -37,6 +37,7 @@ class Exchange:
         prefix = wake.config.link.get("prefix")
         self._prefix = prefix + "/" if prefix else ""
         self._desired = None
+        self._orders = []  # type: list[object]
         self._has_receipt = False
         self._has_time = False
         self._received = 0
@@ -51,9 +52,11 @@ class Exchange:
             client = self._connect()
             self._listen(client)
             self._mark()
+            self._obey()
             self._publish_state(client)
             self._publish_packs(client)
             self._linger(client)
+            self._judge_trial()
         finally:
             self._close()
             self._mark()
@@ -182,6 +185,7 @@ class Exchange:
         self._wait(client, lambda: self._last_receipt >= wanted, _LINGER_MS)
         client.settle(self._deadline)
         self._apply()
+        self._obey()
 
     def _wait(self, client, is_done, timeout_ms):
         deadline = self._deadline.within(timeout_ms)
@@ -207,12 +211,39 @@ class Exchange:
             self._desired = payload
 
     def _apply(self):
-        """Take the desired state last heard."""
-        if self._desired:
-            fault = self._wake.config.apply(self._desired)
-            if fault:
-                self._wake.state.last_error = fault
-            self._desired = b""
+        """Take the configuration of the desired state last heard, and note its commands."""
+        if not self._desired:
+            return
+        payload, self._desired = self._desired, b""
+        wake = self._wake
+        try:
+            desired = cbor.decode(payload)
+            fault = wake.config.apply(desired["config"], wake.battery_mv)
+            self._orders = desired.get("commands") or []
+        except (ValueError, KeyError, TypeError, AttributeError):
+            fault = "des malformed"
+        if fault:
+            wake.state.last_error = fault
+
+    def _obey(self):
+        """Begin what is commanded; what goes wrong with it costs the talk nothing."""
+        orders, self._orders = self._orders, []
+        if orders and self._wake.spool is not None:
+            try:
+                from node import commands
+
+                commands.take(self._wake, orders)
+            except Exception as error:
+                from node import crash
+
+                self._wake.state.last_error = crash.describe(error)
+
+    def _judge_trial(self):
+        """A configuration on trial has to lead to the server; a broker that lets the node in is not enough."""
+        wake = self._wake
+        if wake.config.needs_proof and wake.spool is not None:
+            if self._last_receipt < wake.spool.newest:
+                raise LinkError("no receipt")
 
     def _sequence_in(self, receipt):
         """The receipted sequence, or None when the receipt cannot be true: judged by what had been sent when it came."""

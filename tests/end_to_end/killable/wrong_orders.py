@@ -36,10 +36,10 @@ FIRMWARE_CHANGES = {
                 "        self.next_seq = seq + 1\n        return seq\n\n    _late = ()\n",
             ),
             (
-                "        while self._bytes + len(record) > _MAX_BYTES and self._drop_oldest():\n",
-                "        self._late += ((seq, power_up, uptime_ms, n_records, body, record),)\n"
+                "        try:\n            self._write(seq, record, day)\n        except OSError:\n            # The file system",
+                "        self._late += ((seq, power_up, uptime_ms, n_records, body, record, day),)\n"
                 "        self.next_seq = seq + 1\n        return seq\n"
-                "        while self._bytes + len(record) > _MAX_BYTES and self._drop_oldest():\n",
+                "        try:\n            self._write(seq, record, day)\n        except OSError:\n            # The file system",
             ),
             (
                 "                if first <= pack[0] <= last:\n                    yield pack\n",
@@ -48,7 +48,7 @@ FIRMWARE_CHANGES = {
             ),
             (
                 "        return [\n            self.id,\n",
-                "        for late in self._late:\n            self._write(late[0], late[5])\n"
+                "        for late in self._late:\n            self._write(late[0], late[5], late[6])\n"
                 "        return [\n            self.id,\n",
             ),
         ],

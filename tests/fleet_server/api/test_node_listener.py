@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import clock
 from fleet_server.app import create_node_app
 from fleet_server.models import Node
-from fleet_server.services import authority, enrolment
+from fleet_server.services import authority, enrolment, ingest
 from fleet_server.settings import load_settings
+from fleet_server.wire.senml import encode_pack
+from fleet_server.wire.topics import TopicKind
 
 
 def certificate_request(key: ec.EllipticCurvePrivateKey | None = None) -> str:
@@ -133,3 +135,68 @@ def test_listener_offers_nothing_else(client: FlaskClient) -> None:
     assert client.get("/").status_code == 404
     assert client.get("/fleet/").status_code == 404
     assert client.get("/node/v1/enrol").status_code == 405
+
+
+def test_a_bench_is_told_what_is_stored_of_the_node_that_it_enrolled(
+    client: FlaskClient, session: Session, token: str
+) -> None:
+    node_id = client.post("/node/v1/enrol", json=ask(token)).get_json()["node_id"]
+    asked = {"token": token, "node_id": node_id}
+    before = client.post("/node/v1/heard", json=asked)
+    assert (before.status_code, before.headers["Cache-Control"]) == (200, "no-store")
+    assert before.get_json() == {
+        "node_id": node_id,
+        "label": "tree-01",
+        "packs": 0,
+        "first_stored_at": None,
+        "readings": [],
+    }
+
+    for seq, resistance in ((1, 9085), (2, 9000)):
+        payload = encode_pack(
+            node_id=node_id,
+            spool=7,
+            oldest=1,
+            seq=seq,
+            power_up=1,
+            uptime_ms=seq * 1000,
+            time_utc_s=None,
+            readings=[("r30", resistance, None), ("t30", None, "absent")],
+        )
+        message = ingest.Message(TopicKind.TELEMETRY, node_id, payload)
+        ingest.store_batch(session, [message], now=clock.now())
+    # A token that is used up still may ask.
+    client.post("/node/v1/enrol", json=ask(token))
+    after = client.post("/node/v1/heard", json=asked).get_json()
+    assert after["packs"] == 2
+    assert datetime.fromisoformat(after["first_stored_at"]).tzinfo is not None
+    assert after["readings"] == [
+        {"channel": "r30", "raw_value": 9085.0, "status": None},
+        {"channel": "t30", "raw_value": None, "status": "absent"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"token": "wrong"}, 403),
+        ({"node_id": "n-nobody"}, 404),
+        ({"node_id": None}, 400),
+        ({"token": 5}, 400),
+    ],
+)
+def test_what_is_stored_of_a_node_is_told_to_nobody_without_a_token(
+    client: FlaskClient, token: str, changed: dict[str, Any], status: int
+) -> None:
+    node_id = client.post("/node/v1/enrol", json=ask(token)).get_json()["node_id"]
+    answer = client.post("/node/v1/heard", json={"token": token, "node_id": node_id} | changed)
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+
+
+def test_a_token_that_has_expired_tells_nothing(
+    client: FlaskClient, session: Session, token: str
+) -> None:
+    node_id = client.post("/node/v1/enrol", json=ask(token)).get_json()["node_id"]
+    old = enrolment.create_token(session, uses=1, now=clock.now() - timedelta(hours=25))
+    answer = client.post("/node/v1/heard", json={"token": old, "node_id": node_id})
+    assert answer.status_code == 403

@@ -11,13 +11,14 @@ import pytest
 from brokers import (
     Certificates,
     Hurried,
+    at_work,
     free_port,
     mosquitto_program,
     running_embedded,
     wait_until,
 )
 from factories import SimulatedNode
-from mqtt_services import NODE_ID, at_work
+from mqtt_services import NODE_ID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from structlog.testing import capture_logs

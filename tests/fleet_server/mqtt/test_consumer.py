@@ -17,6 +17,7 @@ from brokers import (
     Certificates,
     RawClient,
     RunningBroker,
+    at_work,
     node_client,
     running_broker,
     running_embedded,
@@ -24,7 +25,7 @@ from brokers import (
     wait_until,
 )
 from factories import SimulatedNode, deployed_node
-from mqtt_services import NODE_ID, at_work, database_away
+from mqtt_services import NODE_ID, database_away
 from servers import PostgresqlServer
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker

@@ -11,6 +11,7 @@ from brokers import (
     Embedded,
     RawClient,
     RunningBroker,
+    at_work,
     node_client,
     running_broker,
     running_embedded,
@@ -19,7 +20,7 @@ from brokers import (
     wait_until,
 )
 from factories import SimulatedNode
-from mqtt_services import NODE_ID, at_work, database_away
+from mqtt_services import NODE_ID, database_away
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from factories import NOON_S, deployed_node
 from sqlalchemy import func, select
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -23,6 +25,9 @@ TEXTS = [
     "'",
     "Grünfläche",
     "\n\t",
+    "\r",
+    "\\N",
+    "\\.",
 ]
 BYTES = [b"", b"\x00", bytes(range(256)), b'\\x"{}']
 NUMBERS = [None, 0.1, -1e-300, 1.7976931348623157e308, 2000, math.pi]
@@ -73,3 +78,54 @@ def test_rows_whose_key_is_taken_are_not_counted(session: Session) -> None:
         rest = bulk.insert_rows(session, Anchor.__table__, columns, rows, if_absent=True)
     assert (first, rest) == (300, 477)
     assert session.scalar(select(func.count()).select_from(Anchor)) == 777
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_rows_are_there_when_the_block_that_computes_meanwhile_has_ended(
+    session: Session, count: int
+) -> None:
+    rows = [("c", f"n-{number}", number) for number in range(count)]
+    columns = ("name", "node_id", "count")
+    with db.writing(session):
+        with bulk.inserting(session, Counter.__table__, columns, rows) as insertion:
+            meanwhile = sum(range(1000))
+        assert session.scalar(select(func.count()).select_from(Counter)) == count
+    assert (insertion.result(), meanwhile) == (count, 499_500)
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_what_the_database_refuses_is_told_when_the_block_has_ended(
+    session: Session, count: int
+) -> None:
+    rows = [("c", "n-0", number) for number in range(count + 1)]
+    columns = ("name", "node_id", "count")
+    with (
+        pytest.raises(IntegrityError),
+        db.writing(session),
+        bulk.inserting(session, Counter.__table__, columns, rows),
+    ):
+        pass
+    assert session.scalar(select(func.count()).select_from(Counter)) == 0
+
+
+def test_block_that_fails_hands_the_session_back_and_nothing_is_stored(session: Session) -> None:
+    rows = [("c", f"n-{number}", number) for number in range(5000)]
+    columns = ("name", "node_id", "count")
+    with (
+        pytest.raises(ZeroDivisionError),
+        db.writing(session),
+        bulk.inserting(session, Counter.__table__, columns, rows),
+    ):
+        _ = 1 // 0
+    assert session.scalar(select(func.count()).select_from(Counter)) == 0
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_content_that_postgresql_cannot_hold_is_told_as_sqlalchemy_does(
+    session: Session, count: int
+) -> None:
+    if session.get_bind().dialect.name == "sqlite":
+        return  # holds it
+    rows = [("c", f"n-\0{number}", number) for number in range(count)]
+    with pytest.raises(DataError), db.writing(session):
+        bulk.insert_rows(session, Counter.__table__, ("name", "node_id", "count"), rows)

@@ -12,6 +12,8 @@ import cbor2
 import pytest
 
 from fleet_server.wire import cbor
+from fleet_server.wire.commands import CommandName, Result
+from fleet_server.wire.configuration import Channels, find_fault, sha256_hex
 from fleet_server.wire.desired import (
     DesiredState,
     Receipt,
@@ -228,6 +230,32 @@ def test_desired_state_is_written_and_read_as_agreed(vector: dict[str, Any]) -> 
     )
     assert encode_desired(desired).hex() == vector["hex"]
     assert decode_desired(bytes.fromhex(vector["hex"])) == desired
+
+
+@pytest.mark.parametrize("vector", golden("configurations"), ids=lambda vector: vector["name"])
+def test_configuration_is_taken_refused_and_hashed_as_agreed(vector: dict[str, Any]) -> None:
+    probes, battery = vector["node"]["probes"], vector["node"]["bat"]
+    keys = [key for probe in probes for key in probe["keys"]]
+    channels = Channels((*keys, battery["key"]), [probe["keys"][0] for probe in probes])
+    values = cbor2.loads(bytes.fromhex(vector["cbor_hex"]))
+    fault = find_fault(
+        values, channels, provisioned=vector["node"], battery_mv=vector["battery_mv"]
+    )
+    assert (fault.name if fault else None) == vector["fault"]
+    assert fault is None or fault.sentence.endswith(".")
+    assert cbor.encode(values).hex() == vector["cbor_hex"]
+    if fault is None:
+        assert sha256_hex(7, values) == vector["sha256"]
+
+
+def test_password_is_not_part_of_the_hash() -> None:
+    secret = {"wifi": [["stadt", "geheimnis"]]}
+    assert sha256_hex(1, secret) == sha256_hex(1, {"wifi": [["stadt", "kennwort"]]})
+    assert sha256_hex(1, secret) != sha256_hex(1, {"wifi": [["land", "geheimnis"]]})
+
+
+def test_commands_and_results_are_those_both_sides_share() -> None:
+    assert golden("commands") == [list(CommandName), list(Result)]
 
 
 def test_reasons_are_those_both_sides_share_and_fit_the_spool() -> None:

@@ -1,0 +1,226 @@
+"""Commands to nodes: ordered here, told with the desired state, answered by an event, carried out once at most.
+
+A command that is not answered before it expires was not begun, or its answer is still on its way: an answer that comes later
+counts. Every command is one row; nothing has to happen for it to expire.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused
+from fleet_server.models import Command, Configuration, Node
+from fleet_server.models.outbox import DESIRED
+from fleet_server.services import configuring, outbox
+from fleet_server.wire.commands import CommandName, Result, find_fault
+from fleet_server.wire.states import NodeState
+
+DEFAULT_LIFETIME = timedelta(hours=24)
+SHORTEST_LIFETIME, LONGEST_LIFETIME = timedelta(minutes=1), timedelta(days=7)
+# A node remembers sixteen: what it may still be told must never be more than that.
+MAX_PENDING = 8
+_ID_MAX = (1 << 31) - 1
+_MAX_RESULT_LENGTH = 16
+
+
+class CommandWrong(Invalid):
+    """No node would carry this out."""
+
+    code = "command_wrong"
+
+
+class CommandsWaiting(Conflict):
+    """The node has as many commands as it can be told at once."""
+
+    code = "commands_waiting"
+
+
+class CommandState(StrEnum):
+    PENDING = "pending"
+    ANSWERED = "answered"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True)
+class CommandOverview:
+    id: int
+    name: str
+    arguments: Mapping[str, Any]
+    state: CommandState
+    result: str | None
+    details: Sequence[Sequence[float | str]]
+    ordered_at: datetime
+    expires_at: datetime
+    answered_at: datetime | None
+
+
+def order_command(
+    session: Session,
+    node_id: str,
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    now: datetime,
+    lifetime: timedelta = DEFAULT_LIFETIME,
+) -> int:
+    """Tell a node to do something once. Returns the command's id. Committed on return; told when the node connects next.
+
+    A factory reset also wants the configuration of the node's model again: else the node would be told the old one at once.
+
+    Raises:
+        CommandWrong: the node would refuse it; says why.
+        CommandsWaiting: too many are pending.
+        Refused: the node is retired or revoked.
+        NotFound: no such node.
+    """
+    fault = find_fault(name, arguments, node_id=node_id)
+    if fault is not None:
+        raise CommandWrong(fault)
+    if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
+        raise CommandWrong("A command is good for a minute to seven days.")
+    with db.writing(session):
+        # Held until the end: two orders at once cannot both be the last that fits.
+        configuration = session.get(Configuration, node_id, with_for_update=True)
+        node = session.get(Node, node_id)
+        if node is None or configuration is None:
+            raise NotFound(f"There is no node {node_id}.")
+        if node.state in (NodeState.RETIRED, NodeState.REVOKED):
+            raise Refused(f"{node_id} is {node.state}; it hears no commands.")
+        _check_pending(session, node_id, now)
+        command_id = _new_id(session)
+        session.add(
+            Command(
+                id=command_id,
+                node_id=node_id,
+                name=name,
+                arguments=dict(arguments),
+                ordered_at=now,
+                expires_at=now + lifetime,
+            )
+        )
+        if name == CommandName.FACTORY_RESET:
+            settings = configuring.provisioned_settings(node.model)
+            configuring.change_settings(session, configuration, settings, now=now)
+        session.flush()
+        outbox.mark_changed(session, DESIRED, [node_id], now=now)
+    return command_id
+
+
+def pending_orders(
+    session: Session, node_ids: Iterable[str], *, now: datetime
+) -> Mapping[str, list[dict[str, Any]]]:
+    """What these nodes are still to be told, by node, oldest first, as it goes over the wire. One statement."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    commands = session.scalars(
+        select(Command)
+        .where(Command.node_id.in_(list(node_ids)), *_is_pending(now))
+        .order_by(Command.ordered_at, Command.id)
+    )
+    for command in commands:
+        found[command.node_id].append(
+            {
+                "id": command.id,
+                "name": command.name,
+                "args": dict(command.arguments),
+                "expires": int(command.expires_at.timestamp()),
+            }
+        )
+    return found
+
+
+def note_answers(
+    session: Session,
+    answers: Iterable[tuple[str, Sequence[tuple[str, float | str]]]],
+    *,
+    now: datetime,
+) -> None:
+    """Take (node id, details) of events that answer commands, in the caller's transaction. Safe to repeat.
+
+    The first answer counts; only `interrupted` gives way: a node whose power went between an answer and the note of it says both.
+    """
+    answered: list[str] = []
+    for node_id, pairs in answers:
+        details = dict(pairs)
+        command_id, result = details.pop("id", None), details.pop("result", None)
+        details.pop("name", None)
+        if type(command_id) is not int or not isinstance(result, str) or command_id > _ID_MAX:
+            continue
+        changed = session.execute(
+            update(Command)
+            .where(
+                Command.id == command_id,
+                Command.node_id == node_id,
+                or_(Command.result.is_(None), Command.result == Result.INTERRUPTED),
+            )
+            .values(
+                result=result[:_MAX_RESULT_LENGTH],
+                details=[list(pair) for pair in details.items()],
+                answered_at=now,
+            )
+        )
+        if isinstance(changed, CursorResult) and changed.rowcount:
+            answered.append(node_id)
+    outbox.mark_changed(session, DESIRED, answered, now=now)
+
+
+def commands_of(
+    session: Session, node_id: str, *, now: datetime, limit: int = 20
+) -> list[CommandOverview]:
+    """The node's commands, newest first. One statement."""
+    commands = session.scalars(
+        select(Command)
+        .where(Command.node_id == node_id)
+        .order_by(Command.ordered_at.desc(), Command.id.desc())
+        .limit(limit)
+    )
+    return [
+        CommandOverview(
+            id=command.id,
+            name=command.name,
+            arguments=command.arguments,
+            state=_state(command, now),
+            result=command.result,
+            details=command.details or (),
+            ordered_at=command.ordered_at,
+            expires_at=command.expires_at,
+            answered_at=command.answered_at,
+        )
+        for command in commands
+    ]
+
+
+def _state(command: Command, now: datetime) -> CommandState:
+    if command.result == Result.EXPIRED:
+        return CommandState.EXPIRED
+    if command.result is not None:
+        return CommandState.ANSWERED
+    return CommandState.EXPIRED if command.expires_at <= now else CommandState.PENDING
+
+
+def _is_pending(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return Command.result.is_(None), Command.expires_at > now
+
+
+def _check_pending(session: Session, node_id: str, now: datetime) -> None:
+    pending = select(func.count()).where(Command.node_id == node_id, *_is_pending(now))
+    if (session.scalar(pending) or 0) >= MAX_PENDING:
+        raise CommandsWaiting(
+            f"{node_id} has {MAX_PENDING} commands to answer already; wait until one is answered or expires."
+        )
+
+
+def _new_id(session: Session) -> int:
+    while True:
+        drawn = 1 + secrets.randbelow(_ID_MAX)
+        if session.get(Command, drawn) is None:
+            return drawn
