@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from hardware.catalogue import load_node_model, node_model_ids
 from provisioning.board_options import (
@@ -32,6 +31,7 @@ from provisioning.firmware_bundle import build_bundle
 from provisioning.micropython_image import check_pin, load_image
 from provisioning.node_commands import networks_for
 from provisioning.packet_command import fleet_from
+from provisioning.progress import tell
 from provisioning.protocol import verdict
 from provisioning.records import Record, Records, read_record
 
@@ -159,7 +159,7 @@ def commission_nodes(
                 wait_s=wait_s,
                 pages_url=pages_url,
             )
-            outcomes[one.label] = commission(at, record, bench, tell=_tell)
+            outcomes[one.label] = commission(at, record, bench, tell=tell)
         except BenchError as error:
             if not is_row:
                 raise
@@ -359,14 +359,6 @@ def _has_next_board(one: Planned, read_line: Callable[[], str]) -> bool:
     if not answer or answer.strip().lower() == _QUIT:
         raise BenchError("Ended; repeat the command to go on with the next board.")
     return answer.strip().lower() != _SKIP
-
-
-_console = Console(stderr=True)
-
-
-def _tell(text: str) -> None:
-    if _console.is_terminal:
-        _console.print(text, style="dim")
 
 
 def _say(

@@ -311,6 +311,9 @@ def _begin_script(blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]
         "erase(identity, 'node_id')",
         "identity.commit()",
         "erase(identity, 'ca1')",
+        # What an earlier identity was told to be like and to do holds for that one.
+        "erase(configuration, 'des')",
+        "erase(NVS('cmd'), 'rec')",
         *[f"identity.set_blob({name!r}, {base64_literal(blobs[name])})" for name in blobs],
         "identity.commit()",
         *[

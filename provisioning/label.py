@@ -15,8 +15,9 @@ from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
 
 WIDTH_MM, HEIGHT_MM = 62.0, 29.0
-_QR_MM, _MARGIN_MM = 25.0, 2.0
-_TEXT_X_MM = _MARGIN_MM + _QR_MM + 2.0
+# Four modules of white round the code are what readers want (ISO/IEC 18004, quiet zone).
+_QR_MM, _MARGIN_MM = 23.0, 3.0
+_TEXT_X_MM = _MARGIN_MM + _QR_MM + _MARGIN_MM
 _TEXT_MM = WIDTH_MM - _TEXT_X_MM - _MARGIN_MM
 _HEAD_MM, _LINE_MM = 5.0, 2.4
 _MOST_LINES = 7

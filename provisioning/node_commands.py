@@ -35,6 +35,7 @@ from provisioning.micropython_image import check_pin, load_image
 from provisioning.packet_command import fleet_from
 from provisioning.packets import finish_with_packet, make_packet, read_packet, write_packet
 from provisioning.preparing import prepare_chip
+from provisioning.progress import tell
 
 LAST_UTC_S = 2**32 - 1
 """A node counts its time in 32 bits."""
@@ -93,8 +94,10 @@ def flash(
     bundle = build_bundle(
         built_at_utc_s=int(time.time()) if built_at_utc_s is None else built_at_utc_s
     )
+    tell("The chip …" if image is None else "The chip and MicroPython …")
     chip = prepare_chip(address, image)
     with open_board(address) as board:
+        tell(f"Firmware {bundle.version} …")
         written = flash_firmware(board, bundle)
     if as_json:
         content = {
@@ -158,6 +161,7 @@ def enrol(
     check_label(label)
     told = networks_for(address, wifi_file)
     with open_board(address) as board:
+        tell("Identity and configuration …")
         wifi = board.known_wifi if told is None else told
         if packet_path is not None:
             enrolment = _enrol_by_packet(board, packet_path, label=label, model_id=model, wifi=wifi)

@@ -14,6 +14,7 @@ from provisioning.board_options import board_option, json_option
 from provisioning.board_reading import read_board
 from provisioning.boards import BenchBoard, open_board
 from provisioning.errors import BenchError, UsedWrongly
+from provisioning.progress import tell
 from provisioning.self_test import ChannelResult, as_plain, run_self_test
 
 _WIDTH = 160
@@ -37,6 +38,7 @@ def test_node(address: str | None, model_id: str | None, as_json: bool) -> None:
     """
     with open_board(address) as board:
         model = model_of(board, model_id)
+        tell("Measuring every probe; the slowest takes a minute …")
         results = run_self_test(board, model)
     failed = sum(not result.has_passed for result in results)
     if as_json:

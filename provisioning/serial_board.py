@@ -13,7 +13,7 @@ import io
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from mpremote.transport import TransportError, TransportExecError
 from mpremote.transport_serial import SerialTransport
@@ -37,6 +37,7 @@ _SCRIPT_BYTES = 1500
 _PIECE_BYTES = 768
 _NAP_S = 0.01
 _INTERRUPT, _RAW_MODE, _RAW_PROMPT = b"\r\x03", b"\r\x01", b"raw REPL; CTRL-B to exit\r\n"
+_RESET = "import machine\nmachine.reset()"
 _NO_IMAGE, _BROKEN_FILES = "invalid header", "filesystem appears to be corrupted"
 _HOPELESS = (_NO_IMAGE, _BROKEN_FILES)
 
@@ -55,6 +56,26 @@ class NoMicroPython(BenchError):
     """The board answers with no prompt."""
 
 
+class _Transport(SerialTransport):
+    """mpremote's, in which a board that resets and babbles for ever is not listened to for ever."""
+
+    def read_until(
+        self,
+        min_num_bytes: int,
+        ending: bytes,
+        timeout: float = _BYTE_TIMEOUT_S,
+        data_consumer: Any = None,
+        timeout_overall: float | None = None,
+    ) -> Any:
+        return super().read_until(  # type: ignore[no-untyped-call]
+            min_num_bytes,
+            ending,
+            timeout=timeout,
+            data_consumer=data_consumer,
+            timeout_overall=timeout if timeout_overall is None else timeout_overall,
+        )
+
+
 class SerialBoard:
     """One board, from opening its port to `close`."""
 
@@ -69,6 +90,7 @@ class SerialBoard:
             NoMicroPython: nothing answers there that could run code.
         """
         self.address = address
+        self._is_lost = False
         self._transport = _opened(address)
         try:
             self._reach_prompt()
@@ -84,6 +106,7 @@ class SerialBoard:
         self.close()
 
     def exec(self, code: str, *, patience_s: float = 30.0) -> str:
+        """As `BenchBoard.exec`; all of it may last for `patience_s`."""
         try:
             with self._lost_is_told(), _unheard():
                 printed, failure = self._transport.exec_raw(code, timeout=patience_s)
@@ -101,7 +124,11 @@ class SerialBoard:
     def close(self) -> None:
         """Reset the board, so that it does what it is for, and leave the port. Nothing when it is gone."""
         with contextlib.suppress(OSError, TransportError, struct.error), _unheard():
-            self._transport.exec_raw_no_follow("import machine\nmachine.reset()")
+            if self._is_lost:
+                # Whatever it is doing, and without waiting for what it says to that.
+                self._transport.serial.write(_INTERRUPT + _RAW_MODE + _RESET.encode() + b"\x04")
+            else:
+                self._transport.exec_raw_no_follow(_RESET)
         self._hang_up()
 
     # --- private ---
@@ -178,6 +205,7 @@ class SerialBoard:
         except TransportExecError:
             raise
         except (OSError, TransportError, struct.error) as error:
+            self._is_lost = True
             raise BenchError(
                 f"The board at {self.address} was lost in the middle of it; see to cable and plug and repeat the"
                 " same command."
@@ -188,7 +216,7 @@ def _opened(address: str) -> SerialTransport:
     until_s = time.monotonic() + _OPEN_PATIENCE_S
     while True:
         try:
-            return SerialTransport(address, timeout=_BYTE_TIMEOUT_S)
+            return _Transport(address, timeout=_BYTE_TIMEOUT_S)  # type: ignore[no-untyped-call]
         except TransportError:
             if time.monotonic() >= until_s:
                 raise ports.trouble_with(address) from None

@@ -7,10 +7,12 @@ from provisioning.boards import BenchBoard
 from provisioning.errors import BenchError
 
 # What the bench and the firmware keep in NVS, the node id first: from then on the board is nobody.
-_NAMES = {
+NAMES = {
     "id": ("node_id", "key", "next_key", "cert", "ca0", "ca1", "label"),
     "cfg": ("link", "node", "des"),
+    "cmd": ("rec",),
     "slot": ("rec0", "rec1"),
+    "boot": ("unmounted",),
 }
 _WIPE = """
 import machine, os
@@ -66,7 +68,7 @@ def wipe_board(board: BenchBoard) -> None:
     Raises:
         BenchError: the board failed, or has kept something.
     """
-    board.exec(_WIPE.format(names=tuple(_NAMES.items())))
+    board.exec(_WIPE.format(names=tuple(NAMES.items())))
     left = read_board(board)
     if left.node_id or left.certificate_serial or left.spool:
         raise BenchError("The board has kept a part of what it was; wipe it with --everything.")

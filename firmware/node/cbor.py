@@ -88,9 +88,12 @@ def encode(value):
     raise TypeError("cbor")
 
 
-def decode(data):
-    """The one item that `data` holds. Raises Malformed; time and memory are bounded by the length of `data`."""
-    reader = _Reader(memoryview(data))
+def decode(data, has_views=False):
+    """The one item that `data` holds. Raises Malformed; time and memory are bounded by the length of `data`.
+
+    `has_views`: byte strings are views into `data` instead of copies.
+    """
+    reader = _Reader(memoryview(data), memoryview if has_views else bytes)
     value = reader.item(0)
     if reader.at != len(data):
         raise Malformed("trailing")
@@ -98,8 +101,9 @@ def decode(data):
 
 
 class _Reader:
-    def __init__(self, data):
+    def __init__(self, data, as_bytes):
         self.data = data
+        self.as_bytes = as_bytes
         self.at = 0
         self.items = 0
 
@@ -117,7 +121,7 @@ class _Reader:
         if major == _NEGATIVE:
             return -1 - number
         if major == _BYTES:
-            return bytes(self.take(number))
+            return self.as_bytes(self.take(number))
         if major == _TEXT:
             return self.string(number)
         if major == _ARRAY:

@@ -174,10 +174,11 @@ _AFTER = {
 
 
 def _measure(wake):
+    """Every probe of the node, due or not; the battery as this wake has read it."""
     node = wake.config.node
     readings = plan.measure(node["probes"], Deadline(_MEASURING_MS))
-    if node.get("bat"):
-        readings.append((node["bat"]["key"], plan.battery(node["bat"])))
+    if node.get("bat") and wake.battery_mv is not None:
+        readings.append((node["bat"]["key"], wake.battery_mv))
     return readings
 
 

@@ -19,10 +19,7 @@ _DAY_MS = 86_400_000
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
 # With a low battery the node publishes once in so many intervals.
 _RARELY = 4
-_DONE = [
-    "node." + name
-    for name in ("waking", "battery", "measuring", "limits", "thinning", "field_mode")
-]
+_PASSING = "waking battery measuring limits thinning field_mode schema trial commands".split()
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
 
@@ -45,13 +42,13 @@ def battery(config):
 
 
 def forget_done():
-    """Give back the memory of what has read and judged the probes and thinned the spool: the talk that follows needs it.
+    """Give back the memory of what has read and judged the probes, thinned the spool or obeyed the server: what follows needs it.
 
     Whoever needs it once more loads it again.
     """
     for name in list(sys.modules):
         package, _, module = name.rpartition(".")
-        if package in ("node.sensors", "node.bus") or name in _DONE:
+        if package in ("node.sensors", "node.bus") or (package == "node" and module in _PASSING):
             del sys.modules[name]
             delattr(sys.modules[package], module)
     gc.collect()

@@ -23,12 +23,13 @@ _MAX_RULES = const(16)
 _MAX_NETWORKS = const(8)
 _LARGEST_NUMBER = const(1_000_000_000)
 # Two of them, as before and while on trial, fit into one record.
-_MAX_BYTES = const(800)
+_MAX_BYTES = const(400)
+_MAX_NAME = const(40)
 _HEX = "0123456789abcdefABCDEF"
 
 
 def fault(values, node, battery_mv):
-    """Name of the first value, by name, that this node cannot take; None when it takes all.
+    """Name of the first value, by name, that this node cannot take, cut to fit into the state; None when it takes all.
 
     `node`: as provisioned, for the keys of its channels and for what is not among the values. `battery_mv`: None when it is not known.
     """
@@ -38,8 +39,9 @@ def fault(values, node, battery_mv):
         keys.append(node["bat"]["key"])
     for name in sorted(values):
         if not _is_possible(name, values[name], slots, keys):
-            return name
-    if len(cbor.encode(values)) > _MAX_BYTES:
+            return name[:_MAX_NAME]
+    # Piece by piece, after the map's head: memory is short while all this is loaded.
+    if 1 + sum([len(cbor.encode(pair)) - 1 for pair in values.items()]) > _MAX_BYTES:
         return "size"
 
     def valid(name, otherwise):

@@ -40,6 +40,12 @@ CAPACITIVE_WATER_MV = 1_270.0
 _BLEND = 0.05
 _LOWER_KNOT_KOHM = 1.0
 _UPPER_KNOT_KOHM = 8.0
+WATERMARK_KNOTS_OHM = tuple(
+    knot_kohm * 1000.0 * share
+    for knot_kohm in (_LOWER_KNOT_KOHM, _UPPER_KNOT_KOHM)
+    for share in (1.0 - _BLEND, 1.0, 1.0 + _BLEND)
+)
+"""Between two neighbours the tension rises or falls only, to within 0.03 kPa: where the pieces do not meet, it may do either."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fleet_server.measurement.derived import (
     CAPACITIVE_AIR_MV,
     CAPACITIVE_WATER_MV,
     SOUND_TEMPERATURES_C,
+    WATERMARK_KNOTS_OHM,
     WATERMARK_OPEN_OHM,
     WATERMARK_SHORT_OHM,
     WATERMARK_TEMPERATURES_C,
@@ -128,10 +129,14 @@ _Inputs = Mapping[str, Observed]
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a raw unit becomes a published one. `needs` names the inputs that it works with."""
+    """How a raw unit becomes a published one. `needs` names the inputs that it works with.
+
+    Monotonic in the raw value and in each input, but at `knots`, raw values in ascending order: between two of them it is.
+    """
 
     convert: Callable[[FloatArray, _Inputs], _Converted]
     needs: tuple[str, ...] = ()
+    knots: tuple[float, ...] = ()
 
 
 def observe(
@@ -565,7 +570,9 @@ CONVERSIONS: Final[dict[str, Conversion]] = {
     "current_loop": Conversion(_current_loop),
     "wiped": Conversion(_wiped, needs=("wiper_age",)),
     "tenths": Conversion(_tenths),
-    "watermark_tension": Conversion(_watermark, needs=("temperature", "reference")),
+    "watermark_tension": Conversion(
+        _watermark, needs=("temperature", "reference"), knots=WATERMARK_KNOTS_OHM
+    ),
     "teros_water_content": Conversion(_teros),
     "capacitive_index": Conversion(_capacitive),
     "ultrasonic_level": Conversion(_ultrasonic, needs=("temperature",)),

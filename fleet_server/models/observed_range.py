@@ -9,11 +9,12 @@ from fleet_server.models.base import Base, Big, Moment, Small
 
 
 class ObservedRange(Base):
-    """From a thinned pack: `packs` instants from `from_at` to `to_at` (both included), about a day.
+    """From a thinned pack that stands for `packs` packs, sampled from `from_at` to `to_at` (both included), about a day.
 
-    All of them lie between `lowest` and `highest`, each with its standard uncertainty; both are None when no instant had a
-    value. `flag` is the worse of the two. A table of its own, so that nothing that reads observations takes an extreme
-    for a reading.
+    Every value that there was lies between `lowest` and `highest`, each with its standard uncertainty; both are None when no
+    pack had a value. In how many of the packs there was one is not known: at least in one. `flag` is the worse of the two
+    values', and says nothing of packs without a value. A table of its own, so that nothing that reads observations takes an
+    extreme for a reading.
     """
 
     __tablename__ = "observed_range"

@@ -28,7 +28,7 @@ from fleet_server.wire.states import NodeState
 DEFAULT_LIFETIME = timedelta(hours=24)
 SHORTEST_LIFETIME, LONGEST_LIFETIME = timedelta(minutes=1), timedelta(days=7)
 # A node remembers sixteen: what it may still be told must never be more than that.
-MAX_PENDING = 8
+MAX_PENDING = 4
 _ID_MAX = (1 << 31) - 1
 _MAX_RESULT_LENGTH = 16
 

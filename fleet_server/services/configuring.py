@@ -28,6 +28,7 @@ from fleet_server.wire.states import ConfigState
 from hardware import catalogue
 
 Values = Mapping[str, Any]
+_BATTERY_DRIVER = "battery"
 SecretKey = Callable[[], str]
 """Asked only where there is a password: it may be drawn when it is asked for first."""
 
@@ -183,18 +184,22 @@ def _joined(held: Values, settings: Values) -> dict[str, Any]:
 def _check(session: Session, node_id: str, wanted: Values) -> None:
     node, status = session.get_one(Node, node_id), session.get_one(NodeStatus, node_id)
     model = catalogue.load_node_model(node.model)
-    channels = Channels(
-        keys=[channel.key for channel in model.channels],
-        slots=[slot.channels[0].key for slot in model.slots if slot.channels],
-    )
+    slots = {slot.channels[0].key: slot for slot in model.slots if not _is_battery(slot)}
+    channels = Channels(keys=[channel.key for channel in model.channels], slots=list(slots))
+    intervals = {key: slot.every_s for key, slot in slots.items() if slot.every_s is not None}
     fault = find_fault(
         wanted,
         channels,
-        provisioned=provisioned_settings(node.model),
+        provisioned={**provisioned_settings(node.model), "every_s": intervals},
         battery_mv=status.battery_mv,
     )
     if fault is not None:
         raise ConfigurationWrong(fault.sentence)
+
+
+def _is_battery(slot: catalogue.Slot) -> bool:
+    """It is read at every sample."""
+    return catalogue.load_sensor_type(slot.sensor_type).driver == _BATTERY_DRIVER
 
 
 def _opened_as_far_as_possible(

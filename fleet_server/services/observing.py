@@ -127,7 +127,7 @@ class ChannelBook:
 
     def __init__(self) -> None:
         self._channels: dict[str, dict[str, list[DeployedChannel]]] = {}
-        self._layouts: dict[str, dict[tuple[str, ...], _Layout]] = {}
+        self._layouts: dict[str, dict[tuple[str, ...], Layout]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._channels)
@@ -143,7 +143,7 @@ class ChannelBook:
             self._layouts.pop(node_id, None)
             self._channels[node_id] = other._channels.get(node_id, {})
 
-    def layout_of(self, pack: SampledPack, keys: tuple[str, ...]) -> _Layout:
+    def layout_of(self, pack: SampledPack, keys: tuple[str, ...]) -> Layout:
         """What the readings of this pack, which has these keys, mean; worked out once for all packs alike."""
         known = self._layouts.setdefault(pack.node_id, {})
         layout = known.get(keys)
@@ -413,7 +413,7 @@ _Kind = tuple[int, str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Layout:
+class Layout:
     """What the readings of one node's packs mean that have the same keys in the same order, from–to.
 
     One row for each reading that has a channel and a calibration; `inputs` are rows of the same pack, `_NO_INPUT` where there
@@ -431,10 +431,15 @@ class _Layout:
     kinds: tuple[_Kind, ...]
     inputs: tuple[tuple[int, ...], ...]
 
+    @property
+    def conversions(self) -> tuple[str, ...]:
+        """Of the rows."""
+        return tuple(conversion for _, conversion, _, _ in self.kinds)
+
 
 def _lay_out(
     channels: Mapping[str, Sequence[DeployedChannel]], keys: Sequence[str], sampled_s: int
-) -> _Layout:
+) -> Layout:
     found: dict[str, tuple[DeployedChannel, ValidCalibration]] = {}
     places = []
     edges = {-math.inf, math.inf}
@@ -454,7 +459,7 @@ def _lay_out(
         key: tuple(rows.get(needed, _NO_INPUT) for _, needed in channel.needs)
         for key, (channel, _) in found.items()
     }
-    return _Layout(
+    return Layout(
         from_s=max(edge for edge in edges if edge <= sampled_s),
         to_s=min(edge for edge in edges if edge > sampled_s),
         places=tuple(places),
@@ -527,7 +532,7 @@ class _Rows:
 
 def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
     rows = _Rows()
-    starts_by_layout: dict[_Layout, list[int]] = defaultdict(list)
+    starts_by_layout: dict[Layout, list[int]] = defaultdict(list)
     for pack in packs:
         if not pack.readings:
             continue

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, or_, select
+from sqlalchemy import Table, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from fleet_server.measurement import pipeline
 from fleet_server.models import Gap, ObservedRange, Pack, ThinnedPack, ThinnedReading
 from fleet_server.models.gap import BELOW_OLDEST, DECLARED_LOST, THINNED
 from fleet_server.services import bulk, timing
 from fleet_server.services.observing import (
     ChannelBook,
+    Layout,
     LineageKey,
     MadeObservation,
     SampledPack,
@@ -33,7 +35,19 @@ from fleet_server.services.sequences import Range
 from fleet_server.wire.senml import TIME_BEFORE_UTC_S, Extreme, Reading
 from fleet_server.wire.senml import ThinnedPack as WireThinnedPack
 
-_MAX_INPUTS = 3  # of a conversion, with those that they need themselves: sixteen corners
+_MAX_INPUTS = (
+    3  # of a conversion, with those that they need themselves: sixteen corners and those of knots
+)
+_QUERY_KEYS = 400
+
+
+class Day(NamedTuple):
+    """Which packs a thinned one stands for. A node that nobody hears for months copies it: two packs may have the same day."""
+
+    node_id: str
+    spool: int
+    from_seq: int
+    to_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +55,15 @@ class TimedPack:
     """A thinned pack whose packs were sampled from `from_s` to `to_s`."""
 
     pack_id: int
-    node_id: str
+    day: Day
     from_s: int
     to_s: int
     packs: int
     extremes: Sequence[Extreme]
+
+    @property
+    def node_id(self) -> str:
+        return self.day.node_id
 
 
 class MadeRange(NamedTuple):
@@ -233,7 +251,14 @@ def load_timed(session: Session, node_id: str) -> list[TimedPack]:
             Extreme(reading.channel, reading.lowest, reading.highest, reading.status)
         )
     return [
-        TimedPack(pack_id, node_id, _s(pack.from_at), _s(pack.to_at), pack.packs, extremes[pack_id])
+        TimedPack(
+            pack_id,
+            Day(node_id, pack.spool, pack.from_seq, pack.to_seq),
+            _s(pack.from_at),
+            _s(pack.to_at),
+            pack.packs,
+            extremes[pack_id],
+        )
         for pack_id, pack in packs.items()
     ]
 
@@ -244,15 +269,16 @@ def timed_pack(
     """A thinned pack with its times; None when they are not known, or cannot be."""
     if from_s is None or to_s is None or to_s < from_s:
         return None
-    return TimedPack(pack_id, pack.node_id, from_s, to_s, pack.packs, pack.extremes)
+    day = Day(pack.node_id, pack.spool, pack.from_seq, pack.to_seq)
+    return TimedPack(pack_id, day, from_s, to_s, pack.packs, pack.extremes)
 
 
 def make_ranges(packs: Sequence[TimedPack], book: ChannelBook) -> list[MadeRange]:
     """Ranges of all channels that had one and the same calibration, and so had their inputs, from begin to end.
 
-    A value is made of each corner: the channel's lowest and highest raw value with those of its inputs. Between the lowest and the
-    highest of them lies every value that was, because all conversions are monotonic in each argument (where two pieces of a
-    formula do not meet, to within their step).
+    A value is made of each corner: the channel's lowest and highest raw value, and its conversion's knots between them, with those
+    of its inputs. Between the lowest and the highest of them lies every value that was, because all conversions are monotonic in
+    each argument from knot to knot.
     """
     corners = list(_corners(packs, book))
     made = make_observations([corner.as_pack(at) for at, corner in enumerate(corners)], book)
@@ -285,25 +311,32 @@ class _Corner:
 def _corners(packs: Sequence[TimedPack], book: ChannelBook) -> Iterator[_Corner]:
     for place, pack in enumerate(packs):
         extremes = {extreme.key: extreme for extreme in pack.extremes}
+        layout = book.layout_of(SampledPack(0, pack.node_id, pack.from_s, ()), tuple(extremes))
+        knots = dict(zip(layout.keys, map(_knots_of, layout.conversions), strict=True))
         for key in extremes:
-            involved = [key, *_inputs_of(key, pack, book)[:_MAX_INPUTS]]
-            ends = [_ends(extremes[other]) for other in involved]
+            involved = [key, *_inputs_of(key, layout)[:_MAX_INPUTS]]
+            ends = [_ends(extremes[other], knots.get(other, ())) for other in involved]
             # The same at both ends of time, so that another calibration there is noticed.
             for readings in itertools.product(*ends):
                 for sampled_s in {pack.from_s, pack.to_s}:
                     yield _Corner(place, key, pack.node_id, sampled_s, readings)
 
 
-def _ends(extreme: Extreme) -> list[Reading]:
-    if extreme.reason is not None:
+def _ends(extreme: Extreme, knots: Iterable[float]) -> list[Reading]:
+    lowest, highest = extreme.lowest, extreme.highest
+    if lowest is None or highest is None:
         return [(extreme.key, None, extreme.reason)]
-    return [(extreme.key, value, None) for value in (extreme.lowest, extreme.highest)]
+    between = [knot for knot in knots if lowest < knot < highest]
+    return [(extreme.key, value, None) for value in (lowest, *between, highest)]
 
 
-def _inputs_of(key: str, pack: TimedPack, book: ChannelBook) -> list[str]:
+def _knots_of(conversion: str) -> tuple[float, ...]:
+    known = pipeline.CONVERSIONS.get(conversion)
+    return () if known is None else known.knots
+
+
+def _inputs_of(key: str, layout: Layout) -> list[str]:
     """Keys of the same pack that the channel's conversion needs, and what those need."""
-    keys = tuple(extreme.key for extreme in pack.extremes)
-    layout = book.layout_of(SampledPack(0, pack.node_id, pack.from_s, ()), keys)
     if key not in layout.keys:
         return []
     rows = [layout.keys.index(key)]
@@ -342,12 +375,69 @@ def _store_ranges(session: Session, packs: Sequence[TimedPack], *, now: datetime
     if not packs:
         return
     book = load_channels(session, {pack.node_id for pack in packs})
-    made = make_ranges(packs, book)
+    made = _first_of_each_day(session, packs, make_ranges(packs, book))
     lineage_ids = lineage_ids_of(session, {one.lineage for one in made})
     known_s = int(now.timestamp())
     rows = [(*one[1:-1], lineage_ids[one.lineage], known_s, one.pack_id) for one in made]
-    # The node may send the same extremes under another sequence: the first ones stay.
+    # Days that overlap because a node lost part of its flash may begin alike: the first ones stay.
     bulk.insert_rows(session, _table(ObservedRange), _RANGE_COLUMNS, rows, if_absent=True)
+
+
+def _first_of_each_day(
+    session: Session, packs: Sequence[TimedPack], made: Sequence[MadeRange]
+) -> list[MadeRange]:
+    """What is new: a copy of a day that has its ranges already makes none, though its node's clock may say another second."""
+    days = {pack.pack_id: pack.day for pack in packs}
+    seen = _observed_days(session, set(days.values()), {one.datastream_id for one in made})
+    firsts = []
+    for one in made:
+        key = (days[one.pack_id], one.datastream_id)
+        if key not in seen:
+            seen.add(key)
+            firsts.append(one)
+    return firsts
+
+
+def _observed_days(
+    session: Session, days: set[Day], datastream_ids: set[int]
+) -> set[tuple[Day, int]]:
+    """Days and datastreams of the ranges that are stored."""
+    observed: set[tuple[Day, int]] = set()
+    for some in bulk.chunks(sorted(days), _QUERY_KEYS):
+        found = session.execute(
+            select(
+                ThinnedPack.pack_id,
+                ThinnedPack.from_at,
+                ThinnedPack.node_id,
+                ThinnedPack.spool,
+                ThinnedPack.from_seq,
+                ThinnedPack.to_seq,
+            ).where(
+                tuple_(
+                    ThinnedPack.node_id,
+                    ThinnedPack.spool,
+                    ThinnedPack.from_seq,
+                    ThinnedPack.to_seq,
+                ).in_(some)
+            )
+        ).all()
+        stands_for = {
+            row.pack_id: Day(row.node_id, row.spool, row.from_seq, row.to_seq) for row in found
+        }
+        starts = sorted({row.from_at for row in found if row.from_at is not None})
+        for begins in bulk.chunks(starts, _QUERY_KEYS):
+            ranges = session.execute(
+                select(ObservedRange.pack_id, ObservedRange.datastream_id).where(
+                    ObservedRange.datastream_id.in_(sorted(datastream_ids)),
+                    ObservedRange.from_at.in_(begins),
+                )
+            )
+            observed |= {
+                (stands_for[pack_id], datastream_id)
+                for pack_id, datastream_id in ranges
+                if pack_id in stands_for
+            }
+    return observed
 
 
 # --------------------------------------------------------------------------------------------------------------- times

@@ -38,7 +38,7 @@ INTEGERS: Mapping[str, tuple[int, int, str]] = MappingProxyType(
 NAMES = tuple(sorted((*INTEGERS, "every_s", "host", "limits", "server_name", WIFI)))
 MAX_RULES = 16
 MAX_NETWORKS = 8
-MAX_BYTES = 800
+MAX_BYTES = 400
 """As much as a node keeps; it has room for two, the one on trial and the one before."""
 _LARGEST_NUMBER = 1e9
 _LONGEST_HOST = 253

@@ -47,7 +47,9 @@ class Behaviour:
 
 
 class ScriptedBroker:
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.behaviour = Behaviour()
         self.published: list[tuple[str, bytes]] = []
         self.subscriptions: list[str] = []
@@ -55,7 +57,7 @@ class ScriptedBroker:
         self.connections = 0
         self.most_in_flight = 0
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(address)
         self.port = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []

@@ -105,6 +105,26 @@ LARGE_DESIRED = cbor2.dumps(
 )
 
 
+# Everything that the node loads only when it is told something: another configuration, as large as it may be, and commands.
+NEWS = cbor2.dumps(
+    {
+        "config": {
+            "version": 2,
+            "values": {
+                **{"sample_s": 300, "publish_s": 3600, "low_mv": 3300, "urgent_s": 60},
+                "wifi": [[f"network {n}", "p" * 38] for n in range(4)],
+                "limits": [["t30", "below", 32, 40.5]] * 6,
+            },
+        },
+        "release": None,
+        "commands": [
+            {"id": n, "name": "dump_log", "args": {}, "expires": 4_000_000_000} for n in range(4)
+        ],
+        "certificate": None,
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("row", "node", "wiring", "desired"),
     [
@@ -114,8 +134,12 @@ LARGE_DESIRED = cbor2.dumps(
         ("free heap, pond-2", lambda: _node("pond-2"), lambda: _wired("pond-02"), None),
         ("free heap, pond-3", lambda: _node("pond-3"), lambda: _wired("pond-03"), None),
         ("free heap, tree-3, desired state of 4 KiB", nodes.tree_3, nodes.soil, LARGE_DESIRED),
+        ("free heap, tree-3, configuration and commands", nodes.tree_3, nodes.soil, NEWS),
     ],
-    ids=["tree-3", "pond-1", "bank-1", "pond-2", "pond-3", "tree-3 with a large desired state"],
+    ids=[
+        *("tree-3", "pond-1", "bank-1", "pond-2", "pond-3"),
+        *("tree-3 with a large desired state", "tree-3 with news"),
+    ],
 )
 def test_at_no_time_is_less_than_30_kb_of_the_heap_free(
     tmp_path: Path,

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import nodes
 import pytest
 import tomli_w
 from authority import TestAuthority
 from budgets import budget
-from scripted_broker import ScriptedBroker
+from scripted_broker import CONNECT, ScriptedBroker
 
+from fleet_server.wire.configuration import MAX_NETWORKS
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
 from hardware.virtual_board.network import NetworkPolicy
@@ -128,6 +130,44 @@ def test_another_password_does_not_do(tmp_path: Path, broker: ScriptedBroker, wr
 # --- whom it joins, and how fast ---
 
 
+AWAY = [[f"weit {number}", "kennwort"] for number in range(2, MAX_NETWORKS + 1)]
+LOCKED = [[f"zu {number}", "kennwort"] for number in range(4)]
+# Of as many networks as a node may know, the one that lets it in: those in the list, what is around, and in which talk it is joined.
+MANY = {
+    "the first, where DHCP is slow": ([BOTH[0], *AWAY], (STADT,), 3_000, 1),
+    "the last, the others are away": ([*AWAY, BOTH[0]], (STADT,), 870, 1),
+    "the last, and it hides": ([*AWAY, BOTH[0]], (replace(STADT, is_hidden=True),), 870, 3),
+    "the fifth, the keys of four are wrong": (
+        [*LOCKED, BOTH[0], *AWAY[:3]],
+        (
+            *(AccessPoint(name, "x" * 8, bssid=b"\2%b!" % name.encode()) for name, _ in LOCKED),
+            STADT,
+        ),
+        870,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("networks", "points", "dhcp_ms", "talks"), MANY.values(), ids=MANY.keys())
+def test_of_eight_networks_each_gets_the_time_that_joining_takes(
+    tmp_path: Path,
+    broker: ScriptedBroker,
+    networks: list[list[str]],
+    points: tuple[AccessPoint, ...],
+    dhcp_ms: int,
+    talks: int,
+) -> None:
+    assert len(networks) == MAX_NETWORKS
+    board = tree(tmp_path, broker, around(*points, dhcp_ms=dhcp_ms), networks)
+
+    results = [next_talk(board) for _ in range(talks)]
+
+    assert len(broker.payloads("st")) == 1, "joined in the last of these talks"
+    assert held(board) == 0
+    assert max(result.radio_us for result in results) < 20 * S
+
+
 def test_of_one_network_the_strongest_access_point_is_joined(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
@@ -185,6 +225,19 @@ def test_an_address_is_asked_for_again_after_some_hours(
     assert sum(ms > least + 600 for ms in radio_ms) == 1
 
 
+def test_a_silent_time_server_costs_its_three_seconds_and_no_dhcp(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    board = tree(tmp_path, broker, around(STADT))
+    next_talk(board)
+    usual = next_talk(board)
+    board.network_policy = around(STADT, ntp="silent")
+
+    silent = next_talk(board)
+
+    assert (silent.radio_us - usual.radio_us) / S == pytest.approx(3, abs=0.3)
+
+
 def test_memory_of_the_network_does_not_outlive_a_power_cut(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
@@ -214,6 +267,7 @@ SURVIVED = {
     "address given to another": (around(STADT), around(STADT, address="10.11.12.99")),
     "address and access point changed": (around(STADT), around(MOVED, address="10.9.8.7")),
     "time server silent": (around(STADT), around(STADT, ntp="silent")),
+    "time server and DHCP silent": (around(STADT), around(STADT, ntp="silent", wifi="no_dhcp")),
 }
 
 
@@ -280,6 +334,62 @@ def test_a_bad_network_ends_in_sleep_with_the_pack_kept_and_is_told_later(
         broker.close()
     assert error.startswith(("LinkError: ", "OSError: ", "TimedOut: ", "ValueError: "))
     assert told in error
+
+
+BROKER = "broker.stadt"
+# What stands at the address that the broker's name led to, when it leads elsewhere: whether the node is heard in the same talk.
+FORMER_ADDRESS = {
+    "nobody": ({}, True),
+    "nobody, and time server and DHCP are silent": ({"ntp": "silent", "wifi": "no_dhcp"}, True),
+    "somebody else": ({}, False),
+}
+
+
+@pytest.mark.parametrize(("policy", "at_once"), FORMER_ADDRESS.values(), ids=FORMER_ADDRESS.keys())
+def test_a_broker_that_moves_is_found_by_its_name(
+    tmp_path: Path, broker: ScriptedBroker, policy: Any, at_once: bool, faster_waits: None
+) -> None:
+    before = around(STADT, names={BROKER: "127.0.0.1"})
+    board = tree(tmp_path, broker, before, link={"host": BROKER})
+    next_talk(board)
+    moved = ScriptedBroker(address=("127.0.0.2", broker.port))
+    # The server behind it is the same, and has what came before.
+    moved.behaviour.receipt_for = lambda spool, _: cbor2.dumps(
+        {"spool": spool, "seq": moved.sequences()[0]}
+    )
+    try:
+        board.network_policy = around(STADT, names={BROKER: "127.0.0.2"}, **policy)
+        broker.behaviour.close_after = CONNECT
+        if at_once:
+            broker.close()
+
+        next_talk(board)
+        assert (held(board) == 0) is at_once
+        if not at_once:
+            next_talk(board)
+    finally:
+        moved.close()
+
+    assert held(board) == 0
+
+
+def test_a_name_server_that_lies_once_costs_one_talk(
+    tmp_path: Path, broker: ScriptedBroker
+) -> None:
+    stranger = ScriptedBroker(address=("127.0.0.2", broker.port))
+    stranger.behaviour.close_after = CONNECT
+    try:
+        lie = around(STADT, names={BROKER: "127.0.0.2"})
+        board = tree(tmp_path, broker, lie, link={"host": BROKER})
+        next_talk(board)
+        assert (stranger.connections, held(board)) == (1, 1)
+        board.network_policy = around(STADT, names={BROKER: "127.0.0.1"})
+
+        next_talk(board)
+    finally:
+        stranger.close()
+
+    assert held(board) == 0
 
 
 def test_behind_a_network_that_leads_nowhere_the_next_one_is_tried(

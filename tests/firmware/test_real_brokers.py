@@ -95,6 +95,6 @@ def test_a_node_talks_to_the_brokers_that_fleets_run(kind: str, tmp_path: Path) 
     states = [decode_state(payload) for topic, payload in server.heard if topic.endswith("/st")]
     assert sorted(pack.seq for pack in packs) == list(range(1, 1 + len(packs))), "each sent once"
     assert len(packs) >= 3
-    assert len(states) == sum(result.connections for result in results) == 3
+    assert len(states) == sum(result.connections for result in results) == 4
     assert {state.config_version for state in states} == {3}
     assert all(pack.time_utc_s is not None for pack in packs)

@@ -213,6 +213,24 @@ def test_a_configuration_under_which_wakes_crash_is_left_again(
     assert any(decode_event(payload).event == "crash" for payload in broker.payloads("ev"))
 
 
+def test_a_node_that_is_provisioned_anew_forgets_what_was_desired_of_it_before(
+    board: Board, broker: ScriptedBroker, other_broker: ScriptedBroker
+) -> None:
+    broker.behaviour.desired = desired({"sample_s": 300, "port": broker.port, "host": "127.0.0.1"})
+    talk(board, broker)
+    talk(board, broker)
+
+    nodes.connect_to(board, other_broker.port)
+    other_broker.behaviour.desired = desired(version=1)
+    board.power_on(at_utc_us=board.now_us + 60 * S)
+    wake(board)
+
+    assert (state(other_broker).config_version, state(other_broker).config_state) == (
+        1,
+        "confirmed",
+    )
+
+
 # Taken, confirmed; another one taken, failed three times and given up: every transition there is, until the NVS has changed its half.
 TRANSITIONS = """
 from node.config import Config
@@ -223,7 +241,7 @@ def show():
     c = Config()
     print([c.version, c.sample_s, c.link["host"], len(c.values.get("wifi", ())), c.state])
 def steps(version):
-    values = {"sample_s": 60 * version, "publish_s": 3600, "wifi": [["n" * 32, "p" * 63]] * version}
+    values = {"sample_s": 60 * version, "publish_s": 3600, "wifi": [["n" * 30, "p" * 50]] * (version - 4)}
     yield lambda c: c.apply({"version": version, "values": values}, None)
     yield lambda c: c.note_talk(state, True)
     values = dict(values)
@@ -232,7 +250,7 @@ def steps(version):
     for _ in range(3):
         yield lambda c: c.note_failure(state, "no way")
 show()
-for version in (5, 6):
+for version in (5, 6, 7, 8):
     for step in steps(version):
         step(Config())
         show()
@@ -259,8 +277,8 @@ def test_whenever_the_power_goes_the_whole_old_or_the_whole_new_configuration_ho
         operations = operation
         (found,) = nodes.run_on(cut, show)
         assert found in whole[done - 1 : done + 1]
-    assert len(set(whole)) == 9
-    assert operations > 12, "the other half was begun, too"
+    assert len(set(whole)) == 17
+    assert operations > 24, "the other half was begun, too"
 
 
 # --- commands ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from databases import Databases
 from factories import NOON, deployed_node, register_node
-from servers import PostgresqlServer, running_postgresql
+from servers import PostgresqlServer, postgresql_programs, running_postgresql
 from sqlalchemy import CheckConstraint, Engine, MetaData, inspect, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
@@ -161,6 +162,45 @@ def test_parent_that_is_taken_away_while_a_child_is_added_leaves_no_orphan(
         )
         assert session.execute(orphans).scalar_one() == 0
         assert session.execute(text("SELECT count(*) FROM raw_reading")).scalar_one() == 1
+
+
+@pytest.mark.needs_postgresql
+def test_dump_of_the_data_alone_is_taken_back_by_an_upgraded_database(
+    postgresql_server: PostgresqlServer,
+) -> None:
+    """`pg_dump` restores without a search path: whatever runs at an insertion must find its tables nevertheless."""
+    programs = postgresql_programs()
+    with postgresql_server.fresh() as url:
+        engine = db.make_engine(url)
+        with db.session_factory(engine)() as session:
+            keys = _family(session)
+        dsn = postgresql_server.dsn(str(engine.url.database))
+        dump = subprocess.run(
+            [programs / "pg_dump", "--data-only", "--exclude-table=alembic_version", dsn],
+            capture_output=True,
+            check=True,
+        ).stdout
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        with engine.begin() as connection:
+            connection.execute(text(f"TRUNCATE {tables}"))
+
+        restore = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", dsn]
+        restored = subprocess.run(restore, input=dump, capture_output=True)
+
+        assert restored.returncode == 0, restored.stderr.decode()
+        with engine.connect() as connection:
+            packs = connection.execute(text("SELECT id FROM pack")).scalars().all()
+        assert packs == [keys["pack_id"]]
+        for statement in ("DELETE FROM public.lineage", "UPDATE public.pack SET id = 8"):
+            with pytest.raises(IntegrityError):
+                _execute_without_search_path(engine, statement)
+        engine.dispose()
+
+
+def _execute_without_search_path(engine: Engine, statement: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL search_path = ''"))
+        connection.execute(text(statement))
 
 
 def test_database_of_a_newer_version_is_refused_and_stays_as_it_is(

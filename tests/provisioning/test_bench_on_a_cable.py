@@ -6,8 +6,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +19,24 @@ import pytest
 from cryptography import x509
 from typed_commands import is_one_sentence
 
+from hardware.paths import firmware_dir
 from hardware.virtual_board.board import Board
 from hardware.virtual_board.cable.chips import ESP32_S3
 from hardware.virtual_board.cable.serving import Serving
 from hardware.virtual_board.esp_image import token_image
-from provisioning.enrolment import FleetAddress, enrol_node
+from provisioning.boards import BenchBoard, VirtualBoard
+from provisioning.enrolment import FleetAddress, enrol_node, read_node_id
 from provisioning.errors import BenchError
 from provisioning.firmware_bundle import FirmwareBundle, build_bundle
 from provisioning.flashing import flash_firmware
 from provisioning.serial_board import SerialBoard
+from provisioning.wiping import NAMES
 from tests.hardware.cable import connected, served
 from tests.provisioning.conftest import GOOD_TOKEN, Command, SmallFleet
 from tests.provisioning.pulled_cable import cable_to
 
 BUILT_UTC_S = 1_750_000_000
+FIRMWARE = sorted(firmware_dir().rglob("*.py"))
 DEEP_SLEEP = 4  # machine.reset_cause()
 PASSWORD = "Grüße ~\"'\\#"
 
@@ -112,11 +117,18 @@ def test_a_board_becomes_a_node_is_read_and_becomes_nobody_again(
     ):
         status, _, err = provision(f"node wipe --board {at} {options}")
         assert (status, is_one_sentence(err, sentence)) == (1, True), err
+    everything = [(namespace, name) for namespace in NAMES for name in NAMES[namespace]]
+    written = set(re.findall(r'NVS\("(\w+)"\)', "".join(map(Path.read_text, FIRMWARE))))
+    assert written <= NAMES.keys()
+    VirtualBoard(folder).exec(
+        f"import esp32\nfor space, name in {everything!r}:\n    esp32.NVS(space).set_blob(name, b'old')\n"
+        "esp32.NVS('id').set_blob('node_id', b'n-000001')"
+    )
     assert provision(f"node wipe --board {at} --node-id n-000001 --drop-readings")[0] == 0
     assert provision(f"node wipe --board {at}")[1] == "The board was nobody, and is so now.\n"
     assert [path for path, _ in Board(folder).list_files() if path.startswith("/spool")] == []
     assert is_flashed(folder, bundle)
-    for namespace, name in (("id", "key"), ("id", "node_id"), ("cfg", "link")):
+    for namespace, name in everything:
         with pytest.raises(OSError, match="4354"):
             Board(folder).nvs_blob(namespace, name)
 
@@ -140,9 +152,20 @@ def test_a_sleeping_node_is_reached_by_its_reset_line_and_gets_no_image_written_
 
 
 def test_a_watchdog_that_the_firmware_has_armed_does_not_end_a_session(folder: Path) -> None:
-    Board(folder).write_file("/boot.py", b"import machine\nmachine.WDT(timeout=1200)")
-    with served(folder) as serving, SerialBoard(serving.doors.tcp_url) as board:
-        assert board.exec("import time\ntime.sleep_ms(1300)\nprint(1)") == "1\r\n"
+    armed = b"import machine\nmachine.WDT(timeout=1500)\nprint('armed')"
+    Board(folder).write_file("/boot.py", armed)
+    with served(folder) as serving:
+        with connected(serving.doors.tcp_url) as cable:
+            cable.hear(b"armed\r\n")
+        with SerialBoard(serving.doors.tcp_url) as board:
+            assert board.exec("import time\ntime.sleep_ms(1600)\nprint(1)") == "1\r\n"
+
+
+def test_a_board_that_says_something_for_ever_is_given_up(tcp: str) -> None:
+    with SerialBoard(tcp) as board, pytest.raises(BenchError, match="was lost in the middle of it"):
+        board.exec(
+            "import time\nwhile True:\n    print('.')\n    time.sleep_ms(100)", patience_s=0.5
+        )
 
 
 def test_another_chip_is_refused_by_its_name(provision: Command, folder: Path) -> None:
@@ -176,13 +199,49 @@ def test_a_board_without_micropython_says_what_to_do_and_an_image_helps(
     provision: Command, tmp_path: Path, folder: Path, bundle: FirmwareBundle
 ) -> None:
     with served(folder) as serving:
-        tcp = serving.doors.tcp_url
-        assert provision(f"node wipe --board {tcp} --everything")[0] == 0
-        status, _, err = provision(f"node read --board {tcp}")
+        port = serving.doors.pty_path  # faster than esptool's first speed, as a real port
+        assert provision(f"node wipe --board {port} --everything")[0] == 0
+        status, _, err = provision(f"node read --board {port}")
         assert (status, is_one_sentence(err, "has no MicroPython that answers;")) == (1, True), err
         options = f"{image_options(tmp_path, token_image())} --build-date {BUILT_UTC_S}"
-        assert provision(f"node flash --board {tcp} {options}")[0] == 0
+        assert provision(f"node flash --board {port} {options}")[0] == 0
     assert is_flashed(folder, bundle)
+
+
+class Forgetful(VirtualBoard):
+    """Its flash keeps one file with a bit turned, and one blob of its identity cut short."""
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        turned = {path: data[:-1] + bytes([data[-1] ^ 1]) for path, data in files.items()}
+        super().put({**files, "/a/node/plan.mpy": turned["/a/node/plan.mpy"]})
+
+    def exec(self, code: str, *, patience_s: float = 30.0) -> str:
+        short = code.replace("set_blob('cert', a2b_base64(", "set_blob('cert', b'' and (")
+        return super().exec(short, patience_s=patience_s)
+
+
+def test_what_a_board_does_not_keep_is_found_by_reading_it_back(
+    folder: Path, fleet: SmallFleet, bundle: FirmwareBundle
+) -> None:
+    board = Forgetful(folder)
+    with pytest.raises(
+        BenchError, match=r"has not kept /a/node/plan\.mpy as it was written; flash it"
+    ):
+        flash_firmware(board, bundle)
+    with pytest.raises(BenchError, match="has not kept its identity as it was written; enrol it"):
+        enrol_on(board, fleet)
+    assert read_node_id(board) is None
+
+
+def enrol_on(board: BenchBoard, fleet: SmallFleet) -> None:
+    enrol_node(
+        board,
+        FleetAddress(fleet.url, fleet.ca_file),
+        label="tree-01",
+        model_id="pond-1",
+        token=GOOD_TOKEN,
+        wifi=[("Büro", PASSWORD)],
+    )
 
 
 @contextmanager
@@ -281,14 +340,7 @@ def test_a_cable_pulled_while_enrolling_leaves_a_board_that_asks_again_with_the_
 ) -> None:
     def enrol_through(tcp: str, pulled_after: int | None) -> None:
         with cable_to(tcp, pulled_after=pulled_after) as cable, SerialBoard(cable.url) as board:
-            enrol_node(
-                board,
-                FleetAddress(fleet.url, fleet.ca_file),
-                label="tree-01",
-                model_id="pond-1",
-                token=GOOD_TOKEN,
-                wifi=[("Büro", PASSWORD)],
-            )
+            enrol_on(board, fleet)
 
     with served(folder) as serving:
         for pulled_after in (_TO_THE_KEY_BYTES, _TO_THE_CERTIFICATE_BYTES):

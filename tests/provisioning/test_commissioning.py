@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hardware.virtual_board.cable.chips import ESP32
 from hardware.virtual_board.cable.serving import Serving
 from hardware.virtual_board.esp_image import token_image
 from hardware.virtual_board.scene_wiring import wire_board
+from provisioning.label import Label, label_svg, qr_modules
 from tests.hardware.cable import served
 from tests.provisioning.conftest import GOOD_TOKEN, Command, SmallFleet
 from tests.provisioning.small_ingest import SmallIngest, small_ingest
@@ -71,11 +73,20 @@ def test_a_bare_board_becomes_an_accepted_node_with_papers(
     assert record["heard_at"] == STORED_AT
     assert all(channel["passed"] for channel in record["channels"])
     heard = {one["channel"]: one["raw_value"] for one in record["readings"]}
-    assert heard["t30"] == 16 * next(
-        c["value"] for c in record["channels"] if c["channel"] == "t30"
-    )
+    measured = {one["channel"]: one["value"] for one in record["channels"]}
+    assert heard["t30"] == pytest.approx(
+        16 * measured["t30"], abs=16
+    )  # sixteenths; the soil goes on
     protocol = (tmp_path / "bench/tree-01/protocol.html").read_text(encoding="utf-8")
-    for text in ("Accepted on", "A1234", "Özil, M.", "24:6f:28:", "n-000001", "Büro", "19.875 Cel"):
+    for text in (
+        "Accepted on",
+        "A1234",
+        "Özil, M.",
+        "24:6f:28:",
+        "n-000001",
+        "Büro",
+        f"{measured['t90']:g} Cel",
+    ):
         assert text in protocol
     svg = (tmp_path / "bench/tree-01/label.svg").read_text(encoding="utf-8")
     assert ">tree-01</text>" in svg
@@ -190,6 +201,28 @@ def test_a_sticker_is_printed_from_a_board_or_a_record(
     assert Path("papers/label.svg").read_bytes() == Path("again/label.svg").read_bytes()
     assert Path("papers/label.pdf").read_bytes() == Path("again/label.pdf").read_bytes()
     assert "Büro 🌳 &lt;b&gt;" in Path("papers/label.svg").read_text(encoding="utf-8")
+
+
+def test_a_stickers_code_leads_to_the_nodes_page_and_has_white_round_it() -> None:
+    label = Label(
+        "tree-01", "n-3f9a1c", "tree-3", "24:6f:28:00:00:01", pages_url="https://fleet.example/"
+    )
+    assert label.code == "https://fleet.example/fleet/nodes/n-3f9a1c"
+    modules = qr_modules(label.code)
+    svg = label_svg(label)
+    assert svg.count("h1v1h-1z") == sum(map(sum, modules))
+    ((margin_mm, step_mm),) = re.findall(r"translate\((\S+) \S+\) scale\((\S+)\)", svg)
+    assert float(margin_mm) >= 4 * float(step_mm)
+    # The three corners by which readers find the code: 7 by 7, a ring and a core.
+    corner = [
+        [1] * 7,
+        [1, 0, 0, 0, 0, 0, 1],
+        *[[1, 0, 1, 1, 1, 0, 1]] * 3,
+        [1, 0, 0, 0, 0, 0, 1],
+        [1] * 7,
+    ]
+    assert [list(row[:7]) for row in modules[:7]] == corner
+    assert [list(row[-7:]) for row in modules[:7]] == corner
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,19 @@ def test_enrolling_again_on_purpose_replaces_the_identity(
     assert nvs(board, "id", "key") != key
 
 
+def test_a_new_identity_does_not_inherit_what_the_old_one_was_told(
+    board: VirtualBoard, fleet: SmallFleet
+) -> None:
+    enrol(board, fleet)
+    for namespace, name in (("cfg", "des"), ("cmd", "rec")):
+        board.exec(f"import esp32\nesp32.NVS({namespace!r}).set_blob({name!r}, b'of the old one')")
+        assert nvs(board, namespace, name)
+    enrol(board, fleet, again=True)
+    for namespace, name in (("cfg", "des"), ("cmd", "rec")):
+        with pytest.raises(OSError, match="4354"):
+            nvs(board, namespace, name)
+
+
 def test_a_refusal_leaves_an_enrolled_board_as_it_was(
     board: VirtualBoard, fleet: SmallFleet
 ) -> None:

@@ -5,7 +5,8 @@ A bearer is a class made of its part of the `link` configuration and of what its
     connect(deadline)   until the node has an address; raises LinkError, which names no secret
     renew(deadline)     True when the address was only remembered and another one could be had now
     signal_dbm()        strength of the signal, or None
-    memory(is_good)     what makes the next connect better, whether or not the server could be reached; small, goes through CBOR
+    memory(is_good)     what makes the next connect better, whether or not this one did and the server could be reached; small, goes
+                        through CBOR
     off()               no current any more; never fails
 """
 

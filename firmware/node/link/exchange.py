@@ -8,7 +8,7 @@ import gc
 
 from micropython import const
 
-from node import cbor, heap, report, senml
+from node import cbor, heap, plan, report, senml
 from node.deadline import Deadline
 from node.errors import LinkError, TimedOut
 from node.link import bearer, mqtt, sntp, tls
@@ -24,6 +24,7 @@ _SESSION_MS = const(
 _HEAR_MS = const(2_000)
 _LINGER_MS = const(2_000)
 _RESERVE_MS = const(5_000)  # what the last PUBACKs and the receipt may need of the radio's time
+_STATE_BYTES = const(1_200)  # its CBOR and the packet around it
 _DISCONNECT_MS = const(200)
 
 
@@ -44,15 +45,19 @@ class Exchange:
         self._last_receipt = 0
         self._resent = None  # highest sequence sent again; None while nothing was to be
         self._raw = None
+        self._address = None  # where `_raw` leads
         self._client = None
 
     def run(self):
         """Raises OSError, ValueError or LinkError when the node could not say all it had to; what was heard is kept."""
         try:
             client = self._connect()
+            # What is told leaves crumbs all over the memory; the state message needs one piece of it.
+            room = bytearray(_STATE_BYTES)
             self._listen(client)
             self._mark()
             self._obey()
+            del room
             self._publish_state(client)
             self._publish_packs(client)
             self._linger(client)
@@ -66,16 +71,15 @@ class Exchange:
         wake, deadline = self._wake, self._deadline
         link, state = wake.config.link, wake.state
         carrier = bearer.switch_on(link, state.bearer, wake.clock.uptime_ms())
-        state.bearer = None
-        carrier.connect(deadline.within(_BEARER_MS))
-        state.bearer = carrier.memory(False)
+        try:
+            carrier.connect(deadline.within(_BEARER_MS))
+        finally:
+            state.bearer = carrier.memory(False)
         wake.reached("wifi")
-        if not self._learn_time(link) and carrier.renew(deadline.within(_RENEW_MS)):
-            if wake.clock.utc_ms(0) is None:
-                self._learn_time(link)
+        self._learn_time(link)
+        self._raw = self._reach(link, state, carrier)
         if not self._has_time:
             state.last_error = "no time"
-        self._raw = self._reach(link, state, carrier)
         stream = self._raw
         if link["tls"]:
             wake.clock.show_to_tls(self._bundle["built_utc_s"])
@@ -85,40 +89,39 @@ class Exchange:
         session = deadline.within(_SESSION_MS)
         client.connect(wake.config.node_id, session)
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
+        state.broker_address = self._address
         state.bearer = carrier.memory(True)
         wake.reached("broker")
         heap.note()
         return client
 
     def _learn_time(self, link):
-        """False when nobody answered, which may be the fault of a remembered address."""
         if not link["ntp"]:
-            return True
+            return
         answer = sntp.ask(link["ntp"], self._wake.clock, self._deadline.within(_TIME_MS))
-        if answer is None:
-            return False
-        self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
-        return True
+        if answer is not None:
+            self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
 
     def _reach(self, link, state, carrier):
-        """A TCP connection; with another address of our own when the remembered one leads nowhere."""
-        try:
-            return self._open(link, state)
-        except (OSError, LinkError):
-            if not carrier.renew(self._deadline.within(_RENEW_MS)):
-                raise
-            return self._open(link, state)
+        """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds.
 
-    def _open(self, link, state):
-        """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds."""
-        if state.broker_address is not None:
+        That address is remembered again only when the broker has let the node in: whoever else answers there, or whatever a name
+        server says once, costs one talk. When nobody answers there, the node's own address may belong to another by now.
+        """
+        known, state.broker_address = state.broker_address, None
+        if known is not None:
             try:
-                return tls.connect(tuple(state.broker_address), self._deadline.within(_TCP_MS))
-            except (OSError, TimedOut):
-                state.broker_address = None
-        address = tls.resolve(link["host"], link["port"])
-        raw = tls.connect(address, self._deadline.within(_TCP_MS))
-        state.broker_address = list(address)
+                return self._open(known)
+            except (OSError, LinkError):
+                pass
+            is_other = carrier.renew(self._deadline.within(_RENEW_MS))
+            if is_other and self._wake.clock.utc_ms(0) is None:
+                self._learn_time(link)
+        return self._open(tls.resolve(link["host"], link["port"]))
+
+    def _open(self, address):
+        raw = tls.connect(tuple(address), self._deadline.within(_TCP_MS))
+        self._address = list(address)
         return raw
 
     def _listen(self, client):
@@ -214,16 +217,21 @@ class Exchange:
         """Take the configuration of the desired state last heard, and note its commands."""
         if not self._desired:
             return
-        payload, self._desired = self._desired, b""
         wake = self._wake
         try:
-            desired = cbor.decode(payload)
-            fault = wake.config.apply(desired["config"], wake.battery_mv)
-            self._orders = desired.get("commands") or []
+            # Read twice, so that neither part has to share the memory with the other.
+            fault = wake.config.apply(self._part("config"), wake.battery_mv)
+            plan.forget_done()
+            self._orders = self._part("commands") or []
         except (ValueError, KeyError, TypeError, AttributeError):
             fault = "des malformed"
+        self._desired = b""
         if fault:
             wake.state.last_error = fault
+
+    def _part(self, name):
+        """One field of the desired state. The largest is 4 KiB, most of it a certificate: a copy of that would be too much."""
+        return cbor.decode(self._desired, True)[name]
 
     def _obey(self):
         """Begin what is commanded; what goes wrong with it costs the talk nothing."""
@@ -237,6 +245,7 @@ class Exchange:
                 from node import crash
 
                 self._wake.state.last_error = crash.describe(error)
+            plan.forget_done()
 
     def _judge_trial(self):
         """A configuration on trial has to lead to the server; a broker that lets the node in is not enough."""

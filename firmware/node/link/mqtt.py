@@ -32,7 +32,7 @@ _MAX_PACKET_BYTES = const(4_352)
 
 
 class Client:
-    """`stream` is the raw socket or the TLS stream above it; `on_message(topic, payload)` gets what arrives."""
+    """`stream` is the raw socket or the TLS stream above it; `on_message(topic, payload)` gets what arrives, as bytes or as a view."""
 
     def __init__(self, stream, raw, on_message):
         self._stream = stream
@@ -224,6 +224,10 @@ class Client:
         start = end + 2 if qos else end
         if start > len(content) or qos > _QOS:
             raise LinkError("mqtt publish")
-        self._on_message(bytes(content[2:end]), bytes(content[start:]))
+        payload = content[start:]
+        if len(self._buffer) <= _BUFFER_BYTES:
+            payload = bytes(payload)
+        # Else the buffer was made for this packet and is given away with it: there is no room for a copy of 4 KiB.
+        self._on_message(bytes(content[2:end]), payload)
         if qos:
             self._acks += b"\x40\x02" + bytes(content[end:start])

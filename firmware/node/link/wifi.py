@@ -3,7 +3,8 @@
 What worked last time is tried first: that access point, with that address, without a scan and without DHCP. When that fails, all
 is forgotten: a scan, then the networks in the order of the configuration, of each the strongest access point first (left alone, the ESP32
 takes the first that it hears), then those that no scan shows because they hide. A network that a node could join and that led
-nowhere (a portal, a line that is cut) comes last the next time.
+nowhere (a portal, a line that is cut) comes last the next time. Each gets the time that joining takes; when there is none left for the
+others, the next search begins with them.
 """
 
 import time
@@ -23,6 +24,10 @@ _POINTS = const(2)  # of one network; a third one is too weak to be worth the ti
 _KNOWN_MS = const(4_000)
 # The driver goes on telling why the network before failed until it has something new to say.
 _STALE_MS = const(4_000)
+# A network that is there lets a node in within this, a DHCP server that thinks first included.
+_TRY_MS = const(5_000)
+# Too little to join anything.
+_NO_TIME_MS = const(2_000)
 # Nobody tells how long an address was leased for; shorter than a day is rare, and a wrong one costs a renewal only.
 _LEASE_MS = const(21_600_000)
 _UNCLEAR = "reason"
@@ -33,15 +38,17 @@ class Wifi:
     """A bearer (link/bearer.py). `networks`: pairs of name and password, best first.
 
     `memory`: [index of the network, bssid or None, channel, (address, mask, gateway, name server), uptime of the lease], or
-    [index] of a network that led nowhere.
+    [index] of a network that led nowhere, or [index, None] of the last one for which a search had time.
     """
 
     def __init__(self, networks, memory, uptime_ms):
         self._networks = networks
         self._uptime_ms = uptime_ms
         self._memory = memory
-        self._last_resort = -1
-        if memory is not None and (len(memory) == 1 or not 0 <= memory[0] < len(networks)):
+        self._last_resort = self._last_tried = -1
+        if memory is not None and len(memory) == 2:
+            self._memory, self._last_tried = None, memory[0]
+        elif memory is not None and (len(memory) == 1 or not 0 <= memory[0] < len(networks)):
             self._memory, self._last_resort = None, memory[0]
         self._is_remembered = False
         self._faults = []  # type: list[str]
@@ -69,6 +76,8 @@ class Wifi:
             while self._wlan.ifconfig()[0] == _NO_ADDRESS:
                 deadline.nap("dhcp")
         except (OSError, ValueError, TimedOut):
+            # Nobody lends one now: the remembered one may still be good.
+            self._wlan.ifconfig(tuple(self._memory[3]))
             return False
         self._memory = self._memory[:3] + self._lease()
         return True
@@ -80,9 +89,9 @@ class Wifi:
             return None
 
     def memory(self, is_good):
-        if self._memory is None:
-            return None
-        return self._memory if is_good else self._memory[:1]
+        if self._memory is None or is_good or len(self._memory) == 2:
+            return self._memory
+        return self._memory[:1]
 
     def off(self):
         try:
@@ -117,14 +126,18 @@ class Wifi:
     def _search(self, deadline):
         candidates = self._candidates()
         for place, (index, bssid, channel) in enumerate(candidates):
-            share = deadline.within(deadline.left_ms() // (len(candidates) - place))
-            if self._joins(index, bssid, share):
+            left_ms = deadline.left_ms()
+            if place and left_ms < _NO_TIME_MS:
+                self._memory = [candidates[place - 1][0], None]
+                return False
+            share_ms = max(_TRY_MS, left_ms // (len(candidates) - place))
+            if self._joins(index, bssid, deadline.within(share_ms)):
                 self._memory = [index, bssid, channel] + self._lease()
                 return True
         return False
 
     def _candidates(self):
-        """(index, bssid, channel) in the order in which they are worth a try."""
+        """(index, bssid, channel) in the order in which they are worth a try; first those for which there was no time before."""
         heard = sorted(self._wlan.scan(), key=lambda point: -point[3])
         found = []
         unseen = []
@@ -139,7 +152,12 @@ class Wifi:
                 found += [(index, bytes(point[1]), point[2]) for point in points[:_POINTS]]
             else:
                 unseen.append((index, None, 0))
-        return found + unseen
+        candidates = found + unseen
+        begin = 0
+        for place, candidate in enumerate(candidates):
+            if candidate[0] == self._last_tried:
+                begin = place + 1
+        return candidates[begin:] + candidates[:begin]
 
     def _joins(self, index, bssid, deadline):
         """Join one network; False when it does not let us in, for a reason that is noted."""

@@ -17,6 +17,9 @@ _FOREIGN_KEYS = (
     ("observation", "lineage_id", "lineage", "id"),
 )
 
+# A restored dump inserts without a search path; the functions keep the one that made these tables.
+_TABLES_ARE_FOUND = "SET search_path FROM CURRENT"
+
 
 def upgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
@@ -46,7 +49,7 @@ def _checks_of_children(
     # One index look-up for each parent that is named, however the tables had grown when the plan was made.
     function = f"""
         CREATE FUNCTION {name}_has_parents() RETURNS trigger LANGUAGE plpgsql
-        SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+        {_TABLES_ARE_FOUND} SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
         BEGIN
             IF EXISTS (
                 SELECT FROM (SELECT DISTINCT {column} FROM added) AS named
@@ -75,7 +78,7 @@ def _checks_of_parents(
     # The lock lets those who are adding children finish first, and those who come later see that the parent is gone.
     return (
         f"""
-        CREATE FUNCTION {name}_keeps_parents() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION {name}_keeps_parents() RETURNS trigger LANGUAGE plpgsql {_TABLES_ARE_FOUND} AS $$
         BEGIN
             IF NOT EXISTS (SELECT FROM removed) THEN
                 RETURN NULL;

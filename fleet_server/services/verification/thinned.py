@@ -18,12 +18,14 @@ from fleet_server.models.gap import THINNED
 from fleet_server.services import bulk, sequences, thinning, timing
 from fleet_server.services.observing import load_channels, stored_lineages
 from fleet_server.services.sequences import Range
-from fleet_server.services.thinning import MadeRange, TimedPack
+from fleet_server.services.thinning import Day, MadeRange, TimedPack
 from fleet_server.services.verification.report import Report
 from fleet_server.wire.senml import ThinnedPack as WireThinnedPack
 
 _PACKS_AT_ONCE = 1000
 
+_Ranges = dict[tuple[int, int, int], ObservedRange]
+"""(datastream, begin, pack): what is stored"""
 _Extremes = dict[str, tuple[float | None, float | None, str | None]]
 
 
@@ -51,12 +53,14 @@ class ThinnedCheck:
             # That nothing of this node can be made again is found at its observations.
             self._damaged_ids.update(pack.pack_id for pack in sound)
             return
-        made: dict[tuple[int, int], MadeRange] = {}
+        days = {pack.pack_id: pack.day for pack in sound}
+        made: dict[tuple[Day, int], list[MadeRange]] = defaultdict(list)
         for one in ranges:
-            made.setdefault((one.datastream_id, one.from_s), one)
+            made[days[one.pack_id], one.datastream_id].append(one)
         stored = self._stored_ranges([pack.pack_id for pack in sound])
-        for key, one in made.items():
-            self._compare(key, one, stored.get(key))
+        held = {place[:2] for place in stored}
+        for copies in made.values():
+            self._compare(copies, stored, held)
 
     def report_rest(self) -> None:
         """Ranges that come from no pack, and gaps that no thinned pack explains."""
@@ -132,25 +136,34 @@ class ThinnedCheck:
                     found[one.pack_id][1][one.channel] = (one.lowest, one.highest, one.status)
         return found
 
-    def _stored_ranges(self, pack_ids: Sequence[int]) -> dict[tuple[int, int], ObservedRange]:
+    def _stored_ranges(self, pack_ids: Sequence[int]) -> _Ranges:
         found = {}
         for some in bulk.chunks(pack_ids, _PACKS_AT_ONCE):
             for row in self._session.scalars(
                 select(ObservedRange).where(ObservedRange.pack_id.in_(some))
             ):
-                found[row.datastream_id, int(row.from_at.timestamp())] = row
+                found[row.datastream_id, int(row.from_at.timestamp()), row.pack_id] = row
         return found
 
-    def _compare(self, key: tuple[int, int], one: MadeRange, row: ObservedRange | None) -> None:
-        where = f"datastream {key[0]} from {datetime.fromtimestamp(key[1], UTC):%F %T}"
-        if row is None:
-            self._report.find("readings_without_observation", f"There is no range of {where}.")
+    def _compare(
+        self, copies: Sequence[MadeRange], stored: _Ranges, held: set[tuple[int, int]]
+    ) -> None:
+        """Judge one day's range of one datastream, which is that of any of the packs that stand for the day."""
+        first = copies[0]
+        at = datetime.fromtimestamp(first.from_s, UTC)
+        where = f"datastream {first.datastream_id} from {at:%F %T}"
+        for one in copies:
+            row = stored.get((one.datastream_id, one.from_s, one.pack_id))
+            if row is None:
+                continue
+            self._reproduced += 1
+            if not _is_reproduced(one, row) or self._lineages.get(row.lineage_id) != one.lineage:
+                self._report.find(
+                    "observations_not_reproducible", f"The range of {where} is another one."
+                )
             return
-        self._reproduced += 1
-        if not _is_reproduced(one, row) or self._lineages.get(row.lineage_id) != one.lineage:
-            self._report.find(
-                "observations_not_reproducible", f"The range of {where} is another one."
-            )
+        if not any((one.datastream_id, one.from_s) in held for one in copies):
+            self._report.find("readings_without_observation", f"There is no range of {where}.")
 
 
 def _numbers(row: ThinnedPack) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import itertools
 import math
 from typing import Any
 
@@ -15,6 +16,9 @@ from hypothesis import strategies as st
 from fleet_server.measurement.derived import (
     FORMULAS,
     NERNST_SLOPE_25_MV,
+    WATERMARK_KNOTS_OHM,
+    WATERMARK_OPEN_OHM,
+    WATERMARK_SHORT_OHM,
     Formula,
     ammonia_fraction,
     capacitive_index,
@@ -190,6 +194,17 @@ def test_drier_soil_never_reads_wetter(temperature_c: float) -> None:
     # The pieces of the published curve themselves leave a dip of a few pascals below 1,050 Ω.
     assert np.diff(tension).min() > -0.005
     assert np.diff(tension[::50]).min() >= 0.0
+
+
+def test_watermark_only_rises_or_only_falls_between_its_knots() -> None:
+    ends = (WATERMARK_SHORT_OHM, *WATERMARK_KNOTS_OHM, WATERMARK_OPEN_OHM - 1)
+    temperatures_c = np.linspace(0, 50, 26)[:, np.newaxis]
+    for start, end in itertools.pairwise(ends):
+        tension = watermark_tension(np.linspace(start, end, 200), temperatures_c)
+        highest = np.maximum(tension[:, 0], tension[:, -1])
+        lowest = np.minimum(tension[:, 0], tension[:, -1])
+        assert (tension.max(axis=1) - highest).max() < 0.03
+        assert (lowest - tension.min(axis=1)).max() < 0.03
 
 
 @pytest.mark.parametrize("temperature_c", [1, 5, 12, 24, 35])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from typing import Any
 
 import pytest
 from factories import NOON_S, deployed_node
@@ -108,15 +110,34 @@ def test_what_the_database_refuses_is_told_when_the_block_has_ended(
     assert session.scalar(select(func.count()).select_from(Counter)) == 0
 
 
-def test_block_that_fails_hands_the_session_back_and_nothing_is_stored(session: Session) -> None:
+def test_block_that_fails_hands_the_session_back_and_nothing_is_stored(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_failed = threading.Event()
+    insert_rows = bulk.insert_rows
+
+    def insert_late(*args: Any, **options: Any) -> int:
+        has_failed.wait(5)
+        return insert_rows(*args, **options)
+
+    monkeypatch.setattr(bulk, "insert_rows", insert_late)
     rows = [("c", f"n-{number}", number) for number in range(5000)]
     columns = ("name", "node_id", "count")
-    with (
-        pytest.raises(ZeroDivisionError),
-        db.writing(session),
-        bulk.inserting(session, Counter.__table__, columns, rows),
-    ):
-        _ = 1 // 0
+
+    were_done = []
+
+    def fail_in_the_block() -> None:
+        with db.writing(session):
+            try:
+                with bulk.inserting(session, Counter.__table__, columns, rows) as insertion:
+                    threading.Timer(0.05, has_failed.set).start()
+                    _ = 1 // 0
+            finally:
+                were_done.append(insertion.done())
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_the_block()
+    assert were_done == [True]
     assert session.scalar(select(func.count()).select_from(Counter)) == 0
 
 

@@ -60,12 +60,13 @@ def test_structured_values_reach_the_node_as_it_keeps_them(
 WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "another model's channel": ({"limits": [["do", "below", 4, 5]]}, "there is no channel do"),
     "a slot's second channel": ({"every_s": {"bot": 900}}, "no slot begins with bot"),
+    "the battery's interval": ({"every_s": {"bat": 900}}, "no slot begins with bat; there are r30"),
     "an unknown name": ({"colour": 1}, "colour is no setting of a node; there are every_s"),
     "a required one taken back": ({"sample_s": None}, "sample_s is always wanted"),
     "silence at once": ({"mute_mv": 3900, "low_mv": 4000}, "its battery is at 3874 mV"),
     "more than a node keeps": (
         {"host": "h" * 253, "server_name": "s" * 253, "wifi": [["n" * 32, "p" * 63]] * 4},
-        "a node keeps 800",
+        "a node keeps 400",
     ),
     "a number beyond all": ({"limits": [["t30", "below", float("inf"), 2]]}, "two numbers"),
 }
@@ -81,6 +82,14 @@ def test_what_the_node_would_refuse_is_refused_with_one_sentence(
     assert says in str(refusal.value)
     assert str(refusal.value).endswith(".")
     assert told(session).config_version == 1
+
+
+def test_an_interval_that_its_node_model_sets_must_still_be_a_multiple(session: Session) -> None:
+    deployed_node(session, NODE, model="pond-2")
+    with pytest.raises(ConfigurationWrong) as refusal:
+        configure(session, sample_s=1000, publish_s=4000)
+    assert str(refusal.value) == "every_s wants whole multiples of sample_s, 1000 seconds."
+    assert configure(session, sample_s=1000, publish_s=4000, every_s={}) == 2
 
 
 def test_a_password_is_told_to_the_node_and_stands_nowhere_in_the_database(

@@ -156,6 +156,33 @@ def test_copy_under_another_sequence_leaves_the_first_range(session: Session) ->
     assert_clean(session)
 
 
+def test_copy_from_a_clock_that_went_another_second_leaves_the_first_range(
+    session: Session,
+) -> None:
+    deployed_node(session)
+    node, later = SimulatedNode(), SimulatedNode(started_s=NOON_S + 1)
+    store_batch(session, [node.thinned(1, 3, seq=5, oldest=5)], now=LATER)
+    store_batch(session, [later.thinned(1, 3, seq=9, oldest=9)], now=LATER)
+
+    assert {row.from_at.second for row in session.scalars(select(ObservedRange))} == {0}
+    assert_clean(session)
+
+
+@pytest.mark.parametrize("knows_first", [True, False], ids=["with its anchor", "before its anchor"])
+def test_copy_that_is_timed_before_its_original_makes_the_ranges(
+    session: Session, knows_first: bool
+) -> None:
+    deployed_node(session)
+    node = SimulatedNode()
+    anchor, copy = node.state(at_s=NOON_S + 90_000), node.thinned(1, 3, seq=9, oldest=9)
+    store_batch(session, [node.thinned(1, 3, seq=5, oldest=5, knows_time=False)], now=LATER)
+    for messages in [[anchor, copy]] if knows_first else [[copy], [anchor]]:
+        store_batch(session, messages, now=LATER)
+
+    assert len(ranges(session)) == count(session, ObservedRange) == len(TREE_READINGS)
+    assert_clean(session)
+
+
 # --- ranges ---
 
 
@@ -193,6 +220,28 @@ def test_a_range_holds_every_value_that_the_inputs_allow(session: Session) -> No
     ).all()
     assert len(set(values)) == 4
     assert (found.lowest, found.highest) == (min(values), max(values))
+
+
+def test_a_range_holds_what_lies_where_the_pieces_of_a_formula_do_not_meet(
+    session: Session,
+) -> None:
+    """The curve of a Watermark steps at 8 kΩ: in cold soil the highest tension is not at the highest resistance."""
+    deployed_node(session)
+    node, cold = SimulatedNode(), {"t30": 16}
+    day = node.thinned(1, 4, seq=90, oldest=1, extremes={"r30": (7_200, 8_600), "t30": (16, 16)})
+    store_batch(session, [day], now=LATER)
+    between = [
+        node.pack(50 + at, readings={**TREE_READINGS, **cold, "r30": ohm})
+        for at, ohm in enumerate(range(7_200, 8_601, 200))
+    ]
+    store_batch(session, between, now=LATER)
+
+    found = ranges(session)["soil_water_tension", 30]
+    values = session.scalars(
+        select(Observation.value).where(Observation.datastream_id == found.datastream_id)
+    ).all()
+    assert max(values) > max(values[0], values[-1]) + 0.5
+    assert found.lowest - 0.03 <= min(values) <= max(values) <= found.highest + 0.03
 
 
 def test_a_channel_without_any_value_has_an_empty_range_flagged_as_its_readings_were(

@@ -27,11 +27,14 @@ def operator(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[FlaskC
     with sessions() as session:
         accounts.create_user(session, USER, PASSWORD, now=NOON)
         deployed_node(session)
-        node = SimulatedNode(oldest=97)
+        deployed_node(session, "n-000002", model="soil-1")
+        node, other = SimulatedNode(oldest=97), SimulatedNode("n-000002")
         messages = [
             node.thinned(1, 96, seq=98, extremes={"t30": (160, 320), "r30": "open"}),
             node.pack(97),
             node.state(at_s=int(NOW.timestamp()), thinned=96, lost=0),
+            other.thinned(1, 96, seq=98, extremes={"e30": (1000, 1200)}),
+            other.state(at_s=int(NOW.timestamp())),
         ]
         store_batch(session, messages, now=NOW)
         engine = session.get_bind().engine
@@ -54,10 +57,26 @@ def test_node_page_shows_the_days_extremes_apart_from_its_readings(operator: Fla
     assert "Das sind keine Messungen." in german
 
 
+def test_extremes_do_not_claim_that_each_of_the_packs_had_a_value(operator: FlaskClient) -> None:
+    page = operator.get("/fleet/nodes/n-000001?range=7d").text
+
+    assert "Packs given up</th>" in page
+    assert "in how many of the packs there was one is not known" in page
+
+
+def test_extremes_of_a_quantity_without_a_unit_name_none(operator: FlaskClient) -> None:
+    page = operator.get("/fleet/nodes/n-000002?range=7d").text
+
+    assert "Lowest</th>" in page
+    assert "()" not in page
+
+
 def test_pack_page_says_what_a_thinned_pack_stands_for(
     operator: FlaskClient, session: Session
 ) -> None:
-    pack_id = session.scalars(select(ThinnedPack.pack_id)).one()
+    pack_id = session.scalars(
+        select(ThinnedPack.pack_id).where(ThinnedPack.node_id == "n-000001")
+    ).one()
 
     page = operator.get(f"/fleet/packs/{pack_id}").text
 
