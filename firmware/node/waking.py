@@ -145,7 +145,7 @@ def _stop(wake):
 
 def _enter_field_mode(wake):
     """Field mode begins, goes on or ends."""
-    if wake.config.lamp_pin is None and wake.config.button_pin is None:
+    if wake.config.button_pin is None:
         return
     is_woken = machine.wake_reason() == machine.EXT0_WAKE
     if is_woken or wake.is_switched_on or wake.state.field_until_ms is not None:

@@ -225,7 +225,7 @@ def _on_times(folder: Path, model: NodeModel, wiring: Wiring) -> WakeTimes:
         board = nodes.make_board(
             folder / "node",
             wiring,
-            node=node_map(model),
+            node=node_map(model, has_panel=False),
             port=broker.port,
             link={"tls": True},
             identity=authority.identity(nodes.NODE_ID),

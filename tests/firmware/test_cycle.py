@@ -551,10 +551,10 @@ def test_a_crash_becomes_an_event_with_its_place_once(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
     board = tree(tmp_path, broker)
-    plan = board.read_file("/a/node/plan.mpy")
-    board.remove_file("/a/node/plan.mpy")
-    board.write_file("/a/node/whole_plan.mpy", plan)
-    broken = "from node.whole_plan import *\ndef due(*_): raise ValueError('unforeseen')\n"
+    measuring = board.read_file("/a/node/measuring.mpy")
+    board.remove_file("/a/node/measuring.mpy")
+    board.write_file("/a/node/whole_measuring.mpy", measuring)
+    broken = "from node.whole_measuring import *\ndef due(*_): raise ValueError('unforeseen')\n"
     board.write_file("/a/node/plan.py", broken.encode())
 
     crashed = board.run_wake()
