@@ -509,9 +509,9 @@ def _check_node_model(model: NodeModel, name: str) -> None:
     keys = [channel.key for channel in model.channels]
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
+    _check_intervals(model, name)
     _check_panel(model, name)
     _check_limits(model, name)
-    _check_intervals(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
         if sensor_type.ezo is not None and sensor_type.ezo.is_told:

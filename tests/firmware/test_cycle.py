@@ -555,11 +555,11 @@ def test_a_crash_becomes_an_event_with_its_place_once(
     board.remove_file("/a/node/measuring.mpy")
     board.write_file("/a/node/whole_measuring.mpy", measuring)
     broken = "from node.whole_measuring import *\ndef due(*_): raise ValueError('unforeseen')\n"
-    board.write_file("/a/node/plan.py", broken.encode())
+    board.write_file("/a/node/measuring.py", broken.encode())
 
     crashed = board.run_wake()
-    board.remove_file("/a/node/plan.py")
-    board.write_file("/a/node/plan.mpy", plan)
+    board.remove_file("/a/node/measuring.py")
+    board.write_file("/a/node/measuring.mpy", measuring)
     for _ in range(3):
         wake(board)
 
@@ -569,7 +569,7 @@ def test_a_crash_becomes_an_event_with_its_place_once(
     details: dict[str, Any] = dict(event.details)
     assert details == {
         "what": "ValueError: unforeseen",
-        "where": "/a/node/plan.py:2 due",
+        "where": "/node/measuring.py:2 due",
         "cause": "exception",
         "boot": 2,
         "slot": "a",
@@ -577,7 +577,7 @@ def test_a_crash_becomes_an_event_with_its_place_once(
         "heap": pytest.approx(60_000, abs=30_000),
         "trace": details["trace"],
     }
-    assert re.fullmatch(r".*node/cycle.py:\d+ run < node/cycle.py:\d+ _sample", details["trace"])
+    assert re.fullmatch(r".*node/cycle.py:\d+ _sample < node/waking.py:\d+ sample", details["trace"])
     assert len(event.body) <= MAX_EVENT_BODY_BYTES
     assert held(board)[0] in ([], [(4, 4)])
 
