@@ -19,7 +19,17 @@ _DAY_MS = 86_400_000
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
 # With a low battery the node publishes once in so many intervals.
 _RARELY = 4
-_PASSING = "waking battery measuring limits thinning field_mode schema trial commands".split()
+_PASSING = (
+    "waking",
+    "battery",
+    "measuring",
+    "limits",
+    "thinning",
+    "field_mode",
+    "schema",
+    "trial",
+    "commands",
+)
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
 
