@@ -33,8 +33,11 @@ SiteKind = Literal["tree", "water"]
 MountingPlace = Literal["soil", "water", "above_water", "enclosure"]
 
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
-# What a node takes for an interval (firmware/node/config.py).
-_SHORTEST_S, _LONGEST_S = 60, 86_400
+# What a node takes (firmware/node/config.py, limits.py).
+_SHORTEST_S, _LONGEST_S, _MOST_LIMITS = 60, 86_400, 16
+# What an ESP32 can be woken by (its data sheet, RTC_GPIO); it keeps listening to these while it sleeps.
+_RTC_PINS = (0, 2, 4, 12, 13, 14, 15, 25, 26, 27, 32, 33, 34, 35, 36, 37, 38, 39)
+_LIMIT_KINDS = ("below", "above", "fall")
 # How long a node waits for all its probes (firmware/node/cycle.py).
 _SAMPLING_MS = 75_000
 # Modbus over Serial Line V1.02, section 2.2: 0 is everybody, 248 to 255 nobody.
@@ -260,6 +263,25 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A limit of a channel, in its raw unit (a fall: per hour). It is crossed beyond `value` and ends at `clear`."""
+
+    channel: str
+    kind: str
+    value: float
+    clear: float
+
+
+@dataclass(frozen=True)
+class BatteryLimits:
+    """Battery voltages below which a node publishes rarely, leaves its radio off, and stops before the cell is damaged."""
+
+    low_mv: int
+    mute_mv: int
+    stop_mv: int
+
+
+@dataclass(frozen=True)
 class Battery:
     """The node's battery: `cells` of the same kind in parallel."""
 
@@ -270,7 +292,11 @@ class Battery:
 
 @dataclass(frozen=True)
 class NodeModel:
-    """What a node is built as: its board, its sensor slots, its box and battery. `parts`: what neither of them names."""
+    """What a node is built as: its board, its sensor slots, its box and battery. `parts`: what neither of them names.
+
+    `led`, `button`: GPIOs of the lamp and the button for whoever stands before the node. `urgent_every_s`: how often it samples and
+    publishes while one of its `limits` is crossed.
+    """
 
     id: str
     title: str
@@ -284,6 +310,11 @@ class NodeModel:
     parts: tuple[Part, ...]
     source: str
     assumed: tuple[str, ...]
+    urgent_every_s: int | None = None
+    limits: tuple[Limit, ...] = ()
+    battery_limits: BatteryLimits | None = None
+    led: int | None = None
+    button: int | None = None
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -380,6 +411,13 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
         parts=read_parts(table),
         source=table.text("source"),
         assumed=table.paths("assumed"),
+        urgent_every_s=table.whole("urgent_every_s") if table.has("urgent_every_s") else None,
+        limits=table.rows("limits", _limit, at_least=0),
+        battery_limits=table.one("battery_limits", _battery_limits)
+        if table.has("battery_limits")
+        else None,
+        led=table.whole("led") if table.has("led") else None,
+        button=table.whole("button") if table.has("button") else None,
     )
     table.finish()
     _check_node_model(model, name)
@@ -496,6 +534,8 @@ def _check_node_model(model: NodeModel, name: str) -> None:
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
     _check_intervals(model, name)
+    _check_panel(model, name)
+    _check_limits(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
         if sensor_type.ezo is not None and sensor_type.ezo.is_told:
@@ -535,6 +575,32 @@ def _check_battery(model: NodeModel, sensor_type: SensorType, name: str) -> None
         raise CatalogueError(
             f"{name}: the battery has {model.battery.voltage_v:g} V, but a node bears and reads {most_mv / 1000:g} V at most."
         )
+
+
+def _check_limits(model: NodeModel, name: str) -> None:
+    urgent_s = model.urgent_every_s
+    if (urgent_s is None) != (not model.limits):
+        raise CatalogueError(f"{name}: urgent_every_s and limits go together.")
+    if urgent_s is not None and not _SHORTEST_S <= urgent_s <= model.sample_every_s:
+        raise CatalogueError(
+            f"{name}: urgent_every_s must be from {_SHORTEST_S} to sample_every_s ({model.sample_every_s}), not {urgent_s}."
+        )
+    if len(model.limits) > _MOST_LIMITS:
+        raise CatalogueError(f"{name}: a node watches {_MOST_LIMITS} limits at most.")
+    keys = [channel.key for channel in model.channels]
+    for limit in model.limits:
+        if limit.channel not in keys:
+            raise CatalogueError(
+                f"{name}: a limit is of {limit.channel}, which the node does not have."
+            )
+        is_between = (
+            limit.clear > limit.value if limit.kind == "below" else limit.clear < limit.value
+        )
+        if not is_between:
+            side = "above" if limit.kind == "below" else "below"
+            raise CatalogueError(
+                f"{name}: the limit {limit.channel} {limit.kind} {limit.value:g} must end {side} that, not at {limit.clear:g}."
+            )
 
 
 def registers_of(sensor_type: SensorType) -> tuple[spoken.Register, ...]:
@@ -588,6 +654,18 @@ def _check_modbus(sensor_type: SensorType, modbus: spoken.Modbus, name: str) -> 
                 )
 
 
+def _check_panel(model: NodeModel, name: str) -> None:
+    panel = [pin for pin in (model.led, model.button) if pin is not None]
+    used = panel + [gpio for slot in model.slots for gpio in set(slot.pins.values())]
+    for gpio in panel:
+        if used.count(gpio) > 1:
+            raise CatalogueError(f"{name}: GPIO {gpio} is used twice.")
+    if model.button is not None and model.button not in _RTC_PINS:
+        raise CatalogueError(
+            f"{name}: GPIO {model.button} cannot wake a node; a button needs one that can."
+        )
+
+
 def _refuse_twice(values: list[Any], sentence: str) -> None:
     for value in values:
         if values.count(value) > 1:
@@ -626,6 +704,20 @@ def _quantity(table: StrictTable) -> Quantity:
         register=_register(table),
         sdi12=table.one("sdi12", _sdi12_field) if table.has("sdi12") else None,
     )
+
+
+def _limit(table: StrictTable) -> Limit:
+    kind = table.text("kind")
+    if kind not in _LIMIT_KINDS:
+        raise table.mistake(f"kind must be one of {', '.join(_LIMIT_KINDS)}, not {kind}.")
+    return Limit(table.text("channel"), kind, table.number("value"), table.number("clear"))
+
+
+def _battery_limits(table: StrictTable) -> BatteryLimits:
+    limits = BatteryLimits(table.whole("low_mv"), table.whole("mute_mv"), table.whole("stop_mv"))
+    if not limits.low_mv > limits.mute_mv > limits.stop_mv > 0:
+        raise table.mistake("low_mv must be above mute_mv, and that above stop_mv.")
+    return limits
 
 
 def _factory_line(table: StrictTable) -> FactoryLine:

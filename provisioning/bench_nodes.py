@@ -37,7 +37,7 @@ def prepare_bench_nodes(data_dir: Path, *, count: int) -> list[str]:
         node_id = f"n-bench-{number}"
         configuration = {
             "link": encode_map(link_map(_NOWHERE, [("virtual", "virtual")])),
-            "node": encode_map(node_map(load_node_model(node.model))),
+            "node": encode_map(node_map(load_node_model(node.model), has_panel=False)),
         }
         write_enrolment(board, _identity(node_id), label=node.label, configuration=configuration)
         NodeFolder(data_dir / node.label).save(EnrolledNode(node.label, node.model, node_id))

@@ -99,10 +99,11 @@ def enrol_node(
     token: str,
     wifi: Sequence[tuple[str, str]],
     again: bool = False,
+    has_panel: bool = True,
 ) -> Enrolment:
     """Give the board an identity and its configuration.
 
-    A board that has an identity keeps it and the fleet is not asked, unless `again`.
+    A board that has an identity keeps it and the fleet is not asked, unless `again`. `has_panel`: a lamp and a button are there.
 
     Raises:
         BenchError: the fleet refused or cannot be reached or trusted, or the board failed; the board is then
@@ -116,7 +117,9 @@ def enrol_node(
     identity = request_identity(
         fleet, key_on_board(board), label=label, model_id=model_id, token=token
     )
-    finish_enrolment(board, identity, label=label, model_id=model_id, wifi=wifi)
+    finish_enrolment(
+        board, identity, label=label, model_id=model_id, wifi=wifi, has_panel=has_panel
+    )
     return Enrolment(identity.node_id, is_new=True)
 
 
@@ -145,6 +148,7 @@ def finish_enrolment(
     label: str,
     model_id: str,
     wifi: Sequence[tuple[str, str]],
+    has_panel: bool = True,
 ) -> None:
     """Write an identity that the fleet has given, with the model's configuration, and read all of it back.
 
@@ -158,7 +162,7 @@ def finish_enrolment(
         label=label,
         configuration={
             "link": encode_map(link_map(identity.link, wifi)),
-            "node": encode_map(node_map(load_node_model(model_id))),
+            "node": encode_map(node_map(load_node_model(model_id), has_panel=has_panel)),
         },
     )
 

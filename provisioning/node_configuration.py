@@ -7,7 +7,7 @@ as small as they can be: a node reads them at every wake.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cbor2
@@ -61,10 +61,11 @@ def link_map(link: Link, wifi: Sequence[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def node_map(model: NodeModel) -> dict[str, Any]:
+def node_map(model: NodeModel, *, has_panel: bool = True) -> dict[str, Any]:
     """The `node` map of one node model: its probes in wire order, its battery, its intervals.
 
-    `every_s`: how often a slot is read that is not read at every sample, by its first channel.
+    `every_s`: how often a slot is read that is not read at every sample, by its first channel. `has_panel`: whether its lamp and
+    its button are there; a node without them has no field mode.
     """
     probes = []
     battery: dict[str, Any] | None = None
@@ -74,7 +75,7 @@ def node_map(model: NodeModel) -> dict[str, Any]:
             battery = _battery(slot)
         else:
             probes.append(_probe(model, slot, sensor_type))
-    content = {
+    content: dict[str, Any] = {
         "model": model.id,
         "version": _CONFIGURATION_VERSION,
         "sample_s": model.sample_every_s,
@@ -82,13 +83,28 @@ def node_map(model: NodeModel) -> dict[str, Any]:
         "probes": probes,
         "bat": battery,
     }
+    if model.limits:
+        content["urgent_s"] = model.urgent_every_s
+        content["limits"] = [
+            [one.channel, one.kind, _shortest(one.value), _shortest(one.clear)]
+            for one in model.limits
+        ]
+    if model.battery_limits is not None:
+        content |= asdict(model.battery_limits)
+    if has_panel:
+        panel = {"led": model.led, "button": model.button}
+        content |= {name: pin for name, pin in panel.items() if pin is not None}
     every_s = {slot.channels[0].key: slot.every_s for slot in model.slots if slot.every_s}
     return content | ({"every_s": every_s} if every_s else {})
 
 
 def encode_map(content: Mapping[str, Any]) -> bytes:
-    """CBOR of one configuration map, definite lengths, keys in the order given."""
-    return cbor2.dumps(content)
+    """CBOR of one configuration map, deterministic (RFC 8949 §4.2.1): a number of a limit takes its shortest form."""
+    return cbor2.dumps(content, canonical=True)
+
+
+def _shortest(number: float) -> float:
+    return int(number) if number.is_integer() else number
 
 
 def _probe(model: NodeModel, slot: Slot, sensor_type: SensorType) -> dict[str, Any]:

@@ -302,6 +302,7 @@ def prepare_nodes(
             model_id=node.model,
             token=token,
             wifi=board.known_wifi,
+            has_panel=False,  # nobody stands before it
         )
         folder.save(EnrolledNode(node.label, node.model, enrolment.node_id))
         speak({"event": "enrolled", "label": node.label, "node_id": enrolment.node_id})

@@ -75,6 +75,16 @@ class Config:
         return self.values.get(name, self.node.get(name, default))
 
     @property
+    def lamp_pin(self):
+        """The lamp for whoever stands before the node; None without one."""
+        return self.node.get("led")
+
+    @property
+    def button_pin(self):
+        """The button that begins field mode; None without one."""
+        return self.node.get("button")
+
+    @property
     def is_on_trial(self):
         return self.failures is not None
 

@@ -3,17 +3,21 @@
 import machine
 from micropython import const
 
-from node import config, crash, heap, plan, power, rtc_memory, senml
+from node import config, plan, power, rtc_memory
 from node.clock import Clock
-from node.deadline import Deadline
 from node.spool import Spool
 
-_SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
 _SPOOL_FOLDER = "/spool"
+_FIELD_MS = const(30_000)  # from one wake of field mode to the next
+_SHORTEST_MS = const(1_000)
 
 
 class Wake:
-    """What the parts of one wake share. `spool` is None while the flash cannot be used."""
+    """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there.
+
+    `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once. `field_ms`: uptime at
+    which this wake of field mode began, None outside of it; `stages` that its talk reached.
+    """
 
     def __init__(self):
         self.state = rtc_memory.load()
@@ -21,12 +25,56 @@ class Wake:
         self.clock = Clock(self.state)
         self.config = config.Config()
         self.spool = None
-        self.battery_mv = None
+        self.battery = None
+        self.has_news = False
+        self.field_ms = None
+        self.stages = []
+        self.receipt_before = 0
+        self.events = []
         self.orders = []  # commands to be carried out after the talk
-        if machine.reset_cause() == machine.WDT_RESET:
-            crash.note_watchdog(self.state)
-        if self.state.crash is not None:
-            self.config.note_failure(self.state, self.state.crash[0])
+        self.is_switched_on = machine.reset_cause() == machine.PWRON_RESET
+
+    def reached(self, stage):
+        """The talk came so far; whoever stands before the node will be told."""
+        self.stages.append(stage)
+
+    @property
+    def battery_mv(self):
+        return self.battery if isinstance(self.battery, int) else None
+
+    @property
+    def is_stored(self):
+        """True when the server has all that the node holds, or has taken some of it in this wake."""
+        return self.spool is not None and (
+            not self.spool.depth or self.spool.receipt > self.receipt_before
+        )
+
+    def open_spool(self):
+        # What was noted holds until something changes. A wake that does not end well leaves no note, and the next one searches.
+        saved, self.state.spool = self.state.spool, None
+        self.spool = Spool(_SPOOL_FOLDER, saved)
+        if saved is None or self.state.sent_high is None:
+            # Nobody remembers what was sent before the power went: anything on flash may have been.
+            self.state.sent_high = self.spool.newest
+
+    def wait_ms(self):
+        """Until the next wake."""
+        now_ms = self.clock.uptime_ms()
+        wait_ms = plan.sleep_ms(self.clock.schedule_ms(now_ms), self.state, self.config)
+        if self.field_ms is None:
+            return wait_ms
+        return min(wait_ms, max(_SHORTEST_MS, self.field_ms + _FIELD_MS - now_ms))
+
+    def guard(self, step, *arguments):
+        """Run one step; a failure is kept for the next state message and costs only that step. True when it went well."""
+        try:
+            step(self, *arguments)
+            return True
+        except Exception as error:
+            from node import crash
+
+            self.state.last_error = crash.describe(error)
+            return False
 
     def begin(self, step):
         """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
@@ -38,88 +86,73 @@ def run():
     """Does not return."""
     wake = Wake()
     state, clock = wake.state, wake.clock
-    wake.begin("spool")
-    _guarded(wake, _open_spool)
-    wake.begin("sample")
-    uptime_ms = clock.uptime_ms()
-    readings = _sample(wake)
-    wake.begin("keep")
-    _guarded(wake, _keep_crash, uptime_ms)
-    _guarded(wake, _keep, uptime_ms, readings)
-    if plan.is_publish_due(state, wake.config, clock, uptime_ms):
+    # Before all that is forgotten again, so that what stays lies together in memory.
+    wake.guard(Wake.open_spool)
+    uptime_ms = _sample(wake)
+    is_field = wake.field_ms is not None
+    if is_field or plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
         wake.begin("talk")
-        is_good = _guarded(wake, _talk)
-        plan.note_exchange(state, wake.config, uptime_ms, is_good)
+        is_good = wake.guard(_talk)
+        if is_good or not is_field:
+            plan.note_exchange(state, wake.config, uptime_ms, is_good)
         wake.config.note_talk(state, is_good)
+        if is_field:
+            wake.guard(_show, "receipt" if is_good and wake.is_stored else "failed")
     if wake.orders:
         wake.begin("obey")
-        _guarded(wake, _obey)
+        wake.guard(_obey)
     if wake.spool is not None:
         state.spool = wake.spool.saved()
-    power.sleep(state, plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), wake.config.sample_s))
-
-
-def _open_spool(wake):
-    # What was noted holds until something changes. A wake that does not end well leaves no note, and the next one searches.
-    saved, wake.state.spool = wake.state.spool, None
-    wake.spool = Spool(_SPOOL_FOLDER, saved)
-    if saved is None or wake.state.sent_high is None:
-        # Nobody remembers what was sent before the power went: anything on flash may have been.
-        wake.state.sent_high = wake.spool.newest
+    state.brown_outs = 0
+    wake.guard(_listen_to_button)
+    power.sleep(state, clock.asleep_ms(wake.wait_ms()))
 
 
 def _sample(wake):
-    node = wake.config.node
-    readings = plan.measure(node["probes"], Deadline(_SAMPLING_MS))
-    if node.get("bat"):
-        value = plan.battery(node["bat"])
-        wake.battery_mv = value if isinstance(value, int) else None
-        readings.append((node["bat"]["key"], value))
-    heap.note()
-    return readings
+    """Everything before the talk; the uptime of what was sampled. A frame of its own, so that nothing of it stays in memory."""
+    from node import waking
 
-
-def _keep(wake, uptime_ms, readings):
-    """On flash before anybody hears of it; lost while the flash cannot be used, which `_open_spool` has reported."""
-    if wake.spool is None:
-        return
-    spool, power_up = wake.spool, wake.state.power_up
-    day = plan.day_of(wake.clock.utc_ms(uptime_ms), wake.config.sample_s)
-    _guarded(wake, _make_room, day)
-    n_records, body = senml.body(spool.id, spool.next_seq, power_up, uptime_ms, readings)
-    spool.append(power_up, uptime_ms, n_records, body, day)
-
-
-def _make_room(wake, day):
-    wake.spool.make_room(day)
-
-
-def _keep_crash(wake, uptime_ms):
-    """A crash is told once, as an event in the same sequence as the readings."""
-    if wake.state.crash is not None and wake.spool is not None:
-        _keep(wake, uptime_ms, crash.readings(wake.state.crash, wake.state.boot_count))
-        wake.state.crash = None
+    waking.begin(wake)
+    if wake.is_switched_on:
+        wake.guard(waking.note_power_on)
+    uptime_ms = wake.clock.uptime_ms()
+    # Before the probes: one that hangs again must not keep it from being told.
+    wake.guard(waking.keep_crash, uptime_ms)
+    wake.begin("sample")
+    readings = waking.sample(wake, uptime_ms)
+    wake.guard(waking.judge, uptime_ms, readings)
+    wake.begin("keep")
+    wake.guard(waking.keep_events, uptime_ms)
+    wake.guard(waking.keep, uptime_ms, readings)
+    return uptime_ms
 
 
 def _talk(wake):
     plan.forget_done()
+    wake.receipt_before = 0 if wake.spool is None else wake.spool.receipt
     from node.link.exchange import Exchange
 
     Exchange(wake).run()
     wake.state.last_error = None
 
 
+def _show(wake, end):
+    from node import field_mode
+
+    field_mode.show(wake.config.lamp_pin, wake.stages + [end])
+
+
+def _listen_to_button(wake):
+    pin = wake.config.button_pin
+    if pin is None:
+        return
+    from node import field_mode
+
+    if field_mode.may_begin(wake):
+        power.wake_by(pin)
+
+
 def _obey(wake):
     from node import commands
 
     commands.carry_out(wake)
-
-
-def _guarded(wake, step, *arguments):
-    """Run one step; a failure is kept for the next state message and costs only that step. True when it went well."""
-    try:
-        step(wake, *arguments)
-        return True
-    except Exception as error:
-        wake.state.last_error = crash.describe(error)
-        return False

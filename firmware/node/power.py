@@ -2,6 +2,7 @@
 
 import sys
 
+import esp32
 import machine
 
 from node import rtc_memory
@@ -42,6 +43,16 @@ def _switch_off(pin):
     machine.Pin(pin, machine.Pin.OUT, value=0)
 
 
+def wake_by(button_pin):
+    """Let a button, which pulls its pin low, end the sleep that follows; not one that is stuck.
+
+    The pin has a resistor to 3.3 V of its own: what is inside the chip may be off while it sleeps.
+    """
+    pin = machine.Pin(button_pin, machine.Pin.IN)
+    if pin.value():
+        esp32.wake_on_ext0(pin, esp32.WAKEUP_ALL_LOW)
+
+
 def sleep(state, duration_ms):
     """Radio off, rails low, memory kept, then deep sleep. Does not return."""
     if "node.link.bearer" in sys.modules:
@@ -51,5 +62,6 @@ def sleep(state, duration_ms):
         bearer.off()
     for pin in _rails:
         _switch_off(pin)
+    state.step = rtc_memory.ASLEEP
     rtc_memory.store(state)
     machine.deepsleep(max(_SHORTEST_MS, min(duration_ms, _LONGEST_MS)))

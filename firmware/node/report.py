@@ -41,8 +41,8 @@ def state(wake, bundle):
         ("uptime_ms", uptime_ms),
         ("utc_s", wake.clock.utc_s(uptime_ms)),
         ("boot_count", memory.boot_count),
-        ("reset_cause", reset_cause()),
-        ("drift_ppm", None),
+        ("reset_cause", reset_cause(wake)),
+        ("drift_ppm", memory.drift_ppm),
         ("last_error", memory.last_error),
         ("heap_low", heap.low()),
         ("config_state", config.state[0]),
@@ -50,8 +50,10 @@ def state(wake, bundle):
     )
 
 
-def reset_cause():
+def reset_cause(wake):
     """Why this wake began."""
+    if wake.is_switched_on and wake.state.brown_outs:
+        return "brown_out"
     numbers = (
         machine.PWRON_RESET,
         machine.HARD_RESET,

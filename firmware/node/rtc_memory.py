@@ -13,9 +13,12 @@ from micropython import const
 
 from node import cbor
 
-_MAGIC = b"SSR5"
+_MAGIC = b"SSR6"
 _HEAD = const(10)  # magic, length u16, CRC-32
 # A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
+ASLEEP = "asleep"
+"""The step of a node that sleeps."""
+
 _LONGEST_SLEEP_MS = const(172_800_000)
 
 # Order on the RTC memory; a change of it needs another _MAGIC.
@@ -37,6 +40,16 @@ _FIELDS = (
     "step",
     "crash",
     "wiped_ms",
+    "read_ms",
+    "crossed",
+    "recent",
+    "level",
+    "brown_outs",
+    "learned_ms",
+    "drift_from",
+    "drift_ppm",
+    "field_until_ms",
+    "field_starts",
 )
 
 
@@ -48,7 +61,11 @@ class State:
     `radio_not_before_ms`: uptime before which the radio stays off after failures. `sent_high`: highest sequence that may
     have been sent. `bearer`: what its memory() gave. `spool`: what Spool.saved() gave. `step`: what the wake was doing.
     `crash`: what ended a wake and where, until it is told. `wiped_ms`: uptime at which a probe's wiper last obeyed, by the
-    probe's place on its bus.
+    probe's place on its bus. `read_ms`: uptime at which a probe with an interval of its own was last read, by its first key.
+    `crossed`, `recent`: the limits that are crossed, and readings to measure a fall against (node/limits.py). `level`: the battery's (node/battery.py).
+    `brown_outs`: wakes in a row that the supply ended. `learned_ms`: uptime at which `offset_ms` was right. `drift_from`: uptime
+    and offset that the drift is measured from. `drift_ppm`: by how much uptime runs fast, None until it was measured.
+    `field_until_ms`, `field_starts`: uptime at which field mode ends (None outside of it) and at which it began lately.
     """
 
     def __init__(self):
@@ -69,6 +86,16 @@ class State:
         self.step = ""
         self.crash = None
         self.wiped_ms = {}  # type: dict[int, int]
+        self.read_ms = {}  # type: dict[str, int]
+        self.crossed = {}  # type: dict[str, int]
+        self.recent = {}  # type: dict[str, list[list[object]]]
+        self.level = 0
+        self.brown_outs = 0
+        self.learned_ms = 0
+        self.drift_from = None  # type: list[int] | None
+        self.drift_ppm = None
+        self.field_until_ms = None
+        self.field_starts = []  # type: list[int]
 
 
 def rtc_ms():
@@ -84,8 +111,29 @@ def load():
     global _loaded
     if _loaded is None:
         state = _decode(machine.RTC().memory())
-        _loaded = state if state is not None and _is_continued(state) else State()
+        if state is not None and machine.reset_cause() == machine.PWRON_RESET:
+            state = _after_brown_out(state)
+        elif state is not None and not _is_continued(state):
+            state = None
+        _loaded = state or State()
     return _loaded
+
+
+def _after_brown_out(before):
+    """A power-on that finds the memory whole is one after a supply that only dipped: the chip says no more than power-on.
+
+    It begins a power-up, as its clock began again. None when it was asleep: somebody was quick with the battery.
+    """
+    if before.step == ASLEEP:
+        return None
+    state = State()
+    state.boot_count = before.boot_count
+    state.brown_outs = before.brown_outs + 1
+    state.radio_failures = before.radio_failures
+    state.level = before.level
+    state.step = before.step
+    state.crash = before.crash
+    return state
 
 
 def store(state):
@@ -113,6 +161,4 @@ def _decode(memory):
 
 
 def _is_continued(state):
-    if machine.reset_cause() == machine.PWRON_RESET:
-        return False
     return 0 <= rtc_ms() - state.stored_ms < _LONGEST_SLEEP_MS

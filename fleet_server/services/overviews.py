@@ -20,6 +20,7 @@ from fleet_server.models import (
     Channel,
     Datastream,
     Deployment,
+    Event,
     Gap,
     Lineage,
     Node,
@@ -36,6 +37,7 @@ from fleet_server.models import (
 )
 from fleet_server.models.gap import THINNED
 from fleet_server.services import health
+from fleet_server.wire.states import BatteryLevel
 
 TROUBLED = "troubled"
 HOUSEKEEPING = ("wiper_age", "probe_counts", "reference_resistance", "battery_voltage")
@@ -116,6 +118,8 @@ class NodeOverview:
     last_heard_at: datetime | None
     spool_depth: int | None
     battery_mv: int | None
+    battery_level: BatteryLevel
+    drift_ppm: float | None
     firmware_version: str | None
     last_error: str | None
     packs: int
@@ -123,6 +127,16 @@ class NodeOverview:
     lost_packs: int
     thinned_packs: int
     receipt_seq: int | None
+
+
+@dataclass(frozen=True)
+class EventOverview:
+    """What a node told about itself; `happened_at` is None while its time is not known."""
+
+    name: str
+    details: tuple[tuple[str, float | str], ...]
+    happened_at: datetime | None
+    pack_id: int
 
 
 @dataclass(frozen=True)
@@ -330,6 +344,8 @@ def node_overviews(
             last_heard_at=one.status.last_heard_at,
             spool_depth=one.status.spool_depth,
             battery_mv=one.status.battery_mv,
+            battery_level=one.battery_level,
+            drift_ppm=one.status.drift_ppm,
             firmware_version=one.status.version,
             last_error=one.status.last_error,
             packs=stored[one.node.node_id],
@@ -348,6 +364,20 @@ def node_overviews(
     if node_id is not None and not found:
         raise NotFound(f"There is no node {node_id!r}.")
     return found
+
+
+def node_events(session: Session, node_id: str, *, newest: int) -> list[EventOverview]:
+    """The events that came last, newest first. One statement."""
+    rows = session.execute(
+        select(Event.name, Event.details, Event.happened_at, Event.pack_id)
+        .where(Event.node_id == node_id)
+        .order_by(Event.pack_id.desc())
+        .limit(newest)
+    )
+    return [
+        EventOverview(name, tuple((str(key), value) for key, value in details), at, pack_id)
+        for name, details, at, pack_id in rows
+    ]
 
 
 def health_word(one: health.NodeHealth) -> str:

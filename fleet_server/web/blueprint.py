@@ -11,9 +11,11 @@ from fleet_server.web import words
 web = Blueprint("web", __name__, template_folder="templates")
 
 _WORDS = (
+    "battery_words",
     "channel_title",
     "command_word",
     "decimal",
+    "event_words",
     "flag_words",
     "health_words",
     "kind_word",

@@ -26,6 +26,7 @@ RANGES = {
 }
 _DEFAULT_RANGE = "3d"
 _ROWS_PER_TABLE = 96  # one day at the usual 15 minutes
+_EVENTS = 20
 _LONGEST = timedelta(days=367)
 _ONE_YEAR_S = 31_622_400
 
@@ -82,6 +83,7 @@ def node(node_id: str) -> str:
         ranges=[{"key": key, "word": word} for key, (_, word) in RANGES.items()],
         channels=readings.channels,
         lineages=readings.lineages,
+        events=overviews.node_events(session, node_id, newest=_EVENTS),
         has_charts=assets.has_assets(assets.vendor_folder()),
         sensorthings="/v1.1",
     )

@@ -14,7 +14,7 @@ from fleet_server.services.configuring import Standing
 from fleet_server.services.health import Freshness
 from fleet_server.services.overviews import TROUBLED, SiteOverview
 from fleet_server.wire.commands import Result
-from fleet_server.wire.states import QualityFlag
+from fleet_server.wire.states import BatteryLevel, QualityFlag
 
 # UCUM's codes are what people write, but for these.
 UNIT_SYMBOLS = {
@@ -82,6 +82,11 @@ HEALTH_WORDS = {
     Freshness.OFFLINE.value: Word(
         "✕", lazy_gettext("silent"), lazy_gettext("Nothing was heard of it for several periods.")
     ),
+    Freshness.MUTED.value: Word(
+        "▲",
+        lazy_gettext("sparing"),
+        lazy_gettext("Its battery is low: it measures on and sends again when it is charged."),
+    ),
     Freshness.NEVER_SEEN.value: Word(
         "○", lazy_gettext("new"), lazy_gettext("It is enrolled and was never heard.")
     ),
@@ -89,6 +94,31 @@ HEALTH_WORDS = {
         "▲", lazy_gettext("troubled"), lazy_gettext("It reports on schedule, and an error with it.")
     ),
 }
+
+
+EVENT_WORDS = {
+    "crash": lazy_gettext("Wake ended by a fault"),
+    "battery": lazy_gettext("Battery"),
+    "battery_swap": lazy_gettext("Battery swapped or charged"),
+    "limit_crossed": lazy_gettext("Limit crossed"),
+    "limit_cleared": lazy_gettext("Limit no longer crossed"),
+    "field_mode": lazy_gettext("Field mode"),
+}
+
+BATTERY_WORDS = {
+    BatteryLevel.NORMAL: "",
+    BatteryLevel.LOW: lazy_gettext("low: sends rarely"),
+    BatteryLevel.MUTE: lazy_gettext("very low: measures without sending"),
+    BatteryLevel.STOP: lazy_gettext("empty: has stopped"),
+}
+
+
+def event_words(name: str) -> str:
+    return str(EVENT_WORDS.get(name, name))
+
+
+def battery_words(level: BatteryLevel) -> str:
+    return str(BATTERY_WORDS[level])
 
 
 STANDING_WORDS = {

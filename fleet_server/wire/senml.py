@@ -24,7 +24,10 @@ _VALUE = 2
 _STRING_VALUE = 3
 
 MAX_BODY_BYTES = 160
-"""A node's longest body, but for a thinned pack. A longer one is read, but never written by a node."""
+"""A node's longest body, but for an event and a thinned pack. A longer one is read, but never written by a node."""
+
+MAX_EVENT_BODY_BYTES = 320
+"""A node's longest event: a crash with its trace."""
 
 MAX_RECORDS = 64
 TIME_FROM_UTC_S = 1_577_836_800  # 2020-01-01: before there was a node

@@ -33,6 +33,18 @@ class QualityFlag(IntEnum):
     MISSING = 9
 
 
+class BatteryLevel(StrEnum):
+    """What a node goes without to spare its battery, as its event `battery` says."""
+
+    NORMAL = "normal"
+    LOW = "low"  # publishes once in BATTERY_LOW_PERIODS publishing intervals
+    MUTE = "mute"  # leaves its radio off, samples on
+    STOP = "stop"  # does nothing until it is charged
+
+
+BATTERY_LOW_PERIODS = 4
+
+
 class Slot(StrEnum):
     """One of the two copies of the firmware on a node."""
 

@@ -65,7 +65,7 @@ _POWER_BACK_AFTER_US = 120_000_000
 
 # machine.reset_cause() and machine.wake_reason() of the ESP32 port.
 _POWER_ON, _HARD_RESET, _WDT_RESET, _DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
-_TIMER_WAKE = 4
+_EXT0_WAKE, _TIMER_WAKE = 2, 4
 
 _START = "import sys\nsys.path[:]=['/rom','','.frozen','/lib']\ndel sys\n"
 _BOOT = """
@@ -151,6 +151,7 @@ class Board:
         self.heap_bytes = heap_bytes
         self.drift_ppm = drift_ppm
         self.power_cut: PowerCutPlan | None = None
+        self._wake_on: tuple[int, int] | None = None  # pin and level that end the sleep
         self._wake_limit_us = wake_limit_s * 1_000_000
         self._lock = threading.RLock()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,13 +189,13 @@ class Board:
 
     # --- power ---
 
-    def power_on(self, *, at_utc_us: int | None = None) -> None:
-        """Take the supply away and give it back: RTC at 2000-01-01, RTC memory garbage.
+    def power_on(self, *, at_utc_us: int | None = None, keeps_memory: bool = False) -> None:
+        """Take the supply away and give it back: RTC at 2000-01-01, RTC memory garbage unless that was quick.
 
         `at_utc_us` moves true time forward to that moment.
         """
         with self._lock:
-            self._rtc.lose_power()
+            self._rtc.lose_power(keeps_memory=keeps_memory)
             if at_utc_us is not None:
                 self._rtc.now_us = max(self._rtc.now_us, at_utc_us)
             self._rtc.save(awake=False)
@@ -206,6 +207,16 @@ class Board:
                 self.pass_time(until_utc_us=at_utc_us)
             self._rtc.reset_cause, self._rtc.wake_reason = _HARD_RESET, 0
             self._rtc.save(awake=False)
+
+    def press_button(self, pin: int, *, at_utc_us: int) -> bool:
+        """Somebody pulls a pin low for a moment; True when that ends the deep sleep that this object has seen begin."""
+        with self._lock:
+            if self._wake_on != (pin, 0) or at_utc_us >= self._rtc.now_us:
+                return False
+            self.cut_sleep_short(at_utc_us=at_utc_us)
+            self._rtc.wake_reason = _EXT0_WAKE
+            self._rtc.save(awake=False)
+            return True
 
     def pass_time(self, *, until_utc_us: int) -> None:
         """True time goes on to that moment with the RTC behind it, while nothing runs."""
@@ -330,7 +341,12 @@ class Run:
         self._flash = flash or Flash(board.flash_path, power_cut=board.power_cut)
         board.power_cut = None
         self._console = bytearray()
-        self._network = Network(clock=self._clock, policy=board.network_policy, mac=board.unique_id)
+        self._network = Network(
+            clock=self._clock,
+            policy=board.network_policy,
+            mac=board.unique_id,
+            power=board.wiring.power,
+        )
         self._peripherals: Peripherals | None = None
         self._files: FileSystem | None = None
         self._rom_read: set[str] = set()
@@ -456,6 +472,8 @@ class Run:
         ended_us = clock.now_us()
         rtc.now_us, rtc.rtc_us = ended_us, clock.rtc_us()
         rtc.wake_reason = 0
+        peripherals = self._peripherals
+        self._board._wake_on = None if peripherals is None else peripherals.wake_on
         wake_us: int | None = ended_us
         if reason == "deepsleep":
             rtc.reset_cause, rtc.wake_reason = _DEEPSLEEP_RESET, _TIMER_WAKE
@@ -464,8 +482,10 @@ class Run:
             rtc.reset_cause = _WDT_RESET
         elif reason == "crash":
             rtc.reset_cause = _HARD_RESET  # what whoever comes will press
-        elif reason in ("power_cut", "brownout"):
+        elif reason == "power_cut":
             rtc.lose_power()
+        elif reason == "brownout":
+            rtc.lose_power(keeps_memory=True)
         return WakeResult(
             reason=reason,
             sleep_us=sleep_us,
@@ -609,8 +629,14 @@ class _RtcDomain:
         self.rtc_us += asked_us
         return self.now_us
 
-    def lose_power(self) -> None:
-        """RTC at its epoch, RTC memory garbage (repeatable: drawn from the boot count)."""
+    def lose_power(self, *, keeps_memory: bool = False) -> None:
+        """RTC at its epoch, RTC memory garbage (repeatable: drawn from the boot count).
+
+        A supply that only dips resets the chip before its RTC memory is lost, which MicroPython leaves as it is
+        (RTC_NOINIT_ATTR in ports/esp32/machine_rtc.c). It reports both as a power-on (modmachine.c, reset_cause).
+        """
         self.rtc_us = 0
         self.reset_cause, self.wake_reason = _POWER_ON, 0
+        if keeps_memory:
+            return
         self.memory = bytearray(random.Random(self.boots).randbytes(RTC_MEMORY_BYTES))  # noqa: S311

@@ -26,10 +26,11 @@ from hardware.virtual_board import errno_esp32 as errno
 from hardware.virtual_board.radio import AccessPoint, Radio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hardware.virtual_board.clock import BoardClock
     from hardware.virtual_board.vm import Vm
+    from hardware.virtual_board.wiring import PowerSwitch
 
 _POLLIN, _POLLOUT, _POLLERR, _POLLHUP = 1, 4, 8, 16
 _NTP_PORT = 123
@@ -132,11 +133,18 @@ class _Udp:
 class Network:
     """One wake's Wi-Fi and sockets."""
 
-    def __init__(self, *, clock: BoardClock, policy: NetworkPolicy, mac: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        clock: BoardClock,
+        policy: NetworkPolicy,
+        mac: bytes,
+        power: Sequence[PowerSwitch],
+    ) -> None:
         self.policy = policy
         self.connections = 0
         self._clock = clock
-        self.radio = Radio(clock=clock, policy=lambda: self.policy, mac=mac)
+        self.radio = Radio(clock=clock, policy=lambda: self.policy, mac=mac, power=power)
         self._vm: Vm | None = None
         self._sockets: dict[int, _Tcp | _Udp] = {}
         self._next = 1

@@ -32,6 +32,8 @@ _ADC_FULL_SCALE_UV = {0: 950_000, 1: 1_250_000, 2: 1_750_000, 3: 3_100_000}
 _ADC_FLOOR_UV = 100_000
 _ADC_US = 40
 _UARTS = range(3)
+# What stays awake in deep sleep (ESP32 data sheet, RTC_GPIO).
+_RTC_PINS = frozenset((0, 2, 4, 12, 13, 14, 15, 25, 26, 27, 32, 33, 34, 35, 36, 37, 38, 39))
 _I2C_BUSES = range(2)
 _I2C_CLOCKS_PER_BYTE = 9  # eight bits and the acknowledgement
 _UART_INV_RX, _UART_INV_TX = 4, 32
@@ -82,6 +84,7 @@ class Peripherals:
     ) -> None:
         self.rtc_memory = rtc_memory
         self.heap_low: int | None = None
+        self.wake_on: tuple[int, int] | None = None  # pin, level
         self._clock = clock
         self._wiring = wiring
         self._nvs = nvs
@@ -134,6 +137,7 @@ class Peripherals:
             "nvs_set_i32": self._nvs_set_i32,
             "nvs_erase": self._nvs_erase,
             "partitions": self._partitions,
+            "wake_on": self._wake_on,
         }
 
     def power_down(self) -> None:
@@ -168,7 +172,15 @@ class Peripherals:
             self._set_level(pin, int(level[0]))
         elif action == "in":
             self._set_level(pin, None)
-        return self._levels.get(pin) or 0
+        driven = self._levels.get(pin)
+        return self._wiring.levels.get(pin, 0) if driven is None else driven
+
+    def _wake_on(self, payload: str) -> None:
+        """`pin level`, or nothing."""
+        pin, *level = map(int, payload.split()) if payload else (None,)
+        if pin is not None and pin not in _RTC_PINS:
+            raise ValueError("invalid pin")
+        self.wake_on = None if pin is None else (pin, level[0])
 
     def _set_level(self, pin: int, level: int | None) -> None:
         before = self._levels.get(pin)

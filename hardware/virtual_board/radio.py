@@ -9,13 +9,16 @@ measurements); a scan 2.04 s (ESP-IDF's defaults: channels 1–11 actively 120 m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from hardware.virtual_board.wiring import RADIO
 
 if TYPE_CHECKING:
     from hardware.virtual_board.clock import BoardClock
     from hardware.virtual_board.network import NetworkPolicy
+    from hardware.virtual_board.wiring import PowerSwitch
 
 # network.STAT_… of the ESP32 port, and reasons of esp_wifi_types.h.
 STAT_IDLE, STAT_CONNECTING, STAT_GOT_IP = 1000, 1001, 1010
@@ -58,9 +61,16 @@ class Radio:
     """One wake's Wi-Fi. `policy` is asked at every step: it may change meanwhile."""
 
     def __init__(
-        self, *, clock: BoardClock, policy: Callable[[], NetworkPolicy], mac: bytes
+        self,
+        *,
+        clock: BoardClock,
+        policy: Callable[[], NetworkPolicy],
+        mac: bytes,
+        power: Sequence[PowerSwitch],
     ) -> None:
+        """`power`: who is told when the radio goes on and off."""
         self._clock = clock
+        self._power = power
         self._policy = policy
         self._mac = mac
         self._is_active = False
@@ -96,6 +106,9 @@ class Radio:
     def switch(self, on: bool) -> None:
         """`WLAN.active`."""
         self._on_us, self._on_since_us = self.on_us, self._clock.now_us()
+        if on != self._is_active:
+            for switch in self._power:
+                switch.power_changed(RADIO, int(on), self._clock.now_us())
         self._is_active = on
         if not on:
             self._leave()

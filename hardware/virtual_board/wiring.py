@@ -93,8 +93,12 @@ class AnalogSource(Protocol):
         """Voltage at `adc_pin` in µV. `levels` maps each GPIO to 0 or 1 when driven, None when it floats."""
 
 
+RADIO = -1
+"""In place of a pin's number: the radio on the chip, which loads the supply like anything that is switched."""
+
+
 class PowerSwitch(Protocol):
-    """Told whenever a pin that gates a supply rail changes."""
+    """Told whenever a pin that gates a supply rail changes, and when the radio does (RADIO)."""
 
     def power_changed(self, pin: int, level: int, now_us: int) -> None:
         """React to the rail going up (1) or down (0)."""
@@ -110,6 +114,8 @@ class Wiring:
     lines: dict[int, SerialLine] = field(default_factory=dict)
     analog: dict[int, AnalogSource] = field(default_factory=dict)
     power: list[PowerSwitch] = field(default_factory=list)
+    levels: dict[int, int] = field(default_factory=dict)
+    """What holds an input high or low from outside, by GPIO; low where nothing does."""
 
 
 class Brownout(Exception):

@@ -30,11 +30,11 @@ def bundle() -> FirmwareBundle:
 
 
 def tree_3() -> dict[str, Any]:
-    return copy.deepcopy(node_map(load_node_model("tree-3")))
+    return copy.deepcopy(node_map(load_node_model("tree-3"), has_panel=False))
 
 
 def pond_1() -> dict[str, Any]:
-    return copy.deepcopy(node_map(load_node_model("pond-1")))
+    return copy.deepcopy(node_map(load_node_model("pond-1"), has_panel=False))
 
 
 def bank_1() -> dict[str, Any]:

@@ -50,7 +50,7 @@ def bank() -> Wiring:
 
 
 def _node(model: str) -> dict[str, Any]:
-    return node_map(load_node_model(model))
+    return node_map(load_node_model(model), has_panel=False)
 
 
 def _wired(label: str) -> Wiring:
@@ -225,7 +225,7 @@ def _on_times(folder: Path, model: NodeModel, wiring: Wiring) -> WakeTimes:
         board = nodes.make_board(
             folder / "node",
             wiring,
-            node=node_map(model),
+            node=node_map(model, has_panel=False),
             port=broker.port,
             link={"tls": True},
             identity=authority.identity(nodes.NODE_ID),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from authority import TestAuthority
 from scripted_broker import CONNECT, PUBLISH, SUBSCRIBE, ScriptedBroker
 
-from fleet_server.wire.senml import decode_event
+from fleet_server.wire.senml import MAX_EVENT_BODY_BYTES, decode_event
 from hardware.virtual_board.board import Board, WakeResult
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.ledger import (
@@ -132,10 +133,10 @@ def test_sampling_keeps_to_the_quarter_hours_and_publishing_to_the_hour(
     wake(board)
     wakes = [wake(board) for _ in range(24)]
 
-    for result in wakes:
-        off_s = (result.started_us // S + 450) % SAMPLE_S - 450
-        assert abs(off_s) <= 20
-    assert len({(result.started_us // S + 450) // SAMPLE_S for result in wakes}) == 24
+    own_s = [result.started_us // S % SAMPLE_S for result in wakes]
+    assert max(own_s) - min(own_s) <= 20
+    assert 0 <= min(own_s) <= 60, "the node's id adds up to a minute"
+    assert len({result.started_us // S // SAMPLE_S for result in wakes}) == 24
     assert sum(result.connections for result in wakes) == 6
     assert sorted(broker.sequences()) == list(range(1, 1 + max(broker.sequences())))
     assert max(broker.sequences()) >= 22
@@ -550,26 +551,34 @@ def test_a_crash_becomes_an_event_with_its_place_once(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
     board = tree(tmp_path, broker)
-    plan = board.read_file("/a/node/plan.mpy")
-    board.remove_file("/a/node/plan.mpy")
-    broken = "def measure(probes, deadline):\n    raise ValueError('unforeseen')\n"
-    board.write_file("/a/node/plan.py", broken.encode())
+    measuring = board.read_file("/a/node/measuring.mpy")
+    board.remove_file("/a/node/measuring.mpy")
+    board.write_file("/a/node/whole_measuring.mpy", measuring)
+    broken = "from node.whole_measuring import *\ndef due(*_): raise ValueError('unforeseen')\n"
+    board.write_file("/a/node/measuring.py", broken.encode())
 
     crashed = board.run_wake()
-    board.remove_file("/a/node/plan.py")
-    board.write_file("/a/node/plan.mpy", plan)
+    board.remove_file("/a/node/measuring.py")
+    board.write_file("/a/node/measuring.mpy", measuring)
     for _ in range(3):
         wake(board)
 
     assert crashed.reason == "deepsleep"
     (event,) = map(decode_event, broker.payloads("ev"))
     assert event.event == "crash"
-    assert dict(event.details) == {
+    details: dict[str, Any] = dict(event.details)
+    assert details == {
         "what": "ValueError: unforeseen",
-        "where": "a/node/plan.py:2 measure",
+        "where": "/node/measuring.py:2 due",
+        "cause": "exception",
         "boot": 2,
+        "slot": "a",
+        "version": "1.2.3",
+        "heap": pytest.approx(60_000, abs=30_000),
+        "trace": details["trace"],
     }
-    assert len(event.body) <= 160
+    assert re.fullmatch(r".*node/cycle.py:\d+ _sample < node/waking.py:\d+ sample", details["trace"])
+    assert len(event.body) <= MAX_EVENT_BODY_BYTES
     assert held(board)[0] in ([], [(4, 4)])
 
 
@@ -605,13 +614,20 @@ def test_a_hanging_wake_is_ended_by_the_watchdog_and_told_with_its_step(
     assert hung.reason == "watchdog"
     assert broker.state()["reset_cause"] == "watchdog"
     (event,) = map(decode_event, broker.payloads("ev"))
-    assert dict(event.details) == {"what": "watchdog", "where": "sample", "boot": 2}
+    assert dict(event.details) == {
+        "what": "watchdog",
+        "where": "sample",
+        "cause": "watchdog",
+        "boot": 2,
+        "slot": "a",
+        "version": "1.2.3",
+    }
 
 
 def test_garbage_in_the_rtc_memory_is_a_power_on(tmp_path: Path, broker: ScriptedBroker) -> None:
     board = tree(tmp_path, broker)
     wake(board)
-    for garbage in (b"", b"\xff" * 2048, b"SSR5", b"SSR5\xff\xff" + bytes(300)):
+    for garbage in (b"", b"\xff" * 2048, b"SSR6", b"SSR6\xff\xff" + bytes(300)):
         board.exec(f"import machine\nmachine.RTC().memory({garbage!r})")
         wake(board)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import nodes
 import pytest
-from nodes import BUILT_AT_UTC_S, NODE_ID, run_on
+from nodes import BUILT_AT_UTC_S, run_on
 from scripted_broker import ScriptedBroker
 
 from hardware.paths import firmware_dir
@@ -175,18 +175,6 @@ def test_a_silent_time_server_costs_seconds_and_the_old_time_goes_on(
     assert result.awake_us < 8 * S
 
 
-def test_publishing_is_spread_over_the_interval_by_node_id(board: Board) -> None:
-    ids = [NODE_ID, *(f"n-{number:06x}" for number in range(40))]
-
-    printed = run_on(
-        board,
-        "from node import plan\nclass C: publish_s = 3600; sample_s = 900\n"
-        f"for C.node_id in {ids!r}: print(plan._phase_s(C))",
-    )
-
-    assert {printed.count(str(phase)) > 4 for phase in (0, 900, 1800, 2700)} == {True}
-
-
 def test_time_is_never_in_a_float() -> None:
     """An ESP32's float has 24 bits: after 2^24 ms, 4.7 hours, it cannot count milliseconds any more."""
     allowed = {"cbor.py", "schema.py"}  # read the floats of others
@@ -200,3 +188,45 @@ def test_time_is_never_in_a_float() -> None:
             or (isinstance(node, ast.Name) and node.id == "float")
         ]
         assert not floats or path.name in allowed, f"{path}: {floats}"
+
+
+# --- drift ---
+
+
+@pytest.mark.parametrize("drift_ppm", [5_000, -8_000])
+def test_a_clock_that_runs_wrong_while_asleep_is_measured_and_corrected(
+    tmp_path: Path, broker: ScriptedBroker, drift_ppm: int
+) -> None:
+    board = nodes.make_board(
+        tmp_path / "node", nodes.soil(), node=nodes.tree_3(), port=broker.port, drift_ppm=drift_ppm
+    )
+    for _ in range(10):
+        board.run_wake()
+    assert broker.state()["drift_ppm"] == pytest.approx(drift_ppm, rel=0.02)
+
+    board.network_policy = NetworkPolicy(wifi="absent")
+    wakes = [board.run_wake().started_us / S for _ in range(48)]
+    board.network_policy = NetworkPolicy()
+    while max(broker.sequences()) < 40:
+        board.run_wake()
+
+    own_s = [started_s % 900 for started_s in wakes]
+    assert max(own_s) - min(own_s) < 15, "half a day without a time server; uncorrected it would be minutes"
+    times = {pack[2][2]: pack[0][-3] for pack in broker.packs()}
+    for seq, started_s in zip(range(11, 59), wakes, strict=True):
+        assert times[seq] == pytest.approx(started_s, abs=15)
+
+
+def test_one_wrong_word_of_a_time_server_is_no_drift(board: Board) -> None:
+    """Half a minute in an hour is less than what is doubted, and more than an oscillator errs by."""
+    hour = 3_600_000
+    start = BUILT_AT_UTC_S * 1000 + hour
+    words = [(start + n * hour + (90_000 if n == 3 else 0), n * hour) for n in range(1, 6)]
+
+    printed = run_on(
+        board,
+        CLOCK + f"for w in {words!r}: clock.learn(*w, FLOOR); print(state.drift_ppm, clock.utc_ms(w[1]))",
+    )
+
+    assert [line.split()[0] for line in printed] == ["None", "0", "0", "0", "0"]
+    assert int(printed[-1].split()[1]) == words[-1][0]

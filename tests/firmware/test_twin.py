@@ -96,7 +96,7 @@ def answers(broker: ScriptedBroker) -> list[tuple[int, str, str]]:
 def test_a_configuration_holds_at_once_and_is_confirmed_by_the_next_good_talk(
     board: Board, broker: ScriptedBroker
 ) -> None:
-    values = {"sample_s": 300, "low_mv": 3_300, "limits": [["t30", "below", 32, 40.5]]}
+    values = {"sample_s": 300, "low_mv": 3_600, "limits": [["t30", "below", 32, 40.5]]}
     broker.behaviour.desired = desired(values)
 
     tried = talk(board, broker)
@@ -110,8 +110,8 @@ def test_a_configuration_holds_at_once_and_is_confirmed_by_the_next_good_talk(
     assert nodes.run_on(
         board,
         "from node.config import Config\nc = Config()\n"
-        "print(c.sample_s, c.desired('low_mv'), c.desired('limits'), c.desired('mute_mv', 7))",
-    ) == ["300 3300 [['t30', 'below', 32, 40.5]] 7"]
+        "print(c.sample_s, c.desired('low_mv'), c.desired('limits'), c.desired('wrong', 7))",
+    ) == ["300 3600 [['t30', 'below', 32, 40.5]] 7"]
 
 
 def test_a_configuration_that_cannot_be_is_refused_by_name(

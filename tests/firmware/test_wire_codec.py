@@ -22,7 +22,7 @@ def _reading(reading: list[Any]) -> tuple[str, int | bytes | str]:
     key, content = reading
     if "float32" in content:
         return key, bytes.fromhex(content["float32"])
-    return key, content.get("integer", content.get("reason"))
+    return key, content.get("integer", content.get("reason", content.get("text")))
 
 
 def test_integers_are_written_in_shortest_form(shared_board: Board) -> None:
@@ -36,8 +36,11 @@ def test_integers_are_written_in_shortest_form(shared_board: Board) -> None:
     assert printed == [vector["hex"] for vector in vectors]
 
 
-def test_packs_are_written_byte_for_byte_as_the_wire_says(shared_board: Board) -> None:
-    vectors = _vectors("packs")
+@pytest.mark.parametrize(("name", "kind"), [("packs", "tm"), ("events", "ev")])
+def test_packs_are_written_byte_for_byte_as_the_wire_says(
+    shared_board: Board, name: str, kind: str
+) -> None:
+    vectors = _vectors(name)
     cases = [
         (
             (
@@ -55,10 +58,13 @@ def test_packs_are_written_byte_for_byte_as_the_wire_says(shared_board: Board) -
     printed = run_on(
         shared_board,
         f"from node import senml\nfor body, head in {cases!r}:\n"
-        "    n, b = senml.body(*body)\n    print(n, b.hex(), senml.head(*head, n).hex() + b.hex())",
+        "    n, b = senml.body(*body)\n"
+        "    print(senml.kind(b), n, b.hex(), senml.head(*head, n).hex() + b.hex())",
     )
 
-    assert printed == [f"{v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors]
+    assert printed == [
+        f"{kind} {v['body_records']} {v['body_hex']} {v['payload_hex']}" for v in vectors
+    ]
 
 
 THIN = """

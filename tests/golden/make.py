@@ -148,6 +148,56 @@ THINNED: tuple[tuple[str, list[tuple[int, int, list[Any]]]], ...] = (
     ("two power-ups", [(0xC0FFEE01, 86_400_123, TREE), (7, 1_200, TREE_COLDER)]),
 )
 
+
+def text(content: str) -> Json:
+    return {"text": content}
+
+
+def event(name: str, of: str, *details: list[Any], **header: int | str | None) -> Json:
+    return pack(name, [["_event", text(of)], *details], **header)
+
+
+EVENTS = (
+    event(
+        "the longest crash",
+        "crash",
+        ["what", text("AttributeError: object of type 'NoneType")],
+        ["where", text("ors/watermark.py:66 read")],
+        ["cause", text("exception")],
+        ["boot", integer(0xFFFF_FFFF)],
+        ["slot", text("a")],
+        ["version", text("10.20.30+0123456789a")],
+        ["heap", integer(102_400)],
+        ["trace", text("main.py:17 wake < node/cycle.py:131 run < node/plan.py:34 me")],
+        spool=0xFFFF_FFFF,
+        seq=0xFFFF_FFFF,
+        power_up=0xFFFF_FFFF,
+        uptime_ms=(1 << 53) - 1,
+    ),
+    event(
+        "a supply that gave way",
+        "crash",
+        *(["what", text("brown-out")], ["where", text("talk")], ["cause", text("brown_out")]),
+        *(["boot", integer(2)], ["slot", text("a")], ["version", text("0.1.0")]),
+        time_utc_s=None,
+    ),
+    event("battery swapped", "battery_swap", ["mv", integer(4_100)], ["was_mv", integer(3_340)]),
+    event("battery low", "battery", ["level", text("low")], ["mv", integer(3_490)]),
+    event(
+        "oxygen low",
+        "limit_crossed",
+        *(["key", text("do")], ["kind", text("below")], ["limit", integer(4)]),
+        ["value", float32("40600000")],
+    ),
+    event(
+        "a probe fell silent while its limit was crossed",
+        "limit_cleared",
+        *(["key", text("do")], ["kind", text("fall")], ["limit", float32("3f000000")]),
+        ["value", text("timeout")],
+    ),
+    event("somebody stands before it", "field_mode", ["by", text("button")]),
+)
+
 STATES = (
     NodeStateMessage(
         model="tree-3",
@@ -172,7 +222,7 @@ STATES = (
         utc_s=1_790_000_100,
         boot_count=96,
         reset_cause="deep_sleep",
-        drift_ppm=None,
+        drift_ppm=-1_180,
         last_error=None,
         heap_low=40_960,
         config_state="confirmed",
@@ -354,7 +404,8 @@ def refused() -> Iterator[tuple[str, str, bytes]]:
 
 def as_argument(reading: list[Any]) -> tuple[str, float | None, str | None]:
     key, content = reading
-    return key, content.get("integer", content.get("value")), content.get("reason")
+    words = content.get("reason", content.get("text"))
+    return key, content.get("integer", content.get("value")), words
 
 
 def pack_vector(given: Json) -> Json:
@@ -445,6 +496,7 @@ def vectors() -> dict[str, list[Any]]:
         "integers": [{"value": n, "hex": cbor.encode_integer(n).hex()} for n in INTEGERS],
         "envelopes": [{**given, "hex": encode_envelope(**given).hex()} for given in ENVELOPES],
         "packs": [pack_vector(given) for given in PACKS],
+        "events": [pack_vector(given) for given in EVENTS],
         "thinned": [thinned_vector(*given) for given in THINNED],
         "states": [
             {

@@ -156,6 +156,14 @@ def test_accuracy_adds_its_parts_as_independent():
         (_POND, ("voltage_v = 3.6", "voltage_v = 48"), "the battery has 48 V, but a node bears and reads 6 V at most."),
         (_POND, ("[[slots]]", "[[slots"), "x.toml is not valid TOML: "),
         (_POND.split("[[slots]]")[0], ("id", "id"), "the key slots is missing."),
+        (_POND, ("mute_mv = 3350", "mute_mv = 3550"), "battery_limits: low_mv must be above mute_mv, and that above stop_mv."),
+        (_POND, ("urgent_every_s = 900\n", ""), "urgent_every_s and limits go together."),
+        (_POND, ("urgent_every_s = 900", "urgent_every_s = 1800"), "urgent_every_s must be from 60 to sample_every_s (900), not 1800."),
+        (_POND, ('channel = "do"', 'channel = "o2"'), "a limit is of o2, which the node does not have."),
+        (_POND, ('kind = "below"', 'kind = "under"'), "limits[0]: kind must be one of below, above, fall, not under."),
+        (_POND, ("clear = 4.5", "clear = 3.5"), "the limit do below 4 must end above that, not at 3.5."),
+        (_POND, ("clear = 0.5", "clear = 1"), "the limit do fall 1 must end below that, not at 1."),
+        (_POND, ("[[limits]]\n", '[[limits]]\nchannel = "tw"\nkind = "above"\nvalue = 30\nclear = 29\n' * 15 + "[[limits]]\n"), "a node watches 16 limits at most."),
     ],
 )  # fmt: skip
 def test_wrong_node_model_is_refused_with_one_sentence(text, damage, sentence):

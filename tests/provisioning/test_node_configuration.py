@@ -87,6 +87,15 @@ def test_circuits_are_told_the_temperature_that_the_server_corrects_with() -> No
     assert "needs" not in _probe_of("pond-3", "ec")
 
 
+def test_limits_stand_in_raw_units_beside_how_often_to_look_while_one_is_crossed() -> None:
+    content = node_map(load_node_model("pond-1"))
+    assert content["limits"] == [["do", "below", 4, 4.5], ["do", "fall", 1, 0.5]]
+    assert content["urgent_s"] == 900
+    tree = node_map(load_node_model("tree-3"))
+    assert "limits" not in tree
+    assert (tree["low_mv"], tree["mute_mv"], tree["stop_mv"]) == (3500, 3350, 3200)
+
+
 @pytest.mark.parametrize("model_id", node_model_ids())
 def test_a_configuration_fits_into_what_a_node_reads(model_id: str) -> None:
     assert len(encode_map(node_map(load_node_model(model_id)))) <= 1900  # firmware/node/config.py

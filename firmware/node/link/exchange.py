@@ -8,7 +8,7 @@ import gc
 
 from micropython import const
 
-from node import cbor, crash, heap, plan, report, senml
+from node import cbor, heap, plan, report, senml
 from node.deadline import Deadline
 from node.errors import LinkError, TimedOut
 from node.link import bearer, mqtt, sntp, tls
@@ -75,6 +75,7 @@ class Exchange:
             carrier.connect(deadline.within(_BEARER_MS))
         finally:
             state.bearer = carrier.memory(False)
+        wake.reached("wifi")
         self._learn_time(link)
         self._raw = self._reach(link, state, carrier)
         if not self._has_time:
@@ -90,6 +91,7 @@ class Exchange:
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
         state.broker_address = self._address
         state.bearer = carrier.memory(True)
+        wake.reached("broker")
         heap.note()
         return client
 
@@ -240,6 +242,8 @@ class Exchange:
 
                 commands.take(self._wake, orders)
             except Exception as error:
+                from node import crash
+
                 self._wake.state.last_error = crash.describe(error)
             plan.forget_done()
 

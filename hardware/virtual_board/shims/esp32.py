@@ -13,6 +13,17 @@ def raw_temperature():
     return 128
 
 
+WAKEUP_ALL_LOW = False
+WAKEUP_ANY_HIGH = True
+
+
+def wake_on_ext0(pin=None, level=None):
+    if pin is None or level is None:
+        _call("wake_on", "")
+    else:
+        _call("wake_on", "%d %d" % (pin._id, level))
+
+
 class NVS:
     def __init__(self, namespace):
         self._name = namespace + "\0"

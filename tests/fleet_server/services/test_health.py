@@ -32,6 +32,45 @@ def test_silence_is_judged_by_the_nodes_own_schedule(
     assert freshness(heard_at, publish_every_s=publish_every_s, now=NOON) is judged
 
 
+@pytest.mark.parametrize(
+    ("level", "silent_h", "judged"),
+    [
+        ("normal", 2, Freshness.LATE),
+        ("low", 5, Freshness.FRESH),
+        ("low", 7, Freshness.LATE),
+        ("low", 15, Freshness.OFFLINE),
+        ("mute", 5, Freshness.FRESH),
+        ("mute", 99, Freshness.MUTED),
+        ("stop", 99, Freshness.MUTED),
+        ("of a later firmware", 2, Freshness.LATE),
+    ],
+)
+def test_a_node_that_spares_its_battery_is_judged_by_what_it_said(
+    session: Session, level: str, silent_h: int, judged: Freshness
+) -> None:
+    deployed_node(session)
+    node = SimulatedNode()
+    said = [node.event(1, "battery", {"level": "mute", "mv": 3340})]
+    said += [node.event(2, "battery", {"level": level, "mv": 3490}), node.state()]
+    store_batch(session, said, now=NOON)
+
+    (health,) = fleet_health(session, now=NOON + timedelta(hours=silent_h))
+
+    assert health.freshness is judged
+
+
+def test_what_a_node_said_of_its_battery_ends_with_that_battery(session: Session) -> None:
+    deployed_node(session)
+    node = SimulatedNode()
+    store_batch(session, [node.event(1, "battery", {"level": "mute", "mv": 3340})], now=NOON)
+    swapped = SimulatedNode(power_up=0x9002)
+    store_batch(session, [swapped.state(), swapped.pack(2)], now=NOON)
+
+    (health,) = fleet_health(session, now=NOON + timedelta(hours=2))
+
+    assert health.freshness is Freshness.LATE
+
+
 def test_node_that_was_never_heard_is_not_called_offline(session: Session) -> None:
     register_node(session, "n-000001")
     (health,) = fleet_health(session, now=NOON)

@@ -30,6 +30,7 @@ from fleet_server.models import (
 )
 from fleet_server.services import deploying, overviews
 from fleet_server.services.ingest import Message, store_batch
+from fleet_server.services.verifying import verify
 from fleet_server.wire.senml import encode_pack
 from fleet_server.wire.topics import TopicKind
 
@@ -58,6 +59,23 @@ def test_pack_becomes_readings_observations_and_a_receipt(session: Session) -> N
     assert pack.payload == node.pack(1).payload
     assert session.get_one(Node, "n-000001").state == "active"
     assert session.get_one(NodeStatus, "n-000001").last_heard_at == NOON
+
+
+def test_channels_that_were_not_due_are_no_readings_and_nothing_is_missing(
+    session: Session,
+) -> None:
+    """A node says a reason for a channel that it could not read; one that was not due is not in the pack at all."""
+    deployed_node(session)
+    node = SimulatedNode()
+    due = {key: value for key, value in node.readings.items() if key not in ("r90", "t90")}
+    store_batch(session, [node.pack(1), node.pack(2, readings=due)], now=NOON)
+    store_batch(session, [node.pack(3, readings={**due, "t30": "crc"})], now=NOON)
+
+    assert (count(session, RawReading), count(session, Observation)) == (17, 17)
+    assert count(session, Gap) == count(session, Quarantine) == 0
+    assert receipt_of(session) == (node.spool, 3)
+    report = verify(session)
+    assert report.is_clean, report.findings
 
 
 def test_resent_pack_is_stored_once_and_counted(session: Session) -> None:

@@ -243,7 +243,7 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
         ("/", 4),
         ("/fleet/", 6),
         ("/fleet/sites", 5),
-        ("/fleet/nodes/n-000001", 15),
+        ("/fleet/nodes/n-000001", 16),
         ("/fleet/quarantine", 3),
     ],
 )

@@ -24,9 +24,11 @@ from fleet_server.wire.desired import (
 )
 from fleet_server.wire.errors import WireError
 from fleet_server.wire.senml import (
+    MAX_EVENT_BODY_BYTES,
     Extreme,
     Pack,
     ThinnedPack,
+    decode_event,
     decode_pack,
     decode_telemetry,
     encode_body,
@@ -129,6 +131,20 @@ def test_pack_means_the_same_to_a_plain_cbor_reader(vector: dict[str, Any]) -> N
     assert [(record[0], record.get(2), record.get(3)) for record in records[4:]] == readings_of(
         vector
     )
+
+
+@pytest.mark.parametrize("vector", golden("events"), ids=lambda vector: vector["name"])
+def test_event_is_read_as_agreed(vector: dict[str, Any]) -> None:
+    event = decode_event(bytes.fromhex(vector["payload_hex"]))
+
+    assert {key: getattr(event, key) for key in HEADER} == {key: vector[key] for key in HEADER}
+    (_, name), *details = vector["readings"]
+    assert event.event == name["text"]
+    assert list(event.details) == [
+        (key, content.get("integer", content.get("value", content.get("text"))))
+        for key, content in details
+    ]
+    assert len(event.body) <= MAX_EVENT_BODY_BYTES
 
 
 IN_THINNED_BODY = (

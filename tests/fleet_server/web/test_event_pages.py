@@ -1,0 +1,60 @@
+"""What a node told about itself stands on its page in the reader's language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from factories import NOON, SimulatedNode, deployed_node
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server import clock
+from fleet_server.services import accounts
+from fleet_server.services.ingest import store_batch
+from tests.fleet_server.small_world import HOSTILE, PASSWORD, USER
+from tests.fleet_server.world_fixtures import World, log_in
+
+
+@pytest.fixture
+def operator(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[FlaskClient]:
+    with sessions() as session:
+        accounts.create_user(session, USER, PASSWORD, now=NOON)
+        deployed_node(session)
+        node = SimulatedNode()
+        messages = [
+            node.event(1, "battery_swap", {"mv": 4100, "was_mv": 3340}),
+            node.event(2, "crash", {"what": HOSTILE, "cause": "exception"}),
+            node.event(3, "battery", {"level": "low", "mv": 3490}),
+            node.event(4, "of_a_later_firmware", {"n": 7}),
+            node.state(at_s=int(NOON.timestamp()), drift_ppm=-1180, battery_mv=3490),
+        ]
+        store_batch(session, messages, now=NOON)
+        engine = session.get_bind().engine
+    clock.use_clock(f"{int(NOON.timestamp())}@0x0")
+    world = World(engine, sessions, engine.url.render_as_string(hide_password=False), tmp_path)
+    client = world.app().test_client()
+    log_in(client)
+    yield client
+    clock.use_clock(clock.REAL)
+
+
+def test_node_page_shows_events_battery_and_clock(operator: FlaskClient) -> None:
+    page = operator.get("/fleet/nodes/n-000001").text
+    german = operator.get("/fleet/nodes/n-000001", headers={"Accept-Language": "de"}).text
+
+    names = [
+        "of_a_later_firmware",
+        ">Battery<",
+        "Wake ended by a fault",
+        "Battery swapped or charged",
+    ]
+    table = page[page.index("<h2>Events</h2>") :]
+    assert [table.index(name) for name in names] == sorted(table.index(name) for name in names)
+    assert 'was_mv <span class="mono">3340</span>' in page
+    assert "low: sends rarely" in page
+    assert "−1,180&nbsp;ppm" in page
+    assert HOSTILE not in page
+    assert "Batterie getauscht oder geladen" in german
+    assert "−1.180&nbsp;ppm" in german
