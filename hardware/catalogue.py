@@ -15,7 +15,7 @@ from math import hypot
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from hardware import data_files, pins, spoken
+from hardware import data_files, pins, spoken, vocabulary
 from hardware.boards import load_board
 from hardware.circuits import (
     BATTERY,
@@ -35,6 +35,10 @@ MountingPlace = Literal["soil", "water", "above_water", "enclosure"]
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
 # What a node takes for an interval (firmware/node/config.py).
 _SHORTEST_S, _LONGEST_S = 60, 86_400
+# How long a node waits for all its probes (firmware/node/cycle.py).
+_SAMPLING_MS = 75_000
+# Modbus over Serial Line V1.02, section 2.2: 0 is everybody, 248 to 255 nobody.
+_MODBUS_ADDRESSES = range(1, 248)
 
 # A full spool turns a day's packs into one (firmware/node/thinning.py), with two records per channel; that one is the longest.
 MAX_CHANNELS, MAX_THINNED_BYTES = 27, 2_044
@@ -203,6 +207,9 @@ class SensorType:
     mounting: Mounting
     parts: tuple[Part, ...]
     source: str
+    """Where it is said what it measures and how well: what a factory calibration refers to."""
+    fitting_source: str
+    """Where supply, currents, wires, drift and mounting come from; empty when `source` says it all."""
     assumed: tuple[str, ...]
     modbus: spoken.Modbus | None = None
     ezo: spoken.Ezo | None = None
@@ -345,6 +352,7 @@ def parse_sensor_type(text: str, *, name: str) -> SensorType:
         mounting=table.one("mounting", _mounting),
         parts=read_parts(table),
         source=table.text("source"),
+        fitting_source=table.text("fitting_source") if table.has("fitting_source") else "",
         assumed=table.paths("assumed"),
         modbus=table.one("modbus", spoken.modbus) if table.has("modbus") else None,
         ezo=table.one("ezo", spoken.ezo) if table.has("ezo") else None,
@@ -401,7 +409,12 @@ def _load_sensor_type(sensor_type_id: str, among: tuple[Path, ...]) -> SensorTyp
 
 
 def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
+    if sensor_type.ready_ms >= _SAMPLING_MS:
+        raise CatalogueError(
+            f"{name}: the probe is ready after {sensor_type.ready_ms} ms, but a node waits {_SAMPLING_MS} ms for all its probes."
+        )
     for quantity in sensor_type.quantities:
+        _check_spans(quantity, name)
         if (quantity.sdi12 is None) != (sensor_type.sdi12 is None):
             raise CatalogueError(
                 f"{name}: {quantity.property} needs sdi12 = {{ position, decimals }} just when the type has [sdi12]."
@@ -413,6 +426,17 @@ def _check_sensor_type(sensor_type: SensorType, name: str) -> None:
         raise CatalogueError(f"{name}: the driver ezo and the table ezo go together.")
     if sensor_type.modbus is not None:
         _check_modbus(sensor_type, sensor_type.modbus, name)
+
+
+def _check_spans(quantity: Quantity, name: str) -> None:
+    for least, most, which in (
+        (quantity.minimum, quantity.maximum, "minimum"),
+        (quantity.raw_minimum, quantity.raw_maximum, "raw_minimum"),
+    ):
+        if least >= most:
+            raise CatalogueError(
+                f"{name}: {which} of {quantity.property} must be below {which.replace('min', 'max')}."
+            )
 
 
 def _check_circuit(sensor_type: SensorType, name: str) -> None:
@@ -486,6 +510,10 @@ def _check_node_model(model: NodeModel, name: str) -> None:
             raise CatalogueError(
                 f"{name}: slot {slot.id} has a wiper; its options must say wipe_every_s."
             )
+        if sensor_type.modbus is not None:
+            _check_modbus_address(slot, name)
+        if sensor_type.interface == BATTERY:
+            _check_battery(model, sensor_type, name)
         for channel in slot.channels:
             quantity = sensor_type.quantity(channel.property)
             if (channel.unit, channel.raw_unit) != (quantity.unit, quantity.raw_unit):
@@ -513,6 +541,23 @@ def _thinned_bytes(key: str) -> int:
     """What the lowest and highest value of a channel take at most: maps of a name and a number of eight bytes, as CBOR."""
     name = len(f"{key}.min".encode())
     return 2 * (2 + (1 if name < 24 else 2) + name + 1 + 9)
+
+
+def _check_modbus_address(slot: Slot, name: str) -> None:
+    address = slot.options.get("address")
+    if type(address) is not int or address not in _MODBUS_ADDRESSES:
+        raise CatalogueError(
+            f"{name}: slot {slot.id} speaks Modbus; its options must say the probe's address, from "
+            f"{_MODBUS_ADDRESSES[0]} to {_MODBUS_ADDRESSES[-1]}."
+        )
+
+
+def _check_battery(model: NodeModel, sensor_type: SensorType, name: str) -> None:
+    most_mv = max(quantity.maximum for quantity in sensor_type.quantities)
+    if model.battery.voltage_v * 1000 > most_mv:
+        raise CatalogueError(
+            f"{name}: the battery has {model.battery.voltage_v:g} V, but a node bears and reads {most_mv / 1000:g} V at most."
+        )
 
 
 def registers_of(sensor_type: SensorType) -> tuple[spoken.Register, ...]:
@@ -572,10 +617,26 @@ def _refuse_twice(values: list[Any], sentence: str) -> None:
             raise CatalogueError(sentence.format(value))
 
 
+def _property(table: StrictTable) -> str:
+    name = table.text("property")
+    if name not in vocabulary.PROPERTIES:
+        known = ", ".join(vocabulary.PROPERTIES)
+        raise table.mistake(f"property {name} is none that the server knows: {known}.")
+    return name
+
+
+def _unit(table: StrictTable, of: str) -> str:
+    unit = table.text("unit")
+    if unit != vocabulary.PROPERTIES[of]:
+        raise table.mistake(f"unit of {of} must be {vocabulary.PROPERTIES[of]}, not {unit}.")
+    return unit
+
+
 def _quantity(table: StrictTable) -> Quantity:
+    observed_property = _property(table)
     return Quantity(
-        property=table.text("property"),
-        unit=table.text("unit"),
+        property=observed_property,
+        unit=_unit(table, observed_property),
         raw_unit=table.text("raw_unit"),
         minimum=table.number("minimum"),
         maximum=table.number("maximum"),
@@ -626,14 +687,16 @@ def _error_value(table: StrictTable) -> ErrorValue:
     return ErrorValue(
         property=table.text("property"),
         raw=table.number("raw"),
-        reason=table.text("reason"),
+        reason=table.choice("reason", spoken.REASONS),
         meaning=table.text("meaning"),
     )
 
 
 def _error_sign(table: StrictTable) -> ErrorSign:
     return ErrorSign(
-        reason=table.text("reason"), sign=table.text("sign"), remedy=table.text("remedy")
+        reason=table.choice("reason", spoken.REASONS),
+        sign=table.text("sign"),
+        remedy=table.text("remedy"),
     )
 
 
@@ -698,12 +761,24 @@ def _slot(table: StrictTable) -> Slot:
 
 
 def _channel(table: StrictTable, depth_cm: int) -> Channel:
-    return Channel(
-        key=table.text("key"),
+    key = table.text("key")
+    if vocabulary.CHANNEL_KEY.fullmatch(key) is None:
+        raise table.mistake(
+            "key must be 1 to 32 small letters, digits and underlines, a letter first; it is the channel's name on the wire."
+        )
+    channel = Channel(
+        key=key,
         property=table.text("property"),
         unit=table.text("unit"),
         raw_unit=table.text("raw_unit"),
         depth_cm=depth_cm,
-        conversion=table.text("conversion"),
+        conversion=table.choice("conversion", tuple(vocabulary.CONVERSIONS)),
         needs=table.mapping("needs", str, "a text"),
     )
+    inputs = vocabulary.CONVERSIONS[channel.conversion]
+    for needed in channel.needs:
+        if needed not in inputs:
+            raise table.mistake(
+                f"conversion {channel.conversion} works with {', '.join(inputs) or 'nothing else'}, not with {needed}."
+            )
+    return channel

@@ -140,6 +140,11 @@ def planned_times(
     )
 
 
+def longest_wake_ms(times: WakeTimes) -> float:
+    """Such a wake when the node publishes, too."""
+    return times.total_ms + times.join_ms + times.talk_ms
+
+
 def estimate(
     model: NodeModel, board: BoardType, wakes: Sequence[Wakes], *, publish_every_s: int
 ) -> Estimate:

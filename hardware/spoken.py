@@ -20,6 +20,8 @@ ORDERS = ("abcd", "cdab", "badc", "dcba")
 
 PARITIES = ("none", "even", "odd")
 
+BAUDS = (1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200)
+
 # The node's own ten (firmware/node/errors.py).
 REASONS = (
     "absent",
@@ -118,6 +120,8 @@ def modbus(table: StrictTable) -> Modbus:
     )
     if talk.function not in (3, 4):
         raise table.mistake("function must be 3 (holding) or 4 (input registers).")
+    if talk.baud not in BAUDS:
+        raise table.mistake(f"baud must be one of {', '.join(map(str, BAUDS))}, not {talk.baud}.")
     if talk.parity not in PARITIES:
         raise table.mistake(f"parity must be one of {', '.join(PARITIES)}.")
     return talk

@@ -53,7 +53,11 @@ class _Id(click.ParamType[str]):
 
 
 _BOARD, _MODEL = _Id("board", board_ids), _Id("model", node_model_ids)
+_INTERVAL = click.IntRange(min=60, max=86_400)  # what a node model may say
 _SENSOR = _Id("sensor", sensor_type_ids)
+
+# More than any city has trees; beyond it a quantity is a slip of the finger.
+_MOST_NODES = 100_000
 
 # Below this, who is fed for whom explains nothing.
 _WORTH_SAYING_MAH = 0.5
@@ -166,6 +170,7 @@ def wiring(
     _want_suffix(sheet_path, "--mounting", ".html")
     _want_suffix(harness_path, "--wireviz", ".yml", ".yaml")
     model, board = _model_on_board(model_id, board_id)
+    _want_folders(path for path in (diagram_path, sheet_path, harness_path) if path is not None)
     wanted = [
         (path, make(model, board))
         for path, make in (
@@ -175,7 +180,9 @@ def wiring(
         )
         if path is not None
     ]
-    written = [_write(path, text) for path, text in wanted]
+    for path, text in wanted:
+        write_whole(path, text.encode("utf-8"))
+    written = [path for path, _ in wanted]
     pins, wires = _pin_rows(model, board), _wire_rows(model)
     if as_json:
         content = {"model": model.id, "board": board.id, "pins": pins, "wires": wires}
@@ -192,7 +199,9 @@ def wiring(
 @_model_argument
 @_board_option
 @click.option(
-    "--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="For so many nodes."
+    "--nodes",
+    type=click.IntRange(min=1, max=_MOST_NODES),
+    help="For so many nodes; 1 when left out.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values for a spreadsheet.")
 @click.option(
@@ -204,14 +213,14 @@ def wiring(
 @click.option(
     "--sample-every",
     "sample_every_s",
-    type=click.IntRange(min=10, max=86_400),
+    type=_INTERVAL,
     metavar="SECONDS",
     help="With --energy: another interval than the model's.",
 )
 @click.option(
     "--publish-every",
     "publish_every_s",
-    type=click.IntRange(min=10, max=86_400),
+    type=_INTERVAL,
     metavar="SECONDS",
     help="With --energy: another interval than the model's.",
 )
@@ -219,7 +228,7 @@ def wiring(
 def parts(
     model_id: str,
     board_id: str | None,
-    nodes: int,
+    nodes: int | None,
     as_csv: bool,
     wants_energy: bool,
     sample_every_s: int | None,
@@ -234,6 +243,9 @@ def parts(
         raise click.UsageError("--sample-every and --publish-every go with --energy.")
     if as_csv and (as_json or wants_energy):
         raise click.UsageError("--csv goes with neither --json nor --energy.")
+    if wants_energy and nodes is not None:
+        raise click.UsageError("--energy is of one node; leave --nodes out.")
+    nodes = nodes or 1
     model, board = _model_on_board(model_id, board_id)
     if wants_energy:
         _say_energy(
@@ -285,12 +297,11 @@ def _want_suffix(path: Path | None, option: str, *suffixes: str) -> None:
         )
 
 
-def _write(path: Path, text: str) -> Path:
-    """Replace the file by `text`, whole or not at all."""
-    if not path.parent.is_dir():
-        raise BenchError(f"The folder {path.parent} does not exist; make it first.")
-    write_whole(path, text.encode("utf-8"))
-    return path
+def _want_folders(paths: Iterable[Path]) -> None:
+    """Before the first file is written: all of them, or none."""
+    for path in paths:
+        if not path.parent.is_dir():
+            raise BenchError(f"The folder {path.parent} does not exist; make it first.")
 
 
 # --- energy ---
@@ -307,6 +318,7 @@ def _say_energy(
     if publish_every_s < sample_every_s:
         raise click.UsageError("A node cannot publish more often than it samples.")
     wakes = energy.planned_wakes(model, board, sample_every_s=sample_every_s)
+    _want_time_to_sleep(wakes, sample_every_s)
     result = energy.estimate(model, board, wakes, publish_every_s=publish_every_s)
     battery_mah = model.battery.cells * model.battery.cell_mah
     if as_json:
@@ -342,6 +354,14 @@ def _say_energy(
         click.echo(_table(("WAKES A DAY", "READ", "AWAKE"), map(_wakes_row, wakes)) + "\n")
     click.echo(_model_of_energy(board, wakes))
     _say_assumed(assumptions(model, board, "energy"))
+
+
+def _want_time_to_sleep(wakes: Iterable[energy.Wakes], sample_every_s: int) -> None:
+    longest_s = max(energy.longest_wake_ms(one.times) for one in wakes) / 1000
+    if longest_s > sample_every_s:
+        raise click.UsageError(
+            f"A wake of this node takes up to {longest_s:.0f} s; it cannot sample every {sample_every_s} s."
+        )
 
 
 def _energy_rows(result: energy.Estimate, model: NodeModel) -> list[tuple[str, str]]:
@@ -431,7 +451,10 @@ def _board_in_words(board: BoardType) -> str:
 
 def _source_lines(data: BoardType | SensorType) -> list[str]:
     assumed = [f"  assumed: {', '.join(data.assumed)}"] if data.assumed else []
-    return [f"  Source: {data.source}", *assumed]
+    sources = [data.source]
+    if isinstance(data, SensorType) and data.fitting_source:
+        sources.append(data.fitting_source)
+    return [*(f"  Source: {source}" for source in sources), *assumed]
 
 
 def _sensor_rows(sensor_type: SensorType) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from provisioning.errors import BenchError
@@ -15,12 +15,12 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         BenchError: it cannot be written.
     """
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        scratch = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
+            # Not tempfile: who may read its files is its own choice, here it is the technician's umask.
+            with scratch.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

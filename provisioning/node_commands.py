@@ -6,8 +6,10 @@ import json
 import string
 import time
 import tomllib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,7 +49,7 @@ MAX_NETWORKS = 8
 _SSID_BYTES = 32
 _PASSWORD_BYTES = (8, 63)
 _KEY_DIGITS = 64
-_FIRST_PRINTABLE = 32
+_CONTROL = "Cc"  # Unicode's category
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -232,27 +234,44 @@ def read_wifi_file(path: Path) -> list[tuple[str, str]]:
         UsedWrongly: the file cannot be read, or an entry is not a name with a password.
     """
     try:
-        networks = tomllib.loads(path.read_text(encoding="utf-8"))["network"]
-        pairs = [(network["ssid"], network["password"]) for network in networks]
+        # With or without the mark that some editors put before the first character.
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        pairs = [(network["ssid"], network["password"]) for network in content["network"]]
     except OSError as error:
         raise UsedWrongly(f"The Wi-Fi file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UsedWrongly(f"{path} is no text in UTF-8; save it in that encoding.") from error
     except (ValueError, KeyError, TypeError) as error:
         # The cause is not shown: TOML errors quote the line, and the line may be a password.
         raise UsedWrongly(f"{path} must hold [[network]] tables with ssid and password.") from error
     if not 1 <= len(pairs) <= MAX_NETWORKS:
         raise UsedWrongly(f"{path} holds {len(pairs)} networks; a node takes 1 to {MAX_NETWORKS}.")
+    _refuse_unknown_keys(path, content)
     for place, (name, password) in enumerate(pairs, start=1):
         fault = _fault_of_network(name, password)
+        if fault is None and pairs.index((name, password)) < place - 1:
+            fault = "it stands there already; remove it once."
         if fault is not None:
             raise UsedWrongly(f"{path}, network {place}: {fault}")
     return pairs
+
+
+def _refuse_unknown_keys(path: Path, content: Mapping[str, Any]) -> None:
+    """A misspelt key is not passed over; it is not quoted either, since a forgotten quotation mark can make a password one."""
+    if content.keys() != {"network"}:
+        raise UsedWrongly(f"{path} holds more than [[network]] tables; remove the rest.")
+    for place, network in enumerate(content["network"], start=1):
+        if network.keys() != {"ssid", "password"}:
+            raise UsedWrongly(
+                f"{path}, network {place}: it holds more than ssid and password; remove the rest."
+            )
 
 
 def _fault_of_network(name: object, password: object) -> str | None:
     """What is wrong with a network, without quoting it; None when nothing is."""
     if not isinstance(name, str) or not isinstance(password, str):
         return "ssid and password must be texts; write them in quotes."
-    if any(ord(character) < _FIRST_PRINTABLE for character in name + password):
+    if any(unicodedata.category(character) == _CONTROL for character in name + password):
         return "ssid or password holds a control character, which no network has; write it again."
     size = len(name.encode())
     if not 1 <= size <= _SSID_BYTES:

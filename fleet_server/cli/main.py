@@ -82,8 +82,11 @@ def main() -> NoReturn:
     except Exception as problem:
         # Imported only now: `fleet --help` needs no database.
         from fleet_server import db
+        from hardware.data_files import CatalogueError
 
         trouble = db.trouble_of(problem) or _trouble_with_a_file(problem)
+        if isinstance(problem, CatalogueError):
+            trouble = str(problem)
         if trouble is None:
             raise
         click.echo(f"fleet: {trouble}", err=True)

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 
 import paho.mqtt.client as mqtt
@@ -53,6 +52,8 @@ GATHER_S = 0.005
 GATHER_AT_MOST_S = 0.05
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
 _POLL_S = 0.2
+
+_OUR_FAULT = WireError("server_failed", "Our own code could not work on it; the log says why.")
 
 _DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError, Unavailable)
 
@@ -260,7 +261,7 @@ class Consumer:
         False when not even that is possible: the message stays unacknowledged at the broker, and the stream goes on.
         """
         try:
-            self._store_batch([_unread(message)])
+            self._store_batch([_failed(message)])
         except _DATABASE_AWAY:
             raise
         except Exception:
@@ -284,12 +285,13 @@ def _read(message: Message) -> Message | Arrival:
         return message
 
 
-def _unread(message: Message | Arrival) -> Message:
-    """The message without anything that our own code could fail on."""
+def _failed(message: Message | Arrival) -> Arrival:
+    """The message as one to be kept aside. A pack keeps its number where it could be read: it has arrived, and holds up no receipt."""
     if isinstance(message, Message):
-        return replace(message, kind=None)
-    received_at = datetime.fromtimestamp(message.received_s, UTC)
-    return Message(None, message.node_id, message.payload, received_at)
+        received_s = int((message.received_at or clock.now()).timestamp())
+        message = Arrival("unknown", message.node_id, message.payload, received_s, _OUR_FAULT)
+    fault = WireError(_OUR_FAULT.code, _OUR_FAULT.sentence, message.identity)
+    return replace(message, content=fault)
 
 
 def ingest_filter(settings: Settings, *, is_one_of_several: bool) -> str:

@@ -155,6 +155,10 @@ def _check(label: str, model: str) -> None:
     if model not in catalogue.node_model_ids():
         known = ", ".join(catalogue.node_model_ids())
         raise EnrolmentWrong(f"{model!r} is not a node model; there are {known}.")
+    try:
+        catalogue.load_node_model(model)
+    except catalogue.CatalogueError as mistake:
+        raise EnrolmentWrong(str(mistake)) from mistake
 
 
 def _use_token(session: Session, token: str, now: datetime) -> int:

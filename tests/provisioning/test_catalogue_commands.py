@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -129,6 +131,37 @@ def test_energy_stands_beside_its_goal_with_the_model_that_it_comes_from(
     assert hourly["mah_per_day"] < answer("parts", "pond-1", "--energy")["mah_per_day"] / 3
 
 
+def test_a_day_that_a_node_cannot_have_is_refused(
+    tmp_path: Path, provision: Callable[..., Answer]
+) -> None:
+    """With a probe that takes seventy seconds no node samples once a minute."""
+    shutil.copytree(OWN_PROBE, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "sensors/lakewatch_o2.toml"
+    slow = file.read_text(encoding="utf-8").replace("measure_ms = 300", "measure_ms = 70000")
+    file.write_text(slow, encoding="utf-8")
+
+    status, out, err = provision(
+        *("parts", "lake-1", "--energy", "--sample-every", "60"), hardware=tmp_path
+    )
+
+    assert (status, out) == (2, "")
+    assert "A wake of this node takes up to 76 s; it cannot sample every 60 s." in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there files have such rights")
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_a_written_file_is_the_technicians_choice(
+    umask: int, rights: int, tmp_path: Path, provision: Callable[..., Answer]
+) -> None:
+    before = os.umask(umask)
+    try:
+        status, _, _ = provision("wiring", "tree-3", "--out", tmp_path / "tree.svg")
+    finally:
+        os.umask(before)
+    assert status == 0
+    assert (tmp_path / "tree.svg").stat().st_mode & 0o777 == rights
+
+
 def test_a_citys_own_probe_is_listed_drawn_bought_and_fed_like_any_other(
     tmp_path: Path, answer: Callable[..., dict[str, Any]]
 ) -> None:
@@ -157,7 +190,10 @@ def test_a_citys_own_probe_is_listed_drawn_bought_and_fed_like_any_other(
         (("wiring", "tree-3", "--out", "gone/x.svg"), 1, "provision: The folder gone does not exist; make it first."),
         (("parts", "tree-3", "--sample-every", "60"), 2, "--sample-every and --publish-every go with --energy."),
         (("parts", "tree-3", "--energy", "--publish-every", "60"), 2, "A node cannot publish more often than it samples."),
-        (("parts", "tree-3", "--energy", "--sample-every", "5"), 2, "is not in the range"),
+        (("parts", "tree-3", "--energy", "--sample-every", "59"), 2, "59 is not in the range 60<=x<=86400."),
+        (("parts", "tree-3", "--energy", "--nodes", "2"), 2, "--energy is of one node; leave --nodes out."),
+        (("parts", "tree-3", "--nodes", "9" * 20), 2, "is not in the range 1<=x<=100000."),
+        (("wiring", "tree-3", "--out", "x.svg", "--mounting", "gone/x.html"), 1, "The folder gone does not exist; make it first."),
         (("parts", "tree-3", "--csv", "--json"), 2, "--csv goes with neither --json nor --energy."),
         (("parts", "tree-3", "--nodes", "0"), 2, "is not in the range"),
     ],

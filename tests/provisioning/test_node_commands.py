@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 
 from hardware.virtual_board.board import Board
+from provisioning.node_commands import read_wifi_file
 from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet, pem
 
 PROVISION = Path(sys.executable).parent / "provision"
@@ -94,7 +95,16 @@ def test_a_virtual_board_that_is_told_no_wifi_finds_one(fleet: SmallFleet, tmp_p
 
 
 @pytest.mark.parametrize(
-    "content", ["network = 3", "[[network]]\nssid = 'x'", "[[network]]\npassword = secret-word", ""]
+    "content",
+    [
+        "network = 3",
+        "[[network]]\nssid = 'x'",
+        "[[network]]\npassword = secret-word",
+        "",
+        "network = ['ssid', 'password']",
+        "[[network]]\nssid = 'x'\npassword = 'secret-word'\npriority = 1",
+        "[[network]]\nssid = 'x'\npassword = 'secret-word'\n[[networks]]\nssid = 'y'",
+    ],
 )
 def test_a_wrong_wifi_file_is_refused_without_quoting_it(
     fleet: SmallFleet, tmp_path: Path, content: str
@@ -105,6 +115,12 @@ def test_a_wrong_wifi_file_is_refused_without_quoting_it(
     assert (status, len(err.splitlines())) == (2, 1)
     assert "secret-word" not in err
     assert fleet.requests == []
+
+
+def test_a_wifi_file_may_begin_with_the_mark_that_some_editors_write(tmp_path: Path) -> None:
+    wifi = tmp_path / "wifi.toml"
+    wifi.write_bytes(b"\xef\xbb\xbf[[network]]\nssid = 'x'\npassword = ''\n")
+    assert read_wifi_file(wifi) == [("x", "")]
 
 
 def _table(ssid: object, password: object) -> dict[str, object]:
@@ -122,6 +138,8 @@ def _table(ssid: object, password: object) -> dict[str, object]:
         ([_table("stadt", "🔑" * 16)], "the password has 64 bytes"),
         ([_table("stadt", "secret-word" * 6)], "the password has 66 bytes"),
         ([_table("stadt", "secret-\tword")], "network 1: ssid or password holds a control"),
+        ([_table("stadt\x7f", "secret-word")], "network 1: ssid or password holds a control"),
+        ([_table("stadt", "secret-word")] * 2, "network 2: it stands there already; remove it"),
         ([_table("stadt", 12345678)], "network 1: ssid and password must be texts"),
     ],
 )

@@ -53,7 +53,7 @@ WRONG = (
     (f"{_ENROL} {_NOBODY} --label \udcff", 2, "A label has 1 to 64 printable characters."),
     (f"{_ENROL} {_NOBODY} --model nothing", 2, "'nothing' is not one of "),
     (f"{_ENROL} {_NOBODY} --wifi-file nothing", 2, "cannot be read: No such file or directory."),
-    (f"{_ENROL} {_NOBODY} --wifi-file noise", 2, "must hold [[network]] tables with ssid and password."),
+    (f"{_ENROL} {_NOBODY} --wifi-file noise", 2, "noise is no text in UTF-8; save it in that encoding."),
     (f"{_RUN} --server nonsense --server-ca ca.crt --token T", 2, _ADDRESS_FORM),
     (f"{_RUN} --server https://127.0.0.1:9 --server-ca nothing --token T", 2, "is not there."),
     (f"{_RUN} {_NOBODY} --scene nothing", 2, "is a TOML file or one of bochum_summer"),

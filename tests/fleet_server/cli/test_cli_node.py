@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -16,10 +17,12 @@ from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.cli.main import main
-from fleet_server.models import Deployment, Observation, Sensor, Site
+from fleet_server.models import Deployment, Node, Observation, Sensor, Site
 from fleet_server.services import deploying
 from fleet_server.services.deploying import NewSite
 from fleet_server.services.ingest import store_batch
+from hardware import catalogue
+from hardware.data_files import ENVIRONMENT
 
 
 class Answer(NamedTuple):
@@ -270,6 +273,27 @@ def test_node_that_is_at_a_site_is_told_when_it_came(
     begin = NOON - timedelta(days=1)
     deploying.deploy_node(session, "n-000001", site_code="stadtpark", from_at=begin, now=NOON)
     assert fleet(*arguments.split()) == (1, "", f"fleet: {sentence}\n")
+
+
+def test_node_whose_model_names_a_conversion_that_nobody_knows_is_not_deployed(
+    session: Session, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of its packs would be set aside: nothing could be made of its readings."""
+    (tmp_path / "node_models").mkdir()
+    own = (Path(catalogue.__file__).parent / "node_models/pond-1.toml").read_text(encoding="utf-8")
+    own = own.replace('id = "pond-1"', 'id = "lake-9"').replace('"identity"', '"none"', 1)
+    (tmp_path / "node_models/lake-9.toml").write_text(own, encoding="utf-8")
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    with db.writing(session):  # enrolled when its file was another one
+        session.get_one(Node, "n-000002").model = "lake-9"
+
+    done = fleet("node", "deploy", "pond-01", "--site", "teich")
+
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(
+        "fleet: node_models/lake-9.toml: slots[o2]: channels[sat]: conversion"
+    )
+    assert session.scalars(select(Deployment.id)).all() == []
 
 
 def test_node_that_has_left_is_deployed_after_that_only(session: Session, fleet: Fleet) -> None:

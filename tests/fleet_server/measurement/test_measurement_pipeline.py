@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -47,6 +48,11 @@ def temperature(*values_c: float | None, reason: str | None = None) -> Observed:
         observed_property="soil_temperature",
         reasons=[reason] * len(raw),
     )
+
+
+def known(*values: float) -> Observed:
+    """Good inputs, in their own unit."""
+    return observe("identity", values, {}, NOTHING, observed_property="none of ours")
 
 
 def tension(
@@ -491,6 +497,42 @@ def test_every_channel_of_every_node_model_can_be_observed(model_id: str) -> Non
         assert set(channel.needs) <= set(CONVERSIONS[channel.conversion].needs)
         assert GROSS_RANGES[channel.property].unit == channel.unit
         assert channel.unit in UNITS
+
+
+# Raw values of a working probe, and of its inputs, for every conversion that is a curve.
+CURVES = {
+    "watermark_tension": ((600, 30_000), {"temperature": (0, 40), "reference": (9_800, 10_200)}),
+    "conductivity_25": ((10, 2_000), {"temperature": (0, 30)}),
+    "oxygen_of_saturation": ((5, 150), {"temperature": (0, 30)}),
+    "ezo_oxygen": ((100, 2_000), {"temperature": (0, 30)}),
+    "ezo_ph": ((4_000, 10_000), {"temperature": (0, 30)}),
+    "teros_water_content": ((18_000, 32_000), {}),
+    "ultrasonic_level": ((300, 4_000), {"temperature": (-10, 35)}),
+    "capacitive_index": ((1_000, 2_500), {}),
+}
+
+
+@pytest.mark.parametrize("conversion", CURVES)
+def test_between_the_corners_of_raw_values_and_inputs_lies_every_value(conversion: str) -> None:
+    """What a day's range is made of: both ends of everything, and the conversion's knots between them."""
+    raw_span, input_spans = CURVES[conversion]
+    assert tuple(input_spans) == CONVERSIONS[conversion].needs
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        lowest, highest = np.sort(random.uniform(*raw_span, 2))
+        inner = [knot for knot in CONVERSIONS[conversion].knots if lowest < knot < highest]
+        spans = [np.sort(random.uniform(*span, 2)) for span in input_spans.values()]
+        corners = list(itertools.product([lowest, *inner, highest], *spans))
+        inside = [random.uniform(*span, 40) for span in ((lowest, highest), *spans)]
+        rows = np.vstack([corners, np.transpose(inside)])
+        inputs = {name: known(*rows[:, at]) for at, name in enumerate(input_spans, start=1)}
+        value = observe(
+            conversion, rows[:, 0], inputs, NOTHING, observed_property="none of ours"
+        ).value
+        at_corners, between = value[: len(corners)], value[len(corners) :]
+        slack = 0.03 if CONVERSIONS[conversion].knots else 1e-9
+        assert at_corners.min() - slack <= between.min()
+        assert between.max() <= at_corners.max() + slack
 
 
 def test_flags_are_those_of_the_wire() -> None:

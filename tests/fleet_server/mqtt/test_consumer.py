@@ -27,7 +27,7 @@ from brokers import (
 from factories import SimulatedNode, deployed_node
 from mqtt_services import NODE_ID, database_away
 from servers import PostgresqlServer
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
@@ -35,11 +35,12 @@ from fleet_server.broker import mosquitto
 from fleet_server.broker.access import Client
 from fleet_server.broker.embedded import EmbeddedBroker
 from fleet_server.errors import NotFound
-from fleet_server.models import Pack, Quarantine
+from fleet_server.models import Channel, Pack, Quarantine, Receipt
 from fleet_server.mqtt import consumer
 from fleet_server.mqtt.consumer import Consumer, Delivery, ingest_filter
 from fleet_server.services import ingest
 from fleet_server.services.ingest import Arrival, Message
+from fleet_server.services.verifying import verify
 from fleet_server.settings import Settings, load_settings
 
 TOPIC = f"up/{NODE_ID}/tm"
@@ -153,6 +154,25 @@ def test_garbage_goes_to_quarantine_and_the_stream_goes_on(
     assert quarantined(sessions) == len(GARBAGE)
 
 
+@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
+def test_pack_that_our_own_code_fails_on_is_kept_aside_under_its_number_and_holds_up_no_receipt(
+    settings: Settings, sessions: Sessions, node: RawClient
+) -> None:
+    with sessions() as session, db.writing(session):  # deployed by a version that knew more
+        session.execute(update(Channel).where(Channel.key == "t30").values(conversion="later"))
+    simulated = SimulatedNode(NODE_ID)
+    with at_work(Consumer(settings, sessions)):
+        node.publish_and_wait(TOPIC, simulated.pack(1).payload)
+        node.publish_and_wait(TOPIC, simulated.pack(2, readings={"bat": 3900}).payload)
+        wait_until(lambda: stored(sessions) == [2])
+    with sessions() as session:
+        kept = session.scalars(select(Quarantine)).one()
+        assert (kept.reason, kept.kind) == ("server_failed", "telemetry")
+        assert (kept.spool, kept.seq) == (simulated.spool, 1)
+        assert session.get_one(Receipt, NODE_ID).seq == 2
+        assert verify(session).packs_damaged == 0
+
+
 class LetsNodesWriteMore(EmbeddedBroker):
     def may_publish(self, client: Client, topic: str) -> bool:
         return topic.startswith(f"up/{client.name}/")
@@ -217,6 +237,11 @@ def test_ingest_with_a_name_but_without_the_groups_name_says_what_to_do(tmp_path
         ingest_filter(settings, is_one_of_several=True)
 
 
+def _is_worked_on(message: Message | Arrival) -> bool:
+    """Not only kept aside."""
+    return isinstance(message, Message) or message.reason is None
+
+
 @pytest.mark.parametrize("kind", ["embedded"], indirect=True)
 def test_message_that_our_code_fails_on_holds_up_nobody(
     settings: Settings, sessions: Sessions, node: RawClient
@@ -224,8 +249,8 @@ def test_message_that_our_code_fails_on_holds_up_nobody(
     packs = [pack.payload for pack in SimulatedNode(NODE_ID).packs(range(1, 11))]
 
     class Faulty(Consumer):
-        def _store_batch(self, messages: list[Message]) -> None:
-            if any(message.payload == packs[4] and message.kind for message in messages):
+        def _store_batch(self, messages: list[Message | Arrival]) -> None:
+            if any(one.payload == packs[4] and _is_worked_on(one) for one in messages):
                 raise ZeroDivisionError
             super()._store_batch(messages)
 
