@@ -43,6 +43,10 @@ _SAMPLING_MS = 75_000
 # Modbus over Serial Line V1.02, section 2.2: 0 is everybody, 248 to 255 nobody.
 _MODBUS_ADDRESSES = range(1, 248)
 
+# A full spool turns a day's packs into one (firmware/node/thinning.py), with two records per channel; that one is the longest.
+MAX_CHANNELS, MAX_THINNED_BYTES = 27, 2_044
+_THINNED_HEAD_BYTES = 130  # its bookkeeping, every number at its longest
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -395,7 +399,7 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
 
     Checked beyond the shape: wire names are unique, a channel is one that its sensor type delivers in that raw
     unit, every `needs` points at a channel of the same node that is read as often, intervals are such that a node can
-    keep them, and the pins fit the board (`pins.check_pins`).
+    keep them, the channels fit into its packs, and the pins fit the board (`pins.check_pins`).
     """
     table = StrictTable.from_toml(text, name, CatalogueError)
     model = NodeModel(
@@ -422,6 +426,7 @@ def parse_node_model(text: str, *, name: str) -> NodeModel:
     table.finish()
     _check_node_model(model, name)
     pins.check_pins(model, load_board(model.board), name=name)
+    _check_packs(model, name)
     return model
 
 
@@ -558,6 +563,24 @@ def _check_node_model(model: NodeModel, name: str) -> None:
                 )
             for needed in channel.needs.values():
                 _check_needed(model, slot, channel, needed, name)
+
+
+def _check_packs(model: NodeModel, name: str) -> None:
+    if len(model.channels) > MAX_CHANNELS:
+        raise CatalogueError(
+            f"{name}: the node has {len(model.channels)} channels, and its packs hold {MAX_CHANNELS}; make two nodes of it."
+        )
+    size = _THINNED_HEAD_BYTES + sum(_thinned_bytes(channel.key) for channel in model.channels)
+    if size > MAX_THINNED_BYTES:
+        raise CatalogueError(
+            f"{name}: a day of the node's packs may take {size} bytes, and it keeps {MAX_THINNED_BYTES}; shorten the channel keys."
+        )
+
+
+def _thinned_bytes(key: str) -> int:
+    """What the lowest and highest value of a channel take at most: maps of a name and a number of eight bytes, as CBOR."""
+    name = len(f"{key}.min".encode())
+    return 2 * (2 + (1 if name < 24 else 2) + name + 1 + 9)
 
 
 def _check_modbus_address(slot: Slot, name: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 from hardware import catalogue, data_files
 from hardware.boards import board_ids, load_board
 from hardware.catalogue import (
+    MAX_CHANNELS,
+    MAX_THINNED_BYTES,
     CatalogueError,
     load_node_model,
     load_sensor_type,
@@ -34,6 +36,14 @@ _THERMOMETER = (_FOLDER / "sensors" / "ds18b20.toml").read_text(encoding="utf-8"
 _BATTERY = (_FOLDER / "sensors" / "battery_divider.toml").read_text(encoding="utf-8")
 _TURBIDITY = (_FOLDER / "sensors" / "y511.toml").read_text(encoding="utf-8")
 _ACIDITY = (_FOLDER / "sensors" / "ezo_ph.toml").read_text(encoding="utf-8")
+
+
+def _pond_with(keys):
+    """A pond's node whose probe has these channels too."""
+    begin, rest = _POND.split('[[slots.channels]]\nkey = "do"')
+    row, rest = rest.split("[[slots.channels]]", 1)
+    rows = "".join(f'[[slots.channels]]\nkey = "{key}"{row}' for key in ("do", *keys))
+    return f"{begin}{rows}[[slots.channels]]{rest}"
 
 
 def test_every_file_in_the_catalogue_loads_under_its_own_name():
@@ -224,6 +234,35 @@ def test_wrong_sensor_type_is_refused_with_one_sentence(text, damage, sentence):
         parse_sensor_type(text.replace(*damage, 1), name="sensors/x.toml")
     assert str(refused.value).startswith("sensors/x.toml: ")
     assert str(refused.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ([f"k{n}" for n in range(23)], None),
+        ([f"k{n}" for n in range(24)], "the node has 28 channels, and its packs hold 27; make two nodes of it."),
+        ([f"k{n:_>31}" for n in range(23)], "packs may take 2586 bytes, and it keeps 2044; shorten the channel keys."),
+    ],
+)  # fmt: skip
+def test_a_node_of_more_channels_than_its_packs_hold_is_refused(keys, sentence):
+    if sentence is None:
+        assert len(parse_node_model(_pond_with(keys), name="x.toml").channels) == MAX_CHANNELS
+        return
+    with pytest.raises(CatalogueError, match=re.escape(sentence)):
+        parse_node_model(_pond_with(keys), name="x.toml")
+
+
+def test_what_packs_hold_is_what_the_node_makes_of_them():
+    source = "".join(
+        (firmware_dir() / "node" / name).read_text(encoding="utf-8")
+        for name in ("spool.py", "thinning.py")
+    )
+    number = {
+        name: int(value) for name, value in re.findall(r"^(\w+) = const\((\d+)\)", source, re.M)
+    }
+
+    assert number["_MAX_CHANNELS"] == MAX_CHANNELS
+    assert number["MAX_BODY"] - number["_COPY_BYTES"] == MAX_THINNED_BYTES
 
 
 @pytest.mark.parametrize(
