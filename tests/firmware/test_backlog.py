@@ -65,9 +65,9 @@ def ask_again(board: Board, first: int, last: int) -> None:
 
 
 def pending(board: Board) -> str:
-    return nodes.run_on(
-        board, "from node.spool import Spool\nprint(Spool('/spool', None).again)"
-    )[-1]
+    return nodes.run_on(board, "from node.spool import Spool\nprint(Spool('/spool', None).again)")[
+        -1
+    ]
 
 
 # --- a backlog ---

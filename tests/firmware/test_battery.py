@@ -82,7 +82,9 @@ def test_a_battery_that_recovers_brings_everything_back_but_not_for_a_flicker(
 
 
 def held_none(board: Board) -> bool:
-    (depth,) = nodes.run_on(board, "from node.spool import Spool\nprint(Spool('/spool', None).depth)")
+    (depth,) = nodes.run_on(
+        board, "from node.spool import Spool\nprint(Spool('/spool', None).depth)"
+    )
     return depth == "0"
 
 

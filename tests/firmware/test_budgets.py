@@ -111,7 +111,10 @@ NEWS = cbor2.dumps(
         "config": {
             "version": 2,
             "values": {
-                **{"sample_s": 300, "publish_s": 3600, "low_mv": 3300, "urgent_s": 60},
+                "sample_s": 300,
+                "publish_s": 3600,
+                "low_mv": 3300,
+                "urgent_s": 60,
                 "wifi": [[f"network {n}", "p" * 38] for n in range(4)],
                 "limits": [["t30", "below", 32, 40.5]] * 6,
             },

@@ -577,7 +577,9 @@ def test_a_crash_becomes_an_event_with_its_place_once(
         "heap": pytest.approx(60_000, abs=30_000),
         "trace": details["trace"],
     }
-    assert re.fullmatch(r".*node/cycle.py:\d+ _sample < node/waking.py:\d+ sample", details["trace"])
+    assert re.fullmatch(
+        r".*node/cycle.py:\d+ _sample < node/waking.py:\d+ sample", details["trace"]
+    )
     assert len(event.body) <= MAX_EVENT_BODY_BYTES
     assert held(board)[0] in ([], [(4, 4)])
 

@@ -26,6 +26,7 @@ from hardware.catalogue import load_node_model, node_model_ids
 from hardware.virtual_board.wiring import UartSettings, Wiring
 from provisioning.node_configuration import encode_map, node_map
 
+
 def probe_of(model: str, slot: str) -> dict[str, Any]:
     """What a node of this model knows of the probe in one slot."""
     (probe,) = nodes.probes_of(model, slot)
@@ -245,9 +246,7 @@ def test_oxygen_probe_is_asked_when_it_has_settled_and_switched_off_after(tmp_pa
 def test_oxygen_probe_that_dribbles_is_given_up_in_time(tmp_path: Path) -> None:
     probe = FakeModbus([b"\x01"], delay_us=250_000)
 
-    assert set(measure(tmp_path, Wiring(uart={2: probe}), [PROBE["modbus"]]).values()) == {
-        "frame"
-    }
+    assert set(measure(tmp_path, Wiring(uart={2: probe}), [PROBE["modbus"]]).values()) == {"frame"}
 
 
 # --- any Modbus probe: SMT100 ---
@@ -342,15 +341,15 @@ def _register_probe(
 def test_every_kind_and_order_of_register_is_read(
     tmp_path: Path, kind: str, order: str, content: str, expected: int | bytes | str
 ) -> None:
-    probe = _register_probe(
-        [7, kind, order, -100_000, 100_000], reads=[[7, len(content) // 4]]
-    )
+    probe = _register_probe([7, kind, order, -100_000, 100_000], reads=[[7, len(content) // 4]])
     wiring = Wiring(uart={2: FakeModbus([modbus_reply(bytes.fromhex(content))])})
 
     assert measure(tmp_path, wiring, [probe]) == {"k0": expected}
 
 
-@pytest.mark.parametrize(("raw", "expected"), [(0xFFFF, "open"), (0xFFFE, "short"), (0xFFFD, 0xFFFD)])
+@pytest.mark.parametrize(
+    ("raw", "expected"), [(0xFFFF, "open"), (0xFFFE, "short"), (0xFFFD, 0xFFFD)]
+)
 def test_a_sign_of_a_fault_has_its_own_reason_although_it_is_within_the_range(
     tmp_path: Path, raw: int, expected: int | str
 ) -> None:
@@ -473,9 +472,7 @@ def test_turbidity_probe_wipes_first_and_says_how_long_ago(
     started = modbus_reply(b"", address=10)
     fake = FakeModbus([by_register({0x2500: started, 0x3100: wiped, 0x2600: values})])
 
-    found = measure(
-        tmp_path, Wiring(uart={2: fake}), [probe_of("pond-2", "tu")], limit_ms=75_000
-    )
+    found = measure(tmp_path, Wiring(uart={2: fake}), [probe_of("pond-2", "tu")], limit_ms=75_000)
 
     assert tuple(found.values()) == expected
 
@@ -792,9 +789,7 @@ def test_a_probe_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
 
 
 def test_no_probe_holds_a_wake_longer_than_its_limit(tmp_path: Path) -> None:
-    found = measure(
-        tmp_path, Wiring(uart={2: FakeModbus([GOOD_REPLY])}), [PROBE["modbus"]], 5_000
-    )
+    found = measure(tmp_path, Wiring(uart={2: FakeModbus([GOOD_REPLY])}), [PROBE["modbus"]], 5_000)
 
     assert set(found.values()) == {"timeout"}
 

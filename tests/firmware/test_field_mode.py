@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,7 @@ class Panel:
 
     def seen(self) -> str:
         """Flashes by length since the last look: s short, L long, f flicker."""
-        signs = "".join(
-            "L" if ms > 2000 else "s" if ms > 150 else "f" for ms in self.flashes_ms
-        )
+        signs = "".join("L" if ms > 2000 else "s" if ms > 150 else "f" for ms in self.flashes_ms)
         self.flashes_ms.clear()
         return signs
 
@@ -86,7 +85,11 @@ def test_a_node_that_is_switched_on_publishes_every_half_minute_for_ten_minutes(
     after = [node.wake() for _ in range(4)]
 
     starts_s = [result.started_us // S for result in results]
-    assert {later - before for before, later in zip(starts_s, starts_s[1:], strict=False)} <= {29, 30, 31}
+    assert {later - before for before, later in itertools.pairwise(starts_s)} <= {
+        29,
+        30,
+        31,
+    }
     assert all(result.connections == 1 for result in results[:-1])
     assert 570 <= starts_s[-1] - starts_s[0] <= 660
     assert sum(result.connections for result in after) <= 1

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_probes import FakeLoop, FakeStuckLine, FakeSupplied, FakeTalker, FakeThermometer, scratchpad
+from fake_probes import (
+    FakeLoop,
+    FakeStuckLine,
+    FakeSupplied,
+    FakeTalker,
+    FakeThermometer,
+    scratchpad,
+)
 from nodes import measure, probes_of
 
 from hardware.virtual_board.probes.a02yyuw import WIRE, frame
@@ -89,9 +96,7 @@ def test_module_without_its_rail_says_nothing_and_the_rail_falls_after_it_was_re
 ) -> None:
     talker = FakeTalker([GOOD], POWER, WIRE)
 
-    found = measure(
-        tmp_path, Wiring(lines={2: talker}, power=[talker]), probes_of("level-1", "us")
-    )
+    found = measure(tmp_path, Wiring(lines={2: talker}, power=[talker]), probes_of("level-1", "us"))
 
     assert found == {"lvl": 1234}
     assert talker.powered_at_us is None
@@ -135,9 +140,7 @@ def test_voltage_is_the_middle_of_several_or_a_reason(
 def test_one_outlier_does_not_spoil_a_reading(tmp_path: Path) -> None:
     probe = FakeSupplied([1_870_000] * 15 + [2_700_000], power_pin=33)
 
-    found = measure(
-        tmp_path, Wiring(analog={32: probe}, power=[probe]), probes_of("tree-2", "c10")
-    )
+    found = measure(tmp_path, Wiring(analog={32: probe}, power=[probe]), probes_of("tree-2", "c10"))
 
     assert found["i10"] == pytest.approx(1870, abs=3)
 

@@ -143,7 +143,16 @@ def see(minute, value):
         (BELOW_4, [3, "crc", "crc", 3, "crc", "crc", "crc", "crc", "crc"], [1] * 7 + [0, 0]),
         (BELOW_4, ["open", "open"], [0, 0]),
     ],
-    ids=["below", "above", "an integer", "noise", "slow fall", "sudden fall", "faults", "never read"],
+    ids=[
+        "below",
+        "above",
+        "an integer",
+        "noise",
+        "slow fall",
+        "sudden fall",
+        "faults",
+        "never read",
+    ],
 )
 def test_limits_begin_beyond_their_value_and_end_at_another(
     shared_board: Board, limit: list[Any], readings: list[Any], crossed: list[int]
@@ -172,7 +181,8 @@ def test_what_the_node_remembers_of_limits_has_an_end(shared_board: Board) -> No
     """The RTC's memory holds 2,048 bytes and 256 items."""
     (printed,) = nodes.run_on(
         shared_board,
-        JUDGE + "C.limits = [['c%030d' % n, kind, -1, 1] for n in range(99) for kind in ('fall', 'below')]\n"
+        JUDGE
+        + "C.limits = [['c%030d' % n, kind, -1, 1] for n in range(99) for kind in ('fall', 'below')]\n"
         "for n in range(200):\n"
         "    limits.judge(state, C, n * 60000, [('c%030d' % k, -n) for k in range(99)])\n"
         "rtc_memory.store(state)\nimport machine\n"

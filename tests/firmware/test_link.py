@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -287,7 +286,9 @@ def test_changed_surroundings_are_coped_with_in_the_same_wake(
 
     assert held(board) == 0
     assert result.radio_us < 20 * S
-    assert "stadt" in remembered(board) or "moved" in remembered(board) or "other" in remembered(board)
+    assert (
+        "stadt" in remembered(board) or "moved" in remembered(board) or "other" in remembered(board)
+    )
 
 
 # What no node can cope with: what it finds, and what it says about that when it is heard again.
@@ -298,7 +299,10 @@ FAULTS = {
         around(WRONG_KEY, replace(OTHER, key="x" * 8)),
         "wifi 1 password, 2 password",
     ),
-    "password refused at once": (NetworkPolicy(wifi="wrong_password"), "wifi 1 password, 2 password"),
+    "password refused at once": (
+        NetworkPolicy(wifi="wrong_password"),
+        "wifi 1 password, 2 password",
+    ),
     "DHCP silent": (around(STADT, wifi="no_dhcp"), "wifi 1 no address, 2 not found"),
     "captive portal": (around(PORTAL), ""),
     "captive portal everywhere": (NetworkPolicy(tcp="captive"), ""),
@@ -519,9 +523,7 @@ def test_from_waking_to_the_receipt_a_wake_takes_three_and_a_half_seconds(
             link={"tls": True},
             identity=authority.identity(nodes.NODE_ID),
         )
-        first, *later = (
-            next_talk(board).awake_us / 1000 + TLS_HANDSHAKE_MS for _ in range(12)
-        )
+        first, *later = (next_talk(board).awake_us / 1000 + TLS_HANDSHAKE_MS for _ in range(12))
     finally:
         broker.close()
     # The model gives each wake the same; what comes on top is this computer, whose time the board's is while a socket is open.

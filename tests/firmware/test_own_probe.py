@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nodes
 import pytest
+from factories import NOON, deployed_node
 from fake_probes import FakeModbus, FakeVoltage, crc16
 from scripted_broker import ScriptedBroker
 from sqlalchemy import select
@@ -23,7 +24,6 @@ from hardware.catalogue import CatalogueError, load_node_model, load_sensor_type
 from hardware.data_files import ENVIRONMENT
 from hardware.virtual_board.wiring import Wiring
 from provisioning.node_configuration import node_map
-from factories import NOON, deployed_node
 
 FOLDER = Path(__file__).parents[1] / "hardware" / "own_probe"
 OXYGEN_MG_L, TEMPERATURE_C = 9.25, 17.5

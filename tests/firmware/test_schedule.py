@@ -33,7 +33,9 @@ def keys_of(pack: list[dict[int, Any]]) -> list[Any]:
     return [record[0] for record in pack[5:]]
 
 
-def test_of_a_thousand_nodes_no_second_of_the_hour_sees_more_than_a_few(shared_board: Board) -> None:
+def test_of_a_thousand_nodes_no_second_of_the_hour_sees_more_than_a_few(
+    shared_board: Board,
+) -> None:
     """Each at a quarter of an hour by its id, and up to a minute later by its id."""
     printed = run_on(
         shared_board,

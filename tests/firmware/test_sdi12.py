@@ -203,9 +203,7 @@ _QUERY = (
     ("answer", "expected"),
     [(b"7\r\n", "7"), (b"q\r\n", "q"), (b"\x03Z\r\n", "Z"), (b"?\r\n", "frame"), (b"", "absent")],
 )
-def test_address_of_the_only_sensor_is_found(
-    tmp_path: Path, answer: bytes, expected: str
-) -> None:
+def test_address_of_the_only_sensor_is_found(tmp_path: Path, answer: bytes, expected: str) -> None:
     board = nodes.flashed_board(tmp_path / "node", sdi12_wire(FakeSdi12({"?!": [answer]})))
 
     assert nodes.run_on(board, _QUERY) == [expected]

@@ -135,9 +135,13 @@ def full_board(full: Board, tmp_path: Path) -> Board:
     return Board(shutil.copytree(full.folder, tmp_path / "node"), full.wiring)
 
 
-def add(board: Board, before: str = "", count: int = 1, *, searched: bool = False) -> dict[str, int]:
+def add(
+    board: Board, before: str = "", count: int = 1, *, searched: bool = False
+) -> dict[str, int]:
     """Open the spool as a good wake does, or with a search, do something, keep packs; the numbers after that."""
-    opened = "s = Spool('/spool', None if SEARCHED else noted())\n".replace("SEARCHED", f"{searched}")
+    opened = "s = Spool('/spool', None if SEARCHED else noted())\n".replace(
+        "SEARCHED", f"{searched}"
+    )
     code = f"{opened}{before}\nkeep(s, {count})\nshow(s)"
     return numbers(run_on(board, PREPARE + code))
 
@@ -263,17 +267,18 @@ def test_events_and_what_was_thinned_before_move_to_new_sequences(board: Board) 
 
 # More channels than a thinned pack has records for, with short keys and with the longest; how many of them it then holds.
 MANY_CHANNELS = {"30 short keys": (30, "", 27), "30 of the longest keys": (30, "_" * 29, 21)}
-MANY = PREPARE + """
+MANY = (
+    PREPARE
+    + """
 def readings(n):
     return [("k%02dPAD" % i, 1_000_000 * i + n) for i in range(COUNT)]
 s = Spool("/spool", None)
 keep(s, 5)
 """
-
-
-@pytest.mark.parametrize(
-    ("count", "pad", "held"), MANY_CHANNELS.values(), ids=MANY_CHANNELS.keys()
 )
+
+
+@pytest.mark.parametrize(("count", "pad", "held"), MANY_CHANNELS.values(), ids=MANY_CHANNELS.keys())
 @pytest.mark.parametrize("begun", [False, True], ids=["at once", "begun before a power cut"])
 def test_a_day_of_more_channels_than_a_pack_holds_is_thinned_to_those_that_fit(
     board: Board, count: int, pad: str, held: int, begun: bool
@@ -301,7 +306,9 @@ def test_the_longest_thinned_pack_moves_along_under_a_sequence_of_more_bytes(boa
     many = f"readings = lambda n: [(k, 1_000_000 * i + n) for i, k in enumerate({keys})]\n"
     few = "readings = lambda n: [('bat', n)]\n"
 
-    add(board, f"{many}keep(s, 5)\nthinning.thin(s, 5)\n{few}keep(s, 300)\nthinning.thin(s, 306)", 0)
+    add(
+        board, f"{many}keep(s, 5)\nthinning.thin(s, 5)\n{few}keep(s, 300)\nthinning.thin(s, 306)", 0
+    )
 
     assert content_of(board).ranges[-2:] == [(1, 5), (6, 306)]
 
@@ -354,7 +361,10 @@ def test_a_node_that_has_to_thin_does_so_in_a_wake_with_30_kb_of_its_heap_to_spa
     full_board: Board,
 ) -> None:
     fill = "s = Spool('/spool', noted())\nwhile not s._is_segment_over(184, None):\n"
-    run_on(full_board, PREPARE + fill + "    s.append(7, 1, *senml.body(s.id, s.next_seq, 7, 1, readings(1)))")
+    run_on(
+        full_board,
+        PREPARE + fill + "    s.append(7, 1, *senml.body(s.id, s.next_seq, 7, 1, readings(1)))",
+    )
     full_board.network_policy = NetworkPolicy(wifi="absent")
     full_board.heap_bytes = HEAP_BYTES - 30_000
 
@@ -383,7 +393,8 @@ def test_in_four_hundred_silent_days_thirty_stay_whole_and_a_quarter_of_a_year_o
 # --- power ---
 
 THIN_AND_SLEEP = (
-    PREPARE + "import machine\ns = Spool('/spool', noted())\nSAYS = True\nkeep(s, 2)\nmachine.deepsleep(1000)\n"
+    PREPARE
+    + "import machine\ns = Spool('/spool', noted())\nSAYS = True\nkeep(s, 2)\nmachine.deepsleep(1000)\n"
 )
 
 

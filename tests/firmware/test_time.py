@@ -211,7 +211,9 @@ def test_a_clock_that_runs_wrong_while_asleep_is_measured_and_corrected(
         board.run_wake()
 
     own_s = [started_s % 900 for started_s in wakes]
-    assert max(own_s) - min(own_s) < 15, "half a day without a time server; uncorrected it would be minutes"
+    assert max(own_s) - min(own_s) < 15, (
+        "half a day without a time server; uncorrected it would be minutes"
+    )
     times = {pack[2][2]: pack[0][-3] for pack in broker.packs()}
     for seq, started_s in zip(range(11, 59), wakes, strict=True):
         assert times[seq] == pytest.approx(started_s, abs=15)
@@ -225,7 +227,8 @@ def test_one_wrong_word_of_a_time_server_is_no_drift(board: Board) -> None:
 
     printed = run_on(
         board,
-        CLOCK + f"for w in {words!r}: clock.learn(*w, FLOOR); print(state.drift_ppm, clock.utc_ms(w[1]))",
+        CLOCK
+        + f"for w in {words!r}: clock.learn(*w, FLOOR); print(state.drift_ppm, clock.utc_ms(w[1]))",
     )
 
     assert [line.split()[0] for line in printed] == ["None", "0", "0", "0", "0"]

@@ -363,9 +363,7 @@ def test_what_is_not_carried_out_is_answered_too(board: Board, broker: ScriptedB
 def test_a_node_without_a_led_says_that_it_cannot_show_itself(
     tmp_path: Path, broker: ScriptedBroker
 ) -> None:
-    board = nodes.make_board(
-        tmp_path / "dark", nodes.soil(), node=nodes.tree_3(), port=broker.port
-    )
+    board = nodes.make_board(tmp_path / "dark", nodes.soil(), node=nodes.tree_3(), port=broker.port)
     broker.behaviour.desired = desired(version=1, commands=(order(5, "identify"),))
 
     talk(board, broker)

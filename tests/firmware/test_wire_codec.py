@@ -146,7 +146,9 @@ def test_commands_and_results_are_those_that_the_server_knows(shared_board: Boar
     assert [list(eval(line)) for line in printed] == _vectors("commands")  # noqa: S307 - our own node
 
 
-def test_configurations_are_taken_refused_and_hashed_as_the_server_does(shared_board: Board) -> None:
+def test_configurations_are_taken_refused_and_hashed_as_the_server_does(
+    shared_board: Board,
+) -> None:
     vectors = _vectors("configurations")
     cases = [(v["cbor_hex"], v["node"], v["battery_mv"]) for v in vectors]
 

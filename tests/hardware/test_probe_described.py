@@ -15,9 +15,9 @@ from hardware.virtual_board.probes.modbus import frame
 from hardware.virtual_board.wiring import UartSettings
 
 # Made up: two kinds of numbers, an odd byte order, a status that has to be 1, input registers, even parity.
-CHLOROPHYLL = """
-id = "algae-7"
-title = "Made-up algae probe"
+TURBIDITY = """
+id = "murk-7"
+title = "Made-up turbidity probe"
 manufacturer = "Nobody"
 driver = "modbus"
 interface = "modbus_rtu"
@@ -42,12 +42,12 @@ register = { at = 40, kind = "u16" }
 minimum = 1
 maximum = 1
 reason = "error"
-properties = ["chlorophyll"]
+properties = ["turbidity"]
 meaning = "not ready"
 [[quantities]]
-property = "chlorophyll"
-unit = "ug/L"
-raw_unit = "ug/L"
+property = "turbidity"
+unit = "FNU"
+raw_unit = "FNU"
 minimum = 0
 maximum = 400
 raw_minimum = 0
@@ -74,8 +74,8 @@ drift_per_year = { absolute = 0.1, relative = 0.0 }
 @pytest.fixture
 def probe() -> DescribedProbe:
     probe = DescribedProbe(
-        parse_sensor_type(CHLOROPHYLL, name="sensors/algae-7.toml"),
-        {"chlorophyll": lambda _: 17.5, "water_temperature": lambda _: -1.2},
+        parse_sensor_type(TURBIDITY, name="sensors/murk-7.toml"),
+        {"turbidity": lambda _: 17.5, "water_temperature": lambda _: -1.2},
         serial="test",
         power_pin=None,
     )
@@ -98,7 +98,7 @@ def test_registers_that_its_file_does_not_name_are_refused(probe, request_body):
 
 
 def test_a_driver_without_a_model_is_said_before_the_board_starts(monkeypatch):
-    unknown = replace(parse_sensor_type(CHLOROPHYLL, name="sensors/algae-7.toml"), driver="lidar")
+    unknown = replace(parse_sensor_type(TURBIDITY, name="sensors/murk-7.toml"), driver="lidar")
     monkeypatch.setattr(scene_wiring, "load_sensor_type", lambda _id: unknown)
     with pytest.raises(CatalogueError, match="no model of a probe with the driver lidar"):
         scene_wiring.wire_board(load_scene(), "tree-01")
