@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +28,9 @@ RANGES = {
 _DEFAULT_RANGE = "3d"
 _ROWS_PER_TABLE = 96  # one day at the usual 15 minutes
 _EVENTS = 20
+# The event that field mode began; it lasts ten minutes (firmware/node/field_mode.py), and the last sending takes a moment.
+_FIELD_MODE, _FIELD_MODE_LASTS = "field_mode", timedelta(minutes=11)
+_LOOKS_AGAIN_S = 15
 _LONGEST = timedelta(days=367)
 _ONE_YEAR_S = 31_622_400
 
@@ -74,19 +78,32 @@ def node(node_id: str) -> str:
     readings = overviews.node_readings(
         session, node_id, begin=chosen.begin, end=chosen.end, rows_per_channel=_ROWS_PER_TABLE
     )
+    events = overviews.node_events(session, node_id, newest=_EVENTS)
     return render_template(
         "node.html",
         node=found,
+        heard_s_ago=_heard_in_field_mode(events, found.last_heard_at, now),
+        looks_again_s=_LOOKS_AGAIN_S,
         configuration=configuring.configuration_of(session, node_id),
         commands=commanding.commands_of(session, node_id, now=now),
         chosen=chosen,
         ranges=[{"key": key, "word": word} for key, (_, word) in RANGES.items()],
         channels=readings.channels,
         lineages=readings.lineages,
-        events=overviews.node_events(session, node_id, newest=_EVENTS),
+        events=events,
         has_charts=assets.has_assets(assets.vendor_folder()),
         sensorthings="/v1.1",
     )
+
+
+def _heard_in_field_mode(
+    events: Sequence[overviews.EventOverview], last_heard_at: datetime | None, now: datetime
+) -> int | None:
+    """Seconds since the node was last heard, while somebody who mounts it may be waiting for that; None otherwise."""
+    begun = [event.happened_at for event in events if event.name == _FIELD_MODE]
+    if last_heard_at is None or not any(at and now - at < _FIELD_MODE_LASTS for at in begun):
+        return None
+    return max(0, int((now - last_heard_at).total_seconds()))
 
 
 def _chosen_range(newest: datetime | None, now: datetime) -> Range:

@@ -58,3 +58,23 @@ def test_node_page_shows_events_battery_and_clock(operator: FlaskClient) -> None
     assert HOSTILE not in page
     assert "Batterie getauscht oder geladen" in german
     assert "−1.180&nbsp;ppm" in german
+
+
+def test_page_of_a_node_in_field_mode_says_when_it_was_heard_and_looks_again(
+    operator: FlaskClient, sessions: sessionmaker[Session]
+) -> None:
+    assert 'http-equiv="refresh"' not in operator.get("/fleet/nodes/n-000001").text
+    begun_s = int(NOON.timestamp())
+    with sessions() as session:
+        event = SimulatedNode(started_s=begun_s - 5 * 900).event(5, "field_mode", {"by": "button"})
+        store_batch(session, [event], now=NOON)
+
+    clock.use_clock(f"{begun_s + 40}@0x0")
+    page = operator.get("/fleet/nodes/n-000001").text
+    german = operator.get("/fleet/nodes/n-000001", headers={"Accept-Language": "de"}).text
+    assert '<meta http-equiv="refresh" content="15">' in page
+    assert "Field mode: heard 40 s ago." in page
+    assert "Montagebetrieb: vor 40 s gehört." in german
+
+    clock.use_clock(f"{begun_s + 700}@0x0")
+    assert 'http-equiv="refresh"' not in operator.get("/fleet/nodes/n-000001").text
