@@ -45,7 +45,7 @@ def has_reset_lines(address: str) -> bool:
 
 def plugged_in() -> list[Port]:
     """What is plugged in by USB and may be a board, by the vendor of its USB chip."""
-    everything = list_ports.comports()  # type: ignore[attr-defined, no-untyped-call]
+    everything = list_ports.comports()  # type: ignore[attr-defined, no-untyped-call] # pyserial has no types
     found = [one for one in everything if one.vid in _BOARD_VENDORS]
     return [Port(one.device, one.description or "USB") for one in found]
 
@@ -70,7 +70,7 @@ def the_one_port(ports: Sequence[Port]) -> str:
 def trouble_with(address: str) -> BenchError:
     """Why the port cannot be opened, found by opening it once more."""
     try:
-        serial.serial_for_url(address, exclusive=True).close()  # type: ignore[no-untyped-call]
+        serial.serial_for_url(address, exclusive=True).close()  # type: ignore[no-untyped-call] # pyserial has no types
     except ValueError:
         return UsedWrongly(f"{address} is no address of a port; {ADDRESS_FORMS}.")
     except OSError as error:

@@ -67,7 +67,7 @@ class _Transport(SerialTransport):
         data_consumer: Any = None,
         timeout_overall: float | None = None,
     ) -> Any:
-        return super().read_until(  # type: ignore[no-untyped-call]
+        return super().read_until(  # type: ignore[no-untyped-call] # mpremote has no types
             min_num_bytes,
             ending,
             timeout=timeout,
@@ -216,7 +216,7 @@ def _opened(address: str) -> SerialTransport:
     until_s = time.monotonic() + _OPEN_PATIENCE_S
     while True:
         try:
-            return _Transport(address, timeout=_BYTE_TIMEOUT_S)  # type: ignore[no-untyped-call]
+            return _Transport(address, timeout=_BYTE_TIMEOUT_S)  # type: ignore[no-untyped-call] # mpremote has no types
         except TransportError:
             if time.monotonic() >= until_s:
                 raise ports.trouble_with(address) from None

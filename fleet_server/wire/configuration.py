@@ -222,7 +222,7 @@ def _is_integer(value: object, lowest: int, highest: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER  # type: ignore[arg-type]
+    return type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER  # type: ignore[arg-type] # mypy does not narrow by type()
 
 
 def _is_host(value: object) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,16 @@ def log_in(client: FlaskClient, *, name: str = small_world.USER, next_page: str 
         },
     )
     assert answer.status_code == 303, answer.text
+
+
+def operator_at(
+    now: datetime, sessions: sessionmaker[Session], data_dir: Path
+) -> Iterator[FlaskClient]:
+    """The browser of a logged-in operator over a database of the test's own, at that moment."""
+    engine = sessions.kw["bind"]
+    clock.use_clock(f"{int(now.timestamp())}@0x0")
+    world = World(engine, sessions, engine.url.render_as_string(hide_password=False), data_dir)
+    client = world.app().test_client()
+    log_in(client)
+    yield client
+    clock.use_clock(clock.REAL)

@@ -14,7 +14,7 @@ from fleet_server import clock
 from fleet_server.services import accounts
 from fleet_server.services.ingest import store_batch
 from tests.fleet_server.small_world import HOSTILE, PASSWORD, USER
-from tests.fleet_server.world_fixtures import World, log_in
+from tests.fleet_server.world_fixtures import operator_at
 
 
 @pytest.fixture
@@ -31,13 +31,7 @@ def operator(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[FlaskC
             node.state(at_s=int(NOON.timestamp()), drift_ppm=-1180, battery_mv=3490),
         ]
         store_batch(session, messages, now=NOON)
-        engine = session.get_bind().engine
-    clock.use_clock(f"{int(NOON.timestamp())}@0x0")
-    world = World(engine, sessions, engine.url.render_as_string(hide_password=False), tmp_path)
-    client = world.app().test_client()
-    log_in(client)
-    yield client
-    clock.use_clock(clock.REAL)
+    yield from operator_at(NOON, sessions, tmp_path)
 
 
 def test_node_page_shows_events_battery_and_clock(operator: FlaskClient) -> None:

@@ -12,12 +12,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server import clock
 from fleet_server.models import ThinnedPack
 from fleet_server.services import accounts
 from fleet_server.services.ingest import store_batch
 from tests.fleet_server.small_world import PASSWORD, USER
-from tests.fleet_server.world_fixtures import World, log_in
+from tests.fleet_server.world_fixtures import operator_at
 
 NOW = NOON + timedelta(days=2)
 
@@ -37,13 +36,7 @@ def operator(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[FlaskC
             other.state(at_s=int(NOW.timestamp())),
         ]
         store_batch(session, messages, now=NOW)
-        engine = session.get_bind().engine
-    clock.use_clock(f"{int(NOW.timestamp())}@0x0")
-    world = World(engine, sessions, engine.url.render_as_string(hide_password=False), tmp_path)
-    client = world.app().test_client()
-    log_in(client)
-    yield client
-    clock.use_clock(clock.REAL)
+    yield from operator_at(NOW, sessions, tmp_path)
 
 
 def test_node_page_shows_the_days_extremes_apart_from_its_readings(operator: FlaskClient) -> None:
