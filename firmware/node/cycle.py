@@ -5,11 +5,13 @@ from micropython import const
 
 from node import config, plan, power, rtc_memory
 from node.clock import Clock
+from node.deadline import Deadline
 from node.spool import Spool
 
 _SPOOL_FOLDER = "/spool"
 _FIELD_MS = const(30_000)  # from one wake of field mode to the next
 _SHORTEST_MS = const(1_000)
+_RADIO_MS = const(30_000)  # the radio is on for so long at most, whatever happens
 
 
 class Wake:
@@ -130,10 +132,19 @@ def _sample(wake):
 def _talk(wake):
     plan.forget_done()
     wake.receipt_before = 0 if wake.spool is None else wake.spool.receipt
+    deadline = Deadline(_RADIO_MS)
+    way = _dial(wake, deadline)
+    plan.forget_done()  # of the way too: joining and TLS take more than the talk, and it may bring news to make room for
     from node.link.exchange import Exchange
 
-    Exchange(wake).run()
+    Exchange(wake, way, deadline).run()
     wake.state.last_error = None
+
+
+def _dial(wake, deadline):
+    from node.link import dial
+
+    return dial.reach(wake, deadline)
 
 
 def _show(wake, end):

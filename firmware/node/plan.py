@@ -20,15 +20,19 @@ _BACK_OFF = (0, 0, 1, 2, 4, 6)
 # With a low battery the node publishes once in so many intervals.
 _RARELY = 4
 _PASSING = (
-    "waking",
-    "battery",
-    "measuring",
-    "limits",
-    "thinning",
-    "field_mode",
-    "schema",
-    "trial",
-    "commands",
+    "node.link.dial",
+    "node.link.wifi",
+    "node.link.sntp",
+    "node.link.tls",
+    "node.waking",
+    "node.battery",
+    "node.measuring",
+    "node.limits",
+    "node.thinning",
+    "node.field_mode",
+    "node.schema",
+    "node.trial",
+    "node.commands",
 )
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
@@ -52,13 +56,13 @@ def battery(config):
 
 
 def forget_done():
-    """Give back the memory of what has read and judged the probes, thinned the spool or obeyed the server: what follows needs it.
+    """Give back the memory of what has read and judged the probes, thinned the spool, led to the broker or obeyed the server.
 
     Whoever needs it once more loads it again.
     """
     for name in list(sys.modules):
         package, _, module = name.rpartition(".")
-        if package in ("node.sensors", "node.bus") or (package == "node" and module in _PASSING):
+        if package in ("node.sensors", "node.bus") or name in _PASSING:
             del sys.modules[name]
             delattr(sys.modules[package], module)
     gc.collect()

@@ -13,16 +13,17 @@ from node.link import bearer
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 
 
-def state(wake, bundle):
+def state(wake):
     """Pairs of field and value, in the order of the wire."""
     slot = slots.select(machine.reset_cause())
+    running = bundle()
     memory, spool, config = wake.state, wake.spool, wake.config
     uptime_ms = wake.clock.uptime_ms()
     is_empty = spool is None or spool.newest < spool.oldest
     return (
         ("model", config.node["model"]),
-        ("version", bundle["version"]),
-        ("bundle_sha256", bundle["sha256"]),
+        ("version", running["version"]),
+        ("bundle_sha256", running["sha256"]),
         ("config_version", config.version),
         ("config_sha256", config.sha256()),
         ("slot", slot.slot),

@@ -7,6 +7,7 @@ A bearer is a class made of its part of the `link` configuration and of what its
     signal_dbm()        strength of the signal, or None
     memory(is_good)     what makes the next connect better, whether or not this one did and the server could be reached; small, goes
                         through CBOR
+    radio()             an object with `signal_dbm` and `off` only: once the broker is reached, the rest takes memory for nothing
     off()               no current any more; never fails
 """
 
@@ -20,6 +21,13 @@ def switch_on(link, memory, uptime_ms):
     global _bearer
     _bearer = Wifi(link["wifi"], memory, uptime_ms)
     return _bearer
+
+
+def keep_on():
+    """Nothing more will be joined in this wake."""
+    global _bearer
+    if _bearer is not None:
+        _bearer = _bearer.radio()
 
 
 def signal_dbm():

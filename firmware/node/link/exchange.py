@@ -1,23 +1,15 @@
-"""One talk with the server: connect, hear what is desired and received, say what the spool holds, hear the receipt.
+"""One talk with the server: hear what is desired and received, say what the spool holds, hear the receipt. The way there: link/dial.py.
 
-The radio is on for 30 s at most, whatever happens. Only a receipt moves the mark: a PUBACK says that the broker has a pack,
+Only a receipt moves the mark: a PUBACK says that the broker has a pack,
 not that anybody stored it (MQTT 3.1.1 acknowledges even what it throws away).
 """
-
-import gc
 
 from micropython import const
 
 from node import cbor, heap, plan, report, senml
-from node.deadline import Deadline
 from node.errors import LinkError, TimedOut
-from node.link import bearer, mqtt, sntp, tls
+from node.link import mqtt
 
-_RADIO_MS = const(30_000)
-_BEARER_MS = const(14_000)
-_RENEW_MS = const(5_000)
-_TIME_MS = const(3_000)
-_TCP_MS = const(5_000)
 _SESSION_MS = const(
     12_000
 )  # TLS, CONNACK, SUBACK: a slow link takes some seconds for the handshake alone
@@ -29,23 +21,20 @@ _DISCONNECT_MS = const(200)
 
 
 class Exchange:
-    """`wake`: the running wake (cycle.Wake)."""
+    """`wake`: the running wake (cycle.Wake); `way`: what led to the broker (link/dial.py); `deadline`: when the radio goes off."""
 
-    def __init__(self, wake):
+    def __init__(self, wake, way, deadline):
         self._wake = wake
-        self._bundle = report.bundle()
-        self._deadline = Deadline(_RADIO_MS)
+        self._way = way
+        self._deadline = deadline
         prefix = wake.config.link.get("prefix")
         self._prefix = prefix + "/" if prefix else ""
         self._desired = None
         self._orders = []  # type: list[object]
         self._has_receipt = False
-        self._has_time = False
         self._received = 0
         self._last_receipt = 0
         self._resent = None  # highest sequence sent again; None while nothing was to be
-        self._raw = None
-        self._address = None  # where `_raw` leads
         self._client = None
 
     def run(self):
@@ -69,60 +58,15 @@ class Exchange:
 
     def _connect(self):
         wake, deadline = self._wake, self._deadline
-        link, state = wake.config.link, wake.state
-        carrier = bearer.switch_on(link, state.bearer, wake.clock.uptime_ms())
-        try:
-            carrier.connect(deadline.within(_BEARER_MS))
-        finally:
-            state.bearer = carrier.memory(False)
-        wake.reached("wifi")
-        self._learn_time(link)
-        self._raw = self._reach(link, state, carrier)
-        if not self._has_time:
-            state.last_error = "no time"
-        stream = self._raw
-        if link["tls"]:
-            wake.clock.show_to_tls(self._bundle["built_utc_s"])
-            stream = tls.secure(self._raw, link["server_name"])
-        gc.collect()
-        self._client = client = mqtt.Client(stream, self._raw, self._hear)
+        stream, raw, address, memory = self._way
+        self._client = client = mqtt.Client(stream, raw, self._hear)
         session = deadline.within(_SESSION_MS)
         client.connect(wake.config.node_id, session)
         client.subscribe((self._topic("dn", "des"), self._topic("dn", "rcpt")), session)
-        state.broker_address = self._address
-        state.bearer = carrier.memory(True)
+        wake.state.broker_address, wake.state.bearer = address, memory
         wake.reached("broker")
         heap.note()
         return client
-
-    def _learn_time(self, link):
-        if not link["ntp"]:
-            return
-        answer = sntp.ask(link["ntp"], self._wake.clock, self._deadline.within(_TIME_MS))
-        if answer is not None:
-            self._has_time = self._wake.clock.learn(*answer, self._bundle["built_utc_s"])
-
-    def _reach(self, link, state, carrier):
-        """A TCP connection, to the address that worked last time if there is one: looking it up can block for seconds.
-
-        That address is remembered again only when the broker has let the node in: whoever else answers there, or whatever a name
-        server says once, costs one talk. When nobody answers there, the node's own address may belong to another by now.
-        """
-        known, state.broker_address = state.broker_address, None
-        if known is not None:
-            try:
-                return self._open(known)
-            except (OSError, LinkError):
-                pass
-            is_other = carrier.renew(self._deadline.within(_RENEW_MS))
-            if is_other and self._wake.clock.utc_ms(0) is None:
-                self._learn_time(link)
-        return self._open(tls.resolve(link["host"], link["port"]))
-
-    def _open(self, address):
-        raw = tls.connect(tuple(address), self._deadline.within(_TCP_MS))
-        self._address = list(address)
-        return raw
 
     def _listen(self, client):
         """Give the retained messages a moment; go on as soon as both are there."""
@@ -130,7 +74,7 @@ class Exchange:
         self._apply()
 
     def _publish_state(self, client):
-        state = cbor.encode_map(report.state(self._wake, self._bundle))
+        state = cbor.encode_map(report.state(self._wake))
         client.publish(self._topic("up", "st"), (state,), self._deadline)
 
     def _publish_packs(self, client):
@@ -281,5 +225,4 @@ class Exchange:
                 self._client.disconnect(self._deadline.within(_DISCONNECT_MS))
             except (OSError, ValueError, TimedOut):
                 pass
-        if self._raw is not None:
-            self._raw.close()
+        self._way[1].close()

@@ -13,6 +13,7 @@ import network
 from micropython import const
 
 from node.errors import LinkError, TimedOut
+from node.link.wifi_radio import Radio, attempt
 
 _QUIET = (network.STAT_IDLE, network.STAT_CONNECTING, network.STAT_GOT_IP)
 # Reasons of the ESP32's driver, by what a person can do about them.
@@ -34,7 +35,7 @@ _UNCLEAR = "reason"
 _NO_ADDRESS = "0.0.0.0"  # noqa: S104 - what `ifconfig` tells while there is none
 
 
-class Wifi:
+class Wifi(Radio):
     """A bearer (link/bearer.py). `networks`: pairs of name and password, best first.
 
     `memory`: [index of the network, bssid or None, channel, (address, mask, gateway, name server), uptime of the lease], or
@@ -42,6 +43,7 @@ class Wifi:
     """
 
     def __init__(self, networks, memory, uptime_ms):
+        super().__init__(network.WLAN(network.STA_IF))
         self._networks = networks
         self._uptime_ms = uptime_ms
         self._memory = memory
@@ -52,7 +54,6 @@ class Wifi:
             self._memory, self._last_resort = None, memory[0]
         self._is_remembered = False
         self._faults = []  # type: list[str]
-        self._wlan = network.WLAN(network.STA_IF)
 
     def connect(self, deadline):
         """Join. Raises LinkError, which names each network by its place in the list, and what was wrong."""
@@ -81,23 +82,16 @@ class Wifi:
             return True
         except Exception:
             # Nobody lends one now: the remembered one may still be good.
-            _attempt(self._wlan.ifconfig, tuple(self._memory[3]))
+            attempt(self._wlan.ifconfig, tuple(self._memory[3]))
             return False
-
-    def signal_dbm(self):
-        try:
-            return int(self._wlan.status("rssi"))
-        except Exception:
-            return None
 
     def memory(self, is_good):
         if self._memory is None or is_good or len(self._memory) == 2:
             return self._memory
         return self._memory[:1]
 
-    def off(self):
-        _attempt(self._wlan.disconnect)
-        _attempt(self._wlan.active, False)
+    def radio(self):
+        return Radio(self._wlan)
 
     # --- private ---
 
@@ -188,14 +182,6 @@ class Wifi:
 
     def _lease(self):
         return [list(self._wlan.ifconfig()), self._uptime_ms]
-
-
-def _attempt(step, *arguments):
-    """Whatever the driver makes of it: an error of ESP-IDF that MicroPython does not know is a RuntimeError."""
-    try:
-        step(*arguments)
-    except Exception:
-        pass
 
 
 def _word(status):
