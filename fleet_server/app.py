@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server.api import management, node_listener, operations
 from fleet_server.feeds.sensorthings.views import sensorthings
 from fleet_server.http_shared import (
+    access,
     addresses,
     database,
     languages,
@@ -47,6 +48,7 @@ def create_app(settings: Settings, session_factory: sessionmaker[Session]) -> Fl
     management.register_management(app)
     app.register_blueprint(operations.operations)
     app.register_blueprint(sensorthings)
+    access.register_access(app)
     return app
 
 

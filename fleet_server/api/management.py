@@ -8,12 +8,12 @@ from flask import Flask
 from flask.views import MethodView
 from flask_smorest import Api, Blueprint
 from marshmallow import Schema, fields
-from werkzeug.exceptions import Unauthorized
 
 from fleet_server import clock
-from fleet_server.http_shared.auth import is_logged_in
+from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.services import overviews
+from fleet_server.services.rights import Right
 
 
 class NodeSchema(Schema):
@@ -65,11 +65,10 @@ def _nodes_blueprint() -> Blueprint:
 
     @nodes.route("")
     class Nodes(MethodView):
+        @needs(Right.SEE_FLEET)
         @nodes.response(200, NodesSchema)  # type: ignore[untyped-decorator] # as above
         def get(self) -> dict[str, Any]:
-            """All nodes with their health. For who is logged in."""
-            if not is_logged_in():
-                raise Unauthorized("Log in first.")
+            """All nodes with their health."""
             found = overviews.node_overviews(current_session(), now=clock.now())
             return {"nodes": found}
 

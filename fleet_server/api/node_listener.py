@@ -8,6 +8,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from fleet_server import clock
 from fleet_server.errors import Invalid
+from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import ENROL_LIMIT, limiter
 from fleet_server.services import enrolment, first_contact
@@ -19,6 +20,7 @@ LONGEST_REQUEST_BYTES = 64 * 1024
 
 
 @node_listener.post("/enrol")
+@open_to_all
 @limiter.limit(ENROL_LIMIT)
 def enrol() -> tuple[Response, int]:
     """Certify the key behind a request, for who bears a token; 201 with all that the node must know."""
@@ -46,6 +48,7 @@ def enrol() -> tuple[Response, int]:
 
 
 @node_listener.post("/heard")
+@open_to_all
 @limiter.limit(ENROL_LIMIT)
 def heard() -> Response:
     """What is stored of a node that a bench has just enrolled, for who bears a token."""

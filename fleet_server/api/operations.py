@@ -15,6 +15,7 @@ from werkzeug.exceptions import Unauthorized
 
 from fleet_server import clock, db
 from fleet_server.errors import Unavailable
+from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import limiter
 from fleet_server.services import overviews
@@ -24,6 +25,7 @@ operations = Blueprint("operations", __name__)
 
 
 @operations.get("/healthz")
+@open_to_all
 @limiter.exempt
 def healthz() -> Response:
     """This process answers."""
@@ -31,6 +33,7 @@ def healthz() -> Response:
 
 
 @operations.get("/readyz")
+@open_to_all
 @limiter.exempt
 def readyz() -> Response:
     """The database answers too, with the tables of this version; otherwise 503 with the reason."""
@@ -44,6 +47,7 @@ def readyz() -> Response:
 
 
 @operations.get("/metrics")
+@open_to_all
 def metrics() -> Response:
     """Figures of the whole fleet for Prometheus, read fresh from the database: the same from every replica.
 

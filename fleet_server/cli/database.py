@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.errors import NotFound
+from fleet_server.services import rights
+from fleet_server.services.rights import Right
 from fleet_server.settings import CONFIG_VARIABLE, Settings, load_settings
 
 log = structlog.get_logger(__name__)
@@ -39,9 +42,18 @@ def open_session(data_dir: str | None) -> Iterator[Session]:
     try:
         db.check_schema(engine)
         with db.session_factory(engine)() as session:
+            rights.act_as(session, rights.Actor(f"console {_console_user()}", frozenset(Right)))
             yield session
     finally:
         engine.dispose()
+
+
+def _console_user() -> str:
+    """Who gave the command, as the machine knows them: whoever has the server's files and database may do everything."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a process whose user has no name
+        return "unknown"
 
 
 def settings_of(data_dir: str | Path | None, database_url: str | None = None) -> Settings:

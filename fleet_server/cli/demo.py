@@ -37,6 +37,7 @@ from fleet_server.cli.demo_table import DemoTable
 from fleet_server.cli.processes import Child, own_program
 from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Invalid, NotFound, Unavailable
+from fleet_server.models import Role
 from fleet_server.mqtt.connection import service_address
 from fleet_server.services import accounting, accounts, authority, deploying, enrolment
 from fleet_server.settings import CONFIG_VARIABLE, EMBEDDED, Settings, load_settings
@@ -272,9 +273,15 @@ class _Demo:
                 json.dump(login, file)
         with self._sessions() as session:
             try:
-                accounts.set_password(session, login["user"], login["password"])
+                accounts.set_password(session, login["user"], login["password"], now=clock.now())
             except NotFound:
-                accounts.create_user(session, login["user"], login["password"], now=clock.now())
+                accounts.create_user(
+                    session,
+                    login["user"],
+                    login["password"],
+                    now=clock.now(),
+                    roles=[Role.ADMINISTRATOR],
+                )
         return login
 
     def _start_servers(self) -> str:

@@ -23,7 +23,8 @@ _COMMANDS = {
         "Embedded broker, mosquitto's configuration, resync.",
     ),
     "ca": ("fleet_server.cli.ca:ca", "The fleet's own certificate authority."),
-    "user": ("fleet_server.cli.user:user", "Local accounts."),
+    "user": ("fleet_server.cli.user:user", "Local accounts, and what each may do."),
+    "audit": ("fleet_server.cli.audit:audit", "Who did what, and whether the log is whole."),
     "token": ("fleet_server.cli.token:token", "Enrolment tokens."),
     "node": (
         "fleet_server.cli.node:node",

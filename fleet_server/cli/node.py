@@ -202,7 +202,7 @@ def end_deployment(
         found = find_node(session, node_id_or_label)
         ended_at = _not_in_future(to_at or now, now=now, option="--to")
         site = _site_of(session, found, now=now)
-        deploying.end_deployment(session, found.node_id, to_at=ended_at)
+        deploying.end_deployment(session, found.node_id, to_at=ended_at, now=clock.now())
     name = f"{found.label} ({found.node_id})"
     until = moment_text(ended_at) if site else None
     sentence = (

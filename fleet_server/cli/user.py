@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import select
@@ -10,36 +12,127 @@ from sqlalchemy import select
 from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
-from fleet_server.models import User
+from fleet_server.models import Role, Scope, User
 from fleet_server.services import accounts
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
 )
 
 
+_scope_option = click.option(
+    "--scope",
+    type=click.Choice([scope.value for scope in Scope]),
+    default=Scope.ALL.value,
+    show_default=True,
+    help="Which sites, and nodes made for them, the person has to do with.",
+)
+
+
+def _roles_option(*, is_required: bool = False) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--role",
+        "roles",
+        type=click.Choice([role.value for role in Role]),
+        multiple=True,
+        required=is_required,
+        help="What the person does; may be given several times.",
+    )
+
+
 @click.group()
 def user() -> None:
-    """Local accounts.
+    """Local accounts, and what each may do.
 
-    Example: fleet user add anna
+    Example: fleet user add anna --role operator
     """
 
 
 @user.command()
 @click.argument("name")
+@_roles_option()
+@_scope_option
 @_password_option
 @data_option
 @json_option
-def add(*, name: str, password_stdin: bool, data_dir: str | None, as_json: bool) -> None:
-    """Make an account; asks for the password.
+def add(
+    *,
+    name: str,
+    roles: tuple[str, ...],
+    scope: str,
+    password_stdin: bool,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Make an account; asks for the password. The first one is an administrator's unless --role says otherwise.
 
-    Example: fleet user add anna
+    Example: fleet user add anna --role technician --role trees_office --scope trees
     """
     password = _password(from_stdin=password_stdin)
     with open_session(data_dir) as session:
-        made = accounts.create_user(session, name, password, now=clock.now())
-        answer({"id": made.id, "name": made.name}, f"Made account {made.name}.", as_json=as_json)
+        made = accounts.create_user(
+            session,
+            name,
+            password,
+            now=clock.now(),
+            roles=[Role(role) for role in roles],
+            scope=Scope(scope),
+        )
+        answer({"id": made.id, **_row(made)}, f"Made account {_line(made)}.", as_json=as_json)
+
+
+@user.command()
+@click.argument("name")
+@_roles_option(is_required=True)
+@_scope_option
+@data_option
+@json_option
+def allow(
+    *, name: str, roles: tuple[str, ...], scope: str, data_dir: str | None, as_json: bool
+) -> None:
+    """Say anew what somebody may do; holds from their next click on.
+
+    Example: fleet user allow anna --role operator
+    """
+    with open_session(data_dir) as session:
+        changed = accounts.allow(
+            session,
+            name,
+            roles=[Role(role) for role in roles],
+            scope=Scope(scope),
+            now=clock.now(),
+        )
+        answer(_row(changed), f"{_line(changed)}.", as_json=as_json)
+
+
+@user.command(name="close")
+@click.argument("name")
+@data_option
+@json_option
+def close_account(*, name: str, data_dir: str | None, as_json: bool) -> None:
+    """Let somebody in no more; their sessions end at once, what they did stays.
+
+    Example: fleet user close anna
+    """
+    with open_session(data_dir) as session:
+        changed = accounts.set_active(session, name, is_active=False, now=clock.now())
+        answer(_row(changed), f"Closed the account {name}.", as_json=as_json)
+
+
+@user.command(name="open")
+@click.argument("name")
+@data_option
+@json_option
+def open_account(*, name: str, data_dir: str | None, as_json: bool) -> None:
+    """Let somebody in again.
+
+    Example: fleet user open anna
+    """
+    with open_session(data_dir) as session:
+        changed = accounts.set_active(session, name, is_active=True, now=clock.now())
+        answer(_row(changed), f"Opened the account {name}.", as_json=as_json)
 
 
 @user.command()
@@ -54,7 +147,7 @@ def passwd(*, name: str, password_stdin: bool, data_dir: str | None, as_json: bo
     """
     password = _password(from_stdin=password_stdin)
     with open_session(data_dir) as session:
-        accounts.set_password(session, name, password)
+        accounts.set_password(session, name, password, now=clock.now())
     answer({"name": name}, f"Changed the password of {name}.", as_json=as_json)
 
 
@@ -68,17 +161,28 @@ def list_users(*, data_dir: str | None, as_json: bool) -> None:
     """
     with open_session(data_dir) as session:
         users = session.scalars(select(User).order_by(User.name)).all()
-    rows = [
-        {
-            "id": one.id,
-            "name": one.name,
-            "is_active": one.is_active,
-            "last_login_at": one.last_login_at.isoformat() if one.last_login_at else None,
-        }
-        for one in users
-    ]
-    lines = [f"{row['name']:24} {row['last_login_at'] or 'never logged in'}" for row in rows]
+    rows = [{"id": one.id, **_row(one)} for one in users]
+    lines = [_line(one) for one in users]
     answer({"users": rows}, "\n".join(lines) or "There is no account yet.", as_json=as_json)
+
+
+def _row(account: User) -> dict[str, object]:
+    last = account.last_login_at
+    return {
+        "name": account.name,
+        "roles": [row.role for row in account.roles],
+        "scope": account.scope,
+        "is_active": account.is_active,
+        "last_login_at": None if last is None else last.isoformat(),
+    }
+
+
+def _line(account: User) -> str:
+    roles = ", ".join(row.role for row in account.roles)
+    closed = "" if account.is_active else ", closed"
+    last = account.last_login_at
+    seen = "never logged in" if last is None else f"last login {last:%Y-%m-%d}"
+    return f"{account.name}: {roles} for {account.scope}{closed}; {seen}"
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-import flask_login
 from flask import Flask, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
@@ -20,10 +18,7 @@ from fleet_server.http_shared.database import current_session, is_database_away
 from fleet_server.http_shared.problems import wants_problem_json
 from fleet_server.models import User
 from fleet_server.services import accounts
-
-_View = TypeVar("_View", bound=Callable[..., Any])
-login_required: Callable[[_View], _View] = flask_login.login_required
-"""Flask-Login's, which has no types of its own."""
+from fleet_server.services.rights import Actor
 
 SESSION_LIFETIME = timedelta(hours=12)
 """A shift: nobody has to log in twice a day, and a forgotten browser is closed by the next morning."""
@@ -37,6 +32,7 @@ class Person(UserMixin):
     name: str
     fingerprint: str
     """Of the password's hash: a new password ends every session that the old one began."""
+    actor: Actor
 
     def get_id(self) -> str:
         return f"{self.id}.{self.fingerprint}"
@@ -44,7 +40,7 @@ class Person(UserMixin):
 
 def person_of(user: User) -> Person:
     digest = hashlib.sha256(user.password_hash.encode()).hexdigest()
-    return Person(user.id, user.name, digest[:16])
+    return Person(user.id, user.name, digest[:16], accounts.actor_of(user))
 
 
 def register_auth(app: Flask, *, is_https: bool) -> None:

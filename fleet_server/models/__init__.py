@@ -1,6 +1,7 @@
 """The tables, one noun per file. Rows and nothing else: what is done with them is in `services/`."""
 
 from fleet_server.models.anchor import Anchor
+from fleet_server.models.audit import AuditEntry, AuditHead
 from fleet_server.models.base import Base, UtcSeconds
 from fleet_server.models.calibration import Calibration
 from fleet_server.models.channel import Channel
@@ -27,10 +28,12 @@ from fleet_server.models.sensor import Sensor
 from fleet_server.models.site import Site
 from fleet_server.models.thinned_pack import ThinnedPack
 from fleet_server.models.thinned_reading import ThinnedReading
-from fleet_server.models.user import User
+from fleet_server.models.user import Role, Scope, User, UserRole
 
 __all__ = [
     "Anchor",
+    "AuditEntry",
+    "AuditHead",
     "Base",
     "Calibration",
     "Channel",
@@ -53,11 +56,14 @@ __all__ = [
     "Quarantine",
     "RawReading",
     "Receipt",
+    "Role",
+    "Scope",
     "Sensor",
     "Site",
     "ThinnedPack",
     "ThinnedReading",
     "User",
+    "UserRole",
     "UtcSeconds",
     "observation_id",
     "observation_key",

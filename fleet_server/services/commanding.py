@@ -6,6 +6,7 @@ counts. Every command is one row; nothing has to happen for it to expire.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused
 from fleet_server.models import Command, Configuration, Node
 from fleet_server.models.outbox import DESIRED
-from fleet_server.services import configuring, outbox
+from fleet_server.services import auditing, configuring, outbox, rights
 from fleet_server.wire.commands import CommandName, Result, find_fault
 from fleet_server.wire.states import NodeState
 
@@ -94,6 +95,7 @@ def order_command(
         node = session.get(Node, node_id)
         if node is None or configuration is None:
             raise NotFound(f"There is no node {node_id}.")
+        rights.check_node_model(session, node.model, node_id=node_id)
         if node.state in (NodeState.RETIRED, NodeState.REVOKED):
             raise Refused(f"{node_id} is {node.state}; it hears no commands.")
         _check_pending(session, node_id, now)
@@ -113,6 +115,15 @@ def order_command(
             configuring.change_settings(session, configuration, settings, now=now)
         session.flush()
         outbox.mark_changed(session, DESIRED, [node_id], now=now)
+        auditing.record(
+            session,
+            "command_ordered",
+            subject=f"node {node_id}",
+            now=now,
+            command=name,
+            id=command_id,
+            arguments=json.dumps(arguments, sort_keys=True),
+        )
     return command_id
 
 

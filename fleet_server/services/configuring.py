@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from fleet_server import db
 from fleet_server.errors import Invalid, NotFound
 from fleet_server.models import Configuration, Node, NodeStatus
 from fleet_server.models.outbox import DESIRED
-from fleet_server.services import outbox, sealing
+from fleet_server.services import auditing, outbox, rights, sealing
 from fleet_server.wire.configuration import (
     PUBLISH_S,
     SAMPLE_S,
@@ -96,6 +97,14 @@ def configure_node(
         if wanted == held:
             return configuration.version
         change_settings(session, configuration, _sealed(wanted, node_id, secret_key), now=now)
+        auditing.record(
+            session,
+            "node_configured",
+            subject=f"node {node_id}",
+            now=now,
+            version=configuration.version,
+            changed=_changed(held, wanted),
+        )
         return configuration.version
 
 
@@ -181,8 +190,19 @@ def _joined(held: Values, settings: Values) -> dict[str, Any]:
     return {name: value for name, value in joined.items() if value is not None}
 
 
+def _changed(held: Values, wanted: Values) -> dict[str, str | None]:
+    """What each changed setting is now, as JSON; None where it was taken back. Of networks the names only."""
+    shown = {**wanted, WIFI: [name for name, _ in wanted[WIFI]]} if WIFI in wanted else wanted
+    return {
+        name: json.dumps(shown[name], sort_keys=True) if name in shown else None
+        for name in sorted({*held, *wanted})
+        if held.get(name) != wanted.get(name)
+    }
+
+
 def _check(session: Session, node_id: str, wanted: Values) -> None:
     node, status = session.get_one(Node, node_id), session.get_one(NodeStatus, node_id)
+    rights.check_node_model(session, node.model, node_id=node_id)
     model = catalogue.load_node_model(node.model)
     slots = {slot.channels[0].key: slot for slot in model.slots if not _is_battery(slot)}
     channels = Channels(keys=[channel.key for channel in model.channels], slots=list(slots))

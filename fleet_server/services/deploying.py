@@ -21,7 +21,7 @@ from fleet_server.models import (
     Sensor,
     Site,
 )
-from fleet_server.services import observing, thinning
+from fleet_server.services import auditing, observing, rights, thinning
 from hardware import catalogue
 
 LEVEL_CALIBRATED = "calibrated"
@@ -94,7 +94,18 @@ def create_site(session: Session, site: NewSite, *, is_public: bool, now: dateti
             is_public=is_public,
             created_at=now,
         )
+        rights.check_site_kind(session, site.kind, what=f"kind of site {site.kind} for you")
         session.add(row)
+        session.flush()
+        auditing.record(
+            session,
+            "site_made",
+            subject=f"site {site.code}",
+            now=now,
+            name=site.name,
+            kind=site.kind,
+            is_public=is_public,
+        )
     return row
 
 
@@ -130,6 +141,7 @@ def deploy_node(
             raise NotFound(f"There is no node {node_id}.")
         if site is None:
             raise NotFound(f"There is no site {site_code}.")
+        rights.check_node_model(session, node.model, node_id=node_id)
         model = catalogue.load_node_model(node.model)
         if model.site_kind != site.kind:
             raise SiteWrong(
@@ -147,6 +159,15 @@ def deploy_node(
             _mount(session, deployment, slot, serial=serial, now=now)
         observing.observe_stored(session, node_id=node_id, now=now)
         thinning.observe_stored(session, node_id=node_id, now=now)
+        auditing.record(
+            session,
+            "node_deployed",
+            subject=f"node {node_id}",
+            now=now,
+            site=site_code,
+            since=_moment(from_at),
+            serials=dict(serials or {}),
+        )
     return deployment
 
 
@@ -156,7 +177,7 @@ def nodes_without_site(session: Session) -> list[Node]:
     return list(session.scalars(select(Node).where(Node.node_id.not_in(at_a_site))))
 
 
-def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
+def end_deployment(session: Session, node_id: str, *, to_at: datetime, now: datetime) -> None:
     """The node leaves its site at `to_at`; its sensors are free. Committed on return. Safe to repeat.
 
     Raises:
@@ -169,6 +190,8 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
         )
         if deployment is None or receipt is None:
             return
+        node = session.get_one(Node, node_id)
+        rights.check_node_model(session, node.model, node_id=node_id)
         receipt.channels_version += 1
         if to_at <= deployment.from_at:
             raise Conflict(
@@ -185,6 +208,9 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime) -> None:
         for channel in channels:
             channel.to_at = to_at
         deployment.to_at = to_at
+        auditing.record(
+            session, "node_taken_down", subject=f"node {node_id}", now=now, until=_moment(to_at)
+        )
 
 
 def _refuse_overlap(session: Session, node_id: str, from_at: datetime) -> None:

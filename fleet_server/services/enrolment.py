@@ -18,7 +18,7 @@ from fleet_server.errors import Conflict, Invalid, Refused
 from fleet_server.models import Configuration, EnrolmentToken, Node, NodeStatus, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import authority, configuring, outbox
+from fleet_server.services import auditing, authority, configuring, outbox
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
@@ -70,14 +70,17 @@ def create_token(
         raise EnrolmentWrong("A token must be good for at least one node.")
     token = secrets.token_urlsafe(24)
     with db.writing(session):
-        session.add(
-            EnrolmentToken(
-                token_sha256=_sha256_hex(token.encode()),
-                note=note,
-                uses_left=uses,
-                created_at=now,
-                expires_at=now + lifetime,
-            )
+        row = EnrolmentToken(
+            token_sha256=_sha256_hex(token.encode()),
+            note=note,
+            uses_left=uses,
+            created_at=now,
+            expires_at=now + lifetime,
+        )
+        session.add(row)
+        session.flush()
+        auditing.record(
+            session, "token_made", subject=f"token {row.id}", now=now, uses=uses, note=note
         )
     return token
 
@@ -127,6 +130,16 @@ def enrol_node(
         )
         session.flush()
         add_companion_rows(session, node_id, model, now=now)
+        auditing.record(
+            session,
+            "node_enrolled",
+            subject=f"node {node_id}",
+            now=now,
+            by=f"token {token_id}",
+            label=label,
+            model=model,
+            certificate=f"{certificate.serial:x}",
+        )
     return EnrolledNode(node_id, certificate.pem, tuple(authority.trust_anchors_pem(ca_dir)))
 
 

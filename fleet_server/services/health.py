@@ -20,6 +20,7 @@ from fleet_server.models import (
     Receipt,
     Site,
 )
+from fleet_server.services import rights
 from fleet_server.wire.configuration import PUBLISH_S
 from fleet_server.wire.states import BATTERY_LOW_PERIODS, BatteryLevel, NodeState
 
@@ -73,7 +74,7 @@ def freshness(last_heard_at: datetime | None, *, publish_every_s: int, now: date
 def fleet_health(
     session: Session, *, now: datetime, node_id: str | None = None
 ) -> list[NodeHealth]:
-    """All nodes in service (or the one asked for), by label, in one statement."""
+    """All nodes in service that the actor has to do with (or the one asked for), by label, in one statement."""
     query = (
         select(Node, NodeStatus, Receipt, Configuration.settings, Site, _battery_details())
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
@@ -83,6 +84,9 @@ def fleet_health(
         .outerjoin(Site, Site.id == Deployment.site_id)
         .order_by(Node.label, Node.node_id)
     )
+    models = rights.node_models(session)
+    if models is not None:
+        query = query.where(Node.model.in_(models))
     if node_id is None:
         query = query.where(Node.state.in_((NodeState.ENROLLED, NodeState.ACTIVE)))
     else:

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, union_all
+from sqlalchemy import Select, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound
@@ -36,7 +37,7 @@ from fleet_server.models import (
     observation_id,
 )
 from fleet_server.models.gap import THINNED
-from fleet_server.services import health
+from fleet_server.services import health, rights
 from fleet_server.wire.states import BatteryLevel
 
 TROUBLED = "troubled"
@@ -210,11 +211,23 @@ class QuarantineEntry:
     begin_hex: str
 
 
-def site_overviews(session: Session, *, only_public: bool) -> list[SiteOverview]:
-    """All sites by name, each with the latest reading of its calibrated datastreams. Three statements."""
-    query = select(Site).order_by(Site.name, Site.id)
-    if only_public:
-        query = query.where(Site.is_public)
+class Shown(StrEnum):
+    """Which sites are listed."""
+
+    PUBLIC = "public"
+    OWN = "own"  # those that the actor has to do with
+    BOTH = "both"
+
+
+def site_overviews(session: Session, *, shown: Shown) -> list[SiteOverview]:
+    """Sites by name, each with the latest reading of its calibrated datastreams. Three statements."""
+    is_own = Site.kind.in_(rights.actor_of(session).site_kinds)
+    listed = {
+        Shown.PUBLIC: Site.is_public,
+        Shown.OWN: is_own,
+        Shown.BOTH: or_(Site.is_public, is_own),
+    }
+    query = select(Site).where(listed[shown]).order_by(Site.name, Site.id)
     sites = session.scalars(query).all()
     readings: dict[int, list[Reading]] = defaultdict(list)
     for site_id, reading in _latest_readings(session):
@@ -308,7 +321,7 @@ def _reading(row: Any) -> Reading:
 def node_overviews(
     session: Session, *, now: datetime, node_id: str | None = None
 ) -> list[NodeOverview]:
-    """All nodes by label (or the one asked for). Three statements.
+    """Nodes that the actor has to do with, by label (or the one asked for). Three statements.
 
     Raises:
         NotFound: there is no node `node_id`.
@@ -566,7 +579,7 @@ def series(
         .where(Datastream.id == datastream_id, Deployment.node_id == node_id)
         .limit(1)
     ).first()
-    if found is None:
+    if found is None or found[1] not in rights.actor_of(session).site_kinds:
         raise NotFound(f"Node {node_id!r} feeds no datastream {datastream_id}.")
     answer = Series(datastream=found[0], site_kind=found[1])
     query = (
@@ -609,6 +622,10 @@ def quarantine_entries(
     ).order_by(Quarantine.id.desc())
     if before_id is not None:
         query = query.where(Quarantine.id < before_id)
+    models = rights.node_models(session)
+    if models is not None:
+        own = select(Node.node_id).where(Node.model.in_(models))
+        query = query.where(Quarantine.node_id.in_(own))
     return [
         QuarantineEntry(
             id=row.id,
@@ -648,12 +665,13 @@ def pack_overview(session: Session, pack_id: int) -> PackOverview:
         NotFound: there is no such pack.
     """
     found = session.execute(
-        select(Pack, Node.label, ThinnedPack)
+        select(Pack, Node.label, ThinnedPack, Node.model)
         .join(Node, Node.node_id == Pack.node_id)
         .outerjoin(ThinnedPack, ThinnedPack.pack_id == Pack.id)
         .where(Pack.id == literal(pack_id))
     ).first()
-    if found is None:
+    models = rights.node_models(session)
+    if found is None or (models is not None and found[3] not in models):
         raise NotFound(f"There is no pack {pack_id}.")
     readings = session.scalars(
         select(RawReading).where(RawReading.pack_id == pack_id).order_by(RawReading.channel)

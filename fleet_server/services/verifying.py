@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import Node, Pack
-from fleet_server.services import bulk
+from fleet_server.services import auditing, bulk
 from fleet_server.services.verification.numbers import Arrived, check_numbers, check_quarantine
 from fleet_server.services.verification.observations import ObservationCheck
 from fleet_server.services.verification.packs import PackCheck
@@ -60,4 +60,12 @@ def verify(session: Session, *, on_progress: Callable[[int, int], None] | None =
     thinned.report_rest()
     check_quarantine(session, arrived, report)
     check_numbers(session, arrived, report, wall_now=datetime.now(UTC))
+    _check_audit(session, report)
     return report
+
+
+def _check_audit(session: Session, report: Report) -> None:
+    chain = auditing.verify_chain(session)
+    if chain.fault is not None:
+        report.audit_chain_ok = False
+        report.findings.append(f"Audit log: {chain.fault}")

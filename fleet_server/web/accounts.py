@@ -11,6 +11,7 @@ from flask_login import login_user, logout_user
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
+from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.auth import is_logged_in, person_of
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 @web.route("/login", methods=["GET", "POST"])
+@open_to_all
 @limiter.limit(LOGIN_LIMIT, methods=["POST"])
 def login() -> str | Response | tuple[str, int]:
     """The form, and who comes back from it with the right password."""
@@ -46,6 +48,7 @@ def login() -> str | Response | tuple[str, int]:
 
 
 @web.post("/logout")
+@open_to_all
 def logout() -> Response:
     """Ends the session; a POST, so that no picture on another page can do it."""
     logout_user()  # type: ignore[no-untyped-call] # Flask-Login has no types

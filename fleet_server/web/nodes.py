@@ -11,10 +11,11 @@ from flask_babel import gettext, lazy_gettext
 
 from fleet_server import clock
 from fleet_server.errors import Invalid, NotFound
-from fleet_server.http_shared.auth import login_required
+from fleet_server.http_shared.access import needs, open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import TIME_ZONE
 from fleet_server.services import commanding, configuring, overviews
+from fleet_server.services.rights import Right
 from fleet_server.web import assets, words
 from fleet_server.web.blueprint import web
 
@@ -55,7 +56,7 @@ class Range:
 
 
 @web.get("/fleet/")
-@login_required
+@needs(Right.SEE_FLEET)
 def nodes() -> str:
     """All nodes with their health."""
     session = current_session()
@@ -67,7 +68,7 @@ def nodes() -> str:
 
 
 @web.get("/fleet/nodes/<node_id:node_id>")
-@login_required
+@needs(Right.SEE_FLEET)
 def node(node_id: str) -> str:
     """One node: its state, and each channel as chart and table over a chosen time."""
     session = current_session()
@@ -136,7 +137,7 @@ def _time(name: str) -> datetime | None:
 
 
 @web.get("/fleet/nodes/<node_id:node_id>/series/<row_id:datastream_id>")
-@login_required
+@needs(Right.SEE_FLEET)
 def series(node_id: str, datastream_id: int) -> Response:
     """The columns of one chart."""
     begin, end = _time("since"), _time("until")
@@ -171,6 +172,7 @@ def series(node_id: str, datastream_id: int) -> Response:
 
 
 @web.get("/static/vendor/<name>")
+@open_to_all
 def vendor(name: str) -> Response:
     """A file of the chart library from this machine's cache."""
     folder = assets.vendor_folder()

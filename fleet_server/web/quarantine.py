@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import current_app, render_template, request
 
 from fleet_server.errors import Invalid
-from fleet_server.http_shared.auth import login_required
+from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import cut_page
 from fleet_server.services import overviews
 from fleet_server.services.broker_status import read_status
+from fleet_server.services.rights import Right
 from fleet_server.web.blueprint import web
 
 _PAGE_SIZE = 50
@@ -17,7 +18,7 @@ _MAX_ID_DIGITS = 15
 
 
 @web.get("/fleet/quarantine")
-@login_required
+@needs(Right.SEE_FLEET)
 def quarantine() -> str:
     """Newest first; `?before=<id>` goes on to older ones."""
     before = request.args.get("before", "")

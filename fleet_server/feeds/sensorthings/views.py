@@ -13,7 +13,7 @@ from fleet_server.errors import Invalid
 from fleet_server.feeds.sensorthings.options import parse_options
 from fleet_server.feeds.sensorthings.paths import ENTITY_SETS, parse_path
 from fleet_server.feeds.sensorthings.reader import Reader
-from fleet_server.http_shared.auth import is_logged_in
+from fleet_server.http_shared.access import has_to_do_with_all, open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.settings import Settings, is_loopback
 
@@ -41,6 +41,7 @@ sensorthings = Blueprint("sensorthings", __name__, url_prefix=f"/{VERSION}")
 
 
 @sensorthings.get("/", strict_slashes=False)
+@open_to_all
 def landing() -> Response:
     """The entity sets, and what of the standard is answered (OGC 18-088, 9.2.1)."""
     if request.query_string and any(name.startswith("$") for name in request.args):
@@ -55,11 +56,12 @@ def landing() -> Response:
 
 
 @sensorthings.get("/<path:resource>")
+@open_to_all
 def resource(resource: str) -> Response:
     """A collection, an entity, a property or references, by resource path and query options."""
     path = parse_path(resource)
     options = parse_options(request.query_string.decode("utf-8", "replace"))
-    shows_all = current_app.config["ALL_SITES_PUBLIC"] or is_logged_in()
+    shows_all = current_app.config["ALL_SITES_PUBLIC"] or has_to_do_with_all()
     root = service_root()
     reader = Reader(current_session(), root=root, only_public=not shows_all, now=clock.now())
     found = reader.read(path, options, url=f"{root}/{resource.strip('/')}")

@@ -25,7 +25,7 @@ class Report:
     packs_damaged: int = 0
     receipts_wrong: int = 0
     observations_not_reproducible: int = 0
-    audit_chain_ok: bool = True  # true while nothing is audited yet
+    audit_chain_ok: bool = True
     findings: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, int | bool]:

@@ -299,7 +299,7 @@ def test_node_whose_model_names_a_conversion_that_nobody_knows_is_not_deployed(
 def test_node_that_has_left_is_deployed_after_that_only(session: Session, fleet: Fleet) -> None:
     begin = NOON - timedelta(days=1)
     deploying.deploy_node(session, "n-000001", site_code="stadtpark", from_at=begin, now=NOON)
-    deploying.end_deployment(session, "n-000001", to_at=NOON)
+    deploying.end_deployment(session, "n-000001", to_at=NOON, now=NOON)
     done = fleet(
         "node", "deploy", "tree-01", "--site", "stadtpark", "--from", "2026-07-01T11:00:00Z"
     )

@@ -66,7 +66,7 @@ def test_new_password_lifts_the_lock(session: Session) -> None:
     for _ in range(FREE_FAILURES):
         with pytest.raises(LoginRefused):
             accounts.log_in(session, "anna", WRONG, now=NOON)
-    accounts.set_password(session, "anna", WRONG)
+    accounts.set_password(session, "anna", WRONG, now=NOON)
     accounts.log_in(session, "anna", WRONG, now=NOON)
 
 
@@ -79,4 +79,4 @@ def test_account_that_cannot_be_is_refused(session: Session) -> None:
     with pytest.raises(AccountExists):
         accounts.create_user(session, "anna", RIGHT, now=NOON)
     with pytest.raises(NotFound):
-        accounts.set_password(session, "berta", RIGHT)
+        accounts.set_password(session, "berta", RIGHT, now=NOON)

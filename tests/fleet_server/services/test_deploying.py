@@ -59,7 +59,7 @@ def test_datastream_survives_a_node_swap(session: Session) -> None:
     deployed_node(session, "n-000001")
     store_batch(session, SimulatedNode().packs([1, 2]), now=NOON)
     swapped_at = NOON + timedelta(seconds=2700)
-    deploying.end_deployment(session, "n-000001", to_at=swapped_at)
+    deploying.end_deployment(session, "n-000001", to_at=swapped_at, now=NOON)
     register_node(session, "n-000002")
     deploying.deploy_node(
         session, "n-000002", site_code="n-000001-site", from_at=swapped_at, now=NOON
@@ -76,7 +76,7 @@ def test_reading_sampled_before_the_move_belongs_to_the_old_site_however_late_it
     deployed_node(session)
     make_site(session, "new")
     moved_at = NOON + timedelta(seconds=1800)
-    deploying.end_deployment(session, "n-000001", to_at=moved_at)
+    deploying.end_deployment(session, "n-000001", to_at=moved_at, now=NOON)
     deploying.deploy_node(session, "n-000001", site_code="new", from_at=moved_at, now=NOON)
     node = SimulatedNode()
     store_batch(session, [node.pack(3, at_s=NOON_S + 2700), node.pack(1)], now=NOON)
@@ -94,7 +94,7 @@ def test_move_is_seen_by_a_worker_that_stored_for_the_node_before(session: Sessi
     store_batch(session, [node.pack(1)], now=NOON)
     make_site(session, "new")
     moved_at = NOON + timedelta(seconds=1800)
-    deploying.end_deployment(session, "n-000001", to_at=moved_at)
+    deploying.end_deployment(session, "n-000001", to_at=moved_at, now=NOON)
     store_batch(session, [node.pack(2)], now=NOON)
     assert len(session.scalars(select(Observation.pack_id)).all()) == 7
     deploying.deploy_node(session, "n-000001", site_code="new", from_at=moved_at, now=NOON)
@@ -120,7 +120,7 @@ def test_sensor_known_by_its_serial_number_keeps_its_calibrations(session: Sessi
 
     with pytest.raises(Conflict, match="mounted at another node"):
         deploy_again()
-    deploying.end_deployment(session, "n-000001", to_at=later)
+    deploying.end_deployment(session, "n-000001", to_at=later, now=NOON)
     deploy_again()
     sensor = session.scalars(select(Sensor).where(Sensor.serial == "W-4711")).one()
     calibrations = select(Calibration.id).where(Calibration.sensor_id == sensor.id)
@@ -138,7 +138,7 @@ def test_deployment_does_not_end_before_observations_that_it_has(session: Sessio
     deployed_node(session)
     store_batch(session, SimulatedNode().packs([1, 2]), now=NOON)
     with pytest.raises(Conflict, match="observations"):
-        deploying.end_deployment(session, "n-000001", to_at=NOON + timedelta(seconds=1))
+        deploying.end_deployment(session, "n-000001", to_at=NOON + timedelta(seconds=1), now=NOON)
 
 
 def test_site_and_node_that_do_not_fit_are_refused(session: Session) -> None:
@@ -174,5 +174,5 @@ def test_node_stands_nowhere_before_its_deployment_and_after_its_end(session: Se
     deployed_node(session, "n-000001")
     register_node(session, "n-000002")
     assert [node.node_id for node in deploying.nodes_without_site(session)] == ["n-000002"]
-    deploying.end_deployment(session, "n-000001", to_at=NOON + timedelta(days=1))
+    deploying.end_deployment(session, "n-000001", to_at=NOON + timedelta(days=1), now=NOON)
     assert len(deploying.nodes_without_site(session)) == 2

@@ -329,7 +329,10 @@ def test_a_deployment_does_not_end_before_its_ranges(session: Session) -> None:
 
     with pytest.raises(Conflict, match="later"):
         deploying.end_deployment(
-            session, "n-000001", to_at=datetime.fromtimestamp(NOON_S + 8 * 900, UTC)
+            session,
+            "n-000001",
+            to_at=datetime.fromtimestamp(NOON_S + 8 * 900, UTC),
+            now=LATER,
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from fleet_server.broker.refusals import Refusal, Tally
+from fleet_server.models import Role
 from fleet_server.services import accounts
 from fleet_server.web import words
 from tests.fleet_server import small_world
@@ -333,12 +334,18 @@ def test_logout_ends_the_session(fresh: FlaskClient) -> None:
 
 def test_new_password_ends_the_sessions_of_the_old_one(sqlite_world: World) -> None:
     with sqlite_world.sessions() as session:
-        accounts.create_user(session, "leaver", small_world.PASSWORD, now=small_world.NOW)
+        accounts.create_user(
+            session,
+            "leaver",
+            small_world.PASSWORD,
+            now=small_world.NOW,
+            roles=[Role.OPERATOR],
+        )
     client = sqlite_world.app().test_client()
     log_in(client, name="leaver")
     assert client.get("/fleet/").status_code == 200
     with sqlite_world.sessions() as session:
-        accounts.set_password(session, "leaver", "another password")
+        accounts.set_password(session, "leaver", "another password", now=small_world.NOW)
     assert client.get("/fleet/").status_code == 302
 
 
