@@ -22,6 +22,7 @@ LONGEST_DOCUMENT_LINES = 160
 _FENCE = re.compile(
     r"^```(?P<language>[a-z]*)[^\n]*\n(?P<content>.*?)^```", re.MULTILINE | re.DOTALL
 )
+_MADE_TABLE = re.compile(r"<!-- table -->.*?<!-- end of table -->", re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _WORD = re.compile(r"[a-z][a-z-]*")
@@ -124,7 +125,8 @@ def test_every_command_that_a_document_names_exists_with_its_options(document: s
 @pytest.mark.parametrize("document", _documents())
 def test_document_is_short_and_names_no_folder_of_one_machine(document: str) -> None:
     text = _text(document)
-    assert len(text.splitlines()) <= LONGEST_DOCUMENT_LINES or document == "CHANGELOG.md"
+    written = _MADE_TABLE.sub("", text)
+    assert len(written.splitlines()) <= LONGEST_DOCUMENT_LINES or document == "CHANGELOG.md"
     assert re.findall(r"(?<![\w.])/(?:tmp|work|home|root|Users)/\S*", text) == []
 
 
