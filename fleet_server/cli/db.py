@@ -1,17 +1,24 @@
-"""`fleet db`: make the tables, bring them to this version, check that the database keeps what it confirms."""
+"""`fleet db`: make the tables, bring them to this version, check that the database keeps what it confirms; backup and restore."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
+from fleet_server import clock
 from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import refuse_missing, settings_of
 from fleet_server.models import Base
+from fleet_server.services import backups
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
 
@@ -44,14 +51,26 @@ def upgrade(*, data_dir: str | None, database_url: str | None, as_json: bool) ->
 
 
 @db.command()
+@click.option(
+    "--backup",
+    "backup_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Check this backup instead: every file of it, and that its database can be read.",
+)
 @data_option
 @_url_option
 @json_option
-def check(*, data_dir: str | None, database_url: str | None, as_json: bool) -> None:
+def check(
+    *, backup_dir: Path | None, data_dir: str | None, database_url: str | None, as_json: bool
+) -> None:
     """Check that the tables are of this version and that a commit survives power loss.
 
     Example: fleet db check --data .fleet --json
     """
+    if backup_dir is not None:
+        found = backups.check_backup(backup_dir)
+        answer(_told(found), f"The backup is whole. {_summary(found)}", as_json=as_json)
+        return
     refuse_missing(settings_of(data_dir, database_url))
     with _engine(data_dir, database_url) as engine:
         database.check_durability(engine)
@@ -63,6 +82,114 @@ def check(*, data_dir: str | None, database_url: str | None, as_json: bool) -> N
         f"The tables are at {revision}; what is confirmed survives power loss.",
         as_json=as_json,
     )
+
+
+@db.command()
+@click.argument("into", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 10_000),
+    help="Remove older backups below INTO, all but the newest so many; never the one just made.",
+)
+@data_option
+@_url_option
+@json_option
+def backup(
+    *,
+    into: Path,
+    keep: int | None,
+    data_dir: str | None,
+    database_url: str | None,
+    as_json: bool,
+) -> None:
+    """Back up database, files, authority and secret key into a new folder below INTO. The server goes on meanwhile.
+
+    The folder holds keys: keep it as secret as the server, and on another machine.
+
+    Example: fleet db backup /var/backups/stadtsensor --keep 14
+    """
+    settings = settings_of(data_dir, database_url)
+    refuse_missing(settings)
+    with _engine(data_dir, database_url) as engine, _busy("Backing up"):
+        made = backups.back_up(engine, settings.data_dir, into, now=datetime.now(UTC))
+    removed = [] if keep is None else backups.prune(into, keep=keep)
+    answer(
+        {**_told(made), "removed": [str(path) for path in removed]},
+        f"{_summary(made)} It is in {made.folder}.",
+        as_json=as_json,
+    )
+
+
+@db.command()
+@click.argument("backup_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--replace",
+    "replaces",
+    is_flag=True,
+    help="What is there makes way: it is moved aside, PostgreSQL's tables into a schema of their own.",
+)
+@data_option
+@_url_option
+@json_option
+def restore(
+    *,
+    backup_dir: Path,
+    replaces: bool,
+    data_dir: str | None,
+    database_url: str | None,
+    as_json: bool,
+) -> None:
+    """Put a backup in place, and ask every node to send again what came after it. End all services first.
+
+    Example: fleet db restore /var/backups/stadtsensor/2026-07-01T02-00-00Z --data /var/lib/stadtsensor --replace
+    """
+    found = backups.check_backup(backup_dir)
+    settings = settings_of(data_dir, database_url)
+    clock.use_clock(settings.clock)
+    with _busy("Restoring"):
+        aside = backups.restore(
+            found,
+            settings.database_url,
+            settings.data_dir,
+            replaces=replaces,
+            now=clock.now(),
+        )
+    moved = f" Moved aside: {', '.join(str(path) for path in aside)}." if aside else ""
+    answer(
+        {**_told(found), "moved_aside": [str(path) for path in aside]},
+        f"Restored. {_summary(found)}{moved} Start the services: the nodes are asked for what came after that.",
+        as_json=as_json,
+    )
+
+
+def _told(found: backups.Backup) -> dict[str, object]:
+    return {
+        "backup": str(found.folder),
+        "made_at": found.made_at.isoformat(),
+        "backend": found.backend,
+        "revision": found.revision,
+        "rows": dict(found.rows),
+        "files": len(found.files),
+    }
+
+
+def _summary(found: backups.Backup) -> str:
+    rows = ", ".join(f"{count} in {name}" for name, count in found.rows.items())
+    return f"Backup of {found.made_at:%Y-%m-%d %H:%M:%S}Z at {found.revision}: {rows}; {len(found.files)} files."
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """A sign of life on a terminal's stderr, nothing elsewhere: how long it takes is not known."""
+    with Progress(
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 @contextmanager

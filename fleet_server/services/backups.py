@@ -1,0 +1,522 @@
+"""Backup and restore: everything that cannot be made anew, as it was at one moment, in a folder of its own.
+
+A backup holds the database, the files (photos, …), the authority and the server's secret key, with a manifest that names each with its
+hash. The database comes first and is one snapshot; files are named by their content and never change, so those that come after it are at
+least those that it names. A backup appears whole or not at all. It holds keys: it is as secret as the server.
+
+After a restore the nodes are asked to send again what came after the backup: they keep at least thirty days on flash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sqlalchemy import URL, Engine, func, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Conflict, Invalid, Unavailable
+from fleet_server.models import Node, Receipt
+from fleet_server.services import auditing, commanding
+from fleet_server.wire.commands import CommandName
+from fleet_server.wire.senml import U32_MAX
+from fleet_server.wire.states import NodeState
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+KEPT = ("ca", "secret_key", "files")
+"""What of the data folder goes into a backup; the rest (broker's memory, logs) is made anew."""
+
+_SQLITE_NAME, _POSTGRESQL_NAME = "database.sqlite3", "database.dump"
+_PARTIAL = ".partial"
+_CHUNK = 1 << 20
+_TABLES = ("node", "pack", "observation", "audit_entry")
+_OTHER_SESSIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+_LOOKS, _LOOK_S = 10, 0.1
+_DEBIAN_PROGRAMS = "/usr/lib/postgresql"
+
+
+class BackupDamaged(Conflict):
+    """A backup is not what its manifest says."""
+
+    code = "backup_damaged"
+
+
+class BackupWrong(Invalid):
+    """This is no backup, or not one for this database."""
+
+    code = "backup_wrong"
+
+
+class DataThere(Conflict):
+    """The place to restore to is not empty."""
+
+    code = "data_there"
+
+
+class InUse(Conflict):
+    """Somebody works with the database."""
+
+    code = "database_in_use"
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What the manifest says. `files`: path below the backup's folder → SHA-256; `rows`: of some tables; `backend`: sqlite or postgresql."""
+
+    folder: Path
+    made_at: datetime
+    backend: str
+    revision: str
+    rows: Mapping[str, int]
+    files: Mapping[str, str]
+
+    @property
+    def database(self) -> Path:
+        return self.folder / (_SQLITE_NAME if self.backend == "sqlite" else _POSTGRESQL_NAME)
+
+
+# -------------------------------------------------------------------------------------------------------------- making
+
+
+def back_up(engine: Engine, data_dir: Path, into: Path, *, now: datetime) -> Backup:
+    """Make a backup in a new folder below `into`, named by the time. Other processes go on meanwhile.
+
+    Raises:
+        SchemaOutdated: the tables are not of this version.
+        Unavailable: the place cannot be written to, or PostgreSQL's own programs are not here.
+    """
+    db.check_schema(engine)
+    folder = into / f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
+    partial = folder.with_name(folder.name + _PARTIAL)
+    try:
+        if folder.exists():
+            raise Conflict(f"{folder} is there already; wait a second.")
+        into.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # what was cut short
+        partial.mkdir(mode=0o700)
+        backend = engine.dialect.name
+        if backend == "sqlite":
+            rows = _copy_sqlite(engine, partial / _SQLITE_NAME)
+        else:
+            rows = _dump_postgresql(engine, partial / _POSTGRESQL_NAME)
+        for name in KEPT:
+            _copy(data_dir / name, partial / name)
+        files = {
+            str(PurePosixPath(path.relative_to(partial))): _sha256(path)
+            for path in _files_below(partial)
+        }
+        backup = Backup(folder, now.replace(microsecond=0), backend, _revision(engine), rows, files)
+        _write_manifest(partial / MANIFEST, backup)
+        for path in [*_files_below(partial), *_folders_below(partial)]:
+            _sync(path)
+        partial.rename(folder)
+        _sync(into)
+    except OSError as problem:
+        raise Unavailable(
+            f"The backup cannot be written to {into}: {problem.strerror}."
+        ) from problem
+    return backup
+
+
+def prune(into: Path, *, keep: int) -> list[Path]:
+    """Remove all but the newest `keep` backups below `into`; what is no backup of ours stays."""
+    found = sorted(path.parent for path in into.glob(f"*/{MANIFEST}"))
+    surplus = found[: max(0, len(found) - keep)]
+    for folder in surplus:
+        shutil.rmtree(folder)
+    return surplus
+
+
+def _copy_sqlite(engine: Engine, target: Path) -> dict[str, int]:
+    with (
+        closing(sqlite3.connect(str(engine.url.database))) as source,
+        closing(sqlite3.connect(target)) as copy,
+    ):
+        source.backup(copy)  # in one step: a snapshot, beside which others go on writing
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        return {name: _count(copy, name) for name in _TABLES}
+
+
+def _count(connection: sqlite3.Connection, table: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
+
+
+def _dump_postgresql(engine: Engine, target: Path) -> dict[str, int]:
+    """By PostgreSQL's own program, in the snapshot in which the rows are counted."""
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+        _run_postgresql(
+            "pg_dump", engine.url, "--format=custom", "--no-owner", "--no-privileges",
+            f"--snapshot={snapshot}", f"--file={target}",
+        )  # fmt: skip
+        return {
+            name: int(connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one())  # noqa: S608 - our own names
+            for name in _TABLES
+        }
+
+
+def _write_manifest(path: Path, backup: Backup) -> None:
+    content: dict[str, Any] = asdict(backup)
+    del content["folder"]
+    content["made_at"] = backup.made_at.isoformat()
+    path.write_text(json.dumps({"format": FORMAT, **content}, indent=1), encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_backup(folder: Path) -> Backup:
+    """The backup in `folder`, every file of it compared with the manifest.
+
+    Raises:
+        BackupWrong: this is no backup, or one of a later version.
+        BackupDamaged: a file is missing, changed or too much; it is named.
+    """
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+        if content["format"] != FORMAT:
+            raise BackupWrong(f"The backup {folder} is of another version of Stadtsensor.")
+        backup = Backup(
+            folder=folder,
+            made_at=datetime.fromisoformat(content["made_at"]),
+            backend=content["backend"],
+            revision=content["revision"],
+            rows=dict(content["rows"]),
+            files=dict(content["files"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise BackupWrong(
+            f"{folder} is no backup: it has no {MANIFEST} that can be read. Name one of the folders that `fleet db backup` made."
+        ) from problem
+    there = {str(PurePosixPath(path.relative_to(folder))) for path in _files_below(folder)}
+    for name in sorted((there | set(backup.files)) - {MANIFEST}):
+        if name not in backup.files:
+            raise BackupDamaged(f"The backup {folder} is damaged: {name} does not belong to it.")
+        if name not in there:
+            raise BackupDamaged(f"The backup {folder} is damaged: {name} is missing.")
+        if _sha256(folder / name) != backup.files[name]:
+            raise BackupDamaged(f"The backup {folder} is damaged: {name} was changed.")
+    return backup
+
+
+def check_backup(folder: Path) -> Backup:
+    """Read a backup, and its database too.
+
+    Raises:
+        BackupDamaged: also when the database is not one that can be restored.
+    """
+    backup = read_backup(folder)
+    if backup.backend == "sqlite":
+        _check_sqlite(backup)
+    else:
+        try:
+            _run_postgresql("pg_restore", None, "--list", str(backup.database))
+        except Unavailable as problem:
+            raise BackupDamaged(f"The backup {folder} is damaged: {problem}") from problem
+    return backup
+
+
+def _check_sqlite(backup: Backup) -> None:
+    try:
+        address = f"file:{backup.database}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            said = connection.execute("PRAGMA integrity_check").fetchone()[0]
+            rows = {name: _count(connection, name) for name in backup.rows}
+    except sqlite3.Error as problem:
+        said, rows = str(problem), {}
+    if said != "ok":
+        raise BackupDamaged(f"The backup {backup.folder} is damaged: its database says {said}.")
+    if rows != backup.rows:
+        raise BackupDamaged(f"The backup {backup.folder} is damaged: rows are missing.")
+
+
+# ----------------------------------------------------------------------------------------------------------- restoring
+
+
+def restore(
+    backup: Backup, database_url: str, data_dir: Path, *, replaces: bool, now: datetime
+) -> list[Path]:
+    """Put a backup in place, bring its tables to this version, and ask the nodes for what came after it.
+
+    Nothing of what is there changes before the whole backup was read. Safe to repeat after it was cut short.
+
+    Args:
+        replaces: what is there makes way: files are moved aside, PostgreSQL's tables into a schema of their own.
+
+    Returns:
+        What was moved aside: files, folders, the name of a schema.
+
+    Raises:
+        BackupWrong: it is of another kind of database.
+        DataThere: there is something, and `replaces` is False.
+        InUse: some process works with the database.
+    """
+    url = make_url(database_url)
+    if url.get_backend_name() != backup.backend:
+        raise BackupWrong(
+            f"The backup {backup.folder} is of {backup.backend}, the database of {url.get_backend_name()}: "
+            "restore it into one of its own kind."
+        )
+    suffix = f".before-restore-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    differing = [name for name in KEPT if _differs(backup, name, data_dir)]
+    if not replaces and differing:
+        raise DataThere(
+            f"{data_dir} holds another {differing[0]}; with --replace it is moved aside."
+        )
+    if backup.backend == "sqlite":
+        aside = _restore_sqlite(backup, Path(str(url.database)), suffix, replaces=replaces)
+    else:
+        aside = _restore_postgresql(backup, url, suffix, replaces=replaces)
+    for name in differing:
+        aside.append(_move_aside(data_dir / name, suffix))
+    data_dir.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if not (data_dir / name).exists():
+            _copy(backup.folder / name, data_dir / name)
+    engine = db.make_engine(database_url)
+    try:
+        db.upgrade(engine)
+        with db.session_factory(engine)() as session:
+            ask_for_missing(session, backup, now=now)
+    finally:
+        engine.dispose()
+    return aside
+
+
+def ask_for_missing(session: Session, backup: Backup, *, now: datetime) -> int:
+    """Order `resend` of every node, from its receipt on; returns of how many. Committed on return.
+
+    A node that has as many commands waiting as it can be told is left out: its own `resend` can be ordered later.
+    """
+    asked = 0
+    with db.writing(session):
+        rows = session.execute(
+            select(Receipt.node_id, Receipt.seq)
+            .join(Node, Node.node_id == Receipt.node_id)
+            .where(Node.state.not_in((NodeState.RETIRED, NodeState.REVOKED)))
+            .order_by(Receipt.node_id)
+        ).all()
+        for node_id, seq in rows:
+            wanted = {"from": seq + 1, "to": U32_MAX}
+            try:
+                commanding.order_command(
+                    session,
+                    node_id,
+                    CommandName.RESEND,
+                    wanted,
+                    now=now,
+                    lifetime=commanding.LONGEST_LIFETIME,
+                )
+            except commanding.CommandsWaiting:
+                continue
+            asked += 1
+        auditing.record(
+            session,
+            "backup_restored",
+            subject=f"backup {backup.folder.name}",
+            now=now,
+            made_at=backup.made_at.isoformat(),
+            nodes_asked=asked,
+            nodes=len(rows),
+        )
+    return asked
+
+
+def _restore_sqlite(backup: Backup, file: Path, suffix: str, *, replaces: bool) -> list[Path]:
+    aside = []
+    if file.exists():
+        _refuse_sqlite_in_use(file)
+        if not replaces and _has_nodes(db.make_engine(f"sqlite:///{file}")):
+            raise DataThere(f"There is a database {file}; with --replace it is moved aside.")
+        aside.append(_move_aside(file, suffix))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arriving = file.with_name(file.name + _PARTIAL)
+    shutil.copyfile(backup.database, arriving)
+    _sync(arriving)
+    arriving.rename(file)
+    _sync(file.parent)
+    return aside
+
+
+def _refuse_sqlite_in_use(file: Path) -> None:
+    """Only who is alone may take the write-ahead log away; it also brings everything into the one file that is moved."""
+    with closing(sqlite3.connect(file, timeout=1.0)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+        except sqlite3.OperationalError as problem:
+            raise _in_use(str(file)) from problem
+        except sqlite3.DatabaseError:
+            return  # what is damaged is moved aside as it is
+
+
+def _restore_postgresql(backup: Backup, url: URL, suffix: str, *, replaces: bool) -> list[Path]:
+    """The tables that are there get a schema of their own; they come back when the restore fails."""
+    engine = db.make_engine(url.render_as_string(hide_password=False))
+    aside = "public" + suffix.replace(".", "_").replace("-", "_").lower()
+    try:
+        if not _is_alone(engine):
+            raise _in_use(url.render_as_string())
+        has_nodes = _has_nodes(engine)
+        if has_nodes and not replaces:
+            raise DataThere(
+                f"There is data in {url.render_as_string()}; with --replace it is moved aside."
+            )
+        with engine.begin() as connection:
+            connection.execute(text(f"ALTER SCHEMA public RENAME TO {aside}"))
+            connection.execute(text("CREATE SCHEMA public"))
+        engine.dispose()
+        try:
+            _run_postgresql(
+                "pg_restore", url, "--no-owner", "--no-privileges", "--single-transaction",
+                "--exit-on-error", str(backup.database),
+            )  # fmt: skip
+        except BaseException:
+            with engine.begin() as connection:
+                connection.execute(text("DROP SCHEMA public CASCADE"))
+                connection.execute(text(f"ALTER SCHEMA {aside} RENAME TO public"))
+            raise
+        if not has_nodes:
+            with engine.begin() as connection:
+                connection.execute(text(f"DROP SCHEMA {aside} CASCADE"))
+    finally:
+        engine.dispose()
+    return [Path(aside)] if has_nodes else []
+
+
+def _is_alone(engine: Engine) -> bool:
+    """Whether nobody else is connected; who has just left is still listed for a moment."""
+    for _ in range(_LOOKS):
+        with db.connected(engine) as connection:
+            if not connection.execute(text(_OTHER_SESSIONS)).scalar_one():
+                return True
+        time.sleep(_LOOK_S)
+    return False
+
+
+def _in_use(where: str) -> InUse:
+    return InUse(
+        f"The database {where} is in use: end fleet serve, ingest, worker and broker first, then run this again."
+    )
+
+
+def _has_nodes(engine: Engine) -> bool:
+    try:
+        with db.connected(engine) as connection:
+            return bool(connection.execute(select(func.count()).select_from(Node)).scalar_one())
+    except DBAPIError:
+        return False  # no tables
+    finally:
+        engine.dispose()
+
+
+def _differs(backup: Backup, name: str, data_dir: Path) -> bool:
+    """Whether what is there under this name lacks or changes something of the backup."""
+    there = data_dir / name
+    if not there.exists():
+        return False
+    wanted = {
+        path: sha256
+        for path, sha256 in backup.files.items()
+        if path == name or path.startswith(f"{name}/")
+    }
+    return any(
+        not (data_dir / path).is_file() or _sha256(data_dir / path) != sha256
+        for path, sha256 in wanted.items()
+    )
+
+
+def _move_aside(path: Path, suffix: str) -> Path:
+    aside = path.with_name(path.name + suffix)
+    path.rename(aside)
+    for leftover in ("-wal", "-shm"):
+        path.with_name(path.name + leftover).unlink(missing_ok=True)
+    return aside
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file or a folder, for the owner only; lock files and what is being written stay behind."""
+    if source.is_dir():
+        target.mkdir(mode=0o700, exist_ok=True)
+        for path in sorted(source.iterdir()):
+            if path.name != ".lock" and not path.is_symlink():
+                _copy(path, target / path.name)
+    elif source.is_file():
+        shutil.copy2(source, target)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_dir())
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _revision(engine: Engine) -> str:
+    return db.schema_revision(engine) or ""
+
+
+# --------------------------------------------------------------------------------------------------- PostgreSQL's own
+
+
+def _run_postgresql(program: str, url: URL | None, *arguments: str) -> None:
+    """Run one of PostgreSQL's programs; the password goes by environment, which other users cannot read."""
+    environment = dict(os.environ)
+    command: Sequence[str] = [_postgresql_program(program), *arguments]
+    if url is not None:
+        if url.password:
+            environment["PGPASSWORD"] = str(url.password)
+        plain = url.set(drivername="postgresql")._replace(password=None)
+        command = [*command, f"--dbname={plain.render_as_string(hide_password=False)}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - PostgreSQL's own
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
+        raise Unavailable(f"{program} did not succeed: {said}")
+
+
+def _postgresql_program(name: str) -> str:
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    newest_first = sorted(Path(_DEBIAN_PROGRAMS).glob(f"*/bin/{name}"), reverse=True)
+    if not newest_first:
+        raise Unavailable(
+            f"{name} is not on this machine: install PostgreSQL's client programs (Debian: postgresql-client)."
+        )
+    return str(newest_first[0])

@@ -1,0 +1,343 @@
+"""Backup and restore on both databases: whole or not at all, and nothing missing afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from databases import Databases
+from factories import NOON, SimulatedNode, deployed_node
+from servers import PostgresqlServer
+from sqlalchemy import Engine, func, make_url, select, text
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Unavailable
+from fleet_server.models import Command, Pack, Receipt
+from fleet_server.services import backups, verifying
+from fleet_server.services.backups import (
+    Backup,
+    BackupDamaged,
+    BackupWrong,
+    DataThere,
+    InUse,
+)
+from fleet_server.services.ingest import store_batch
+from fleet_server.wire.senml import U32_MAX
+
+SECOND = timedelta(seconds=1)
+LATER = NOON + timedelta(days=30)
+
+
+@dataclass
+class Server:
+    """A server's database and data folder, and where its backups go."""
+
+    url: str
+    data_dir: Path
+    into: Path
+    engine: Engine
+
+    def session(self) -> Session:
+        return db.session_factory(self.engine)()
+
+    def back_up(self, number: int = 0) -> Backup:
+        return backups.back_up(self.engine, self.data_dir, self.into, now=NOON + number * SECOND)
+
+    def restore(self, backup: Backup, *, replaces: bool = True) -> list[Path]:
+        self.engine.dispose()
+        return backups.restore(
+            backups.check_backup(backup.folder),
+            self.url,
+            self.data_dir,
+            replaces=replaces,
+            now=LATER,
+        )
+
+    def destroy(self) -> None:
+        self.engine.dispose()
+        if self.engine.dialect.name == "sqlite":
+            Path(str(self.engine.url.database)).unlink()
+        else:
+            with self.engine.begin() as connection:
+                connection.execute(text("DROP SCHEMA public CASCADE"))
+                connection.execute(text("CREATE SCHEMA public"))
+            self.engine.dispose()
+
+
+@pytest.fixture
+def server(databases: Databases, tmp_path: Path) -> Iterator[Server]:
+    """A node at a site, a photo, an authority and a secret key."""
+    data_dir = tmp_path / "data"
+    for name, content in (
+        ("ca/root.crt", b"a certificate"),
+        ("ca/services/svc-ingest.key", b"a key"),
+        ("ca/.lock", b""),
+        ("files/ab/abcdef", b"a photo"),
+        ("secret_key", b"s" * 48),
+        ("broker/status.json", b"{}"),
+    ):
+        path = data_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    if isinstance(databases, PostgresqlServer):
+        # A restore puts whole schemas aside: not in a database that others use again.
+        url = databases.url(databases.create_database())
+        engine = db.make_engine(url)
+        db.upgrade(engine)
+        engine.dispose()
+        yield from _serving(url, data_dir, tmp_path)
+        return
+    with databases.fresh() as url:
+        yield from _serving(url, data_dir, tmp_path)
+
+
+def _serving(url: str, data_dir: Path, folder: Path) -> Iterator[Server]:
+    engine = db.make_engine(url)
+    made = Server(url, data_dir, folder / "backups", engine)
+    with made.session() as session:
+        deployed_node(session)
+    yield made
+    engine.dispose()
+
+
+def store(server: Server, node: SimulatedNode, count: int) -> None:
+    with server.session() as session:
+        messages = node.packs(range(node.next_seq, node.next_seq + count))
+        store_batch(session, messages, now=LATER)
+
+
+def packs(server: Server) -> int:
+    with server.session() as session:
+        return session.scalar(select(func.count()).select_from(Pack)) or 0
+
+
+def test_after_a_restore_the_nodes_are_asked_for_what_came_later_and_nothing_is_missing(
+    server: Server,
+) -> None:
+    """The restore drill: a backup, 1,000 more packs, the database destroyed, the backup restored."""
+    node = SimulatedNode()
+    store(server, node, 200)
+    backup = server.back_up()
+    store(server, node, 1000)
+    server.destroy()
+
+    server.restore(backup)
+
+    assert packs(server) == 200
+    with server.session() as session:
+        (order,) = session.scalars(select(Command)).all()
+        assert (order.name, order.arguments) == ("resend", {"from": 201, "to": U32_MAX})
+    # The node sends its newest first, then what it was asked for.
+    node.next_seq = 201
+    with server.session() as session:
+        store_batch(session, [node.pack(1201)], now=LATER)
+        for first in range(201, 1201, 200):
+            store_batch(session, node.packs(range(first, first + 200)), now=LATER)
+        assert session.get_one(Receipt, "n-000001").seq == 1201
+        assert verifying.verify(session).is_clean
+    assert packs(server) == 1201
+
+
+def test_backup_holds_all_that_cannot_be_made_anew_and_only_its_owner_reads_it(
+    server: Server,
+) -> None:
+    store(server, SimulatedNode(), 3)
+    backup = server.back_up()
+
+    assert set(backup.files) == {
+        backup.database.name,
+        "ca/root.crt",
+        "ca/services/svc-ingest.key",
+        "files/ab/abcdef",
+        "secret_key",
+    }
+    assert (backup.rows["node"], backup.rows["pack"], backup.rows["observation"]) == (1, 3, 21)
+    assert stat.S_IMODE(backup.folder.stat().st_mode) == 0o700
+    assert backups.check_backup(backup.folder) == backup
+
+
+def test_backup_is_of_one_moment_while_ingest_goes_on(server: Server) -> None:
+    """What is committed after the snapshot began is in none of its tables."""
+    node = SimulatedNode()
+    store(server, node, 5)
+    with server.session() as open_session, db.writing(open_session):
+        open_session.execute(text("UPDATE node SET label = 'half done'"))
+        backup = server.back_up()
+    store(server, node, 5)
+    server.destroy()
+
+    server.restore(backup)
+
+    assert packs(server) == 5
+    with server.session() as session:
+        assert session.scalar(text("SELECT label FROM node")) == "n-000001"
+        assert verifying.verify(session).is_clean
+
+
+def test_data_is_replaced_only_when_that_is_said_and_then_kept_aside(server: Server) -> None:
+    store(server, SimulatedNode(), 2)
+    backup = server.back_up()
+    store(server, SimulatedNode(next_seq=3), 5)
+    (server.data_dir / "secret_key").write_bytes(b"t" * 48)
+
+    with pytest.raises(DataThere, match="--replace"):
+        server.restore(backup, replaces=False)
+    assert packs(server) == 7
+
+    aside = server.restore(backup)
+
+    assert packs(server) == 2
+    assert (server.data_dir / "secret_key").read_bytes() == b"s" * 48
+    kept = [path for path in aside if path.name.startswith("secret_key")]
+    assert [path.read_bytes() for path in kept] == [b"t" * 48]
+    if server.engine.dialect.name == "sqlite":
+        with sqlite3.connect(aside[0]) as old:
+            assert old.execute("SELECT count(*) FROM pack").fetchone() == (7,)
+    else:
+        with server.engine.connect() as connection:
+            old_packs = text(f"SELECT count(*) FROM {aside[0]}.pack")  # noqa: S608 - ours
+            assert connection.execute(old_packs).scalar_one() == 7
+
+
+def test_restore_brings_back_what_was_lost_and_leaves_the_rest_alone(server: Server) -> None:
+    backup = server.back_up()
+    (server.data_dir / "files/cd").mkdir()
+    (server.data_dir / "files/cd/newer").write_bytes(b"a later photo")
+    shutil.rmtree(server.data_dir / "ca")
+
+    aside = server.restore(backup)
+
+    assert (server.data_dir / "ca/root.crt").read_bytes() == b"a certificate"
+    assert (server.data_dir / "files/cd/newer").exists()
+    assert len(aside) == 1  # the database
+
+
+def test_database_in_use_is_not_replaced(server: Server) -> None:
+    backup = server.back_up()
+    with server.session() as busy:
+        busy.scalar(select(func.count()).select_from(Pack))
+        with pytest.raises(InUse, match="end fleet serve, ingest, worker"):
+            backups.restore(backup, server.url, server.data_dir, replaces=True, now=LATER)
+        assert busy.scalar(select(func.count()).select_from(Pack)) == 0
+
+
+def test_restore_that_fails_leaves_what_was_there(server: Server) -> None:
+    """The database in the backup is not one, though its hash is right."""
+    store(server, SimulatedNode(), 4)
+    backup = server.back_up()
+    backup.database.write_bytes(b"no database at all")
+    forged = json.loads((backup.folder / backups.MANIFEST).read_bytes())
+    forged["files"][backup.database.name] = backups._sha256(backup.database)
+    (backup.folder / backups.MANIFEST).write_text(json.dumps(forged))
+
+    with pytest.raises(BackupDamaged, match="is damaged"):
+        server.restore(backup)
+    if server.engine.dialect.name == "postgresql":
+        # Also where the check did not see it coming.
+        server.engine.dispose()
+        with pytest.raises(Unavailable, match="pg_restore"):
+            backups.restore(
+                backups.read_backup(backup.folder),
+                server.url,
+                server.data_dir,
+                replaces=True,
+                now=LATER,
+            )
+    assert packs(server) == 4
+
+
+def _change(folder: Path) -> None:
+    path = folder / "ca/root.crt"
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
+    "a byte changed": (_change, BackupDamaged, "ca/root.crt was changed"),
+    "a file missing": (lambda f: (f / "secret_key").unlink(), BackupDamaged, "secret_key is missing"),
+    "a file too much": (lambda f: (f / "x").write_bytes(b""), BackupDamaged, "x does not belong"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), BackupWrong, "is no backup"),
+    "half a manifest": (lambda f: (f / "manifest.json").write_text("{"), BackupWrong, "is no backup"),
+    "a later format": (
+        lambda f: (f / "manifest.json").write_text('{"format": 2}'),
+        BackupWrong,
+        "another version",
+    ),
+}  # fmt: skip
+
+
+def test_damaged_backup_is_told_and_not_restored(server: Server) -> None:
+    backup = server.back_up()
+    for name, (damage, kind, says) in DAMAGE.items():
+        copy = server.into / name.replace(" ", "-")
+        shutil.copytree(backup.folder, copy)
+        damage(copy)
+        with pytest.raises(kind, match=says):
+            server.restore(Backup(**{**vars(backup), "folder": copy}))
+
+
+def test_backup_of_another_kind_of_database_is_refused(server: Server, tmp_path: Path) -> None:
+    backup = server.back_up()
+    other = (
+        "postgresql+psycopg://127.0.0.1:1/none"
+        if server.engine.dialect.name == "sqlite"
+        else f"sqlite:///{tmp_path}/other.sqlite3"
+    )
+    with pytest.raises(BackupWrong, match="one of its own kind"):
+        backups.restore(backup, other, server.data_dir, replaces=True, now=LATER)
+
+
+def test_backup_that_was_cut_short_is_none_and_the_next_one_works(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "_copy", full)
+        with pytest.raises(Unavailable, match="No space left"):
+            server.back_up()
+    assert list(server.into.glob(f"*/{backups.MANIFEST}")) == []
+    assert backups.check_backup(server.back_up().folder)
+
+
+def test_only_the_newest_backups_are_kept(server: Server) -> None:
+    made = [server.back_up(number) for number in range(3)]
+    (server.into / "holiday-photos").mkdir()
+
+    removed = backups.prune(server.into, keep=2)
+
+    assert removed == [made[0].folder]
+    assert sorted(path.name for path in server.into.iterdir()) == [
+        made[1].folder.name,
+        made[2].folder.name,
+        "holiday-photos",
+    ]
+
+
+def test_password_of_the_database_stands_on_no_command_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if server.engine.dialect.name == "sqlite":
+        return
+    seen: list[object] = []
+    real = backups.subprocess.run
+
+    def spy(command: object, **options: object) -> object:
+        seen.append(command)
+        return real(command, **options)  # type: ignore[call-overload] # passed on as it came
+
+    monkeypatch.setattr(backups.subprocess, "run", spy)
+    secret = make_url(server.url).set(password="s3cret")
+    engine = db.make_engine(secret.render_as_string(hide_password=False))
+    backups.back_up(engine, server.data_dir, server.into, now=NOON)
+    assert seen
+    assert "s3cret" not in str(seen)
+    engine.dispose()
