@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
@@ -221,17 +222,43 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
         SchemaOutdated: the tables are of a version that this one does not know.
     """
     _refuse_unknown(schema_revision(engine))
-    with connected(engine) as connection, _writing_connection(connection):
-        config = _alembic_config()
-        config.attributes["connection"] = connection
+    with _migrating(engine) as config:
         alembic.command.upgrade(config, revision)
 
 
+def take_back(engine: Engine, revision: str) -> None:
+    """The tables as an earlier version had them; what that version had no place for is gone. For tests of upgrades."""
+    with _migrating(engine) as config:
+        alembic.command.downgrade(config, revision)
+
+
 @contextmanager
-def _writing_connection(connection: Connection) -> Iterator[None]:
-    connection.execution_options(**{_WRITING: True})
-    with connection.begin():
-        yield
+def _migrating(engine: Engine) -> Iterator[alembic.config.Config]:
+    """One transaction for all steps.
+
+    SQLite changes a table by making it anew, which its foreign keys must not hinder: they are checked once, at the end.
+    """
+    is_sqlite = engine.dialect.name == "sqlite"
+    with connected(engine) as connection:
+        connection.execution_options(**{_WRITING: True})
+        driver: Any = connection.connection.driver_connection
+        if is_sqlite:
+            driver.execute("PRAGMA foreign_keys = OFF")  # heeded only outside of a transaction
+        try:
+            with connection.begin():
+                config = _alembic_config()
+                config.attributes["connection"] = connection
+                yield config
+                if is_sqlite:
+                    orphan = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if orphan is not None:
+                        raise SchemaOutdated(
+                            f"The tables cannot be brought to this version: a row of {orphan[0]} names one of {orphan[2]} "
+                            "that is not there. Run `fleet verify`, then restore a backup."
+                        )
+        finally:
+            if is_sqlite:
+                driver.execute("PRAGMA foreign_keys = ON")
 
 
 def schema_revision(engine: Engine) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import threading
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from databases import Databases
 from factories import NOON, deployed_node, register_node
 from servers import PostgresqlServer, postgresql_programs, running_postgresql
@@ -22,6 +24,8 @@ from fleet_server import db
 from fleet_server.errors import Unavailable
 from fleet_server.models import Base, Counter, Gap, NodeStatus, Site
 from fleet_server.models.base import ONCE_A_STATEMENT
+from fleet_server.services import verifying
+from tests.fleet_server import small_world
 
 
 def _empty_url(databases: Databases, tmp_path: Path) -> str:
@@ -254,6 +258,70 @@ def test_rows_of_the_version_before_survive_the_upgrade(
         kept = session.get_one(Gap, ("n-1", 7, 1))
         assert (status.oldest, status.thinned, status.lost) == (3, None, None)
         assert (kept.to_seq, kept.reason, kept.noticed_at) == (2, "below_oldest", NOON)
+    engine.dispose()
+
+
+def _earlier_revisions() -> list[str]:
+    scripts = ScriptDirectory(str(Path(db.__file__).parent / "migrations"))
+    return [script.revision for script in scripts.walk_revisions()][:0:-1]
+
+
+def _content(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table, as text, with the names of its columns."""
+    tables = MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        return {
+            table.name: sorted(
+                (
+                    tuple(sorted((name, str(value)) for name, value in row._mapping.items()))
+                    for row in connection.execute(table.select())
+                ),
+            )
+            for table in tables.sorted_tables
+            if table.name != "alembic_version"
+        }
+
+
+@pytest.mark.parametrize("revision", _earlier_revisions())
+def test_a_lived_in_database_of_an_earlier_version_keeps_every_row_when_upgraded(
+    databases: Databases, tmp_path: Path, revision: str
+) -> None:
+    """What a version held is what the same world is when it is taken back to that version."""
+    engine = db.make_engine(_empty_url(databases, tmp_path))
+    db.upgrade(engine)
+    small_world.build_world(db.session_factory(engine), packs=8)
+    db.take_back(engine, revision)
+    assert db.schema_revision(engine) == revision
+    before = _content(engine)
+    assert before["pack"]
+
+    db.upgrade(engine)
+
+    after = _content(engine)
+    assert set(before) <= set(after)
+    for name, rows in before.items():
+        columns = {column for row in rows for column, _ in row}
+        kept = sorted(
+            tuple(sorted(pair for pair in row if pair[0] in columns)) for row in after[name]
+        )
+        assert kept == rows, name
+    db.check_columns(engine, Base.metadata)
+    with db.session_factory(engine)() as session:
+        assert verifying.verify(session).is_clean
+    engine.dispose()
+
+
+def test_upgrade_that_would_leave_an_orphan_changes_nothing(tmp_path: Path) -> None:
+    """SQLite does not look while tables are made anew; whoever wrote past its keys is found at the end."""
+    engine = db.make_engine(f"sqlite:///{tmp_path}/orphan.sqlite3")
+    db.upgrade(engine, "0001")
+    with sqlite3.connect(tmp_path / "orphan.sqlite3") as raw:
+        raw.execute("INSERT INTO node_status (node_id) VALUES ('n-nobody')")
+
+    with pytest.raises(db.SchemaOutdated, match="node_status names one of node that is not there"):
+        db.upgrade(engine)
+    assert db.schema_revision(engine) == "0001"
     engine.dispose()
 
 
