@@ -36,7 +36,7 @@ class Access:
 
 OPEN, LOGGED_IN = Access(is_open=True), Access()
 # Views that libraries bring along.
-_FOREIGN = {"static": OPEN, "api-docs.openapi_json": OPEN}
+_FOREIGN = {"static": OPEN}
 
 
 def needs(right: Right) -> Callable[[_View], _View]:

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from fleet_server import db
 from fleet_server.errors import Conflict, FleetError, Invalid, NotFound, Refused, Unavailable
 from fleet_server.http_shared.database import note_database_away
+from fleet_server.services.repeating import KeyReused
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +32,29 @@ class NotBuilt(FleetError):
     code = "not_built"
 
 
+class NotProcessable(FleetError):
+    """What was sent is readable, and does not fit."""
+
+    code = "does_not_fit"
+
+
+class TagWanted(FleetError):
+    """A change did not say which version it is for."""
+
+    code = "if_match_wanted"
+
+
+class TagOutdated(FleetError):
+    """What was to be changed is another by now."""
+
+    code = "changed_meanwhile"
+
+
 _STATUS: tuple[tuple[type[FleetError], int], ...] = (
+    (KeyReused, 422),
+    (NotProcessable, 422),
+    (TagWanted, 428),
+    (TagOutdated, 412),
     (NotFound, 404),
     (Refused, 403),
     (Invalid, 400),

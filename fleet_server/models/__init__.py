@@ -13,6 +13,7 @@ from fleet_server.models.deployment import Deployment
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
 from fleet_server.models.gap import Gap
+from fleet_server.models.kept_answer import KeptAnswer
 from fleet_server.models.lineage import Lineage
 from fleet_server.models.node import Node
 from fleet_server.models.node_status import NodeStatus
@@ -45,6 +46,7 @@ __all__ = [
     "EnrolmentToken",
     "Event",
     "Gap",
+    "KeptAnswer",
     "Lineage",
     "Node",
     "NodeStatus",

@@ -23,7 +23,7 @@ from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
 DEFAULT_TOKEN_LIFETIME = timedelta(hours=24)
-_LABEL_MAX_LENGTH = 64
+LABEL_MAX_LENGTH = 64
 _NODE_ID_BYTES = 3
 # 16.7 million ids: even with a million nodes, 20 draws fail once in 10²⁴ enrolments.
 _DRAWS = 20
@@ -162,9 +162,14 @@ def add_companion_rows(session: Session, node_id: str, model: str, *, now: datet
     outbox.mark_changed(session, DESIRED, [node_id], now=now)
 
 
+def check_label(label: str) -> None:
+    """Raises EnrolmentWrong when no node can be called so."""
+    if not 1 <= len(label) <= LABEL_MAX_LENGTH or not label.isprintable():
+        raise EnrolmentWrong(f"A label has 1 to {LABEL_MAX_LENGTH} printable characters.")
+
+
 def _check(label: str, model: str) -> None:
-    if not 1 <= len(label) <= _LABEL_MAX_LENGTH or not label.isprintable():
-        raise EnrolmentWrong(f"A label has 1 to {_LABEL_MAX_LENGTH} printable characters.")
+    check_label(label)
     if model not in catalogue.node_model_ids():
         known = ", ".join(catalogue.node_model_ids())
         raise EnrolmentWrong(f"{model!r} is not a node model; there are {known}.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Flask, render_template
 
 # Imported for the views that they hang on the blueprint.
-from fleet_server.web import accounts, nodes, packs, public, quarantine, sites
+from fleet_server.web import accounts, api_docs, nodes, packs, public, quarantine, sites
 from fleet_server.web.blueprint import web
 
 __all__ = [
     "accounts",
+    "api_docs",
     "error_page",
     "nodes",
     "packs",

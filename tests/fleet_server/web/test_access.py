@@ -106,7 +106,7 @@ def test_out_of_scope_is_not_there(sqlite_world: World) -> None:
     log_in(client, name="wanda")
     nodes = client.get("/api/v1/nodes").json
     assert nodes is not None
-    assert [node["id"] for node in nodes["nodes"]] == ["n-000002"]
+    assert [node["id"] for node in nodes["items"]] == ["n-000002"]
     assert "Kortumstraße" not in client.get("/fleet/sites").text
     assert client.get("/fleet/nodes/n-000002").status_code == 200
     assert client.get("/fleet/nodes/n-000001").status_code == 404

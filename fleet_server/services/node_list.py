@@ -1,0 +1,124 @@
+"""The list of nodes: filtered, sorted and cut into pages in the database, for as many as there are. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
+
+from fleet_server.models import Deployment, Node, NodeStatus, Receipt, Site
+from fleet_server.services import keyset, rights
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_LABEL = keyset.Sorting((Node.label, Node.node_id), (str, str))  # type: ignore[arg-type] # columns of a class
+SORTINGS = {
+    "label": _LABEL,
+    "-label": keyset.Sorting(_LABEL.columns, _LABEL.kinds, is_descending=True),
+}
+
+
+@dataclass(frozen=True)
+class NodeFilter:
+    """All that is given must hold. `label` is how the label begins."""
+
+    model: str | None = None
+    state: str | None = None
+    site: str | None = None  # its code
+    label: str | None = None
+    firmware_version: str | None = None
+    battery_below_mv: int | None = None
+    heard_before: datetime | None = None  # or never
+
+
+@dataclass(frozen=True)
+class NodeLine:
+    """One node in a list."""
+
+    id: str
+    label: str
+    model: str
+    state: str
+    enrolled_at: datetime
+    site_code: str | None
+    site_name: str | None
+    last_heard_at: datetime | None
+    spool_depth: int | None
+    battery_mv: int | None
+    firmware_version: str | None
+    last_error: str | None
+    receipt_seq: int | None
+
+
+def node_page(
+    session: Session,
+    wanted: NodeFilter,
+    *,
+    sort: str = "label",
+    limit: int,
+    after: keyset.Key | None = None,
+) -> keyset.Page[NodeLine]:
+    """Nodes that the actor has to do with. One statement."""
+    return keyset.page_of(
+        session, _nodes(session, wanted), SORTINGS[sort], limit=limit, after=after, made=_line
+    )
+
+
+def _nodes(session: Session, wanted: NodeFilter) -> Select[*tuple[Any, ...]]:
+    query = (
+        select(Node, NodeStatus, Receipt.seq, Site.code, Site.name)
+        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
+        .join(Receipt, Receipt.node_id == Node.node_id)
+        .outerjoin(Deployment, (Deployment.node_id == Node.node_id) & Deployment.to_at.is_(None))
+        .outerjoin(Site, Site.id == Deployment.site_id)
+        .where(*conditions(wanted))
+    )
+    models = rights.node_models(session)
+    return query if models is None else query.where(Node.model.in_(models))
+
+
+def conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
+    """What holds for Node, NodeStatus and the Site of the open deployment."""
+    found: list[ColumnElement[bool]] = []
+    if wanted.model is not None:
+        found.append(Node.model == wanted.model)
+    if wanted.state is not None:
+        found.append(Node.state == wanted.state)
+    if wanted.site is not None:
+        found.append(Site.code == wanted.site)
+    if wanted.label:
+        found += begins_with(Node.label, wanted.label)
+    if wanted.firmware_version is not None:
+        found.append(NodeStatus.version == wanted.firmware_version)
+    if wanted.battery_below_mv is not None:
+        found.append(NodeStatus.battery_mv < wanted.battery_below_mv)
+    if wanted.heard_before is not None:
+        heard = func.coalesce(NodeStatus.last_heard_at, _NEVER, type_=NodeStatus.last_heard_at.type)
+        found.append(heard < wanted.heard_before)
+    return found
+
+
+def begins_with(column: Any, beginning: str) -> list[ColumnElement[bool]]:
+    """As a range where the order is that of the characters, so that an index serves."""
+    return [column.startswith(beginning, autoescape=True)]
+
+
+def _line(row: Any) -> NodeLine:
+    node, status = row.Node, row.NodeStatus
+    return NodeLine(
+        id=node.node_id,
+        label=node.label,
+        model=node.model,
+        state=node.state,
+        enrolled_at=node.enrolled_at,
+        site_code=row.code,
+        site_name=row.name,
+        last_heard_at=status.last_heard_at,
+        spool_depth=status.spool_depth,
+        battery_mv=status.battery_mv,
+        firmware_version=status.version,
+        last_error=status.last_error,
+        receipt_seq=row.seq or None,
+    )

@@ -1,0 +1,40 @@
+"""The list of sites, in pages. Reads only."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet_server.errors import NotFound
+from fleet_server.models import Site
+from fleet_server.services import deploying, keyset, rights
+
+_BY_CODE = keyset.Sorting((Site.code,), (str,))  # type: ignore[arg-type] # a column of a class
+
+
+def site_page(
+    session: Session,
+    *,
+    limit: int,
+    after: keyset.Key | None = None,
+    kind: str | None = None,
+    name: str | None = None,
+) -> keyset.Page[Site]:
+    """Sites that the actor has to do with, by code; only of a kind, or whose name begins so. One statement."""
+    query = select(Site).where(Site.kind.in_(rights.actor_of(session).site_kinds))
+    if kind is not None:
+        query = query.where(Site.kind == kind)
+    if name:
+        query = query.where(Site.name.startswith(name, autoescape=True))
+    return keyset.page_of(
+        session, query, _BY_CODE, limit=limit, after=after, made=lambda row: row[0]
+    )
+
+
+def site_with_code(session: Session, code: str) -> Site:
+    """Raises NotFound when there is none, or the actor has nothing to do with it."""
+    site = deploying.find_site(session, code)
+    if site is None:
+        raise NotFound(f"There is no site {code}.")
+    rights.check_site_kind(session, site.kind, what=f"site {code}")
+    return site
