@@ -16,6 +16,8 @@ import click
 from hardware.catalogue import node_model_ids
 from provisioning.board_options import (
     board_option,
+    image_option,
+    image_sha256_option,
     json_option,
     server_ca_option,
     server_option,
@@ -59,13 +61,8 @@ def node() -> None:
 
 @node.command()
 @board_option
-@click.option(
-    "--image",
-    "image_source",
-    metavar="FILE|URL",
-    help="MicroPython for the ESP32, written first; without it the board must have MicroPython.",
-)
-@click.option("--image-sha256", metavar="HEX", help="SHA-256 that the image must have.")
+@image_option
+@image_sha256_option
 @click.option(
     "--build-date",
     "built_at_utc_s",
