@@ -25,7 +25,13 @@ from hardware.catalogue import (
     node_model_ids,
     sensor_type_ids,
 )
-from hardware.connections import clamp_of, interface_of, sensor_type_of, supply_of
+from hardware.connections import (
+    clamp_of,
+    interface_of,
+    panel_circuits,
+    sensor_type_of,
+    supply_of,
+)
 from hardware.mounting_sheet import mounting_sheet
 from hardware.parts import PRICE_CLASSES
 from hardware.parts_list import Line, parts_list
@@ -513,16 +519,26 @@ def _quantity_in_words(quantity: Quantity) -> str:
 
 
 def _pin_rows(model: NodeModel, board: BoardType) -> list[dict[str, Any]]:
+    """The pins of every slot; lamp and button stand like slots at the end."""
+    pins = [
+        (slot.id, role, gpio, _leads_to(slot, role))
+        for slot in model.slots
+        for role, gpio in slot.pins.items()
+    ]
+    pins += [
+        (circuit.interface.id, role.role, gpio, role.leads_to)
+        for circuit in panel_circuits(model)
+        for role, (_, gpio) in zip(circuit.interface.pins, circuit.pins, strict=True)
+    ]
     return [
         {
-            "slot": slot.id,
+            "slot": owner,
             "pin": role,
             "gpio": gpio,
             "board": board.pin_name(gpio),
-            "leads_to": _leads_to(slot, role),
+            "leads_to": leads_to,
         }
-        for slot in model.slots
-        for role, gpio in slot.pins.items()
+        for owner, role, gpio, leads_to in pins
     ]
 
 

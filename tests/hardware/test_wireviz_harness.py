@@ -87,7 +87,8 @@ def test_every_wire_of_a_probe_ends_at_its_clamp_and_every_pin_at_its_circuit(
         for slot in model.slots
         for wire in sensor_type_of(slot).wires
     )
-    assert {board.pin_name(gpio) for slot in model.slots for gpio in slot.pins.values()} <= pins
+    used = {gpio for slot in model.slots for gpio in slot.pins.values()}
+    assert {board.pin_name(gpio) for gpio in (*used, *model.panel.values())} <= pins
 
 
 def test_a_switched_supply_runs_from_the_battery_through_its_converter_to_the_probes_clamp() -> (

@@ -96,6 +96,8 @@ def test_wiring_is_a_list_a_diagram_and_a_mounting_sheet(
     assert sheet.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     gpios = [pin["gpio"] for pin in content["pins"]]
     assert gpios
+    panel = [(pin["slot"], pin["gpio"], pin["leads_to"]) for pin in content["pins"][-2:]]
+    assert panel == [("lamp", 2, "series resistor"), ("button", 0, "pull-up, button")]
     listed = provision("wiring", model_id)[1]
     assert all(f"GPIO{gpio}" in listed for gpio in gpios)
     assert all(wire["clamp"] in listed for wire in content["wires"])
