@@ -133,6 +133,20 @@ def test_energy_stands_beside_its_goal_with_the_model_that_it_comes_from(
     assert hourly["mah_per_day"] < answer("parts", "pond-1", "--energy")["mah_per_day"] / 3
 
 
+def test_energy_tells_what_a_crossed_limit_and_a_field_mode_cost_where_a_node_has_them(
+    provision: Callable[..., Answer], answer: Callable[..., dict[str, Any]]
+) -> None:
+    pond, tree = (answer("parts", model_id, "--energy") for model_id in ("pond-2", "tree-3"))
+    assert pond["urgent_day"]["every_s"] == 900
+    assert pond["urgent_day"]["mah_per_day"] > 1.5 * pond["mah_per_day"]
+    assert (pond["field_mode"]["wakes"], tree["field_mode"]["wakes"]) == (10, 20)
+    assert 0 < tree["field_mode"]["mah"] < tree["mah_per_day"]
+    assert tree["urgent_day"] is None
+    page = provision("parts", "pond-2", "--energy")[1]
+    assert "A day with a limit crossed (sat) takes 68.6 mAh: sampled and published every" in page
+    assert "One field mode (10 minutes, 10 wakes that read every probe and publish) takes" in page
+
+
 def test_a_day_that_a_node_cannot_have_is_refused(
     tmp_path: Path, provision: Callable[..., Answer]
 ) -> None:
