@@ -183,7 +183,7 @@ def _enrol_by_packet(
     board: BenchBoard, path: Path, *, label: str, model_id: str, wifi: Sequence[tuple[str, str]]
 ) -> Enrolment | None:
     """Enrolled with the packet's answer; None when a packet was written instead, because there was none."""
-    present = present_enrolment(board, label=label)
+    present = present_enrolment(board, label=label, model_id=model_id)
     if present is not None:
         return present
     if not path.exists():
