@@ -11,7 +11,7 @@ from typing import Literal
 
 from hardware.boards import BoardType
 from hardware.catalogue import NodeModel
-from hardware.connections import interface_circuits, sensor_type_of, supply_circuits
+from hardware.connections import interface_circuits, panel_circuits, sensor_type_of, supply_circuits
 from hardware.mounting import gland_of_slot, load_enclosure
 
 Use = Literal["wiring", "mounting", "parts", "energy"]
@@ -54,7 +54,7 @@ def _files(model: NodeModel, board: BoardType) -> Iterator[tuple[str, tuple[str,
     yield f"boards/{board.id}", board.assumed
     for supply in supply_circuits(model):
         yield f"supplies/{supply.supply.id}", supply.supply.assumed
-    for circuit in interface_circuits(model):
+    for circuit in (*interface_circuits(model), *panel_circuits(model)):
         yield f"interfaces/{circuit.interface.id}", circuit.interface.assumed
     for slot in model.slots:
         yield f"sensors/{slot.sensor_type}", sensor_type_of(slot).assumed

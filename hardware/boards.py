@@ -15,16 +15,23 @@ from hardware.strict_toml import StrictTable
 
 @dataclass(frozen=True)
 class Pins:
-    """GPIO numbers by what they are. A number may stand in several sets; only `exposed` ones can be soldered to."""
+    """GPIO numbers by what they are. A number may stand in several sets; only `exposed` ones can be soldered to.
+
+    `start_high`, `start_low`: those of the `strapping` pins with which the chip starts what is in its flash while they are
+    held there. `wakes`: those that can end deep sleep.
+    """
 
     exposed: frozenset[int]
     input_only: frozenset[int]
     strapping: frozenset[int]
+    start_high: frozenset[int]
+    start_low: frozenset[int]
     flash: frozenset[int]
     console: frozenset[int]
     on_board: frozenset[int]
     adc1: frozenset[int]
     adc2: frozenset[int]
+    wakes: frozenset[int]
 
     @property
     def free(self) -> tuple[int, ...]:
@@ -138,6 +145,10 @@ def _load(board_id: str, among: tuple[Path, ...]) -> BoardType:
 def _check(board: BoardType, name: str) -> None:
     if board.battery.pin not in board.pins.adc1:
         raise CatalogueError(f"{name}: battery.pin {board.battery.pin} is not on ADC1.")
+    for gpio in sorted((board.pins.start_high | board.pins.start_low) - board.pins.strapping):
+        raise CatalogueError(
+            f"{name}: pins.start_high or start_low names GPIO{gpio}, which is no strapping pin."
+        )
     for gpio in board.labels:
         if gpio not in board.pins.exposed:
             raise CatalogueError(f"{name}: labels names GPIO{gpio}, which is not exposed.")

@@ -35,8 +35,6 @@ MountingPlace = Literal["soil", "water", "above_water", "enclosure"]
 _MODBUS_DRIVER, _EZO_DRIVER = "modbus", "ezo"
 # What a node takes (firmware/node/config.py, limits.py).
 _SHORTEST_S, _LONGEST_S, _MOST_LIMITS = 60, 86_400, 16
-# What an ESP32 can be woken by (its data sheet, RTC_GPIO); it keeps listening to these while it sleeps.
-_RTC_PINS = (0, 2, 4, 12, 13, 14, 15, 25, 26, 27, 32, 33, 34, 35, 36, 37, 38, 39)
 _LIMIT_KINDS = ("below", "above", "fall")
 # How long a node waits for all its probes (firmware/node/cycle.py).
 _SAMPLING_MS = 75_000
@@ -325,6 +323,12 @@ class NodeModel:
         """All channels in wire order."""
         return tuple(channel for slot in self.slots for channel in slot.channels)
 
+    @property
+    def panel(self) -> dict[str, int]:
+        """The GPIOs of lamp and button, as far as there are any, by the keys that name them."""
+        pins = {"led": self.led, "button": self.button}
+        return {key: gpio for key, gpio in pins.items() if gpio is not None}
+
     def interval_s(self, slot: Slot) -> int:
         """How often the slot's probe is read."""
         return slot.every_s or self.sample_every_s
@@ -539,7 +543,6 @@ def _check_node_model(model: NodeModel, name: str) -> None:
     _refuse_twice(keys, f"{name}: channel key {{}} is used twice.")
     _refuse_twice([slot.id for slot in model.slots], f"{name}: slot id {{}} is used twice.")
     _check_intervals(model, name)
-    _check_panel(model, name)
     _check_limits(model, name)
     for slot in model.slots:
         sensor_type = load_sensor_type(slot.sensor_type)
@@ -675,18 +678,6 @@ def _check_modbus(sensor_type: SensorType, modbus: spoken.Modbus, name: str) -> 
                 raise CatalogueError(
                     f"{name}: a guard speaks for {spoken_for}, which is not delivered."
                 )
-
-
-def _check_panel(model: NodeModel, name: str) -> None:
-    panel = [pin for pin in (model.led, model.button) if pin is not None]
-    used = panel + [gpio for slot in model.slots for gpio in set(slot.pins.values())]
-    for gpio in panel:
-        if used.count(gpio) > 1:
-            raise CatalogueError(f"{name}: GPIO {gpio} is used twice.")
-    if model.button is not None and model.button not in _RTC_PINS:
-        raise CatalogueError(
-            f"{name}: GPIO {model.button} cannot wake a node; a button needs one that can."
-        )
 
 
 def _refuse_twice(values: list[Any], sentence: str) -> None:

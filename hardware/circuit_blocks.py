@@ -19,6 +19,7 @@ from hardware.connections import (
     SupplyCircuit,
     clamp_of,
     interface_circuits,
+    panel_circuits,
     rail_of,
     sensor_type_of,
     supply_circuits,
@@ -70,12 +71,13 @@ class Block:
 
 
 def blocks_of(model: NodeModel, board: BoardType) -> tuple[Block, ...]:
-    """Supplies first, the battery last."""
+    """Supplies first; the battery and then lamp and button last."""
     circuits = interface_circuits(model)
     return (
         *(_supply_block(one, board) for one in supply_circuits(model) if one.supply.parts),
         *(_interface_block(one, board) for one in circuits if one.interface.id != BATTERY),
         *(_battery_block(one, model, board) for one in circuits if one.interface.id == BATTERY),
+        *(_interface_block(one, board) for one in panel_circuits(model)),
     )
 
 
@@ -118,7 +120,7 @@ def _interface_block(circuit: InterfaceCircuit, board: BoardType) -> Block:
             Left(rail, None, rail)
         ]
     return Block(
-        title=f"{interface.title}: {names_of(circuit.slots)}",
+        title=": ".join(filter(None, (interface.title, names_of(circuit.slots)))),
         slots=circuit.slots,
         is_supply=False,
         lefts=lefts,

@@ -17,24 +17,32 @@ from hardware.data_files import CatalogueError
 from hardware.parts import Part, read_parts
 from hardware.strict_toml import StrictTable
 
-PinUse = Literal["input", "output", "bidirectional", "analog"]
+# wake: an input that ends deep sleep.
+PinUse = Literal["input", "output", "bidirectional", "analog", "wake"]
+PinHold = Literal["", "low", "high"]
 SupplySource = Literal["board", "battery"]
 
 # Terminals that every probe has, whatever its interface.
 SUPPLY_TERMINAL, GROUND_TERMINAL = "supply", "ground"
 # The interface of the node's own battery, whose circuit the board's file names.
 BATTERY = "battery"
+# What a node has for whoever stands before it: a node model's key for its pin → the interface that hangs there.
+PANEL = {"led": "lamp", "button": "button"}
 
 
 @dataclass(frozen=True)
 class PinRole:
-    """One pin that an interface takes. `is_shared`: all probes on the same bus use the same one."""
+    """One pin that an interface takes. `is_shared`: all probes on the same bus use the same one.
+
+    `holds`: where the circuit holds the pin while the chip starts; empty when that is not certain.
+    """
 
     role: str
     use: PinUse
     is_shared: bool
     is_optional: bool
     leads_to: str
+    holds: PinHold = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,7 @@ def _pin(table: StrictTable) -> PinRole:
         is_shared=table.truth("is_shared", default=False),
         is_optional=table.truth("is_optional", default=False),
         leads_to=table.text("leads_to"),
+        holds=cast("PinHold", table.choice("holds", ("low", "high"))) if table.has("holds") else "",
     )
 
 

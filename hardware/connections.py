@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hardware.catalogue import NodeModel, SensorType, Slot, Wire, load_sensor_type
 from hardware.circuits import (
     GROUND_TERMINAL,
+    PANEL,
     SUPPLY_TERMINAL,
     Interface,
     Supply,
@@ -52,6 +53,14 @@ def interface_circuits(model: NodeModel) -> tuple[InterfaceCircuit, ...]:
     for slot in model.slots:
         groups.setdefault(_bus_key(slot), []).append(slot)
     return tuple(_interface_circuit(slots) for slots in groups.values())
+
+
+def panel_circuits(model: NodeModel) -> tuple[InterfaceCircuit, ...]:
+    """Lamp and button, as far as the model has them: circuits without a probe."""
+    return tuple(
+        InterfaceCircuit(load_interface(PANEL[key]), ((key, gpio),), ())
+        for key, gpio in model.panel.items()
+    )
 
 
 def supply_circuits(model: NodeModel) -> tuple[SupplyCircuit, ...]:

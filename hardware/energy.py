@@ -4,17 +4,20 @@ The currents stand in the data files of boards, probes and supplies with their s
 the same files (`planned_times`), or measured on the virtual board, which the tests do: a plan below what was measured
 fails. All charges are at the battery: a linear regulator passes its current on, a converter takes
 V_out / (V_battery · efficiency) of it. A slot may be read more seldom than the node wakes; a probe on a switched supply
-is fed whenever another one on that supply is read.
+is fed whenever another one on that supply is read. Beside the usual day: one with every limit crossed (`urgent_day`), and
+one field mode (`field_mode`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 from hardware.boards import BoardType
 from hardware.catalogue import NodeModel, SensorType, Slot
+from hardware.circuits import PANEL, load_interface
 from hardware.connections import (
     InterfaceCircuit,
     SupplyCircuit,
@@ -38,6 +41,12 @@ GOALS_MAH = {"tree": 6.0, "water": 45.0}
 # on the careful side of what makers of cells state.
 USABLE = 0.8
 SELF_DISCHARGE_PER_MONTH = 0.02
+
+
+# Field mode as firmware/node/field_mode.py and cycle.py have it: how long, from one wake's begin to the next one's, the
+# shortest sleep between them; and of a talk that went well, how long the lamp shines and how long showing it takes.
+FIELD_MODE_MS, FIELD_WAKE_MS, FIELD_SLEEP_MS = 600_000, 30_000, 1_000
+LAMP_ON_MS, LAMP_SHOW_MS = 3_600, 4_500
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,14 @@ class Estimate:
         return self.mah_per_day <= self.goal_mah_per_day
 
 
+@dataclass(frozen=True)
+class FieldMode:
+    """What one field mode takes: so many wakes that read every probe, publish and show it."""
+
+    wakes: int
+    mah: float
+
+
 def planned_wakes(model: NodeModel, board: BoardType, *, sample_every_s: int) -> tuple[Wakes, ...]:
     """The wakes of a day by which slots they read, most frequent first; the day begins with all slots due."""
     samples = range(-(-_DAY_S // sample_every_s))
@@ -154,10 +171,58 @@ def estimate(
     awake_ms = sum(one.per_day * one.times.awake_ms for one in wakes)
     up_s = (started_ms + awake_ms + talks * (talk.join_ms + talk.talk_ms)) / 1000
     asleep_h = max(0.0, _DAY_S - up_s) / _S_PER_H
-    currents = board.currents
     items = [
-        Item("asleep, board", asleep_h * currents.asleep_ua / _UA_PER_MA),
+        Item("asleep, board", asleep_h * board.currents.asleep_ua / _UA_PER_MA),
         Item("asleep, probes and circuits", asleep_h * _asleep_ua(model) / _UA_PER_MA),
+        *_awake_items(model, board, wakes, talks=talks),
+    ]
+    total_mah = sum(item.mah_per_day for item in items)
+    return Estimate(tuple(items), GOALS_MAH[model.site_kind], _battery_days(model, total_mah))
+
+
+def urgent_day(model: NodeModel, board: BoardType) -> Estimate | None:
+    """A day on which every limit of the model is crossed from midnight to midnight; None for a model without limits.
+
+    The node samples and publishes every `urgent_every_s` then, and reads the slots with limits each time
+    (firmware/node/measuring.py), and those that their channels need; other slots keep their own interval.
+    """
+    if model.urgent_every_s is None:
+        return None
+    watched = {limit.channel for limit in model.limits}
+    watched |= {key for one in watched for key in model.channel(one).needs.values()}
+    slots = tuple(
+        replace(slot, every_s=None)
+        if watched & {channel.key for channel in slot.channels}
+        else slot
+        for slot in model.slots
+    )
+    hurried = replace(model, slots=slots)
+    wakes = planned_wakes(hurried, board, sample_every_s=model.urgent_every_s)
+    return estimate(hurried, board, wakes, publish_every_s=model.urgent_every_s)
+
+
+def field_mode(model: NodeModel, board: BoardType) -> FieldMode | None:
+    """What one field mode takes while the node is awake; None for a model without a button."""
+    if model.button is None:
+        return None
+    times = planned_times(model, board)
+    wake_ms = longest_wake_ms(times) + LAMP_SHOW_MS
+    count = ceil(FIELD_MODE_MS / max(FIELD_WAKE_MS, wake_ms + FIELD_SLEEP_MS))
+    wakes = [Wakes(count, frozenset(slot.id for slot in model.slots), times)]
+    charge_mah = sum(one.mah_per_day for one in _awake_items(model, board, wakes, talks=count))
+    lamp_ma = 0.0 if model.led is None else load_interface(PANEL["led"]).active_ma
+    show = LAMP_SHOW_MS * board.currents.awake_ma + LAMP_ON_MS * lamp_ma
+    return FieldMode(count, charge_mah + count * show / _MS_PER_H)
+
+
+def _awake_items(
+    model: NodeModel, board: BoardType, wakes: Sequence[Wakes], *, talks: float
+) -> list[Item]:
+    """What these wakes take, and so many talks."""
+    currents, talk = board.currents, wakes[0].times
+    started_ms = sum(one.per_day * one.times.boot_ms for one in wakes)
+    awake_ms = sum(one.per_day * one.times.awake_ms for one in wakes)
+    return [
         Item("starting", started_ms * currents.boot_ma / _MS_PER_H),
         Item(
             "awake: loading, waiting for probes, keeping",
@@ -167,8 +232,6 @@ def estimate(
         Item("joining Wi-Fi", talks * talk.join_ms * currents.join_ma / _MS_PER_H),
         Item("talking to the server", talks * talk.talk_ms * currents.talk_ma / _MS_PER_H),
     ]
-    total_mah = sum(item.mah_per_day for item in items)
-    return Estimate(tuple(items), GOALS_MAH[model.site_kind], _battery_days(model, total_mah))
 
 
 def _due(model: NodeModel, number: int, sample_every_s: int) -> frozenset[str]:

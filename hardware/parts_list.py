@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from hardware.boards import BoardType
 from hardware.catalogue import NodeModel
 from hardware.circuits import BATTERY
-from hardware.connections import interface_circuits, interface_of, sensor_type_of, supply_circuits
+from hardware.connections import (
+    interface_circuits,
+    interface_of,
+    panel_circuits,
+    sensor_type_of,
+    supply_circuits,
+)
 from hardware.mounting import gland_of_slot, load_enclosure
 from hardware.parts import Part
 
@@ -26,7 +32,7 @@ class Line:
 
 
 def parts_list(model: NodeModel, board: BoardType) -> tuple[Line, ...]:
-    """Every part of one node, each once: board first, then what the slots need, then box and battery."""
+    """Every part of one node, each once: board first, then what the slots need, then lamp and button, box and battery."""
     found: dict[tuple[str, str], list[tuple[Part, str]]] = {}
     for part, user in _parts(model, board):
         found.setdefault((part.manufacturer, part.number), []).append((part, user))
@@ -64,6 +70,8 @@ def _parts(model: NodeModel, board: BoardType) -> Iterator[tuple[Part, str]]:
         yield from _for(slot.id, sensor_type_of(slot).parts)
         if interface_of(slot).id == BATTERY:
             yield from _for(slot.id, board.battery.parts)
+    for circuit in panel_circuits(model):
+        yield from _for(circuit.interface.id, circuit.interface.parts)
     enclosure = load_enclosure(model.enclosure)
     yield from _for("box", enclosure.parts)
     for slot in model.slots:

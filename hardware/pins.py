@@ -1,13 +1,16 @@
-"""Whether a node model's pins fit its board: nothing twice, and every pin able to do what its circuit asks of it."""
+"""Whether a node model's pins fit its board: nothing twice, and every pin able to do what its circuit asks of it.
+
+Those of its slots, and those of its lamp and its button.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardware.boards import BoardType
-from hardware.circuits import BATTERY, Interface, PinRole, load_interface, load_supply
+from hardware.circuits import BATTERY, PANEL, Interface, PinRole, load_interface, load_supply
 from hardware.data_files import CatalogueError
 
 if TYPE_CHECKING:
@@ -24,20 +27,21 @@ _GATE = PinRole(
 
 @dataclass(frozen=True)
 class _Use:
-    """One pin of one slot. `is_gate`: it switches the probe's supply."""
+    """One pin of one slot, or of the lamp or the button (`owner`). `is_gate`: it switches the probe's supply."""
 
-    slot: Slot
+    owner: str
+    options: Mapping[str, Any]
     interface: Interface
     role: PinRole
     gpio: int
     is_gate: bool
 
     def __str__(self) -> str:
-        return f"slot {self.slot.id} ({self.role.role})"
+        return f"{self.owner} ({self.role.role})"
 
 
 def check_pins(model: NodeModel, board: BoardType, *, name: str) -> None:
-    """Refuse the first conflict between a model's slots and a board.
+    """Refuse the first conflict between a model's slots, its lamp, its button and a board.
 
     A pin may be used twice only as the switch of a supply (the node keeps it on until the last probe is read), or where
     the interface says that probes share it (a bus): then for the same role, with all other shared pins the same, and
@@ -46,7 +50,7 @@ def check_pins(model: NodeModel, board: BoardType, *, name: str) -> None:
     Raises:
         CatalogueError: one sentence that names the file `name`, slots, pin and why.
     """
-    uses = [use for slot in model.slots for use in _uses(slot, name)]
+    uses = [*(use for slot in model.slots for use in _uses(slot, name)), *_panel_uses(model)]
     for use in uses:
         fault = _fault(use, board)
         if fault:
@@ -79,8 +83,16 @@ def _uses(slot: Slot, name: str) -> list[_Use]:
             raise CatalogueError(
                 f"{name}: slot {slot.id} has a pin {role}, which interface {interface.id} does not know."
             )
-        uses.append(_Use(slot, interface, pin_role, gpio, is_gate=role == gate))
+        owner = f"slot {slot.id}"
+        uses.append(_Use(owner, slot.options, interface, pin_role, gpio, is_gate=role == gate))
     return uses
+
+
+def _panel_uses(model: NodeModel) -> Iterator[_Use]:
+    for key, gpio in model.panel.items():
+        interface = load_interface(PANEL[key])
+        for role in interface.pins:
+            yield _Use(f"the {interface.id}", {}, interface, role, gpio, is_gate=False)
 
 
 def _fault(use: _Use, board: BoardType) -> str | None:
@@ -94,7 +106,7 @@ def _fault(use: _Use, board: BoardType) -> str | None:
         (pins.console, "is the console that the board is provisioned over"),
         (pins.on_board, f"is taken by a part of the board {board.id}"),
     ):
-        if gpio in group:
+        if gpio in group and not _starts(use, board):
             return f"uses GPIO{gpio}, which {what}; {_free(board, duty)}"
     if duty in ("output", "bidirectional") and gpio in pins.input_only:
         return f"drives GPIO{gpio}, which can only be an input; {_free(board, duty)}"
@@ -104,7 +116,15 @@ def _fault(use: _Use, board: BoardType) -> str | None:
         )
     if duty == "analog" and gpio not in pins.adc1:
         return f"reads GPIO{gpio}, which has no analogue input; {_free(board, duty)}"
+    if duty == "wake" and gpio not in pins.wakes:
+        return f"listens to GPIO{gpio}, which cannot wake the chip; {_free(board, duty)}"
     return None
+
+
+def _starts(use: _Use, board: BoardType) -> bool:
+    """Whether the circuit holds a strapping pin where the chip starts what is in its flash."""
+    holding = {"low": board.pins.start_low, "high": board.pins.start_high}
+    return use.gpio in holding.get(use.role.holds, ())
 
 
 def _free(board: BoardType, duty: str) -> str:
@@ -114,7 +134,8 @@ def _free(board: BoardType, duty: str) -> str:
         gpio
         for gpio in pins.free
         if (duty != "analog" or gpio in pins.adc1)
-        and (duty in ("analog", "input") or gpio not in pins.input_only)
+        and (duty != "wake" or gpio in pins.wakes)
+        and (duty in ("analog", "input", "wake") or gpio not in pins.input_only)
     ]
     return f"take one of {', '.join(map(str, able))}"
 
@@ -123,36 +144,36 @@ def _clashes(uses: list[_Use]) -> Iterator[str]:
     seen: dict[int, _Use] = {}
     for use in uses:
         other = seen.setdefault(use.gpio, use)
-        if other is use or (other.is_gate and use.is_gate and other.slot is not use.slot):
+        if other is use or (other.is_gate and use.is_gate and other.owner != use.owner):
             continue
         if not _may_share(other, use):
             yield f"{other} and {use} both use GPIO{use.gpio}"
-        elif _peripherals(other.slot) != _peripherals(use.slot):
+        elif _peripherals(other) != _peripherals(use):
             yield (
                 f"{other} and {use} are on one bus at GPIO{use.gpio}, but on "
-                f"{_peripherals(other.slot)} and on {_peripherals(use.slot)}"
+                f"{_peripherals(other)} and on {_peripherals(use)}"
             )
-        elif _address(other.slot) == _address(use.slot):
+        elif _address(other) == _address(use):
             yield (
                 f"{other} and {use} are on one bus at GPIO{use.gpio} and have the same address "
-                f"{_address(use.slot)}"
+                f"{_address(use)}"
             )
 
 
 def _may_share(one: _Use, other: _Use) -> bool:
     return (
         one.role.is_shared
-        and one.slot is not other.slot
+        and one.owner != other.owner
         and (one.interface.bus, one.role.role) == (other.interface.bus, other.role.role)
     )
 
 
-def _peripherals(slot: Slot) -> str:
+def _peripherals(use: _Use) -> str:
     """Which part of the chip speaks with the slot's probe, such as "UART 2"."""
     named = [
-        f"{title} {slot.options[option]}"
+        f"{title} {use.options[option]}"
         for option, title in _PERIPHERALS.items()
-        if option in slot.options
+        if option in use.options
     ]
     return ", ".join(named) or "none"
 
@@ -177,9 +198,9 @@ def _bus_clashes(model: NodeModel) -> Iterator[str]:
                     )
 
 
-def _address(slot: Slot) -> object:
+def _address(use: _Use) -> object:
     """What tells probes on one bus apart."""
-    return slot.options.get("address")
+    return use.options.get("address")
 
 
 def _bus_fault(slot: Slot, board: BoardType) -> str | None:

@@ -28,3 +28,13 @@ wifi_file_option = click.option(
     type=click.Path(path_type=Path),
     help="TOML with the Wi-Fi networks: [[network]] with ssid and password, best first; a virtual board needs none.",
 )
+image_option = click.option(
+    "--image",
+    "image_source",
+    metavar="FILE|URL",
+    help="MicroPython for the ESP32, written first to a board that is no node yet; without it the board must have"
+    " MicroPython.",
+)
+image_sha256_option = click.option(
+    "--image-sha256", metavar="HEX", help="SHA-256 that the image must have."
+)

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,13 @@ from hardware.catalogue import (
     node_model_ids,
     sensor_type_ids,
 )
-from hardware.connections import clamp_of, interface_of, sensor_type_of, supply_of
+from hardware.connections import (
+    clamp_of,
+    interface_of,
+    panel_circuits,
+    sensor_type_of,
+    supply_of,
+)
 from hardware.mounting_sheet import mounting_sheet
 from hardware.parts import PRICE_CLASSES
 from hardware.parts_list import Line, parts_list
@@ -320,6 +326,7 @@ def _say_energy(
     wakes = energy.planned_wakes(model, board, sample_every_s=sample_every_s)
     _want_time_to_sleep(wakes, sample_every_s)
     result = energy.estimate(model, board, wakes, publish_every_s=publish_every_s)
+    urgent, field = energy.urgent_day(model, board), energy.field_mode(model, board)
     battery_mah = model.battery.cells * model.battery.cell_mah
     if as_json:
         content = {
@@ -333,6 +340,8 @@ def _say_energy(
             "for_others_mah_per_day": round(result.for_others_mah, 3),
             "battery_mah": battery_mah,
             "battery_days": round(result.battery_days),
+            "urgent_day": _urgent_plain(model, urgent),
+            "field_mode": field and {"wakes": field.wakes, "mah": round(field.mah, 3)},
             "items": [
                 {"what": item.what, "mah_per_day": round(item.mah_per_day, 4)}
                 for item in result.items
@@ -350,6 +359,8 @@ def _say_energy(
     if not result.is_within_goal:
         click.echo(f"\n{_why_missed(result)}")
     click.echo(f"\nA battery of {battery_mah} mAh lasts about {result.battery_days:.0f} days.\n")
+    for line in (*_urgent_lines(model, urgent), *_field_lines(field, result)):
+        click.echo(f"{line}\n")
     if len(wakes) > 1:
         click.echo(_table(("WAKES A DAY", "READ", "AWAKE"), map(_wakes_row, wakes)) + "\n")
     click.echo(_model_of_energy(board, wakes))
@@ -387,6 +398,29 @@ def _why_missed(result: energy.Estimate) -> str:
             f"{result.for_others_mah:.1f} mAh of it go to probes that are fed only because another on their supply is read."
         )
     return "\n".join(lines)
+
+
+def _urgent_plain(model: NodeModel, urgent: energy.Estimate | None) -> dict[str, Any] | None:
+    if urgent is None:
+        return None
+    return {"every_s": model.urgent_every_s, "mah_per_day": round(urgent.mah_per_day, 3)}
+
+
+def _urgent_lines(model: NodeModel, urgent: energy.Estimate | None) -> Iterator[str]:
+    if urgent is not None:
+        channels = ", ".join(dict.fromkeys(limit.channel for limit in model.limits))
+        yield (
+            f"A day with a limit crossed ({channels}) takes {urgent.mah_per_day:.1f} mAh: sampled and published every"
+            f" {model.urgent_every_s} s."
+        )
+
+
+def _field_lines(field: energy.FieldMode | None, usual: energy.Estimate) -> Iterator[str]:
+    if field is not None:
+        yield (
+            f"One field mode ({energy.FIELD_MODE_MS // 60_000} minutes, {field.wakes} wakes that read every probe and publish)"
+            f" takes {field.mah:.1f} mAh, as much as {24 * field.mah / usual.mah_per_day:.0f} hours of a usual day."
+        )
 
 
 def _wakes_plain(one: energy.Wakes) -> dict[str, Any]:
@@ -513,16 +547,26 @@ def _quantity_in_words(quantity: Quantity) -> str:
 
 
 def _pin_rows(model: NodeModel, board: BoardType) -> list[dict[str, Any]]:
+    """The pins of every slot; lamp and button stand like slots at the end."""
+    pins = [
+        (slot.id, role, gpio, _leads_to(slot, role))
+        for slot in model.slots
+        for role, gpio in slot.pins.items()
+    ]
+    pins += [
+        (circuit.interface.id, role.role, gpio, role.leads_to)
+        for circuit in panel_circuits(model)
+        for role, (_, gpio) in zip(circuit.interface.pins, circuit.pins, strict=True)
+    ]
     return [
         {
-            "slot": slot.id,
+            "slot": owner,
             "pin": role,
             "gpio": gpio,
             "board": board.pin_name(gpio),
-            "leads_to": _leads_to(slot, role),
+            "leads_to": leads_to,
         }
-        for slot in model.slots
-        for role, gpio in slot.pins.items()
+        for owner, role, gpio, leads_to in pins
     ]
 
 

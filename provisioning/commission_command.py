@@ -16,6 +16,8 @@ import click
 from hardware.catalogue import load_node_model, node_model_ids
 from provisioning.board_options import (
     board_option,
+    image_option,
+    image_sha256_option,
     json_option,
     server_ca_option,
     server_option,
@@ -70,10 +72,8 @@ class Planned:
     type=click.Path(path_type=Path),
     help="Instead of --label, --model and --serial: TOML with a [[node]] table of label, model and serials for each.",
 )
-@click.option(
-    "--image", "image_source", metavar="FILE|URL", help="MicroPython for boards that have none."
-)
-@click.option("--image-sha256", metavar="HEX", help="SHA-256 that the image must have.")
+@image_option
+@image_sha256_option
 @click.option(
     "--records",
     "records_path",

@@ -113,7 +113,9 @@ def _prepare(address: str, record: Record, bench: Bench, tell: Callable[[str], N
         with open_board(address) as board:
             found: BoardReading | None = read_board(board)
             _check_board(record, found, bench.records)
-            is_node = present_enrolment(board, label=record.label) is not None
+            is_node = (
+                present_enrolment(board, label=record.label, model_id=record.model) is not None
+            )
     except NoMicroPython:
         if bench.image is None:
             raise

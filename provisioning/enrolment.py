@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -110,7 +111,7 @@ def enrol_node(
             unenrolled, or enrolled as it was before when the fleet did not answer. Or the board is another node.
         CatalogueError: the model is not known.
     """
-    present = None if again else present_enrolment(board, label=label)
+    present = None if again else present_enrolment(board, label=label, model_id=model_id)
     if present is not None:
         return present
     load_node_model(model_id)
@@ -123,11 +124,11 @@ def enrol_node(
     return Enrolment(identity.node_id, is_new=True)
 
 
-def present_enrolment(board: BenchBoard, *, label: str) -> Enrolment | None:
+def present_enrolment(board: BenchBoard, *, label: str, model_id: str) -> Enrolment | None:
     """The identity that the board has under this label; None when it has none.
 
     Raises:
-        BenchError: the board is another node.
+        BenchError: the board is another node, or was enrolled as another model.
     """
     node_id = read_node_id(board)
     if node_id is None:
@@ -138,7 +139,22 @@ def present_enrolment(board: BenchBoard, *, label: str) -> Enrolment | None:
             f"The board is {named} ({node_id}), not {label}; take another board, or wipe this one first with"
             f" provision node wipe --node-id {node_id}."
         )
+    known = _known_model(board)
+    if known not in (None, model_id):
+        raise BenchError(
+            f"{named or node_id} was enrolled as {known}, not {model_id}; name that model, or enrol it anew as {model_id} with"
+            " provision node enrol --again."
+        )
     return Enrolment(node_id, is_new=False)
+
+
+def _known_model(board: BenchBoard) -> str | None:
+    """The model that the board was enrolled as; None when its configuration does not tell."""
+    try:
+        content = cbor2.loads(read_blob(board, "cfg", "node"))
+    except (cbor2.CBORDecodeError, ValueError):
+        return None
+    return content.get("model") if isinstance(content, dict) else None
 
 
 def finish_enrolment(
@@ -357,10 +373,19 @@ def ask_listener(
         body = response.read(_LONGEST_ANSWER_BYTES)
     except ssl.SSLCertVerificationError as error:
         raise BenchError(
-            f"{fleet.url} is not to be trusted with {fleet.ca_file}: {error.verify_message}."
+            f"{fleet.url} is not to be trusted with {fleet.ca_file}: {error.verify_message.rstrip('.')}; ask the fleet's operator"
+            " for the right address and root.crt."
+        ) from error
+    except ssl.SSLError as error:
+        raise BenchError(
+            f"What answers at {fleet.url} is not the fleet's node listener; give its port, not that of the pages (8443 unless"
+            " the operator says otherwise)."
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise BenchError(f"{fleet.url} cannot be reached: {_in_words(error)}.") from error
+        raise BenchError(
+            f"{fleet.url} cannot be reached: {_in_words(error)}; see to address and network (at the server: does fleet serve run?)"
+            " and repeat the command."
+        ) from error
     finally:
         connection.close()
     return _answer(response.status, body, fleet, what)

@@ -75,7 +75,9 @@ def _check(data: bytes, sha256: str, source: str) -> None:
             " published."
         )
     if len(data) < _HEADER_BYTES or data[0] != _MAGIC:
-        raise BenchError(f"{source} is no image of an ESP32: it does not begin with E9.")
+        raise BenchError(
+            f"{source} is no image of an ESP32: it does not begin with E9; take the .bin file for the ESP32."
+        )
     if int.from_bytes(data[_CHIP_AT : _CHIP_AT + 2], "little") != _ESP32:
         raise BenchError(f"{source} is an image for another chip; take the one for the ESP32.")
     if len(data) > _LONGEST_BYTES:

@@ -16,6 +16,8 @@ import click
 from hardware.catalogue import node_model_ids
 from provisioning.board_options import (
     board_option,
+    image_option,
+    image_sha256_option,
     json_option,
     server_ca_option,
     server_option,
@@ -59,13 +61,8 @@ def node() -> None:
 
 @node.command()
 @board_option
-@click.option(
-    "--image",
-    "image_source",
-    metavar="FILE|URL",
-    help="MicroPython for the ESP32, written first; without it the board must have MicroPython.",
-)
-@click.option("--image-sha256", metavar="HEX", help="SHA-256 that the image must have.")
+@image_option
+@image_sha256_option
 @click.option(
     "--build-date",
     "built_at_utc_s",
@@ -186,7 +183,7 @@ def _enrol_by_packet(
     board: BenchBoard, path: Path, *, label: str, model_id: str, wifi: Sequence[tuple[str, str]]
 ) -> Enrolment | None:
     """Enrolled with the packet's answer; None when a packet was written instead, because there was none."""
-    present = present_enrolment(board, label=label)
+    present = present_enrolment(board, label=label, model_id=model_id)
     if present is not None:
         return present
     if not path.exists():

@@ -92,8 +92,7 @@ def node_map(model: NodeModel, *, has_panel: bool = True) -> dict[str, Any]:
     if model.battery_limits is not None:
         content |= asdict(model.battery_limits)
     if has_panel:
-        panel = {"led": model.led, "button": model.button}
-        content |= {name: pin for name, pin in panel.items() if pin is not None}
+        content |= model.panel
     every_s = {slot.channels[0].key: slot.every_s for slot in model.slots if slot.every_s}
     return content | ({"every_s": every_s} if every_s else {})
 

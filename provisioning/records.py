@@ -127,7 +127,8 @@ def check_free(records: Records, record: Record) -> None:
         where = records.folder_of(other.label) / _FILE
         if record.mac is not None and other.mac == record.mac:
             raise UsedWrongly(
-                f"This board ({record.mac}) is {other.label} already by {where}; plug in the one for {record.label}."
+                f"This board ({record.mac}) is {other.label} already by {where}; plug in the one for {record.label}, or, if"
+                f" it was wiped to become another node, move {records.folder_of(other.label)} away."
             )
         for serial in record.serials.values():
             if serial in other.serials.values():

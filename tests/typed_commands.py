@@ -7,13 +7,24 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import pytest
 
 Ended = tuple[int, str]
 """Exit status and everything on stderr."""
 Typed = Callable[[str], Ended]
+
+
+class Answer(NamedTuple):
+    """How a command ended: exit status, all of stdout, all of stderr."""
+
+    status: int
+    out: str
+    err: str
+
+
+Answering = Callable[..., Answer]
 
 
 def make_files_that_are_none(folder: Path) -> None:
@@ -39,6 +50,26 @@ def typing(
         assert out == ""
         assert isinstance(ended.value.code, int)
         return ended.value.code, err
+
+    return run
+
+
+def answering(
+    *words: str,
+    main: Callable[[], NoReturn],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Answering:
+    """A function that runs the command that begins with these words with further arguments."""
+
+    def run(*arguments: str) -> Answer:
+        capsys.readouterr()  # what arranging has logged
+        monkeypatch.setattr(sys, "argv", [*words, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        status = ended.value.code
+        assert isinstance(status, int)
+        return Answer(status, *capsys.readouterr())
 
     return run
 

@@ -181,7 +181,7 @@ def _shown(
 
 
 def _line(one: CommandOverview) -> str:
-    said = ", ".join(f"{key}={value}" for key, value in one.details)
+    said = ", ".join(f"{key}={words.detail(value)}" for key, value in one.details)
     until = f", until {moment_text(one.expires_at)}" if one.state is CommandState.PENDING else ""
     return f"{moment_text(one.ordered_at)}  {one.name}: {words.command_word(one)}{until}{f' ({said})' if said else ''}"
 

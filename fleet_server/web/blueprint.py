@@ -15,6 +15,8 @@ _WORDS = (
     "channel_title",
     "command_word",
     "decimal",
+    "detail",
+    "event_details",
     "event_words",
     "flag_words",
     "health_words",

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from flask import Response, jsonify, render_template, request, send_from_directory
+from flask import (
+    Response,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
 from flask_babel import gettext, lazy_gettext
+from werkzeug.wrappers import Response as Redirection
 
 from fleet_server import clock
 from fleet_server.errors import Invalid, NotFound
@@ -65,6 +74,12 @@ def nodes() -> str:
         nodes=overviews.node_overviews(session, now=clock.now()),
         quarantined=overviews.quarantine_size(session),
     )
+
+
+@web.get("/fleet/nodes", strict_slashes=False)
+def nodes_by_another_name() -> Redirection:
+    """What is left when somebody takes a node's id off the address of its page."""
+    return redirect(url_for("web.nodes"))
 
 
 @web.get("/fleet/nodes/<node_id:node_id>")

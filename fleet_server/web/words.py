@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fleet_server.services.commanding import CommandOverview, CommandState
 from fleet_server.services.configuring import Standing
 from fleet_server.services.health import Freshness
-from fleet_server.services.overviews import TROUBLED, SiteOverview
+from fleet_server.services.overviews import TROUBLED, EventOverview, SiteOverview
 from fleet_server.wire.commands import Result
 from fleet_server.wire.states import BatteryLevel, QualityFlag
 
@@ -103,7 +103,43 @@ EVENT_WORDS = {
     "limit_crossed": lazy_gettext("Limit crossed"),
     "limit_cleared": lazy_gettext("Limit no longer crossed"),
     "field_mode": lazy_gettext("Field mode"),
+    "answer": lazy_gettext("Answer to a command"),
 }
+
+# What an event tells, by the names on the wire. Others stand as they came: those of a command's answer are the operator's own words.
+DETAIL_WORDS = {
+    "boot": lazy_gettext("number of its boot"),
+    "by": lazy_gettext("begun by"),
+    "cause": lazy_gettext("cause"),
+    "heap": lazy_gettext("free heap, bytes"),
+    "key": lazy_gettext("channel"),
+    "kind": lazy_gettext("kind of limit"),
+    "level": lazy_gettext("level"),
+    "limit": lazy_gettext("limit, raw"),
+    "mv": lazy_gettext("now, mV"),
+    "name": lazy_gettext("command"),
+    "result": lazy_gettext("result"),
+    "slot": lazy_gettext("firmware slot"),
+    "trace": lazy_gettext("where it was, innermost last"),
+    "value": lazy_gettext("value, raw"),
+    "version": lazy_gettext("firmware"),
+    "was_mv": lazy_gettext("before, mV"),
+    "what": lazy_gettext("what"),
+    "where": lazy_gettext("where"),
+    "why": lazy_gettext("why"),
+}
+DETAIL_VALUE_WORDS = {
+    ("by", "power_on"): lazy_gettext("switching it on"),
+    ("by", "button"): lazy_gettext("its button"),
+    ("kind", "below"): lazy_gettext("below"),
+    ("kind", "above"): lazy_gettext("above"),
+    ("kind", "fall"): lazy_gettext("fall within an hour"),
+    ("cause", "exception"): lazy_gettext("error in the firmware"),
+    ("cause", "brown_out"): lazy_gettext("the supply gave way"),
+    ("cause", "watchdog"): lazy_gettext("it hung"),
+}
+# What only programs need.
+_MACHINE_DETAILS = ("id",)
 
 BATTERY_WORDS = {
     BatteryLevel.NORMAL: "",
@@ -115,6 +151,28 @@ BATTERY_WORDS = {
 
 def event_words(name: str) -> str:
     return str(EVENT_WORDS.get(name, name))
+
+
+def event_details(event: EventOverview) -> list[tuple[str, str]]:
+    """What an event tells: (what, how much or which), in words where there are any."""
+    return [
+        (str(DETAIL_WORDS.get(key, key)), _detail_value(key, value))
+        for key, value in event.details
+        if key not in _MACHINE_DETAILS
+    ]
+
+
+def _detail_value(key: str, value: float | str) -> str:
+    if key == "result":
+        return str(COMMAND_WORDS.get(str(value), value))
+    if key == "level" and value in set(BatteryLevel):
+        return str(BATTERY_WORDS[BatteryLevel(value)]) or gettext("good again")
+    return detail(DETAIL_VALUE_WORDS.get((key, str(value)), value))
+
+
+def detail(value: object) -> str:
+    """A value that a node told; an empty text is seen as such."""
+    return str(value) or "–"
 
 
 def battery_words(level: BatteryLevel) -> str:

@@ -472,7 +472,7 @@ def test_turbidity_probe_wipes_first_and_says_how_long_ago(
     started = modbus_reply(b"", address=10)
     fake = FakeModbus([by_register({0x2500: started, 0x3100: wiped, 0x2600: values})])
 
-    found = measure(tmp_path, Wiring(uart={2: fake}), [probe_of("pond-2", "tu")], limit_ms=75_000)
+    found = measure(tmp_path, Wiring(uart={1: fake}), [probe_of("pond-2", "tu")], limit_ms=75_000)
 
     assert tuple(found.values()) == expected
 
@@ -483,7 +483,7 @@ def test_wiper_turns_when_it_is_due_and_its_age_is_kept_through_sleep(tmp_path: 
     fake = FakeModbus([by_register(answers)])
     node = nodes.tree_3() | {"probes": [probe_of("pond-2", "tu")]}
     node["probes"][0]["options"]["wipe"][1] = 1800
-    board = nodes.make_board(tmp_path / "node", Wiring(uart={2: fake}), node=node)
+    board = nodes.make_board(tmp_path / "node", Wiring(uart={1: fake}), node=node)
 
     for _ in range(4):
         board.run_wake()
@@ -714,6 +714,8 @@ def test_a_shared_rail_stays_up_until_the_last_of_its_probes_is_done(tmp_path: P
 
     bus = FakeModbus([answer])
     probes = [probe_of("pond-2", "o2"), probe_of("pond-2", "tu")]
+    probes[1]["pins"] = probes[0]["pins"]
+    probes[1]["options"]["uart"] = probes[0]["options"]["uart"]
 
     found = measure(tmp_path, Wiring(uart={2: bus}, power=[bus]), probes, limit_ms=75_000)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -510,7 +509,18 @@ ROUND_TRIP_MS = 30
 TLS_HANDSHAKE_MS = 1_200  # of an ESP32 with curves (design: measured by others); the board's is CPython's, milliseconds
 
 
-def test_from_waking_to_the_receipt_a_wake_takes_three_and_a_half_seconds(
+# An address is used for some hours; what was lent before that is asked for anew.
+FORGET_THE_ADDRESS = """
+from node import rtc_memory
+state = rtc_memory.load()
+state.bearer[4] -= 30_000_000
+rtc_memory.store(state)
+"""
+# Kinds of wakes that publish, usual one first; all but the first have forgotten something.
+KNOWN, DHCP, POWER_UP = "known network", "with DHCP", "first after power-up"
+
+
+def test_from_waking_to_the_receipt_half_of_the_wakes_take_three_and_a_half_seconds_and_none_eight(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     authority = TestAuthority()
@@ -523,17 +533,31 @@ def test_from_waking_to_the_receipt_a_wake_takes_three_and_a_half_seconds(
             link={"tls": True},
             identity=authority.identity(nodes.NODE_ID),
         )
-        first, *later = (next_talk(board).awake_us / 1000 + TLS_HANDSHAKE_MS for _ in range(12))
+        taken_ms: dict[str, list[float]] = {POWER_UP: [], KNOWN: [], DHCP: []}
+        for kind in (POWER_UP, KNOWN, KNOWN, DHCP) * 3:
+            if kind == POWER_UP:
+                board.power_on()
+            elif kind == DHCP:
+                nodes.run_on(board, FORGET_THE_ADDRESS)
+            taken_ms[kind].append(next_talk(board).awake_us / 1000 + TLS_HANDSHAKE_MS)
     finally:
         broker.close()
-    # The model gives each wake the same; what comes on top is this computer, whose time the board's is while a socket is open.
-    fastest, p50 = min(later), statistics.median(later)
+    assert held(board) == 0
+    # The model gives each wake of a kind the same; what comes on top is this computer, whose time the board's is while a socket
+    # is open. Most wakes know their network: half of all take what they take. However rare the slowest kind is, 95 of 100
+    # wakes take no longer than that.
+    fastest_ms = {kind: min(found_ms) for kind, found_ms in taken_ms.items()}
+    p50_ms, p95_ms = fastest_ms[KNOWN], max(fastest_ms.values())
+    slowest_ms = max(ms for found_ms in taken_ms.values() for ms in found_ms)
+    kinds = ", ".join(f"{kind} {ms:.0f}" for kind, ms in fastest_ms.items())
     record_property(
         "measured",
-        f"wake to receipt, tree-3: {fastest:.0f} ms, median as run here {p50:.0f} ms, after power-on {first:.0f} ms (boot"
-        f" 450, joining 730, DHCP 870, scan 2,040 and the round trip of {ROUND_TRIP_MS} ms are the board's model;"
-        f" {TLS_HANDSHAKE_MS} for an ESP32's TLS are added)",
+        f"wake to receipt, tree-3, ms: {kinds}; slowest as run here {slowest_ms:.0f} (boot 450, joining 730, DHCP 870, scan"
+        f" 2,040 and the round trip of {ROUND_TRIP_MS} ms are the board's model; {TLS_HANDSHAKE_MS} for an ESP32's TLS are"
+        " added)",
     )
-    assert held(board) == 0
-    assert fastest <= 3_500
-    assert fastest == pytest.approx(budget("wake to receipt, tree-3"), rel=0.05)
+    assert p50_ms <= 3_500
+    assert p95_ms <= 8_000
+    assert fastest_ms[KNOWN] < fastest_ms[DHCP] < fastest_ms[POWER_UP]
+    assert p50_ms == pytest.approx(budget("wake to receipt, tree-3"), rel=0.05)
+    assert p95_ms == pytest.approx(budget("wake to receipt, tree-3, slowest kind"), rel=0.05)

@@ -29,6 +29,8 @@ _POND = (_FOLDER / "node_models" / "pond-1.toml").read_text(encoding="utf-8")
 _ERRORS = (firmware_dir() / "node" / "errors.py").read_text(encoding="utf-8")
 _REASONS = dict(re.findall(r'^([A-Z_]+) = const\("(\w+)"\)', _ERRORS, re.MULTILINE))
 _BUS = (_FOLDER / "node_models" / "pond-2.toml").read_text(encoding="utf-8")
+# The same with oxygen and turbidity on one bus and one supply.
+_ONE_BUS = _BUS.replace("tx = 18, rx = 19, de = 23, power = 27", "tx = 17, rx = 16, de = 4, power = 25").replace("uart = 1", "uart = 2")  # fmt: skip
 _CIRCUITS = (_FOLDER / "node_models" / "pond-3.toml").read_text(encoding="utf-8")
 _SDI12_TREE = (_FOLDER / "node_models" / "tree-2.toml").read_text(encoding="utf-8")
 _TEROS = (_FOLDER / "sensors" / "teros_12.toml").read_text(encoding="utf-8")
@@ -268,7 +270,7 @@ def test_what_packs_hold_is_what_the_node_makes_of_them():
 @pytest.mark.parametrize(
     ("text", "damage", "sentence"),
     [
-        (_BUS, ("address = 10", "address = 1"), "slot o2 (tx) and slot tu (tx) are on one bus at GPIO17 and have the same address 1."),
+        (_ONE_BUS, ("address = 10", "address = 1"), "slot o2 (tx) and slot tu (tx) are on one bus at GPIO17 and have the same address 1."),
         (_CIRCUITS, ("address = 97", "address = 99"), "slot ph (sda) and slot do (sda) are on one bus at GPIO21 and have the same address 99."),
         (_BUS, ("every_s = 10800", "every_s = 1000"), "slot tu: every_s must be a whole multiple of sample_every_s (900) and at most 86400, not 1000."),
         (_BUS, ("every_s = 10800", "every_s = 0"), "slot tu: every_s must be a whole multiple of sample_every_s (900) and at most 86400, not 0."),
@@ -298,7 +300,7 @@ def test_what_needs_another_reading_may_be_read_more_seldom_than_that():
 
 
 def test_probes_may_share_the_wires_of_a_bus_and_a_rail_under_the_same_name():
-    model = load_node_model("pond-2")
+    model = parse_node_model(_ONE_BUS, name="x.toml")
     shared = [slot.pins for slot in model.slots if slot.sensor_type in ("y504", "y511")]
     assert shared[0] == shared[1]
 

@@ -16,7 +16,13 @@ from made_up_probes import pond_with, use_made_up_probes
 
 from hardware.boards import load_board
 from hardware.catalogue import NodeModel, load_node_model, node_model_ids, parse_node_model
-from hardware.connections import clamp_of, interface_circuits, sensor_type_of, supply_circuits
+from hardware.connections import (
+    clamp_of,
+    interface_circuits,
+    panel_circuits,
+    sensor_type_of,
+    supply_circuits,
+)
 from hardware.data_files import ENVIRONMENT, CatalogueError
 from hardware.mounting import gland_holes, load_enclosure, soil_holes
 from hardware.mounting_sheet import mounting_sheet
@@ -43,6 +49,8 @@ def test_diagram_shows_every_pin_and_every_wire_with_its_colour_and_clamp(model:
     board = load_board(model.board)
     texts = _texts(wiring_diagram(model, board))
     pins = {gpio for slot in model.slots for gpio in slot.pins.values()}
+    pins |= set(model.panel.values())
+    assert {"Lamp", "Button"} <= set(texts)
     assert {board.pin_name(gpio) for gpio in pins} <= set(texts)
     wires = [(slot, wire) for slot in model.slots for wire in sensor_type_of(slot).wires]
     for wanted in (
@@ -108,7 +116,19 @@ def test_parts_are_those_of_board_circuits_probes_box_and_model_with_quantities_
         "INR18650-35E": 8,
         "1043P": 8,
         "0251003.MXL": 8,
+        "TLHR5400": 1,  # lamp
+        "MFR-25FBF52-270R": 1,
+        "B3F-1000": 1,  # button
+        "MFR-25FBF52-10K": 1,
     }
+
+
+def test_a_model_without_lamp_and_button_buys_and_draws_neither() -> None:
+    model = replace(load_node_model("pond-1"), led=None, button=None)
+    board = load_board(model.board)
+    numbers = {line.number for line in parts_list(model, board)}
+    assert not numbers & {"TLHR5400", "MFR-25FBF52-270R", "B3F-1000", "MFR-25FBF52-10K"}
+    assert not {"GPIO2", "Lamp", "GPIO0", "Button"} & set(_texts(wiring_diagram(model, board)))
 
 
 def test_no_part_is_lost_between_the_data_and_the_list(model: NodeModel) -> None:
@@ -120,6 +140,7 @@ def test_no_part_is_lost_between_the_data_and_the_list(model: NodeModel) -> None
         *enclosure.parts,
         *(part for one in interface_circuits(model) for part in one.interface.parts),
         *(part for one in supply_circuits(model) for part in one.supply.parts),
+        *(part for one in panel_circuits(model) for part in one.interface.parts),
         *(part for slot in model.slots for part in sensor_type_of(slot).parts),
         *(part for hole in gland_holes(model) for part in hole.gland.parts),
     ]
@@ -137,6 +158,7 @@ def test_a_number_always_means_the_same_part(model: NodeModel) -> None:
         *model.parts,
         *(part for one in interface_circuits(model) for part in one.interface.parts),
         *(part for one in supply_circuits(model) for part in one.supply.parts),
+        *(part for one in panel_circuits(model) for part in one.interface.parts),
     ]
     meanings = {(part.number, part.manufacturer, part.title, part.price_class) for part in parts}
     assert len(meanings) == len({number for number, *_ in meanings})

@@ -25,6 +25,7 @@ _BOARD = (_FOLDER / "boards" / "esp32-devkitc.toml").read_text(encoding="utf-8")
 
 _OUTPUTS = "take one of 4, 13, 14, 16, 17, 18, 19, 21, 22, 23, 25, 26, 27, 32, 33"
 _ANALOG = "take one of 32, 33, 35, 36, 39"
+_WAKING = "take one of 4, 13, 14, 25, 26, 27, 32, 33, 35, 36, 39"
 
 
 def refusal(text: str, *, damage: tuple[str, str]) -> str:
@@ -51,6 +52,14 @@ def refusal(text: str, *, damage: tuple[str, str]) -> str:
         (_TREE, ("a = 25, ", ""), "slot w30 has no pin a, which interface resistance needs."),
         (_TREE, ("a = 25", "a = 25, c = 16"), "slot w30 has a pin c, which interface resistance does not know."),
         (_TREE, ("divider_milli = 2000", "divider_milli = 3000"), "slot bat has divider_milli = 3000, but the resistors of the board esp32-lpkit make 2000."),
+        (_TREE, ("led = 2", "led = 25"), "slot w30 (a) and the lamp (led) both use GPIO25."),
+        (_TREE, ("button = 0", "button = 25"), "slot w30 (a) and the button (button) both use GPIO25."),
+        (_POND, ("led = 2", "led = 0"), f"the lamp (led) uses GPIO0, which decides how the chip starts (strapping pin); {_OUTPUTS}."),
+        (_POND, ("led = 2", "led = 36"), f"the lamp (led) drives GPIO36, which can only be an input; {_OUTPUTS}."),
+        (_POND, ("led = 2", "led = 34"), f"the lamp (led) uses GPIO34, which is taken by a part of the board esp32-lpkit; {_OUTPUTS}."),
+        (_POND, ("button = 0", "button = 2"), f"the button (button) uses GPIO2, which decides how the chip starts (strapping pin); {_WAKING}."),
+        (_POND, ("button = 0", "button = 5"), f"the button (button) listens to GPIO5, which cannot wake the chip; {_WAKING}."),
+        (_POND, ("button = 0", "button = 18"), f"the button (button) listens to GPIO18, which cannot wake the chip; {_WAKING}."),
         (_POND, (", power = 25", ""), "slot o2 has no pin power, which "),
         (_POND, ("uart = 2", "uart = 0"), "slot o2 uses UART 0; the board esp32-lpkit has 1, 2 for probes."),
     ],
@@ -154,16 +163,22 @@ def test_a_model_that_does_not_fit_another_board_is_refused_there(board_id):
         check_pins(load_node_model("tree-3"), load_board(board_id), name="tree-3")
 
 
-# What the chips' data sheets say: ADC1 and strapping pins, and which pins the flash takes.
+# What the chips' data sheets say: ADC1 and strapping pins, which the flash takes, and which end deep sleep.
 @pytest.mark.parametrize(
-    ("chip", "adc1", "strapping", "flash"),
+    ("chip", "adc1", "strapping", "flash", "wakes"),
     [
-        ("esp32", range(32, 40), {0, 2, 5, 12, 15}, range(6, 12)),
-        ("esp32s3", range(1, 11), {0, 3, 45, 46}, range(26, 38)),
-        ("esp32c3", range(5), {2, 8, 9}, range(11, 18)),
+        (
+            "esp32",
+            range(32, 40),
+            {0, 2, 5, 12, 15},
+            range(6, 12),
+            {0, 2, 4, *range(12, 16), *range(25, 28), *range(32, 40)},
+        ),
+        ("esp32s3", range(1, 11), {0, 3, 45, 46}, range(26, 38), set(range(22))),
+        ("esp32c3", range(5), {2, 8, 9}, range(11, 18), set(range(6))),
     ],
 )
-def test_a_boards_pins_are_those_of_its_chip(chip, adc1, strapping, flash):
+def test_a_boards_pins_are_those_of_its_chip(chip, adc1, strapping, flash, wakes):
     boards = [board for name in board_ids() if (board := load_board(name)).chip == chip]
     assert boards
     for board in boards:
@@ -171,6 +186,8 @@ def test_a_boards_pins_are_those_of_its_chip(chip, adc1, strapping, flash):
         assert pins.adc1 <= set(adc1)
         assert pins.strapping == strapping
         assert pins.flash <= set(flash)
+        assert not pins.start_high & pins.start_low
+        assert pins.wakes == wakes & pins.exposed
         assert not pins.adc1 & pins.adc2
         assert set(pins.free) <= pins.exposed - pins.strapping - pins.flash - pins.console
         assert board.uarts == tuple(sorted(board.uarts))
@@ -183,6 +200,7 @@ def test_a_boards_pins_are_those_of_its_chip(chip, adc1, strapping, flash):
     [
         (("strapping = [0, 2, 5, 12, 15]", "strapping = [0, true]"), "pins: strapping must be a list of whole numbers."),
         (("strapping = [0, 2, 5, 12, 15]\n", ""), "pins: the key strapping is missing."),
+        (("start_low = [2, 12]", "start_low = [4]"), "pins.start_high or start_low names GPIO4, which is no strapping pin."),
         (("pin = 35", "pin = 25"), "battery.pin 25 is not on ADC1."),
         (('36 = "VP"', 'VP = "36"'), "labels.VP is not the number of a GPIO."),
         (('36 = "VP"', '24 = "VP"'), "labels names GPIO24, which is not exposed."),

@@ -137,7 +137,7 @@ def _oxygen(wiring):
 
 
 def _turbidity(wiring):
-    return wiring.uart[2].probes[1]
+    return wiring.uart[1].probes[0]
 
 
 def _level(wiring):

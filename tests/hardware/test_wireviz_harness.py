@@ -87,7 +87,8 @@ def test_every_wire_of_a_probe_ends_at_its_clamp_and_every_pin_at_its_circuit(
         for slot in model.slots
         for wire in sensor_type_of(slot).wires
     )
-    assert {board.pin_name(gpio) for slot in model.slots for gpio in slot.pins.values()} <= pins
+    used = {gpio for slot in model.slots for gpio in slot.pins.values()}
+    assert {board.pin_name(gpio) for gpio in (*used, *model.panel.values())} <= pins
 
 
 def test_a_switched_supply_runs_from_the_battery_through_its_converter_to_the_probes_clamp() -> (
@@ -95,9 +96,14 @@ def test_a_switched_supply_runs_from_the_battery_through_its_converter_to_the_pr
 ):
     harness = harness_of(load_node_model("pond-2"))
     runs = {tuple(next(iter(step)) for step in steps) for steps in harness["connections"]}
-    assert ("circuit-5", "supply-1-from-circuit-5", "supply-1") in runs
-    assert ("supply-1", "circuit-3-from-supply-1", "circuit-3") in runs
-    assert ("supply-2", "circuit-4-from-supply-2", "circuit-4") in runs
+    for supply, circuit in ((1, 4), (2, 5), (3, 6)):  # oxygen, turbidity, level; 7 is the battery
+        assert ("circuit-7", f"supply-{supply}-from-circuit-7", f"supply-{supply}") in runs
+        steps = (
+            f"supply-{supply}",
+            f"circuit-{circuit}-from-supply-{supply}",
+            f"circuit-{circuit}",
+        )
+        assert steps in runs
 
 
 def test_a_colour_that_wireviz_has_no_letters_for_keeps_its_name(

@@ -182,7 +182,7 @@ def test_another_chip_is_refused_by_its_name(provision: Command, folder: Path) -
     [
         (
             b"no image at all, but long enough",
-            "is no image of an ESP32: it does not begin with E9.",
+            "is no image of an ESP32: it does not begin with E9; take the .bin file",
         ),
         (token_image(chip_id=9), "is an image for another chip; take the one for the ESP32."),
         (token_image(bytes(4 << 20)), "is larger than a node's flash."),

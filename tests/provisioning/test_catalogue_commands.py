@@ -96,6 +96,8 @@ def test_wiring_is_a_list_a_diagram_and_a_mounting_sheet(
     assert sheet.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     gpios = [pin["gpio"] for pin in content["pins"]]
     assert gpios
+    panel = [(pin["slot"], pin["gpio"], pin["leads_to"]) for pin in content["pins"][-2:]]
+    assert panel == [("lamp", 2, "series resistor"), ("button", 0, "pull-up, button")]
     listed = provision("wiring", model_id)[1]
     assert all(f"GPIO{gpio}" in listed for gpio in gpios)
     assert all(wire["clamp"] in listed for wire in content["wires"])
@@ -129,6 +131,20 @@ def test_energy_stands_beside_its_goal_with_the_model_that_it_comes_from(
     assert "Not measured on hardware." in page
     hourly = answer("parts", "pond-1", "--energy", "--sample-every", 3600)
     assert hourly["mah_per_day"] < answer("parts", "pond-1", "--energy")["mah_per_day"] / 3
+
+
+def test_energy_tells_what_a_crossed_limit_and_a_field_mode_cost_where_a_node_has_them(
+    provision: Callable[..., Answer], answer: Callable[..., dict[str, Any]]
+) -> None:
+    pond, tree = (answer("parts", model_id, "--energy") for model_id in ("pond-2", "tree-3"))
+    assert pond["urgent_day"]["every_s"] == 900
+    assert pond["urgent_day"]["mah_per_day"] > 1.5 * pond["mah_per_day"]
+    assert (pond["field_mode"]["wakes"], tree["field_mode"]["wakes"]) == (10, 20)
+    assert 0 < tree["field_mode"]["mah"] < tree["mah_per_day"]
+    assert tree["urgent_day"] is None
+    page = provision("parts", "pond-2", "--energy")[1]
+    assert "A day with a limit crossed (sat) takes 68.6 mAh: sampled and published every" in page
+    assert "One field mode (10 minutes, 10 wakes that read every probe and publish) takes" in page
 
 
 def test_a_day_that_a_node_cannot_have_is_refused(

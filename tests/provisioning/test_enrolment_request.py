@@ -1,6 +1,8 @@
 """What the bench asks of the fleet, and every way in which the fleet's answer may be wrong."""
 
+import http.server
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,25 @@ def test_a_server_that_is_not_there_is_named(fleet: SmallFleet) -> None:
         url = f"https://localhost:{free.getsockname()[1]}"
     with pytest.raises(BenchError, match=f"^{url} cannot be reached: Connection refused"):
         ask(fleet, url=url)
+
+
+def test_a_port_that_speaks_no_tls_is_told_from_a_fleet_that_is_away(fleet: SmallFleet) -> None:
+    """The pages' port, say."""
+
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Pages)
+    serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+    serving.start()
+    try:
+        with pytest.raises(BenchError, match="is not the fleet's node listener; give its port"):
+            ask(fleet, url=f"https://localhost:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
 
 
 @pytest.mark.parametrize("url", ["http://localhost:1", "localhost:1", "https://", "https://a:b"])

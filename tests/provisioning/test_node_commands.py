@@ -167,6 +167,18 @@ def test_a_refused_enrolment_is_one_sentence_and_leaves_the_board_unenrolled(
     assert enrol(fleet, folder)[0] == 0
 
 
+def test_a_board_that_was_enrolled_as_another_model_is_not_passed_over_in_silence(
+    fleet: SmallFleet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "board"
+    assert enrol(fleet, folder)[0] == 0
+    status, out, err = enrol(fleet, folder, "--model", "pond-1")
+    assert (status, out) == (1, "")
+    assert "tree-01 was enrolled as tree-3, not pond-1; name that model, or enrol it anew" in err
+    assert enrol(fleet, folder, "--model", "pond-1", "--again")[0] == 0
+    assert enrol(fleet, folder, "--model", "pond-1")[0] == 0
+
+
 def test_a_fleet_of_another_authority_is_one_sentence(fleet: SmallFleet, tmp_path: Path) -> None:
     other = tmp_path / "other.crt"
     other.write_text(pem(type(fleet.authority)("Somebody else").certificate))

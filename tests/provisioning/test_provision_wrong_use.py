@@ -109,5 +109,6 @@ def test_fleet_that_does_not_answer_is_no_wrong_use(provision: Typed, tmp_path: 
     ended, err = provision(f"{_ENROL} {_NOBODY} --board virtual:{tmp_path / 'board'}")
     assert (ended, err) == (
         1,
-        "provision: https://127.0.0.1:9 cannot be reached: Connection refused.\n",
+        "provision: https://127.0.0.1:9 cannot be reached: Connection refused; see to address and network (at the server: does"
+        " fleet serve run?) and repeat the command.\n",
     )

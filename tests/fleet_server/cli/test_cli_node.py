@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from databases import SqliteDatabases
 from factories import NOON, NOON_S, SimulatedNode, register_node
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from typed_commands import Answering, answering
 
 from fleet_server import clock, db
 from fleet_server.cli.main import main
@@ -23,15 +22,6 @@ from fleet_server.services.deploying import NewSite
 from fleet_server.services.ingest import store_batch
 from hardware import catalogue
 from hardware.data_files import ENVIRONMENT
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Fleet = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -58,17 +48,8 @@ def session(
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fleet:
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()  # what arranging has logged
-        monkeypatch.setattr(sys, "argv", ["fleet", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        status = ended.value.code
-        assert isinstance(status, int)
-        return Answer(status, *capsys.readouterr())
-
-    return run
+def fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answering:
+    return answering("fleet", main=main, monkeypatch=monkeypatch, capsys=capsys)
 
 
 def observations(session: Session) -> int:
@@ -76,7 +57,7 @@ def observations(session: Session) -> int:
     return len(session.scalars(select(Observation.pack_id)).all())
 
 
-def test_site_is_made_and_who_sees_it_is_said(session: Session, fleet: Fleet) -> None:
+def test_site_is_made_and_who_sees_it_is_said(session: Session, fleet: Answering) -> None:
     place = ["--kind", "tree", "--latitude", "51.4906", "--longitude", "-7.2281"]
     made = fleet("node", "add-site", "linde", "--name", "Linde", *place, "--description", "1987")
     assert made == (0, "Made site linde; only who is logged in sees it.\n", "")
@@ -88,7 +69,7 @@ def test_site_is_made_and_who_sees_it_is_said(session: Session, fleet: Fleet) ->
 
 
 def test_readings_from_before_the_command_become_observations_of_the_site(
-    session: Session, fleet: Fleet
+    session: Session, fleet: Answering
 ) -> None:
     node = SimulatedNode(started_s=NOON_S - 3600)
     store_batch(session, node.packs([1, 2, 3]), now=NOON)
@@ -100,7 +81,7 @@ def test_readings_from_before_the_command_become_observations_of_the_site(
 
 
 def test_node_is_deployed_from_now_with_the_probes_that_are_named(
-    session: Session, fleet: Fleet
+    session: Session, fleet: Answering
 ) -> None:
     serials = ("--serial", "w30=A1", "--serial", "w60= A2 ")
     done = fleet("node", "deploy", "n-000001", "--site", "stadtpark", *serials, "--json")
@@ -116,7 +97,7 @@ def test_node_is_deployed_from_now_with_the_probes_that_are_named(
     assert "n-000001/w30" not in known
 
 
-def test_node_leaves_its_site_once(session: Session, fleet: Fleet) -> None:
+def test_node_leaves_its_site_once(session: Session, fleet: Answering) -> None:
     begin = NOON - timedelta(days=1)
     deploying.deploy_node(session, "n-000001", site_code="stadtpark", from_at=begin, now=NOON)
     left = fleet("node", "end-deployment", "tree-01", "--to", "2026-07-01T11:00+00:00")
@@ -127,7 +108,7 @@ def test_node_leaves_its_site_once(session: Session, fleet: Fleet) -> None:
     assert fleet("node", "deploy", "tree-01", "--site", "stadtpark").status == 0
 
 
-def test_list_shows_health_and_site_of_every_node(session: Session, fleet: Fleet) -> None:
+def test_list_shows_health_and_site_of_every_node(session: Session, fleet: Answering) -> None:
     begin = NOON - timedelta(days=1)
     deploying.deploy_node(session, "n-000001", site_code="stadtpark", from_at=begin, now=NOON)
     store_batch(session, [SimulatedNode().state()], now=NOON)
@@ -243,7 +224,7 @@ _DEPLOY = "node deploy tree-01 --site stadtpark"
     ],
 )
 def test_wrong_input_is_one_sentence_with_the_next_step(
-    session: Session, fleet: Fleet, arguments: str, status: int, sentence: str
+    session: Session, fleet: Answering, arguments: str, status: int, sentence: str
 ) -> None:
     done = fleet(*arguments.split())
     assert (done.status, done.out) == (status, "")
@@ -268,7 +249,7 @@ def test_wrong_input_is_one_sentence_with_the_next_step(
     ],
 )
 def test_node_that_is_at_a_site_is_told_when_it_came(
-    session: Session, fleet: Fleet, arguments: str, sentence: str
+    session: Session, fleet: Answering, arguments: str, sentence: str
 ) -> None:
     begin = NOON - timedelta(days=1)
     deploying.deploy_node(session, "n-000001", site_code="stadtpark", from_at=begin, now=NOON)
@@ -276,7 +257,7 @@ def test_node_that_is_at_a_site_is_told_when_it_came(
 
 
 def test_node_whose_model_names_a_conversion_that_nobody_knows_is_not_deployed(
-    session: Session, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session, fleet: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each of its packs would be set aside: nothing could be made of its readings."""
     (tmp_path / "node_models").mkdir()
@@ -296,7 +277,7 @@ def test_node_whose_model_names_a_conversion_that_nobody_knows_is_not_deployed(
     assert session.scalars(select(Deployment.id)).all() == []
 
 
-def test_node_that_has_left_is_deployed_after_that_only(session: Session, fleet: Fleet) -> None:
+def test_node_that_has_left_is_deployed_after_that_only(session: Session, fleet: Answering) -> None:
     begin = NOON - timedelta(days=1)
     deploying.deploy_node(session, "n-000001", site_code="stadtpark", from_at=begin, now=NOON)
     deploying.end_deployment(session, "n-000001", to_at=NOON, now=NOON)

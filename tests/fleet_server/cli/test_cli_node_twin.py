@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from databases import SqliteDatabases
 from factories import NOON, NOON_S, SimulatedNode, register_node
 from sqlalchemy.orm import Session
+from typed_commands import Answering, answering
 
 from fleet_server import clock, db
 from fleet_server.cli.main import main
@@ -20,15 +20,6 @@ from fleet_server.services.ingest import store_batch
 from fleet_server.settings import load_settings
 
 NODE = "n-000001"
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Fleet = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -51,25 +42,16 @@ def session(
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fleet:
-    def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["fleet", "node", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        status = ended.value.code
-        assert isinstance(status, int)
-        return Answer(status, *capsys.readouterr())
-
-    return run
+def fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answering:
+    return answering("fleet", "node", main=main, monkeypatch=monkeypatch, capsys=capsys)
 
 
-def shown(fleet: Fleet) -> dict[str, Any]:
+def shown(fleet: Answering) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(fleet("show", "pond-01", "--json").out)
     return found
 
 
-def test_settings_are_wanted_shown_and_taken_back(session: Session, fleet: Fleet) -> None:
+def test_settings_are_wanted_shown_and_taken_back(session: Session, fleet: Answering) -> None:
     done = fleet("configure", "pond-01", "publish_s=1800", 'limits=[["do", "below", 4, 4.5]]')
     assert done == (
         0,
@@ -88,7 +70,7 @@ def test_settings_are_wanted_shown_and_taken_back(session: Session, fleet: Fleet
 
 
 def test_networks_come_from_the_technicians_file_and_no_password_is_shown(
-    session: Session, fleet: Fleet
+    session: Session, fleet: Answering
 ) -> None:
     Path("wifi.toml").write_text('[[network]]\nssid = "stadt"\npassword = "geheimnis"\n')
     done = fleet("configure", "pond-01", "--wifi-file", "wifi.toml", "--json")
@@ -99,7 +81,7 @@ def test_networks_come_from_the_technicians_file_and_no_password_is_shown(
     assert told.config_values["wifi"] == [["stadt", "geheimnis"]]
 
 
-def test_a_command_and_its_answer_are_shown(session: Session, fleet: Fleet) -> None:
+def test_a_command_and_its_answer_are_shown(session: Session, fleet: Answering) -> None:
     done = fleet("command", "pond-01", "resend", "from=1", "to=7", "--hours", "1", "--json")
     number = json.loads(done.out)["id"]
     assert "resend: pending, until 2026-07-01T13:00:00Z" in fleet("show", "pond-01").out
@@ -137,7 +119,7 @@ WRONG = (
 
 @pytest.mark.parametrize(("typed", "status", "says"), WRONG)
 def test_what_cannot_be_is_told_in_one_sentence_and_changes_nothing(
-    session: Session, fleet: Fleet, typed: str, status: int, says: str
+    session: Session, fleet: Answering, typed: str, status: int, says: str
 ) -> None:
     Path("garbage").write_text("password = geheimnis [[[")
     ended = fleet(*typed.split())

@@ -66,6 +66,14 @@ return faint;
 """
 
 
+# Text that leaves its card to the right.
+_OUTSIDE = """
+return [...document.querySelectorAll(".card *")]
+  .filter((e) => e.getBoundingClientRect().right > e.closest(".card").getBoundingClientRect().right - 8)
+  .map((e) => e.textContent.trim().slice(0, 40));
+"""
+
+
 @pytest.fixture(scope="module")
 def address(sqlite_world: World) -> Iterator[str]:
     assets.ensure_assets()
@@ -129,6 +137,23 @@ def test_page_is_clean_readable_and_fits_320_pixels(
     assert width <= 320
     assert faint == []
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_german_words_are_longer_and_stay_within_their_cards(
+    browser: webdriver.Chrome, address: str, width: int
+) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "de"}})
+    browser.get(f"{address}/")
+    language, outside = browser.execute_script(
+        f"return [document.documentElement.lang, (() => {{{_OUTSIDE}}})()]"
+    )
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert (language, outside) == ("de", [])
 
 
 def test_keyboard_reaches_the_skip_link_first(browser: webdriver.Chrome, address: str) -> None:

@@ -44,13 +44,17 @@ def test_node_page_shows_events_battery_and_clock(operator: FlaskClient) -> None
         "Wake ended by a fault",
         "Battery swapped or charged",
     ]
-    table = page[page.index("<h2>Events</h2>") :]
+    table = page[page.index('<h2 id="events">') :]
     assert [table.index(name) for name in names] == sorted(table.index(name) for name in names)
-    assert 'was_mv <span class="mono">3340</span>' in page
+    assert "now, mV: <b>4100</b>; before, mV: <b>3340</b>" in page
+    assert "level: <b>low: sends rarely</b>; now, mV: <b>3490</b>" in page
+    assert "cause: <b>error in the firmware</b>" in page
+    assert "n: <b>7</b>" in page
     assert "low: sends rarely" in page
     assert "−1,180&nbsp;ppm" in page
     assert HOSTILE not in page
     assert "Batterie getauscht oder geladen" in german
+    assert "jetzt, mV: <b>4100</b>; vorher, mV: <b>3340</b>" in german
     assert "−1.180&nbsp;ppm" in german
 
 

@@ -107,6 +107,12 @@ def test_operator_page_without_login_leads_to_login_and_back(
     assert answer.headers["Location"].startswith("/login?next=/fleet/")
 
 
+@pytest.mark.parametrize("path", ["/fleet/nodes", "/fleet/nodes/", "/fleet"])
+def test_what_a_person_would_try_leads_to_the_nodes(operator: FlaskClient, path: str) -> None:
+    page = operator.get(path, follow_redirects=True)
+    assert (page.status_code, page.request.path) == (200, "/fleet/")
+
+
 @pytest.mark.parametrize("path", ["/", "/login", *OPERATOR_PAGES])
 def test_page_is_whole_without_script(operator: FlaskClient, path: str) -> None:
     page = operator.get(path)

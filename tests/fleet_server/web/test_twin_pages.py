@@ -31,7 +31,13 @@ def operator(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[FlaskC
             commanding.order_command(session, NODE, name, {}, now=NOON)
             for name in ("self_test", "reboot")
         ]
-        details = {"id": orders[0], "name": "self_test", "result": "failed", "why": "t30 absent"}
+        details = {
+            "id": orders[0],
+            "name": "self_test",
+            "result": "failed",
+            "why": "t30 absent",
+            "error": "",
+        }
         node = SimulatedNode(NODE)
         state = node.state(
             at_s=NOON_S + 60,
@@ -59,9 +65,11 @@ def test_node_page_shows_what_is_wanted_what_runs_and_what_was_answered(
     assert "wifi 1 not found" in page
     assert "<dt>Version wanted</dt><dd>2</dd>" in page
     assert "<dt>Version running</dt><dd>1</dd>" in page
-    assert "why=t30 absent" in page
+    assert "why=t30 absent error=–" in page
+    assert "command: <b>self_test</b>; result: <b>failed</b>; why: <b>t30 absent</b>" in page
     assert "pending" in page
     assert "geheimnis" not in page
     assert "stadt<b>" not in page
     assert "Befehle" in german
+    assert "Antwort auf einen Befehl" in german
     assert "zurückgenommen" in german
