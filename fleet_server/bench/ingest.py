@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -210,9 +210,10 @@ class _Scene:
         cpu_before_s = _cpu_s(ingest.pid)
         load, started_s = self._publish(packs, ports, spool=spool)
         stored, moved_at = 0, time.monotonic()
+        count_stored = self._counter_of_stored(spool)
         while stored < packs:
             time.sleep(0.02)
-            now_stored = self._stored(spool)
+            now_stored = count_stored()
             if now_stored > stored:
                 stored, moved_at = now_stored, time.monotonic()
             if ingest.poll() is not None or time.monotonic() - moved_at > _STALLED_S:
@@ -240,12 +241,22 @@ class _Scene:
         with self._sessions() as session:
             return session.scalar(select(Pack.id).limit(1)) is not None
 
-    def _stored(self, spool: int) -> int:
-        # Sequences begin at 1, so a receipt counts its node's packs. Counting the packs themselves would slow down the run.
-        with self._sessions() as session:
-            return int(
-                session.scalar(select(func.sum(Receipt.seq)).where(Receipt.spool == spool)) or 0
-            )
+    def _counter_of_stored(self, spool: int) -> Callable[[], int]:
+        """Counts packs by one bare statement: with a session and a transaction for each look, looking took a twentieth of the run."""
+        # Sequences begin at 1, so a receipt counts its node's packs.
+        query = select(func.sum(Receipt.seq)).where(Receipt.spool == spool)
+        statement = str(query.compile(self._engine, compile_kwargs={"literal_binds": True}))
+        connection = self._engine.raw_connection()
+        self._stack.callback(connection.close)
+        if self._engine.dialect.name == "postgresql":
+            connection.driver_connection.autocommit = True  # type: ignore[union-attr]  # psycopg's
+        cursor = connection.cursor()
+
+        def count() -> int:
+            cursor.execute(statement)
+            return int(cursor.fetchone()[0] or 0)  # type: ignore[index]  # a sum is one row
+
+        return count
 
     def _start(
         self, name: str, command: list[str], *, listen: bool = False

@@ -29,6 +29,7 @@ from fleet_server.mqtt.connection import (
     CERTIFICATES_UNUSABLE,
     KEEP_ALIVE_S,
     MAX_IN_FLIGHT,
+    ServiceClient,
     make_client,
     service_address,
     service_client_id,
@@ -90,7 +91,7 @@ class Consumer:
         self._connection = 0
         self._lock = threading.Lock()
         self._subscribed = threading.Event()
-        self._client: mqtt.Client | None = None
+        self._client: ServiceClient | None = None
 
     def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Store until `stop`; waits for broker and database as long as they are away.
@@ -117,7 +118,7 @@ class Consumer:
 
     # --- broker
 
-    def _open(self, stop: threading.Event) -> mqtt.Client | None:
+    def _open(self, stop: threading.Event) -> ServiceClient | None:
         """A client that connects, and comes back, by itself; None when stopped before the broker was ever started."""
         back_off_s = FIRST_BACK_OFF_S
         while not stop.is_set():
@@ -189,13 +190,14 @@ class Consumer:
             return
         self._received.put(Delivery(_read(received), message.mid, message.qos, self._connection))
 
-    def _acknowledge(self, client: mqtt.Client, batch: Sequence[Delivery]) -> None:
+    def _acknowledge(self, client: ServiceClient, batch: Sequence[Delivery]) -> None:
         """Tell the broker, for what came by the present connection; the rest comes again and is recognised."""
-        for delivery in batch:
-            with self._lock:
-                if delivery.connection != self._connection:
-                    continue
-                client.ack(delivery.packet_id, delivery.qos)
+        with self._lock:
+            client.acknowledge(
+                delivery.packet_id
+                for delivery in batch
+                if delivery.qos == 1 and delivery.connection == self._connection
+            )
 
     # --- database
 

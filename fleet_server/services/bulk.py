@@ -1,19 +1,19 @@
 """Many rows at once, without an object per row: `INSERT … VALUES` of many rows on SQLite, `COPY` on PostgreSQL.
 
-Rows are tuples; moments are integer seconds UTC. Whoever calls holds the writing transaction.
+Rows are tuples, or come as columns; moments are integer seconds UTC. Whoever calls holds the writing transaction.
 The database works without holding Python's lock: `inserting` lets the caller go on computing meanwhile.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
+import numpy as np
 import psycopg
 from sqlalchemy import Connection, LargeBinary, String, Table
 from sqlalchemy.dialects import postgresql
@@ -22,13 +22,17 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from fleet_server.models import UtcSeconds
+from fleet_server.services import binary_copy
+from fleet_server.services.binary_copy import Column, DoesNotFit
 
 Row = Sequence[Any]
+Columns = Mapping[str, Column]
+"""Rows by their columns' names, all equally long."""
+
 _SQLITE_ROWS = 250  # of at most 20 columns: far below the 32,766 values that a statement may have
 _IF_ABSENT = " ON CONFLICT DO NOTHING"
 _WORTH_A_TRY = 100  # rows
 _WORTH_A_THREAD = 100  # rows; fewer are there before another thread has begun
-_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's own
 
 
@@ -43,30 +47,38 @@ def insert_rows(
     """Insert rows; with `if_absent`, those whose key is taken are passed over. Returns how many were inserted."""
     if not rows:
         return 0
-    connection = session.connection()
-    conflict = _IF_ABSENT if if_absent else ""
-    return _execute(connection, table, columns, rows, conflict)
+    by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    return insert_columns(session, table, by_name, if_absent=if_absent)
+
+
+def insert_columns(
+    session: Session, table: Table, columns: Columns, *, if_absent: bool = False
+) -> int:
+    """The same for rows given as columns. NaN in an array is null."""
+    if not length_of(columns):
+        return 0
+    return _execute(session.connection(), table, columns, _IF_ABSENT if if_absent else "")
+
+
+def length_of(columns: Columns) -> int:
+    """How many rows these are."""
+    return len(next(iter(columns.values()), ()))
 
 
 @contextmanager
 def inserting(
-    session: Session,
-    table: Table,
-    columns: tuple[str, ...],
-    rows: Sequence[Row],
-    *,
-    if_absent: bool = False,
+    session: Session, table: Table, columns: Columns, *, if_absent: bool = False
 ) -> Iterator[Future[int]]:
     """Insert rows while the block computes; they are there when it ends, or it raises what the database said.
 
-    Inside the block nobody may use the session. The future's result is that of `insert_rows`.
+    Inside the block nobody may use the session. The future's result is that of `insert_columns`.
     """
-    if len(rows) < _WORTH_A_THREAD:
+    if length_of(columns) < _WORTH_A_THREAD:
         done: Future[int] = Future()
-        done.set_result(insert_rows(session, table, columns, rows, if_absent=if_absent))
+        done.set_result(insert_columns(session, table, columns, if_absent=if_absent))
         yield done
         return
-    insertion = _threads().submit(insert_rows, session, table, columns, rows, if_absent=if_absent)
+    insertion = _threads().submit(insert_columns, session, table, columns, if_absent=if_absent)
     try:
         yield insertion
     finally:
@@ -85,11 +97,12 @@ def add_to_counts(
     if not rows:
         return
     *key, count = columns
+    by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
     conflict = (
         f" ON CONFLICT ({', '.join(map(_quoted, key))}) DO UPDATE"
         f" SET {_quoted(count)} = {_quoted(table.name)}.{_quoted(count)} + excluded.{_quoted(count)}"
     )
-    _execute(session.connection(), table, columns, rows, conflict)
+    _execute(session.connection(), table, by_name, conflict)
 
 
 def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
@@ -101,11 +114,13 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
             f"SELECT coalesce(max(id), 0) FROM {name}"  # noqa: S608 - our own table's name
         ).scalar_one()
         return list(range(highest + 1, highest + 1 + count))
-    result = connection.exec_driver_sql(
-        "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
-        (table.name, count),
-    )
-    return [row[0] for row in result]
+    # The sequence is looked up once, and its numbers come as one row: both would cost more than the numbers themselves.
+    ids: list[int] = connection.exec_driver_sql(
+        "SELECT array_agg(nextval(sequence)) FROM generate_series(1, %s),"
+        " (SELECT pg_get_serial_sequence(%s, 'id')::regclass AS sequence OFFSET 0) AS found",
+        (count, table.name),
+    ).scalar_one()
+    return ids
 
 
 def chunks(rows: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
@@ -119,65 +134,62 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="bulk")
 
 
-def _execute(
-    connection: Connection,
-    table: Table,
-    columns: tuple[str, ...],
-    rows: Sequence[Row],
-    conflict: str,
-) -> int:
+def _execute(connection: Connection, table: Table, columns: Columns, conflict: str) -> int:
     if connection.dialect.name == "sqlite":
-        return _execute_sqlite(connection, table, columns, rows, conflict)
-    if not conflict:
-        return _copy_postgresql(connection, table, columns, rows)
-    if conflict == _IF_ABSENT and len(rows) >= _WORTH_A_TRY:
-        # Nearly always all of them are new, and copied they are there in half the time.
-        try:
+        return _execute_sqlite(connection, table, columns, conflict)
+    try:
+        if not conflict:
+            return _copy_postgresql(connection, table, columns)
+        if conflict == _IF_ABSENT and length_of(columns) >= _WORTH_A_TRY:
+            # Nearly always all of them are new, and copied they are there in half the time.
             with connection.begin_nested():
-                return _copy_postgresql(connection, table, columns, rows)
-        except IntegrityError as error:
-            if not isinstance(error.orig, psycopg.errors.UniqueViolation):
-                raise
-    kinds = [table.c[column].type for column in columns]
-    arrays = tuple(map(_array, kinds, zip(*rows, strict=True)))
+                return _copy_postgresql(connection, table, columns)
+    except DoesNotFit:
+        pass  # PostgreSQL says so itself, below
+    except IntegrityError as error:
+        if not (conflict and isinstance(error.orig, psycopg.errors.UniqueViolation)):
+            raise
+    arrays = tuple(_array(table.c[name].type, _items(column)) for name, column in columns.items())
     return connection.exec_driver_sql(
-        _postgresql_insert(table, columns) + conflict, arrays
+        _postgresql_insert(table, tuple(columns)) + conflict, arrays
     ).rowcount
 
 
-def _execute_sqlite(
-    connection: Connection,
-    table: Table,
-    columns: tuple[str, ...],
-    rows: Sequence[Row],
-    conflict: str,
-) -> int:
+def _items(column: Column) -> Sequence[Any]:
+    """Python's own objects, None for NaN."""
+    if not isinstance(column, np.ndarray):
+        return column
+    items: list[Any] = column.tolist()
+    if column.dtype.kind == "f":
+        for place in np.flatnonzero(np.isnan(column)).tolist():
+            items[place] = None
+    return items
+
+
+def _execute_sqlite(connection: Connection, table: Table, columns: Columns, conflict: str) -> int:
     # Python's lock is let go at every step of a statement: with one row to a step, the thread that receives messages
     # would stop this one at every row.
+    rows = list(zip(*map(_items, columns.values()), strict=True))
+    names = tuple(columns)
     whole = len(rows) - len(rows) % _SQLITE_ROWS
     inserted = 0
     if whole:
-        statement = _sqlite_insert(table, columns, _SQLITE_ROWS) + conflict
+        statement = _sqlite_insert(table, names, _SQLITE_ROWS) + conflict
         flat = [
             tuple(itertools.chain.from_iterable(some))
             for some in chunks(rows[:whole], _SQLITE_ROWS)
         ]
         inserted += connection.exec_driver_sql(statement, flat).rowcount
     if whole < len(rows):
-        statement = _sqlite_insert(table, columns, 1) + conflict
-        rest = [tuple(row) for row in rows[whole:]]
-        inserted += connection.exec_driver_sql(statement, rest).rowcount
+        statement = _sqlite_insert(table, names, 1) + conflict
+        inserted += connection.exec_driver_sql(statement, rows[whole:]).rowcount
     return inserted
 
 
-def _copy_postgresql(
-    connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[Row]
-) -> int:
-    kinds = [table.c[column].type for column in columns]
-    texts = map(_copied, kinds, zip(*rows, strict=True))
+def _copy_postgresql(connection: Connection, table: Table, columns: Columns) -> int:
+    content = binary_copy.encode([table.c[name].type for name in columns], [*columns.values()])
     names = ", ".join(map(_quoted, columns))
-    statement = f"COPY {_quoted(table.name)} ({names}) FROM STDIN"
-    content = "\n".join(map("\t".join, zip(*texts, strict=True)))
+    statement = f"COPY {_quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)"
     try:
         with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(content)
@@ -194,28 +206,12 @@ def _copy_postgresql(
             connection_invalidated=is_gone,
             dialect=connection.dialect,
         ) from error
-    return len(rows)
+    return length_of(columns)
 
 
 def _driver(connection: Connection) -> psycopg.Connection[Any]:
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment] # psycopg's, by its dialect
     return driver
-
-
-def _copied(kind: TypeEngine[Any], column: Iterable[Any]) -> list[str]:
-    """Items as PostgreSQL's COPY reads them."""
-    if isinstance(kind, String):
-        return ["\\N" if text is None else text.translate(_COPY_ESCAPES) for text in column]
-    if isinstance(kind, LargeBinary):
-        return ["\\N" if data is None else f"\\\\x{data.hex()}" for data in column]
-    if isinstance(kind, UtcSeconds):
-        return ["\\N" if seconds is None else _moment(seconds) for seconds in column]
-    return ["\\N" if number is None else str(number) for number in column]
-
-
-@lru_cache(maxsize=10_000)
-def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _array(kind: TypeEngine[Any], column: Iterable[Any]) -> str:

@@ -11,6 +11,7 @@ says is computed from what is committed and from nothing else. Inside this modul
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,10 +54,11 @@ from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.models.receipt import NO_SPOOL
 from fleet_server.services import bulk, commanding, observing, outbox, sequences, thinning, timing
+from fleet_server.services.binary_copy import Column
 from fleet_server.services.timing import KnownTime
 from fleet_server.wire.commands import ANSWER
 from fleet_server.wire.errors import PackIdentity, WireError
-from fleet_server.wire.senml import EventPack, ThinnedPack, decode_event, decode_telemetry
+from fleet_server.wire.senml import EventPack, Reading, ThinnedPack, decode_event, decode_telemetry
 from fleet_server.wire.senml import Pack as WirePack
 from fleet_server.wire.state_message import NodeStateMessage, decode_state
 from fleet_server.wire.states import NodeState
@@ -483,8 +485,7 @@ class _Batch:
             times = self._times()
             sampled = self._sampled(times)
             book = self._channels_of(sampled)
-            rows = [self._pack_row(new) for new in self.new]
-            with bulk.inserting(self.session, _table(Pack), _PACK_COLUMNS, rows):
+            with bulk.inserting(self.session, _table(Pack), self._pack_columns()):
                 made = observing.make_observations(sampled, book)
             self._store_readings(times, made)
             self._store_events(times)
@@ -493,6 +494,10 @@ class _Batch:
             self.result.packs_stored = len(self.new)
         if new_anchors:
             self._repair_times(new_anchors)
+
+    def _pack_columns(self) -> dict[str, Column]:
+        rows = map(self._pack_row, self.new)
+        return dict(zip(_PACK_COLUMNS, zip(*rows, strict=True), strict=True))
 
     def _pack_row(self, new: _NewPack) -> tuple[Any, ...]:
         pack = new.pack
@@ -547,32 +552,40 @@ class _Batch:
         versions = {pack.node_id: self.nodes[pack.node_id].channels_version for pack in sampled}
         return observing.remembered_channels(self.session, versions)
 
-    def _store_readings(
-        self, times: dict[int, KnownTime], made: Sequence[observing.MadeObservation]
-    ) -> None:
+    def _store_readings(self, times: dict[int, KnownTime], made: observing.Observations) -> None:
         with observing.storing_observations(self.session, made, now=self.now) as doubles:
-            rows = self._reading_rows(times)
+            columns = self._reading_columns(times)
         self.result.observations_made += len(made) - len(doubles)
         if doubles:
-            rows = [
-                (*row[:3], DUPLICATE_INSTANT, *row[4:]) if row[:2] in doubles else row
-                for row in rows
+            of_readings = zip(columns["pack_id"], columns["channel"], strict=True)
+            columns["status"] = [
+                DUPLICATE_INSTANT if reading in doubles else reason
+                for reading, reason in zip(of_readings, columns["status"], strict=True)
             ]
-        bulk.insert_rows(self.session, _table(RawReading), _READING_COLUMNS, rows)
+        bulk.insert_columns(self.session, _table(RawReading), columns)
 
-    def _reading_rows(self, times: dict[int, KnownTime]) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
+    def _reading_columns(self, times: dict[int, KnownTime]) -> dict[str, Column]:
+        packs: list[tuple[int, int, int | None, int | None]] = []
+        readings: list[Reading] = []
         for new in self.new:
-            if not isinstance(new.pack, WirePack):
-                continue
-            pack_id, known = new.pack_id, times.get(new.pack_id)
-            at_s, interval_s = (None, None) if known is None else (known.utc_s, known.interval_s)
-            is_estimated = interval_s is not None
-            rows += [
-                (pack_id, key, value, reason, at_s, is_estimated, interval_s)
-                for key, value, reason in new.pack.readings
-            ]
-        return rows
+            if isinstance(new.pack, WirePack) and new.pack.readings:
+                known = times.get(new.pack_id)
+                at = (None, None) if known is None else (known.utc_s, known.interval_s)
+                packs.append((new.pack_id, len(new.pack.readings), *at))
+                readings += new.pack.readings
+        if not packs:
+            return {}
+        pack_ids, counts, times_s, intervals_s = zip(*packs, strict=True)
+        channels, raw_values, reasons = zip(*readings, strict=True)
+        return {
+            "pack_id": _repeated(pack_ids, counts),
+            "channel": channels,
+            "raw_value": raw_values,
+            "status": reasons,
+            "sampled_at": _repeated(times_s, counts),
+            "time_estimated": _repeated([at is not None for at in intervals_s], counts),
+            "time_interval_s": _repeated(intervals_s, counts),
+        }
 
     def _store_events(self, times: dict[int, KnownTime]) -> None:
         for new in self.new:
@@ -849,15 +862,6 @@ _PACK_COLUMNS = (
     "payload_sha256",
     "payload",
 )
-_READING_COLUMNS = (
-    "pack_id",
-    "channel",
-    "raw_value",
-    "status",
-    "sampled_at",
-    "time_estimated",
-    "time_interval_s",
-)
 _STATE_COLUMNS = (
     "model",
     "version",
@@ -990,6 +994,11 @@ def _split(session: Session, gap: Gap, came: Sequence[int]) -> None:
             )
         )
     session.flush()
+
+
+def _repeated(items: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+    """Each item as often as its count says."""
+    return list(itertools.chain.from_iterable(map(itertools.repeat, items, counts)))
 
 
 def _later(session: Session, column: Any, value: Any) -> Any:

@@ -6,9 +6,10 @@ Inside this module times are integer seconds UTC.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from fleet_server.models import (
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.services import bulk
+from fleet_server.services.binary_copy import Column
 from fleet_server.wire.senml import Reading
 from fleet_server.wire.states import QualityFlag
 
@@ -43,21 +45,10 @@ RULE_SET = "gross_range/1"
 _MAX_DEPTH = 4  # of conversions that need conversions; a circle in a node model ends here
 _QUERY_KEYS = 400
 _PACKS_AT_ONCE = 1000
+_MONTHS = 1_000_000  # more than any month, as `month_of` has it
 _NO_INPUT = -1  # the last row, which is empty
 _REMEMBERED_NODES = 20_000  # of about 8 KB each
 _REMEMBERED_LAYOUTS = 8  # of one node: its packs are alike but for a probe that comes or goes
-
-_OBSERVATION_COLUMNS = (
-    "datastream_id",
-    "sampled_at",
-    "value",
-    "u",
-    "flag",
-    "tests",
-    "lineage_id",
-    "known_from",
-    "pack_id",
-)
 
 
 IndexArray = NDArray[np.intp]
@@ -120,6 +111,56 @@ class MadeObservation(NamedTuple):
     flag: int
     tests: int
     lineage: LineageKey
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Observations as columns, not stored yet; `values` and `us` are NaN where the reading failed. Iterates over its rows."""
+
+    pack_ids: NDArray[np.int64]
+    keys: NDArray[np.object_]
+    datastream_ids: NDArray[np.int64]
+    times_s: NDArray[np.int64]
+    values: NDArray[np.float64]
+    us: NDArray[np.float32]
+    flags: NDArray[np.int16]
+    tests: NDArray[np.int32]
+    lineage_places: IndexArray
+    """Where in `lineages` each one's lineage is."""
+    lineages: Sequence[LineageKey]
+
+    def __len__(self) -> int:
+        return len(self.pack_ids)
+
+    def __iter__(self) -> Iterator[MadeObservation]:
+        return map(
+            MadeObservation,
+            self.pack_ids.tolist(),
+            self.keys.tolist(),
+            self.datastream_ids.tolist(),
+            self.times_s.tolist(),
+            _none_for_nan(self.values),
+            _none_for_nan(self.us),
+            self.flags.tolist(),
+            self.tests.tolist(),
+            [self.lineages[place] for place in self.lineage_places.tolist()],
+        )
+
+    def take(self, places: IndexArray | Sequence[int]) -> Observations:
+        """Those at these places, in this order."""
+        at = np.asarray(places, np.intp)
+        return Observations(
+            self.pack_ids[at],
+            self.keys[at],
+            self.datastream_ids[at],
+            self.times_s[at],
+            self.values[at],
+            self.us[at],
+            self.flags[at],
+            self.tests[at],
+            self.lineage_places[at],
+            self.lineages,
+        )
 
 
 class ChannelBook:
@@ -209,15 +250,13 @@ def remembered_channels(session: Session, versions: Mapping[str, int]) -> Channe
     return memory.book
 
 
-def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> list[MadeObservation]:
+def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observations:
     """Observations of all readings that have a channel with a calibration at their time, in the order of the packs.
 
     A reading's observation depends on its own pack only, never on the company it is made in.
     """
     rows = _arrange(packs, book)
     length = len(rows.raws)
-    if not length:
-        return []
     # One row more than there are readings: the last stands for an input that is not there.
     values = np.full(length + 1, np.nan)
     us = np.full(length + 1, np.nan, dtype=np.float32)
@@ -235,24 +274,29 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> list[M
         )
         values[members], us[members] = observed.value, observed.u
         flags[members], tests[members] = observed.flag, observed.tests
-    return list(
-        map(
-            MadeObservation,
-            rows.pack_ids,
-            rows.keys,
-            rows.datastream_ids,
-            rows.times_s,
-            _none_for_nan(values[:-1]),
-            _none_for_nan(us[:-1]),
-            flags[:-1].tolist(),
-            tests[:-1].tolist(),
-            rows.lineages,
-        )
+    counts = [len(layout.places) for layout in rows.layouts]
+    places: dict[LineageKey, int] = {}
+    for layout in rows.starts_by_layout:
+        for lineage in layout.lineages:
+            places.setdefault(lineage, len(places))
+    return Observations(
+        np.repeat(np.array(rows.pack_ids, np.int64), counts),
+        np.array(_joined(rows.layouts, lambda layout: layout.keys), np.object_),
+        np.array(_joined(rows.layouts, lambda layout: layout.datastream_ids), np.int64),
+        np.repeat(np.array(rows.times_s, np.int64), counts),
+        values[:-1],
+        us[:-1],
+        flags[:-1],
+        tests[:-1],
+        np.array(
+            _joined(rows.layouts, lambda layout: [places[one] for one in layout.lineages]), np.intp
+        ),
+        tuple(places),
     )
 
 
 def store_observations(
-    session: Session, made: Sequence[MadeObservation], *, now: datetime
+    session: Session, made: Observations, *, now: datetime
 ) -> set[tuple[int, str]]:
     """Store observations, their lineage and their counts in the caller's transaction.
 
@@ -266,21 +310,19 @@ def store_observations(
 
 @contextmanager
 def storing_observations(
-    session: Session, made: Sequence[MadeObservation], *, now: datetime
+    session: Session, made: Observations, *, now: datetime
 ) -> Iterator[set[tuple[int, str]]]:
     """The same while the block computes, without using the session; what it is given is complete when it has ended."""
-    firsts, doubles = _firsts(made)
-    rows = _observation_rows(session, firsts, now) if firsts else []
-    with bulk.inserting(
-        session, _table(Observation), _OBSERVATION_COLUMNS, rows, if_absent=True
-    ) as insertion:
+    firsts, others = _firsts(made)
+    doubles = _pack_keys(others)
+    columns = _observation_columns(session, firsts, now)
+    with bulk.inserting(session, _table(Observation), columns, if_absent=True) as insertion:
         yield doubles
-    if insertion.result() < len(rows):
-        for key in _taken(session, firsts):
-            double = firsts.pop(key)
-            doubles.add((double.pack_id, double.key))
-    if firsts:
-        _count(session, firsts)
+    if insertion.result() < len(firsts):
+        is_taken = _taken(session, firsts)
+        doubles |= _pack_keys(firsts.take(np.flatnonzero(is_taken)))
+        firsts = firsts.take(np.flatnonzero(~is_taken))
+    _count(session, firsts)
 
 
 def observe_stored(session: Session, *, node_id: str, now: datetime) -> int:
@@ -298,13 +340,19 @@ def observe_stored(session: Session, *, node_id: str, now: datetime) -> int:
     for some in bulk.chunks(pack_ids, _PACKS_AT_ONCE):
         packs, known_doubles = _stored_packs(session, node_id, some)
         made = make_observations(packs, book)
-        made = [one for one in made if (one.pack_id, one.key) not in known_doubles]
-        present = _present(session, made)
-        missing = [one for one in made if (one.datastream_id, one.sampled_s) not in present]
-        doubles = store_observations(session, missing, now=now)
+        rows = [
+            (place, one)
+            for place, one in enumerate(made)
+            if (one.pack_id, one.key) not in known_doubles
+        ]
+        present = _present(session, [one for _, one in rows])
+        missing = [
+            place for place, one in rows if (one.datastream_id, one.sampled_s) not in present
+        ]
+        doubles = store_observations(session, made.take(missing), now=now)
         doubles |= {
             (one.pack_id, one.key)
-            for one in made
+            for _, one in rows
             if present.get((one.datastream_id, one.sampled_s), one.pack_id) != one.pack_id
         }
         mark_duplicate_instants(session, doubles)
@@ -518,40 +566,35 @@ class _Part:
 
 @dataclass(slots=True)
 class _Rows:
-    """Readings on their way, pack after pack, as columns."""
+    """Packs on their way, in their order, and as columns their readings that have a channel."""
 
+    layouts: list[Layout] = field(default_factory=list)
+    pack_ids: list[int] = field(default_factory=list)
+    times_s: list[int] = field(default_factory=list)
     raws: list[float | None] = field(default_factory=list)
     reasons: list[str | None] = field(default_factory=list)
-    pack_ids: list[int] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    datastream_ids: list[int] = field(default_factory=list)
-    times_s: list[int] = field(default_factory=list)
-    lineages: list[LineageKey] = field(default_factory=list)
+    starts_by_layout: dict[Layout, list[int]] = field(default_factory=lambda: defaultdict(list))
     parts_by_kind: dict[_Kind, list[_Part]] = field(default_factory=lambda: defaultdict(list))
 
 
 def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
     rows = _Rows()
-    starts_by_layout: dict[Layout, list[int]] = defaultdict(list)
     for pack in packs:
         if not pack.readings:
             continue
         keys, raws, reasons = zip(*pack.readings, strict=True)
         layout = book.layout_of(pack, keys)
-        count = len(layout.places)
-        starts_by_layout[layout].append(len(rows.raws))
-        if count == len(keys):
+        rows.starts_by_layout[layout].append(len(rows.raws))
+        rows.layouts.append(layout)
+        rows.pack_ids.append(pack.pack_id)
+        rows.times_s.append(pack.sampled_s)
+        if len(layout.places) == len(keys):
             rows.raws += raws
             rows.reasons += reasons
         else:
             rows.raws += [raws[place] for place in layout.places]
             rows.reasons += [reasons[place] for place in layout.places]
-        rows.pack_ids += [pack.pack_id] * count
-        rows.times_s += [pack.sampled_s] * count
-        rows.keys += layout.keys
-        rows.datastream_ids += layout.datastream_ids
-        rows.lineages += layout.lineages
-    for layout, some in starts_by_layout.items():
+    for layout, some in rows.starts_by_layout.items():
         starts = np.array(some)
         for row, kind in enumerate(layout.kinds):
             inputs = {
@@ -561,6 +604,12 @@ def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
             part = _Part(starts + row, inputs, layout.calibrations[row])
             rows.parts_by_kind[kind].append(part)
     return rows
+
+
+def _joined(layouts: Sequence[Layout], part: Callable[[Layout], Sequence[Any]]) -> list[Any]:
+    """A part of each layout, one after the other; worked out once for all that are alike."""
+    parts = {layout: part(layout) for layout in set(layouts)}
+    return list(itertools.chain.from_iterable(map(parts.__getitem__, layouts)))
 
 
 def _inputs(
@@ -654,28 +703,37 @@ def _end_s(end_at: datetime | None) -> float:
     return math.inf if end_at is None else end_at.timestamp()
 
 
-def _firsts(
-    made: Sequence[MadeObservation],
-) -> tuple[dict[tuple[int, int], MadeObservation], set[tuple[int, str]]]:
-    """The first observation of each datastream and instant, and (pack, key) of the others."""
-    keys = [(one.datastream_id, one.sampled_s) for one in made]
-    firsts = dict(zip(keys, made, strict=True))
+def _firsts(made: Observations) -> tuple[Observations, Observations]:
+    """The first observation of each datastream and instant, by datastream and time; and the others."""
+    _, places = np.unique(_instants(made), return_index=True)
+    firsts = made.take(places)
     if len(firsts) == len(made):
-        return firsts, set()
-    firsts.clear()
-    doubles = set()
-    for key, one in zip(keys, made, strict=True):
-        if firsts.setdefault(key, one) is not one:
-            doubles.add((one.pack_id, one.key))
-    return firsts, doubles
+        return firsts, made.take([])
+    is_other = np.ones(len(made), np.bool_)
+    is_other[places] = False
+    return firsts, made.take(np.flatnonzero(is_other))
 
 
-def _taken(
-    session: Session, firsts: Mapping[tuple[int, int], MadeObservation]
-) -> list[tuple[int, int]]:
-    """Keys whose stored observation is of another pack."""
-    present = _present(session, list(firsts.values()))
-    return [key for key, pack_id in present.items() if pack_id != firsts[key].pack_id]
+def _instants(made: Observations) -> NDArray[np.int64]:
+    """Datastream and time as one number: a time is below 2³², a datastream below 2²²."""
+    return (made.datastream_ids << 32) + made.times_s
+
+
+def _pack_keys(made: Observations) -> set[tuple[int, str]]:
+    return set(zip(made.pack_ids.tolist(), made.keys.tolist(), strict=True))
+
+
+def _taken(session: Session, firsts: Observations) -> NDArray[np.bool_]:
+    """Of which of these the stored observation is of another pack."""
+    rows = list(firsts)
+    present = _present(session, rows)
+    return np.array(
+        [
+            present.get((one.datastream_id, one.sampled_s), one.pack_id) != one.pack_id
+            for one in rows
+        ],
+        np.bool_,
+    )
 
 
 def _present(
@@ -695,35 +753,32 @@ def _present(
     return present
 
 
-def _observation_rows(
-    session: Session, firsts: Mapping[tuple[int, int], MadeObservation], now: datetime
-) -> list[tuple[Any, ...]]:
-    # Column by column: half the time that a tuple built in Python for each row takes.
-    pack_ids, _, streams, times_s, values, us, flags, tests, lineages = zip(
-        *firsts.values(), strict=True
-    )
-    lineage_ids = lineage_ids_of(session, lineages)
-    return list(
-        zip(
-            streams,
-            times_s,
-            values,
-            us,
-            flags,
-            tests,
-            [lineage_ids[lineage] for lineage in lineages],
-            [int(now.timestamp())] * len(firsts),
-            pack_ids,
-            strict=True,
-        )
-    )
+def _observation_columns(
+    session: Session, firsts: Observations, now: datetime
+) -> dict[str, Column]:
+    lineage_ids = lineage_ids_of(session, firsts.lineages)
+    ids = np.array([lineage_ids[lineage] for lineage in firsts.lineages], np.int64)
+    return {
+        "datastream_id": firsts.datastream_ids,
+        "sampled_at": firsts.times_s,
+        "value": firsts.values,
+        "u": firsts.us,
+        "flag": firsts.flags,
+        "tests": firsts.tests,
+        "lineage_id": ids[firsts.lineage_places],
+        "known_from": np.full(len(firsts), int(now.timestamp()), np.int64),
+        "pack_id": firsts.pack_ids,
+    }
 
 
-def _count(session: Session, stored: Iterable[tuple[int, int]]) -> None:
-    keys = list(stored)
-    months = {sampled_s: month_of(sampled_s) for sampled_s in {at_s for _, at_s in keys}}
-    counts = Counter([(datastream_id, months[sampled_s]) for datastream_id, sampled_s in keys])
-    rows = [(*key, count) for key, count in sorted(counts.items())]
+def _count(session: Session, stored: Observations) -> None:
+    times_s, at = np.unique(stored.times_s, return_inverse=True)
+    months = np.array([month_of(time_s) for time_s in times_s.tolist()], np.int64)[at]
+    pairs, counts = np.unique(stored.datastream_ids * _MONTHS + months, return_counts=True)
+    rows = [
+        (*divmod(pair, _MONTHS), count)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
+    ]
     columns = ("datastream_id", "month", "count")
     bulk.add_to_counts(session, _table(ObservationCount), columns, rows)
 

@@ -144,7 +144,7 @@ class ObservationCheck:
         if self._book is None:
             return None
         try:
-            return make_observations(checked.sound, self._book)
+            return list(make_observations(checked.sound, self._book))
         except ValueError as problem:
             self._give_up_node(problem)
             return None

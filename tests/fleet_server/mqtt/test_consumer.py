@@ -67,7 +67,7 @@ def test_node_gets_its_puback_when_the_pack_is_in_the_database(
         assert stored(sessions) == [1]
 
 
-def test_burst_is_stored_completely(
+def test_burst_is_stored_and_acknowledged_completely(
     settings: Settings, sessions: Sessions, node: RawClient
 ) -> None:
     packs = SimulatedNode(NODE_ID).packs(range(1, 301))
@@ -79,6 +79,20 @@ def test_burst_is_stored_completely(
             node.publish(TOPIC, pack.payload)
         wait_until(lambda: len(stored(sessions)) >= 300)
     assert stored(sessions) == list(range(1, 301))
+
+    # All of it was acknowledged: another process is not given any of it again.
+    taken: list[bytes] = []
+
+    class Watched(Consumer):
+        def _acknowledge(self, client: Any, batch: Sequence[Delivery]) -> None:
+            taken.extend(delivery.message.payload for delivery in batch)
+            super()._acknowledge(client, batch)
+
+    late = SimulatedNode(NODE_ID).pack(301).payload
+    with at_work(Watched(settings, sessions)):
+        node.publish(TOPIC, late)
+        wait_until(lambda: late in taken)
+    assert taken == [late]
 
 
 class NeverAcknowledges(Consumer):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 from factories import NOON_S, deployed_node
 from sqlalchemy import func, select
@@ -45,6 +47,16 @@ def pack_row(pack_id: int, node_id: str, payload: bytes) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def counters(numbers: Iterable[int]) -> bulk.Columns:
+    """Rows of `counter` as columns; those with the same number have the same key."""
+    counts = list(numbers)
+    return {
+        "name": ["c"] * len(counts),
+        "node_id": [f"n-{number}" for number in counts],
+        "count": counts,
+    }
+
+
 def test_texts_come_back_as_they_were_given(session: Session) -> None:
     rows = [(text, "n-1", number) for number, text in enumerate(TEXTS)]
     with db.writing(session):
@@ -71,6 +83,45 @@ def test_bytes_and_numbers_come_back_as_they_were_given(session: Session) -> Non
     assert stored == NUMBERS
 
 
+def test_columns_come_back_row_by_row_whatever_is_missing_in_them(session: Session) -> None:
+    """Texts of several lengths beside numbers, of which each may be missing: rows of many shapes."""
+    node_id = deployed_node(session).node_id
+    numbers = [None if place % 3 == 0 else place / 7 for place in range(210)]
+    readings = {
+        "pack_id": np.ones(210, np.int64),
+        "channel": ["c" * (1 + place % 5) + str(place) for place in range(210)],
+        "raw_value": np.array([math.nan if number is None else number for number in numbers]),
+        "status": ["crc" if number is None else None for number in numbers],
+        "sampled_at": [None if place % 2 else NOON_S + place for place in range(210)],
+        "time_estimated": np.arange(210) % 4 == 0,
+        "time_interval_s": [None if place % 4 else place for place in range(210)],
+    }
+    with db.writing(session):
+        bulk.insert_rows(session, Pack.__table__, PACK_COLUMNS, [pack_row(1, node_id, b"1")])
+        bulk.insert_columns(session, RawReading.__table__, readings)
+    stored = {row.channel: row for row in session.scalars(select(RawReading))}
+    for place, channel in enumerate(readings["channel"]):
+        row = stored[channel]
+        assert (row.raw_value, row.status) == (numbers[place], readings["status"][place])
+        at_s = None if row.sampled_at is None else int(row.sampled_at.timestamp())
+        assert at_s == readings["sampled_at"][place]
+        assert (row.time_estimated, row.time_interval_s) == (
+            place % 4 == 0,
+            readings["time_interval_s"][place],
+        )
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_number_that_postgresql_cannot_hold_is_told_as_sqlalchemy_does(
+    session: Session, count: int
+) -> None:
+    if session.get_bind().dialect.name == "sqlite":
+        return  # holds it
+    columns = {**counters(range(count)), "count": [1 << 63] * count}
+    with pytest.raises(DataError), db.writing(session):
+        bulk.insert_columns(session, Counter.__table__, columns)
+
+
 def test_rows_whose_key_is_taken_are_not_counted(session: Session) -> None:
     node_id = deployed_node(session).node_id
     columns = ("node_id", "power_up", "uptime_ms", "utc_at")
@@ -86,10 +137,8 @@ def test_rows_whose_key_is_taken_are_not_counted(session: Session) -> None:
 def test_rows_are_there_when_the_block_that_computes_meanwhile_has_ended(
     session: Session, count: int
 ) -> None:
-    rows = [("c", f"n-{number}", number) for number in range(count)]
-    columns = ("name", "node_id", "count")
     with db.writing(session):
-        with bulk.inserting(session, Counter.__table__, columns, rows) as insertion:
+        with bulk.inserting(session, Counter.__table__, counters(range(count))) as insertion:
             meanwhile = sum(range(1000))
         assert session.scalar(select(func.count()).select_from(Counter)) == count
     assert (insertion.result(), meanwhile) == (count, 499_500)
@@ -99,12 +148,10 @@ def test_rows_are_there_when_the_block_that_computes_meanwhile_has_ended(
 def test_what_the_database_refuses_is_told_when_the_block_has_ended(
     session: Session, count: int
 ) -> None:
-    rows = [("c", "n-0", number) for number in range(count + 1)]
-    columns = ("name", "node_id", "count")
     with (
         pytest.raises(IntegrityError),
         db.writing(session),
-        bulk.inserting(session, Counter.__table__, columns, rows),
+        bulk.inserting(session, Counter.__table__, counters([0, *range(count)])),
     ):
         pass
     assert session.scalar(select(func.count()).select_from(Counter)) == 0
@@ -114,22 +161,20 @@ def test_block_that_fails_hands_the_session_back_and_nothing_is_stored(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_failed = threading.Event()
-    insert_rows = bulk.insert_rows
+    insert_columns = bulk.insert_columns
 
     def insert_late(*args: Any, **options: Any) -> int:
         has_failed.wait(5)
-        return insert_rows(*args, **options)
+        return insert_columns(*args, **options)
 
-    monkeypatch.setattr(bulk, "insert_rows", insert_late)
-    rows = [("c", f"n-{number}", number) for number in range(5000)]
-    columns = ("name", "node_id", "count")
-
+    monkeypatch.setattr(bulk, "insert_columns", insert_late)
+    columns = counters(range(5000))
     were_done = []
 
     def fail_in_the_block() -> None:
         with db.writing(session):
             try:
-                with bulk.inserting(session, Counter.__table__, columns, rows) as insertion:
+                with bulk.inserting(session, Counter.__table__, columns) as insertion:
                     threading.Timer(0.05, has_failed.set).start()
                     _ = 1 // 0
             finally:
