@@ -77,6 +77,7 @@ def nodes() -> str:
 
 
 @web.get("/fleet/nodes", strict_slashes=False)
+@needs(Right.SEE_FLEET)
 def nodes_by_another_name() -> Redirection:
     """What is left when somebody takes a node's id off the address of its page."""
     return redirect(url_for("web.nodes"))
