@@ -66,6 +66,14 @@ return faint;
 """
 
 
+# Cells of a stacked table whose content is torn into several boxes beside each other: they are grids of label and content.
+_TORN = """
+const parts = (e) => [...e.childNodes].filter((n) => n.nodeType === 1 || n.textContent.trim());
+return [...document.querySelectorAll("table.stack td[data-label]")]
+  .filter((e) => parts(e).length > 1 && getComputedStyle(e).display === "grid")
+  .map((e) => e.textContent.trim().slice(0, 40));
+"""
+
 # Text that leaves its card to the right.
 _OUTSIDE = """
 return [...document.querySelectorAll(".card *")]
@@ -133,9 +141,11 @@ def test_page_is_clean_readable_and_fits_320_pixels(
     browser.get(address + path)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     faint = browser.execute_script(_FAINT)
+    torn = browser.execute_script(_TORN)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert width <= 320
     assert faint == []
+    assert torn == []
     assert browser.get_log("browser") == []
 
 

@@ -50,7 +50,7 @@ def test_node_page_shows_events_battery_and_clock(operator: FlaskClient) -> None
     assert "level: <b>low: sends rarely</b>; now, mV: <b>3490</b>" in page
     assert "cause: <b>error in the firmware</b>" in page
     assert "n: <b>7</b>" in page
-    assert "low: sends rarely" in page
+    assert "3.49\N{NO-BREAK SPACE}V, low: sends rarely" in page
     assert "−1,180&nbsp;ppm" in page
     assert HOSTILE not in page
     assert "Batterie getauscht oder geladen" in german
