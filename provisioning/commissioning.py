@@ -75,7 +75,7 @@ def commission(
             bench.records.save(record)
     if record.heard_at is None and bench.wait_s:
         tell(f"{record.label}: waiting until the fleet hears it …")
-        _wait_until_heard(record, bench)
+        _wait_until_heard(address, record, bench)
     if record.accepted_at is None and record.heard_at is not None and not record.failed:
         record.accepted_at = _now()
     bench.records.save(record)
@@ -170,7 +170,7 @@ def _note_board(record: Record, found: BoardReading) -> None:
     record.broker, record.wifi = found.broker, found.wifi
 
 
-def _wait_until_heard(record: Record, bench: Bench) -> None:
+def _wait_until_heard(address: str, record: Record, bench: Bench) -> None:
     """Raises BenchError: the fleet does not answer or refuses, or has heard nothing in time; it is asked at least once."""
     until_s = time.monotonic() + bench.wait_s
     while True:
@@ -185,9 +185,13 @@ def _wait_until_heard(record: Record, bench: Bench) -> None:
             record.readings = _readings(contact.get("readings"))
             return
         if time.monotonic() + _ASK_EVERY_S > until_s:
+            what_to_do = (
+                "a virtual board in a folder lives while provision virtual run runs on it: start that, then repeat the command."
+                if address.startswith(VIRTUAL)
+                else "see that the Wi-Fi of --wifi-file is here and lets the node reach its broker, then repeat the command."
+            )
             raise BenchError(
-                f"The fleet has heard nothing of {record.label} ({record.node_id}) in {bench.wait_s:g} s; see that the Wi-Fi of"
-                " --wifi-file is here and lets the node reach its broker, then repeat the command."
+                f"The fleet has heard nothing of {record.label} ({record.node_id}) in {bench.wait_s:g} s; {what_to_do}"
             )
         time.sleep(_ASK_EVERY_S)
 

@@ -153,7 +153,8 @@ def test_one_node_that_is_never_heard_ends_with_what_to_look_at(
     status, _, err = provision(commissioning(fleet, one))
     assert status == 1
     assert is_one_sentence(
-        err, "The fleet has heard nothing of tree-01 (n-000001) in 1 s; see that the Wi-Fi"
+        err,
+        "The fleet has heard nothing of tree-01 (n-000001) in 1 s; a virtual board in a folder lives while",
     )
 
 
