@@ -850,8 +850,7 @@ _STATE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(NamedTuple):
     """What is known of a pack that is stored, or is new in this batch."""
 
     body_sha256: str
