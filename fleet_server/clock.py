@@ -11,6 +11,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from fleet_server.errors import Invalid
 
@@ -31,11 +32,16 @@ class Clock:
     def now(self) -> datetime:
         """This moment, to the second."""
         passed_s = time.time() - self.wall_utc_s
-        return datetime.fromtimestamp(math.floor(self.simulated_utc_s + passed_s * self.speed), UTC)
+        return _moment(math.floor(self.simulated_utc_s + passed_s * self.speed))
 
     @property
     def is_real(self) -> bool:
         return self == _WALL_CLOCK
+
+
+@lru_cache(maxsize=1)  # asked for with every message, thousands of times in the same second
+def _moment(utc_s: int) -> datetime:
+    return datetime.fromtimestamp(utc_s, UTC)
 
 
 _WALL_CLOCK = Clock()

@@ -11,7 +11,7 @@ from fleet_server.cli.answers import ProcessName, data_option, json_option
 from fleet_server.cli.service_process import run_service
 from fleet_server.wire.topics import SERVICE_INGEST
 
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 # The thread that stores lets go of Python's lock at every statement, and gets it back from the one that receives only after this
 # time: with Python's own 5 ms a batch waited as long as it worked.
 _SWITCH_INTERVAL_S = 0.0005

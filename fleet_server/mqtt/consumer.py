@@ -13,8 +13,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import paho.mqtt.client as mqtt
 import structlog
@@ -59,8 +59,7 @@ _OUR_FAULT = WireError("server_failed", "Our own code could not work on it; the 
 _DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError, Unavailable)
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One message in hand: its content, and what it is acknowledged by."""
 
     message: Message | Arrival
@@ -280,7 +279,7 @@ class Consumer:
 def _read(message: Message) -> Message | Arrival:
     """Read here, in the network's thread, while the other one waits for the disk."""
     try:
-        return ingest.read_message(message, now=clock.now())
+        return ingest.read_message(message, now=message.received_at or clock.now())
     except Exception:
         # A mistake of ours must not end the network's thread: met again when it is stored, it is singled out.
         log.exception("message_not_readable", node_id=message.node_id)
@@ -293,7 +292,7 @@ def _failed(message: Message | Arrival) -> Arrival:
         received_s = int((message.received_at or clock.now()).timestamp())
         message = Arrival("unknown", message.node_id, message.payload, received_s, _OUR_FAULT)
     fault = WireError(_OUR_FAULT.code, _OUR_FAULT.sentence, message.identity)
-    return replace(message, content=fault)
+    return message._replace(content=fault)
 
 
 def ingest_filter(settings: Settings, *, is_one_of_several: bool) -> str:

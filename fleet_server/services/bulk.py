@@ -94,15 +94,56 @@ def add_to_counts(
 
     Rows are worked in their order: sort them, so that two workers never wait for each other.
     """
-    if not rows:
-        return
-    *key, count = columns
-    by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
-    conflict = (
-        f" ON CONFLICT ({', '.join(map(_quoted, key))}) DO UPDATE"
-        f" SET {_quoted(count)} = {_quoted(table.name)}.{_quoted(count)} + excluded.{_quoted(count)}"
+    *key, count = map(_quoted, columns)
+    insert_or_change(
+        session,
+        table,
+        columns,
+        rows,
+        key=", ".join(key),
+        change=f"{count} = {_quoted(table.name)}.{count} + excluded.{count}",
     )
-    _execute(session.connection(), table, by_name, conflict)
+
+
+def insert_or_change(
+    session: Session,
+    table: Table,
+    columns: tuple[str, ...],
+    rows: Sequence[Row],
+    *,
+    key: str,
+    change: str,
+) -> None:
+    """Insert rows; those whose key is taken change the stored row instead. The same two promises as of `add_to_counts`.
+
+    `key` and `change` are SQL of our own, and never text from outside.
+    """
+    if rows:
+        by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
+        conflict = f" ON CONFLICT ({key}) DO UPDATE SET {change}"
+        _execute(session.connection(), table, by_name, conflict)
+
+
+def update_rows(
+    session: Session, table: Table, columns: tuple[str, ...], rows: Sequence[Row]
+) -> None:
+    """Give the rows that the first column, a key, names the values of the others. The caller holds these rows."""
+    _update(session.connection(), table, columns, rows, postgresql="{new}", sqlite="{new}")
+
+
+def move_forward(
+    session: Session, table: Table, columns: tuple[str, ...], rows: Sequence[Row]
+) -> None:
+    """The same with moments that never go back: of the stored one and the new one the later stays, or the one that is not null."""
+    # SQLite's max of a null is null.
+    _update(
+        session.connection(),
+        table,
+        columns,
+        rows,
+        postgresql="greatest({old}, {new})",
+        sqlite="coalesce(max({old}, {new}), {old}, {new})",
+    )
 
 
 def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
@@ -149,10 +190,16 @@ def _execute(connection: Connection, table: Table, columns: Columns, conflict: s
     except IntegrityError as error:
         if not (conflict and isinstance(error.orig, psycopg.errors.UniqueViolation)):
             raise
-    arrays = tuple(_array(table.c[name].type, _items(column)) for name, column in columns.items())
-    return connection.exec_driver_sql(
-        _postgresql_insert(table, tuple(columns)) + conflict, arrays
-    ).rowcount
+    names = tuple(columns)
+    statement = (
+        f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, names))})"
+        f" {_postgresql_given(table, names)}{conflict}"
+    )
+    return connection.exec_driver_sql(statement, _arrays(table, columns)).rowcount
+
+
+def _arrays(table: Table, columns: Columns) -> tuple[str, ...]:
+    return tuple(_array(table.c[name].type, _items(column)) for name, column in columns.items())
 
 
 def _items(column: Column) -> Sequence[Any]:
@@ -164,6 +211,38 @@ def _items(column: Column) -> Sequence[Any]:
         for place in np.flatnonzero(np.isnan(column)).tolist():
             items[place] = None
     return items
+
+
+def _update(
+    connection: Connection,
+    table: Table,
+    columns: tuple[str, ...],
+    rows: Sequence[Row],
+    *,
+    postgresql: str,
+    sqlite: str,
+) -> None:
+    if not rows:
+        return
+    name, (key, *names) = _quoted(table.name), columns
+    if connection.dialect.name == "sqlite":
+        changes = ", ".join(
+            f"{_quoted(column)} = {sqlite.format(old=_quoted(column), new=f'?{place}')}"
+            for place, column in enumerate(names, 2)
+        )
+        statement = f"UPDATE {name} SET {changes} WHERE {_quoted(key)} = ?1"  # noqa: S608 - our own names
+        connection.exec_driver_sql(statement, [tuple(row) for row in rows])
+        return
+    # One statement for all of them: each of its own costs as much as two packs.
+    changes = ", ".join(
+        f"{_quoted(column)} = {postgresql.format(old=f'{name}.{_quoted(column)}', new=f'given.{_quoted(column)}')}"
+        for column in names
+    )
+    connection.exec_driver_sql(
+        f"UPDATE {name} SET {changes} FROM ({_postgresql_given(table, columns)}) AS given"  # noqa: S608 - our own names
+        f" WHERE {name}.{_quoted(key)} = given.{_quoted(key)}",
+        _arrays(table, dict(zip(columns, zip(*rows, strict=True), strict=True))),
+    )
 
 
 def _execute_sqlite(connection: Connection, table: Table, columns: Columns, conflict: str) -> int:
@@ -241,19 +320,17 @@ def _sqlite_insert(table: Table, columns: tuple[str, ...], count: int) -> str:
 
 
 @cache
-def _postgresql_insert(table: Table, columns: tuple[str, ...]) -> str:
-    names = ", ".join(map(_quoted, columns))
+def _postgresql_given(table: Table, columns: tuple[str, ...]) -> str:
+    """A query that makes rows of arrays."""
     values, arrays = [], []
     for position, column in enumerate(columns):
         kind = table.c[column].type
         is_moment = isinstance(kind, UtcSeconds)
-        values.append(f"to_timestamp(c{position})" if is_moment else f"c{position}")
+        value = f"to_timestamp(c{position})" if is_moment else f"c{position}"
+        values.append(f"{value} AS {_quoted(column)}")
         arrays.append(f"%s::{'bigint' if is_moment else kind.compile(_POSTGRESQL)}[]")
     aliases = ", ".join(f"c{position}" for position in range(len(columns)))
-    return (
-        f"INSERT INTO {_quoted(table.name)} ({names}) SELECT {', '.join(values)}"  # noqa: S608 - our own names
-        f" FROM unnest({', '.join(arrays)}) AS given({aliases})"
-    )
+    return f"SELECT {', '.join(values)} FROM unnest({', '.join(arrays)}) AS given({aliases})"  # noqa: S608 - our own names
 
 
 def _quoted(name: str) -> str:

@@ -14,16 +14,15 @@ import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Table,
-    bindparam,
     delete,
     func,
     literal,
@@ -47,7 +46,6 @@ from fleet_server.models import (
     RawReading,
     Receipt,
 )
-from fleet_server.models.base import UtcSeconds
 from fleet_server.models.counter import PACKS_RESENT
 from fleet_server.models.gap import DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
@@ -86,8 +84,7 @@ _KIND_NAMES = {
 _QUERY_KEYS = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message as it came from the broker; `node_id` and `kind` are read from its topic.
 
     `kind` is None for a topic that nodes do not use.
@@ -139,7 +136,7 @@ def store_batch(
         except (DataError, IntegrityError) as error:
             log.error("message_refused_by_database", error=str(error.orig))
             fault = WireError("not_storable", "The database refused the content.", arrival.identity)
-            one = _store(session, [replace(arrival, content=fault)], now)
+            one = _store(session, [arrival._replace(content=fault)], now)
         _add(result, one)
     return result
 
@@ -159,8 +156,7 @@ _AnyPack = WirePack | ThinnedPack | EventPack
 _Content = _AnyPack | NodeStateMessage | WireError
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A message, read as far as it can be; its content is what it says, or why it cannot be read."""
 
     kind: str
@@ -354,7 +350,7 @@ class _Batch:
             if node is None
             else WireError("node_revoked", "The node's identity is revoked.", arrival.identity)
         )
-        self.faults.append(replace(arrival, content=fault))
+        self.faults.append(arrival._replace(content=fault))
 
     def _quarantine(self, arrival: Arrival) -> None:
         self.faults.append(arrival)
@@ -381,7 +377,7 @@ class _Batch:
             fault = WireError(
                 "body_differs", "Another pack with this identity is stored already.", identity
             )
-            self.faults.append(replace(arrival, content=fault))
+            self.faults.append(arrival._replace(content=fault))
             log.error(
                 "pack_body_differs",
                 node_id=identity.node_id,
@@ -421,7 +417,7 @@ class _Batch:
         fault = WireError(
             SEQ_JUMP, "The pack's number is beyond what its node can have reached.", identity
         )
-        self.faults.append(replace(arrival, content=fault))
+        self.faults.append(arrival._replace(content=fault))
         log.error("pack_sequence_jumped", **identity._asdict())
 
     def _choose_spools(self) -> None:
@@ -681,22 +677,10 @@ class _Batch:
             node.seq = self._contiguous(node_id, node)
             now = (node.spool, node.seq, node.highest_seq)
             if now != node.before:
-                rows.append(
-                    {
-                        "key": node_id,
-                        "spool": node.spool,
-                        "seq": node.seq,
-                        "highest_seq": node.highest_seq,
-                        "moved_at": self.now,
-                    }
-                )
+                rows.append((node_id, *now, self.now_s))
             if now[:2] != node.before[:2]:
                 self.result.receipts_moved[node_id] = now[:2]
-        if rows:
-            statement = update(_table(Receipt)).where(Receipt.node_id == bindparam("key"))
-            self.session.connection().execute(
-                statement.values({name: bindparam(name) for name in rows[0] if name != "key"}), rows
-            )
+        bulk.update_rows(self.session, _table(Receipt), _RECEIPT_COLUMNS, rows)
         # A node that sends again what is stored has missed its receipt; the retained one is still right.
         outbox.mark_changed(self.session, RECEIPT, self.result.receipts_moved, now=self.now)
 
@@ -786,29 +770,12 @@ class _Batch:
         """When nodes were last heard, and what they said about themselves."""
         if not self.heard_s:
             return
-        connection = self.session.connection()
         rows = [
-            {
-                "key": node_id,
-                "heard": _at(heard_s),
-                "sampled": _at(self.sampled_s[node_id]) if node_id in self.sampled_s else None,
-            }
+            (node_id, heard_s, self.sampled_s.get(node_id))
             for node_id, heard_s in sorted(self.heard_s.items())
         ]
-        status: Table = _table(NodeStatus)
-        connection.execute(
-            update(status)
-            .where(status.c.node_id == bindparam("key"))
-            .values(
-                last_heard_at=_later(
-                    self.session, status.c.last_heard_at, bindparam("heard", type_=UtcSeconds())
-                ),
-                last_sampled_at=_later(
-                    self.session, status.c.last_sampled_at, bindparam("sampled", type_=UtcSeconds())
-                ),
-            ),
-            rows,
-        )
+        columns = ("node_id", "last_heard_at", "last_sampled_at")
+        bulk.move_forward(self.session, _table(NodeStatus), columns, rows)
         fresh = [node_id for node_id in self.heard_s if not self.nodes[node_id].was_heard]
         if fresh:
             self.session.execute(
@@ -820,22 +787,12 @@ class _Batch:
             self._store_states()
 
     def _store_states(self) -> None:
-        status: Table = _table(NodeStatus)
         rows = [
-            {
-                "key": node_id,
-                "said_last_state_at": _at(arrival.received_s),
-                **{f"said_{name}": getattr(state, name) for name in _STATE_COLUMNS},
-            }
+            (node_id, arrival.received_s, *(getattr(state, name) for name in _STATE_COLUMNS))
             for node_id, (arrival, state) in sorted(self.states.items())
         ]
-        names = ("last_state_at", *_STATE_COLUMNS)
-        self.session.connection().execute(
-            update(status)
-            .where(status.c.node_id == bindparam("key"))
-            .values({name: bindparam(f"said_{name}") for name in names}),
-            rows,
-        )
+        columns = ("node_id", "last_state_at", *_STATE_COLUMNS)
+        bulk.update_rows(self.session, _table(NodeStatus), columns, rows)
 
     def store_counters(self) -> None:
         """Packs that came again, per node."""
@@ -862,6 +819,7 @@ _PACK_COLUMNS = (
     "payload_sha256",
     "payload",
 )
+_RECEIPT_COLUMNS = ("node_id", "spool", "seq", "highest_seq", "moved_at")
 _STATE_COLUMNS = (
     "model",
     "version",
@@ -892,8 +850,7 @@ _STATE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(NamedTuple):
     """What is known of a pack that is stored, or is new in this batch."""
 
     body_sha256: str
@@ -999,13 +956,6 @@ def _split(session: Session, gap: Gap, came: Sequence[int]) -> None:
 def _repeated(items: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     """Each item as often as its count says."""
     return list(itertools.chain.from_iterable(map(itertools.repeat, items, counts)))
-
-
-def _later(session: Session, column: Any, value: Any) -> Any:
-    """The later of a stored and a new moment; where one of them is null, the other."""
-    if session.get_bind().dialect.name == "sqlite":
-        return func.coalesce(func.max(column, value), column, value)  # its max of a null is null
-    return func.greatest(column, value)
 
 
 def _insert(session: Session) -> Any:

@@ -54,8 +54,7 @@ _REMEMBERED_LAYOUTS = 8  # of one node: its packs are alike but for a probe that
 IndexArray = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class SampledPack:
+class SampledPack(NamedTuple):
     """The readings of one pack with a known time."""
 
     pack_id: int

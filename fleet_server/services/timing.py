@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -40,8 +39,7 @@ class AnchorRow(NamedTuple):
     utc_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class KnownTime:
+class KnownTime(NamedTuple):
     """A sampling time; `interval_s` is the half-width of its interval, None when the node sent it itself."""
 
     utc_s: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import cbor2
@@ -37,6 +38,7 @@ _OPTIONS: dict[str, Any] = {
     "tag_hook": _refuse_tag,
     "semantic_decoders": dict.fromkeys(_KNOWN_TAGS, _refuse_tag),
 }
+_INSIDE_AN_ARRAY = {**_OPTIONS, "max_depth": _MAX_DEPTH + 1}
 
 
 def check_size(payload: bytes) -> None:
@@ -50,38 +52,48 @@ def check_size(payload: bytes) -> None:
         )
 
 
-def decode_items(data: bytes, *, start: int, count: int) -> tuple[list[Any], list[int]]:
-    """Decode the `count` items that `data` consists of from `start` on; return them and where each ends.
-
-    Raises:
-        WireError: `cbor_malformed` or `cbor_trailing_bytes`.
-    """
-    source = io.BytesIO(data)
-    source.seek(start)
-    items, ends = [], []
-    try:
-        decoder = cbor2.CBORDecoder(source, **_OPTIONS)
-        for _ in range(count):
-            items.append(decoder.decode())
-            ends.append(source.tell())
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise WireError(
-            "cbor_malformed", "The payload is not CBOR as the wire allows it."
-        ) from error
-    if ends[-1] != len(data):
-        raise WireError(
-            "cbor_trailing_bytes", f"{len(data) - ends[-1]} bytes follow the end of the message."
-        )
-    return items, ends
-
-
 def decode_only(data: bytes) -> object:
     """Decode the one item that `data` consists of.
 
     Raises:
         WireError: `cbor_malformed` or `cbor_trailing_bytes`.
     """
-    return decode_items(data, start=0, count=1)[0][0]
+    item, end = _decode(data, _OPTIONS)
+    _check_end(data, end)
+    return item
+
+
+def decode_items(data: bytes, *, start: int, count: int) -> tuple[object, list[Any], int]:
+    """Decode the `count` items that `data` consists of from `start` on; return the first, the others, and where the first ends.
+
+    Raises:
+        WireError: `cbor_malformed` or `cbor_trailing_bytes`.
+    """
+    first, length = _decode(data[start:], _OPTIONS)
+    # As one array, in one call: that takes half the time of a call for each.
+    others = array_head(count - 1) + data[start + length :]
+    items, end = _decode(others, _INSIDE_AN_ARRAY)
+    _check_end(others, end)
+    assert isinstance(items, list)  # noqa: S101 - its head is ours
+    return first, items, start + length
+
+
+def _decode(data: bytes, options: Mapping[str, Any]) -> tuple[object, int]:
+    """The first item of `data`, and where it ends."""
+    source = io.BytesIO(data)
+    try:
+        return cbor2.CBORDecoder(source, **options).decode(), source.tell()
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise WireError(
+            "cbor_malformed", "The payload is not CBOR as the wire allows it."
+        ) from error
+
+
+def _check_end(data: bytes, end: int) -> None:
+    if end != len(data):
+        raise WireError(
+            "cbor_trailing_bytes", f"{len(data) - end} bytes follow the end of the message."
+        )
 
 
 def array_head(count: int) -> bytes:

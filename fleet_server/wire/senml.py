@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from fleet_server.wire import cbor
@@ -50,6 +51,7 @@ _THINNED = (
 _LOWEST, _HIGHEST = ".min", ".max"
 _MAX_DETAIL_LENGTH = 1024
 _CHANNEL_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_MAX_KEY_LENGTH = 32
 # Names that this server does not know yet are kept: a newer node's reason must not cost the readings beside it.
 _REASON = re.compile(r"[a-z][a-z_]{0,15}")
 
@@ -346,9 +348,9 @@ _Header = tuple[str, int | None, int, int, int, int, int]
 def _open(payload: bytes) -> _Frame:
     cbor.check_size(payload)
     count, head_length = _array_head(payload)
-    (envelope, *records), ends = cbor.decode_items(payload, start=head_length, count=count)
-    body = payload[ends[0] :]
-    if not isinstance(envelope, dict) or not all(isinstance(record, dict) for record in records):
+    envelope, records, end = cbor.decode_items(payload, start=head_length, count=count)
+    body = payload[end:]
+    if not isinstance(envelope, dict) or {*map(type, records)} != {dict}:
         raise WireError("record_not_map", "A record of the pack is not a map.")
     return _Frame(envelope, records, body, _identity(envelope, records))
 
@@ -374,7 +376,7 @@ def _identity(
     base_name = envelope.get(_BASE_NAME)
     if not isinstance(base_name, str) or base_name[-1:] != ":" or not is_node_id(base_name[:-1]):
         raise WireError("node_id_unreadable", "The envelope names no node.")
-    (spool_name, spool_max), (seq_name, seq_max) = _BOOKKEEPING[:2]
+    (spool_name, spool_max), (seq_name, seq_max), *_ = _BOOKKEEPING
     return PackIdentity(
         base_name[:-1],
         _number(records[0], spool_name, spool_max),
@@ -432,15 +434,15 @@ def _number(record: dict[object, object], name: str, maximum: int) -> int:
 
 
 def _readings(records: Sequence[dict[object, object]]) -> tuple[Reading, ...]:
-    readings = tuple(_reading(record) for record in records)
-    if len({key for key, _, _ in readings}) != len(readings):
+    readings = tuple(map(_reading, records))
+    if len({reading[0] for reading in readings}) != len(readings):
         raise WireError("channel_repeated", "The pack holds a channel twice.")
     return readings
 
 
 def _reading(record: dict[object, object]) -> Reading:
     key = record.get(_NAME)
-    if not isinstance(key, str) or _CHANNEL_KEY.fullmatch(key) is None:
+    if not isinstance(key, str) or not _is_channel_key(key):
         raise WireError("channel_key_wrong", "A record has no channel key.")
     if len(record) != 2:
         raise WireError("record_field_unknown", "A record has fields the wire does not know.")
@@ -452,15 +454,24 @@ def _reading(record: dict[object, object]) -> Reading:
     return key, None, reason
 
 
+def _is_channel_key(key: str) -> bool:
+    return len(key) <= _MAX_KEY_LENGTH and _matches_channel_key(key)
+
+
+@lru_cache(maxsize=10_000)  # of short texts: nodes say the same few again and again
+def _matches_channel_key(key: str) -> bool:
+    return _CHANNEL_KEY.fullmatch(key) is not None
+
+
 def _value(value: object) -> float:
-    if type(value) is int:
-        if abs(value) > _EXACT_INTEGER_MAX:
-            raise WireError("value_too_large", "A value is too large to be kept exactly.")
+    if type(value) is float:
+        if not math.isfinite(value):
+            raise WireError("value_not_finite", "A value is not a finite number.")
         return value
-    if type(value) is not float:
+    if type(value) is not int:
         raise WireError("value_not_number", "A value is not a number.")
-    if not math.isfinite(value):
-        raise WireError("value_not_finite", "A value is not a finite number.")
+    if abs(value) > _EXACT_INTEGER_MAX:
+        raise WireError("value_too_large", "A value is too large to be kept exactly.")
     return value
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from fleet_server.wire.errors import WireError
 
 NODE_ID_PATTERN = r"[a-z0-9-]{3,32}"
 _NODE_ID = re.compile(NODE_ID_PATTERN)
+_MAX_NODE_ID_LENGTH = 32
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _SERVICE_PREFIX = "svc-"
 
@@ -43,6 +45,11 @@ class Topic:
 
 def is_node_id(text: str) -> bool:
     """True when `text` may name a node. Names of services are no node ids."""
+    return len(text) <= _MAX_NODE_ID_LENGTH and _may_name_a_node(text)
+
+
+@lru_cache(maxsize=20_000)  # of short texts: a fleet's nodes, asked about with every message
+def _may_name_a_node(text: str) -> bool:
     return _NODE_ID.fullmatch(text) is not None and not text.startswith(_SERVICE_PREFIX)
 
 
