@@ -27,11 +27,13 @@ def find_node(session: Session, id_or_label: str) -> Node:
     if not labelled:
         raise NotFound(f"There is no node {id_or_label}; `fleet node list` shows them all.")
     if len(labelled) > 1:
-        which = ", ".join(
-            f"{one.node_id} (enrolled {one.enrolled_at:%Y-%m-%d})" for one in labelled
-        )
+        which = ", ".join(f"{one.node_id} ({_since(one)})" for one in labelled)
         raise Conflict(f"Several nodes are labelled {id_or_label}: {which}; name one by its id.")
     return labelled[0]
+
+
+def _since(node: Node) -> str:
+    return f"enrolled {node.enrolled_at:%Y-%m-%d}" if node.enrolled_at else str(node.state)
 
 
 def moment_text(moment: datetime | None) -> str | None:

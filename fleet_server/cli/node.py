@@ -14,6 +14,7 @@ from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.named_nodes import find_node, moment_text
+from fleet_server.cli.node_life import register, state
 from fleet_server.cli.node_twin import command, configure, show
 from fleet_server.errors import Invalid, NotFound
 from fleet_server.models import Node, Site
@@ -65,7 +66,7 @@ def node() -> None:
     """
 
 
-for _command in (configure, command, show):
+for _command in (configure, command, show, state, register):
     node.add_command(_command)
 
 

@@ -1,5 +1,16 @@
 """The tables, one noun per file. Rows and nothing else: what is done with them is in `services/`."""
 
+from fleet_server.models.alert import (
+    Alert,
+    AlertKind,
+    AlertRecipient,
+    AlertRule,
+    Delivery,
+    NodeDay,
+    NodeTrend,
+    Severity,
+    Silence,
+)
 from fleet_server.models.anchor import Anchor
 from fleet_server.models.audit import AuditEntry, AuditHead
 from fleet_server.models.base import Base, UtcSeconds
@@ -13,6 +24,7 @@ from fleet_server.models.deployment import Deployment
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
 from fleet_server.models.gap import Gap
+from fleet_server.models.job import Job
 from fleet_server.models.kept_answer import KeptAnswer
 from fleet_server.models.lineage import Lineage
 from fleet_server.models.node import Node
@@ -32,6 +44,10 @@ from fleet_server.models.thinned_reading import ThinnedReading
 from fleet_server.models.user import Role, Scope, User, UserRole
 
 __all__ = [
+    "Alert",
+    "AlertKind",
+    "AlertRecipient",
+    "AlertRule",
     "Anchor",
     "AuditEntry",
     "AuditHead",
@@ -42,14 +58,18 @@ __all__ = [
     "Configuration",
     "Counter",
     "Datastream",
+    "Delivery",
     "Deployment",
     "EnrolmentToken",
     "Event",
     "Gap",
+    "Job",
     "KeptAnswer",
     "Lineage",
     "Node",
+    "NodeDay",
     "NodeStatus",
+    "NodeTrend",
     "Observation",
     "ObservationCount",
     "ObservedRange",
@@ -61,6 +81,8 @@ __all__ = [
     "Role",
     "Scope",
     "Sensor",
+    "Severity",
+    "Silence",
     "Site",
     "ThinnedPack",
     "ThinnedReading",

@@ -15,7 +15,7 @@ from fleet_server import db
 from fleet_server.errors import Invalid, NotFound
 from fleet_server.models import Configuration, Node, NodeStatus
 from fleet_server.models.outbox import DESIRED
-from fleet_server.services import auditing, outbox, rights, sealing
+from fleet_server.services import auditing, health, outbox, rights, sealing
 from fleet_server.wire.configuration import (
     PUBLISH_S,
     SAMPLE_S,
@@ -122,6 +122,7 @@ def change_settings(
     configuration.version += 1
     configuration.changed_at = now
     session.flush()
+    health.follow_configuration(session, [configuration.node_id])
     outbox.mark_changed(session, DESIRED, [configuration.node_id], now=now)
 
 

@@ -21,7 +21,8 @@ from fleet_server.models import (
     Sensor,
     Site,
 )
-from fleet_server.services import auditing, observing, rights, thinning
+from fleet_server.services import auditing, node_life, observing, rights, thinning
+from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
 LEVEL_CALIBRATED = "calibrated"
@@ -127,13 +128,15 @@ def deploy_node(
 
     Args:
         serials: serial number of the probe in each slot; a slot left out gets a sensor of its own with a made-up serial number
-            (`<node id>/<slot>`). A sensor known by its serial number keeps its calibrations.
+            (`<node id>/<slot>`). A sensor known by its serial number keeps its calibrations. By default those that the node was
+            registered with.
 
     Raises:
         NotFound: no such node or site.
         SiteWrong: the node's model is made for another kind of site.
         SlotUnknown: a serial number is for a slot that the node's model does not have.
         AlreadyDeployed: the node is at a site, or was after `from_at`.
+        WayClosed: the node's state leads to no site (lost, retired …).
     """
     with db.writing(session):
         node, site = session.get(Node, node_id), find_site(session, site_code)
@@ -142,6 +145,7 @@ def deploy_node(
         if site is None:
             raise NotFound(f"There is no site {site_code}.")
         rights.check_node_model(session, node.model, node_id=node_id)
+        serials = serials or node.planned_serials
         model = catalogue.load_node_model(node.model)
         if model.site_kind != site.kind:
             raise SiteWrong(
@@ -159,10 +163,11 @@ def deploy_node(
             _mount(session, deployment, slot, serial=serial, now=now)
         observing.observe_stored(session, node_id=node_id, now=now)
         thinning.observe_stored(session, node_id=node_id, now=now)
-        auditing.record(
+        node.planned_site_id = node.planned_serials = None
+        node_life.pass_on(
             session,
-            "node_deployed",
-            subject=f"node {node_id}",
+            node,
+            NodeState.DEPLOYED,
             now=now,
             site=site_code,
             since=_moment(from_at),
@@ -208,6 +213,10 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime, now: date
         for channel in channels:
             channel.to_at = to_at
         deployment.to_at = to_at
+        if node.state in (NodeState.DEPLOYED, NodeState.MAINTENANCE):
+            node_life.pass_on(session, node, NodeState.ENROLLED, now=now, until=_moment(to_at))
+            return
+        # Lost, for instance: that it left its site does not bring it back.
         auditing.record(
             session, "node_taken_down", subject=f"node {node_id}", now=now, until=_moment(to_at)
         )

@@ -18,7 +18,8 @@ from fleet_server.errors import Conflict, Invalid, Refused
 from fleet_server.models import Configuration, EnrolmentToken, Node, NodeStatus, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import auditing, authority, configuring, outbox
+from fleet_server.services import auditing, authority, configuring, node_life, outbox
+from fleet_server.wire.configuration import PUBLISH_S
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
@@ -105,59 +106,64 @@ def enrol_node(
         RequestWrong: the certificate request is not one for an EC P-256 key.
         KeyInUse: the key belongs to a node of another label or model.
     """
-    _check(label, model)
+    check_label_and_model(label, model)
     key_sha256 = _key_sha256(csr_pem)
     with db.writing(session):
         token_id = _use_token(session, token, now)
         known = session.scalar(select(Node).where(Node.public_key_sha256 == key_sha256))
         if known is not None:
             return _already_enrolled(session, known, token_id, label, model, ca_dir)
-        node_id = _new_node_id(session)
-        certificate = authority.sign_node_request(ca_dir, csr_pem, node_id=node_id)
-        session.add(
-            Node(
-                node_id=node_id,
-                label=label,
-                model=model,
-                state=NodeState.ENROLLED,
-                enrolled_at=now,
-                enrolment_token_id=token_id,
-                public_key_sha256=key_sha256,
-                certificate_serial=f"{certificate.serial:x}",
-                certificate_pem=certificate.pem,
-                certificate_expires_at=certificate.not_after,
-            )
-        )
-        session.flush()
-        add_companion_rows(session, node_id, model, now=now)
-        auditing.record(
+        node = _node_to_enrol(session, label, model, now=now)
+        certificate = authority.sign_node_request(ca_dir, csr_pem, node_id=node.node_id)
+        node.enrolled_at = now
+        node.enrolment_token_id = token_id
+        node.public_key_sha256 = key_sha256
+        node.certificate_serial = f"{certificate.serial:x}"
+        node.certificate_pem = certificate.pem
+        node.certificate_expires_at = certificate.not_after
+        node_life.pass_on(
             session,
-            "node_enrolled",
-            subject=f"node {node_id}",
+            node,
+            NodeState.ENROLLING,
             now=now,
             by=f"token {token_id}",
             label=label,
             model=model,
             certificate=f"{certificate.serial:x}",
         )
-    return EnrolledNode(node_id, certificate.pem, tuple(authority.trust_anchors_pem(ca_dir)))
+        mark_everything_of_a_node(session, node.node_id, now=now)
+    return EnrolledNode(node.node_id, certificate.pem, tuple(authority.trust_anchors_pem(ca_dir)))
+
+
+def registered_node(session: Session, label: str) -> Node | None:
+    """The node of this label that is on the list and was not enrolled yet."""
+    waiting = select(Node).where(
+        Node.label == label, Node.state.in_((NodeState.REGISTERED, NodeState.FLASHED))
+    )
+    return session.scalars(waiting.with_for_update().limit(1)).first()
 
 
 def add_companion_rows(session: Session, node_id: str, model: str, *, now: datetime) -> None:
-    """The rows that every node has from its enrolment on: status, receipt, configuration, and both retained messages due."""
+    """The rows of a node that has its identity, and both retained messages due."""
+    add_rows_of_a_node(session, node_id, model, now=now)
+    mark_everything_of_a_node(session, node_id, now=now)
+
+
+def add_rows_of_a_node(session: Session, node_id: str, model: str, *, now: datetime) -> None:
+    """The rows that every node has from its registration on: status, receipt, configuration."""
+    settings = configuring.provisioned_settings(model)
     session.add_all(
         [
-            NodeStatus(node_id=node_id),
+            NodeStatus(node_id=node_id, publish_s=settings[PUBLISH_S]),
             Receipt(node_id=node_id, spool=NO_SPOOL, seq=0, highest_seq=0),
-            Configuration(
-                node_id=node_id,
-                version=1,
-                settings=configuring.provisioned_settings(model),
-                changed_at=now,
-            ),
+            Configuration(node_id=node_id, version=1, settings=settings, changed_at=now),
         ]
     )
     session.flush()
+
+
+def mark_everything_of_a_node(session: Session, node_id: str, *, now: datetime) -> None:
+    """Both retained messages are due, so that a node that finds none knows that something is wrong."""
     outbox.mark_changed(session, RECEIPT, [node_id], now=now)
     outbox.mark_changed(session, DESIRED, [node_id], now=now)
 
@@ -168,7 +174,8 @@ def check_label(label: str) -> None:
         raise EnrolmentWrong(f"A label has 1 to {LABEL_MAX_LENGTH} printable characters.")
 
 
-def _check(label: str, model: str) -> None:
+def check_label_and_model(label: str, model: str) -> None:
+    """Raises EnrolmentWrong for what no node can be called or be."""
     check_label(label)
     if model not in catalogue.node_model_ids():
         known = ", ".join(catalogue.node_model_ids())
@@ -177,6 +184,28 @@ def _check(label: str, model: str) -> None:
         catalogue.load_node_model(model)
     except catalogue.CatalogueError as mistake:
         raise EnrolmentWrong(str(mistake)) from mistake
+
+
+def _node_to_enrol(session: Session, label: str, model: str, *, now: datetime) -> Node:
+    """The row that was registered under this label, else a new one."""
+    waiting = registered_node(session, label)
+    if waiting is not None:
+        if waiting.model != model:
+            raise EnrolmentWrong(
+                f"{label} is registered as {waiting.model}, not as {model}; build that, or use another label."
+            )
+        return waiting
+    node = Node(
+        node_id=new_node_id(session),
+        label=label,
+        model=model,
+        state=NodeState.REGISTERED,
+        state_since=now,
+    )
+    session.add(node)
+    session.flush()
+    add_rows_of_a_node(session, node.node_id, model, now=now)
+    return node
 
 
 def _use_token(session: Session, token: str, now: datetime) -> int:
@@ -209,7 +238,8 @@ def _already_enrolled(
     return EnrolledNode(node.node_id, node.certificate_pem, anchors)
 
 
-def _new_node_id(session: Session) -> str:
+def new_node_id(session: Session) -> str:
+    """An id that no node has or had."""
     for _ in range(_DRAWS):
         node_id = f"n-{secrets.token_hex(_NODE_ID_BYTES)}"
         if session.get(Node, node_id) is None:

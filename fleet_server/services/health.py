@@ -1,35 +1,43 @@
-"""Whether nodes report as they should: judged by each node's own schedule, never by the broker's connection."""
+"""Whether nodes report as they should: judged by each node's own schedule, never by the broker's connection.
+
+When a node will be late or silent stands in its `node_status`, computed by the database from when it was heard, its publishing
+interval and its battery's level; kept here: the interval (`follow_configuration`) and the level (`note_battery_events`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ScalarSelect, select
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
 
+from fleet_server import db
 from fleet_server.models import (
     Configuration,
     Deployment,
-    Event,
     Node,
     NodeStatus,
-    Pack,
     Receipt,
     Site,
 )
-from fleet_server.services import rights
-from fleet_server.wire.configuration import PUBLISH_S
-from fleet_server.wire.states import BATTERY_LOW_PERIODS, BatteryLevel, NodeState
+from fleet_server.services import bulk, rights
+from fleet_server.services.node_life import OUT_OF_SERVICE
+from fleet_server.wire.configuration import PUBLISH_S, WIFI
+from fleet_server.wire.senml import EventPack
+from fleet_server.wire.states import BATTERY_LOW_PERIODS, BatteryLevel
 
 # Boot, Wi-Fi and TLS vary by minutes; half a period more is a missed publish, not a late one.
 LATE_AFTER_PERIODS = 1.5
-# Three publishes in a row that did not come through are more than bad luck on the radio.
-OFFLINE_AFTER_PERIODS = 3.5
+# Two publishes in a row that did not come through are more than bad luck on the radio.
+OFFLINE_AFTER_PERIODS = 3.0
 DEFAULT_PUBLISH_S = 3600
 BATTERY_EVENT = "battery"
+_NODES_AT_ONCE = 500
+_RADIO_OFF = (BatteryLevel.MUTE, BatteryLevel.STOP)
 
 
 class Freshness(StrEnum):
@@ -55,20 +63,45 @@ class NodeHealth:
     battery_level: BatteryLevel
 
 
-def freshness(last_heard_at: datetime | None, *, publish_every_s: int, now: datetime) -> Freshness:
-    """Judge when a node was last heard.
-
-    >>> from datetime import UTC
-    >>> noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
-    >>> freshness(datetime(2026, 7, 1, 10, tzinfo=UTC), publish_every_s=3600, now=noon)
-    <Freshness.LATE: 'late'>
-    """
-    if last_heard_at is None:
+def freshness(status: NodeStatus, *, now: datetime) -> Freshness:
+    """How a node stands at `now`; `has_freshness` asks the database the same."""
+    if status.late_at is None or status.offline_at is None:
         return Freshness.NEVER_SEEN
-    periods = (now - last_heard_at).total_seconds() / publish_every_s
-    if periods <= LATE_AFTER_PERIODS:
+    if now <= status.late_at:
         return Freshness.FRESH
-    return Freshness.LATE if periods <= OFFLINE_AFTER_PERIODS else Freshness.OFFLINE
+    if battery_level(status) in _RADIO_OFF:
+        return Freshness.MUTED
+    return Freshness.LATE if now <= status.offline_at else Freshness.OFFLINE
+
+
+def has_freshness(wanted: Freshness, *, now: datetime) -> ColumnElement[bool]:
+    """A condition on `node_status`: nodes that stand so at `now`. `late_at` is indexed."""
+    muted = and_(
+        NodeStatus.battery_level.in_(_RADIO_OFF),
+        NodeStatus.battery_power_up == NodeStatus.power_up,
+    )
+    is_muted = func.coalesce(muted, False)
+    conditions: dict[Freshness, ColumnElement[bool]] = {
+        Freshness.NEVER_SEEN: NodeStatus.late_at.is_(None),
+        Freshness.FRESH: NodeStatus.late_at >= now,
+        Freshness.MUTED: and_(NodeStatus.late_at < now, is_muted),
+        Freshness.LATE: and_(NodeStatus.late_at < now, NodeStatus.offline_at >= now, ~is_muted),
+        Freshness.OFFLINE: and_(NodeStatus.late_at < now, NodeStatus.offline_at < now, ~is_muted),
+    }
+    return conditions[wanted]
+
+
+def battery_level(status: NodeStatus) -> BatteryLevel:
+    """What a node last said of its battery's level since it was switched on."""
+    if status.battery_power_up is None or status.battery_power_up != status.power_up:
+        return BatteryLevel.NORMAL
+    return BatteryLevel(status.battery_level)
+
+
+def publish_every_s(status: NodeStatus) -> int:
+    """How often the node is to be heard, as its battery lets it."""
+    spares = battery_level(status) is not BatteryLevel.NORMAL
+    return status.publish_s * (BATTERY_LOW_PERIODS if spares else 1)
 
 
 def fleet_health(
@@ -76,10 +109,9 @@ def fleet_health(
 ) -> list[NodeHealth]:
     """All nodes in service that the actor has to do with (or the one asked for), by label, in one statement."""
     query = (
-        select(Node, NodeStatus, Receipt, Configuration.settings, Site, _battery_details())
+        select(Node, NodeStatus, Receipt, Site)
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
         .join(Receipt, Receipt.node_id == Node.node_id)
-        .join(Configuration, Configuration.node_id == Node.node_id)
         .outerjoin(Deployment, (Deployment.node_id == Node.node_id) & Deployment.to_at.is_(None))
         .outerjoin(Site, Site.id == Deployment.site_id)
         .order_by(Node.label, Node.node_id)
@@ -88,53 +120,71 @@ def fleet_health(
     if models is not None:
         query = query.where(Node.model.in_(models))
     if node_id is None:
-        query = query.where(Node.state.in_((NodeState.ENROLLED, NodeState.ACTIVE)))
+        query = query.where(Node.state.not_in(OUT_OF_SERVICE))
     else:
         query = query.where(Node.node_id == node_id)
+    query = query.execution_options(populate_existing=True)  # what the database computes too
     return [
-        _judged(node, status, receipt, settings, site, _battery_level(details), now=now)
-        for node, status, receipt, settings, site, details in session.execute(query)
+        NodeHealth(
+            node,
+            status,
+            receipt,
+            site,
+            freshness(status, now=now),
+            publish_every_s(status),
+            battery_level(status),
+        )
+        for node, status, receipt, site in session.execute(query)
     ]
 
 
-def _battery_details() -> ScalarSelect[list[list[float | str]]]:
-    """What a node last said of its battery's level since it was switched on."""
-    return (
-        select(Event.details)
-        .join(Pack, Pack.id == Event.pack_id)
+def follow_configuration(session: Session, node_ids: Iterable[str] | None = None) -> None:
+    """What nodes are told decides when they are late: after a change of configurations, in its transaction.
+
+    Args:
+        node_ids: whose changed; None looks at all, and writes only where something differs.
+    """
+    if node_ids is None:
+        _follow(session, None)
+        return
+    for some in bulk.chunks(sorted(node_ids), _NODES_AT_ONCE):
+        _follow(session, some)
+
+
+def _follow(session: Session, node_ids: Sequence[str] | None) -> None:
+    interval = func.coalesce(Configuration.settings[PUBLISH_S].as_integer(), DEFAULT_PUBLISH_S)
+    network = Configuration.settings[(WIFI, 0, 0)].as_string()
+    statement = (
+        update(NodeStatus)
+        .where(Configuration.node_id == NodeStatus.node_id)
         .where(
-            Event.node_id == Node.node_id,
-            Event.name == BATTERY_EVENT,
-            Pack.power_up == NodeStatus.power_up,
+            or_(
+                NodeStatus.publish_s.is_distinct_from(interval),
+                NodeStatus.network.is_distinct_from(network),
+            )
         )
-        .order_by(Event.pack_id.desc())
-        .limit(1)
-        .correlate(Node, NodeStatus)
-        .scalar_subquery()
+        .values(publish_s=interval, network=network)
+        .execution_options(synchronize_session=False)
     )
+    if node_ids is not None:
+        statement = statement.where(NodeStatus.node_id.in_(node_ids))
+    with db.writing(session):
+        session.execute(statement)
 
 
-def _battery_level(details: list[list[float | str]] | None) -> BatteryLevel:
-    level = next((value for key, value in details or [] if key == "level"), None)
-    return BatteryLevel(level) if level in tuple(BatteryLevel) else BatteryLevel.NORMAL
+def note_battery_events(session: Session, packs: Iterable[EventPack]) -> None:
+    """Levels that nodes reported; part of the caller's transaction. The later of two wins."""
+    levels = {
+        pack.node_id: (_level(pack), pack.power_up) for pack in packs if pack.event == BATTERY_EVENT
+    }
+    for node_id, (level, power_up) in levels.items():
+        session.execute(
+            update(NodeStatus)
+            .where(NodeStatus.node_id == node_id)
+            .values(battery_level=level, battery_power_up=power_up)
+        )
 
 
-def _judged(
-    node: Node,
-    status: NodeStatus,
-    receipt: Receipt,
-    settings: Mapping[str, object],
-    site: Site | None,
-    battery_level: BatteryLevel,
-    *,
-    now: datetime,
-) -> NodeHealth:
-    wanted = settings.get(PUBLISH_S)
-    publish_every_s = wanted if isinstance(wanted, int) else DEFAULT_PUBLISH_S
-    if battery_level is not BatteryLevel.NORMAL:
-        publish_every_s *= BATTERY_LOW_PERIODS
-    judged = freshness(status.last_heard_at, publish_every_s=publish_every_s, now=now)
-    is_silent = judged in (Freshness.LATE, Freshness.OFFLINE)
-    if is_silent and battery_level in (BatteryLevel.MUTE, BatteryLevel.STOP):
-        judged = Freshness.MUTED
-    return NodeHealth(node, status, receipt, site, judged, publish_every_s, battery_level)
+def _level(pack: EventPack) -> BatteryLevel:
+    said = next((value for key, value in pack.details if key == "level"), None)
+    return BatteryLevel(said) if said in tuple(BatteryLevel) else BatteryLevel.NORMAL

@@ -28,7 +28,6 @@ from sqlalchemy import (
     literal,
     select,
     tuple_,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
@@ -51,7 +50,16 @@ from fleet_server.models.gap import DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import bulk, commanding, observing, outbox, sequences, thinning, timing
+from fleet_server.services import (
+    bulk,
+    commanding,
+    health,
+    observing,
+    outbox,
+    sequences,
+    thinning,
+    timing,
+)
 from fleet_server.services.binary_copy import Column
 from fleet_server.services.timing import KnownTime
 from fleet_server.wire.commands import ANSWER
@@ -218,7 +226,6 @@ class _NodeProgress:
     seq: int
     highest_seq: int
     channels_version: int
-    was_heard: bool
     heard_s: int
     is_revoked: bool
     oldest: int = 0
@@ -284,7 +291,6 @@ def _lock_nodes(session: Session, node_ids: set[str]) -> dict[str, _NodeProgress
             seq,
             highest_seq,
             channels_version,
-            was_heard=last_heard_at is not None,
             heard_s=0 if last_heard_at is None else int(last_heard_at.timestamp()),
             is_revoked=state == NodeState.REVOKED,
             before=(spool, seq, highest_seq),
@@ -603,6 +609,9 @@ class _Batch:
             if isinstance(new.pack, EventPack) and new.pack.event == ANSWER
         ]
         commanding.note_answers(self.session, answers, now=self.now)
+        health.note_battery_events(
+            self.session, [new.pack for new in self.new if isinstance(new.pack, EventPack)]
+        )
 
     def _repair_times(self, anchors: set[timing.AnchorRow]) -> None:
         """Give packs of these power-ups that were stored without a time the one that their anchors say."""
@@ -776,13 +785,6 @@ class _Batch:
         ]
         columns = ("node_id", "last_heard_at", "last_sampled_at")
         bulk.move_forward(self.session, _table(NodeStatus), columns, rows)
-        fresh = [node_id for node_id in self.heard_s if not self.nodes[node_id].was_heard]
-        if fresh:
-            self.session.execute(
-                update(Node)
-                .where(Node.node_id.in_(fresh), Node.state == NodeState.ENROLLED)
-                .values(state=NodeState.ACTIVE)
-            )
         if self.states:
             self._store_states()
 

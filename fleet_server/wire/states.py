@@ -69,9 +69,18 @@ class ConfigState(StrEnum):
 
 
 class NodeState(StrEnum):
-    """Where a node stands in its life, as the fleet knows it."""
+    """Where a node stands in its life; which way leads from one to another is in `services.node_life`."""
 
-    ENROLLED = "enrolled"  # has its identity, was never heard
-    ACTIVE = "active"
+    REGISTERED = "registered"  # in the list before it is built
+    FLASHED = "flashed"  # the board carries the firmware
+    ENROLLING = "enrolling"  # has its identity, was never heard
+    ENROLLED = "enrolled"  # was heard under its identity, stands nowhere
+    CALIBRATED = "calibrated"  # its probes were compared with a reference
+    DEPLOYED = "deployed"
+    MAINTENANCE = "maintenance"  # at its site, and somebody works on it
     RETIRED = "retired"
-    REVOKED = "revoked"
+    # Beside that road:
+    QUARANTINED = "quarantined"  # not trusted until somebody has looked at it
+    LOST = "lost"
+    RMA = "rma"  # at its maker's, or on the way there
+    REVOKED = "revoked"  # its certificate is void for ever

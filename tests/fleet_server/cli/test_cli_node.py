@@ -115,7 +115,7 @@ def test_list_shows_health_and_site_of_every_node(session: Session, fleet: Answe
     assert fleet("node", "list").out.splitlines() == [
         "NODE      LABEL    MODEL   STATE     HEALTH  LAST HEARD            SITE",
         "n-000002  pond-01  pond-1  enrolled  new     never                 -",
-        "n-000001  tree-01  tree-3  active    well    2026-07-01T12:00:00Z  stadtpark",
+        "n-000001  tree-01  tree-3  deployed  well    2026-07-01T12:00:00Z  stadtpark",
         "n-000003  twin     tree-3  enrolled  new     never                 -",
         "n-000004  twin     tree-3  enrolled  new     never                 -",
     ]
@@ -124,7 +124,7 @@ def test_list_shows_health_and_site_of_every_node(session: Session, fleet: Answe
         "node_id": "n-000001",
         "label": "tree-01",
         "model": "tree-3",
-        "state": "active",
+        "state": "deployed",
         "health": "fresh",
         "last_heard_at": "2026-07-01T12:00:00Z",
         "site": "stadtpark",

@@ -46,7 +46,7 @@ def test_enrolled_node_has_its_certificate_and_all_its_rows(session: Session, ca
     assert common_name.value == enrolled.node_id
     assert enrolled.ca_pem == tuple(authority.trust_anchors_pem(ca_dir))
     node = session.get_one(Node, enrolled.node_id)
-    assert (node.label, node.model, node.state) == ("tree-01", "tree-3", "enrolled")
+    assert (node.label, node.model, node.state) == ("tree-01", "tree-3", "enrolling")
     assert node.certificate_serial == f"{certificate.serial_number:x}"
     assert session.get_one(NodeStatus, enrolled.node_id).last_heard_at is None
     assert session.get_one(Receipt, enrolled.node_id).seq == 0

@@ -6,11 +6,13 @@ from datetime import timedelta
 
 import pytest
 from factories import NOON, SimulatedNode, deployed_node, register_node
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session
 
+from fleet_server import db
+from fleet_server.models import NodeStatus
 from fleet_server.services import configuring
-from fleet_server.services.health import Freshness, fleet_health, freshness
+from fleet_server.services.health import Freshness, fleet_health, has_freshness
 from fleet_server.services.ingest import store_batch
 
 
@@ -20,16 +22,29 @@ from fleet_server.services.ingest import store_batch
         (0, 3600, Freshness.FRESH),
         (5400, 3600, Freshness.FRESH),
         (5401, 3600, Freshness.LATE),
-        (12_600, 3600, Freshness.LATE),
-        (12_601, 3600, Freshness.OFFLINE),
+        (10_800, 3600, Freshness.LATE),
+        (10_801, 3600, Freshness.OFFLINE),
         (5401, 86_400, Freshness.FRESH),
     ],
 )
 def test_silence_is_judged_by_the_nodes_own_schedule(
-    silent_s: int, publish_every_s: int, judged: Freshness
+    session: Session, silent_s: int, publish_every_s: int, judged: Freshness
 ) -> None:
-    heard_at = NOON - timedelta(seconds=silent_s)
-    assert freshness(heard_at, publish_every_s=publish_every_s, now=NOON) is judged
+    deployed_node(session)
+    store_batch(session, [SimulatedNode().state()], now=NOON)
+    with db.writing(session):
+        session.get_one(NodeStatus, "n-000001").publish_s = publish_every_s
+    now = NOON + timedelta(seconds=silent_s)
+
+    (health,) = fleet_health(session, now=now)
+
+    assert health.freshness is judged
+    found = [
+        one
+        for one in Freshness
+        if session.scalar(select(NodeStatus.node_id).where(has_freshness(one, now=now)))
+    ]
+    assert found == [judged]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +53,7 @@ def test_silence_is_judged_by_the_nodes_own_schedule(
         ("normal", 2, Freshness.LATE),
         ("low", 5, Freshness.FRESH),
         ("low", 7, Freshness.LATE),
-        ("low", 15, Freshness.OFFLINE),
+        ("low", 13, Freshness.OFFLINE),
         ("mute", 5, Freshness.FRESH),
         ("mute", 99, Freshness.MUTED),
         ("stop", 99, Freshness.MUTED),
@@ -54,9 +69,12 @@ def test_a_node_that_spares_its_battery_is_judged_by_what_it_said(
     said += [node.event(2, "battery", {"level": level, "mv": 3490}), node.state()]
     store_batch(session, said, now=NOON)
 
-    (health,) = fleet_health(session, now=NOON + timedelta(hours=silent_h))
+    now = NOON + timedelta(hours=silent_h)
+    (health,) = fleet_health(session, now=now)
 
     assert health.freshness is judged
+    judged_by_database = select(NodeStatus.node_id).where(has_freshness(judged, now=now))
+    assert session.scalar(judged_by_database) == "n-000001"
 
 
 def test_what_a_node_said_of_its_battery_ends_with_that_battery(session: Session) -> None:

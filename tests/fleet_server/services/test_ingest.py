@@ -57,7 +57,6 @@ def test_pack_becomes_readings_observations_and_a_receipt(session: Session) -> N
     assert sum(session.scalars(select(ObservationCount.count))) == 7
     pack = session.scalars(select(Pack)).one()
     assert pack.payload == node.pack(1).payload
-    assert session.get_one(Node, "n-000001").state == "active"
     assert session.get_one(NodeStatus, "n-000001").last_heard_at == NOON
 
 

@@ -1,0 +1,98 @@
+"""The scheduled jobs and the thread that runs them beside the publisher.
+
+A job is a function of (session, settings, now) that owns its transactions and is safe to run twice: a worker that dies in the middle
+leaves it to another. What it cannot do it raises; that is logged, kept beside the job, and tried again when it is due next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from fleet_server import clock
+from fleet_server.errors import FleetError
+from fleet_server.jobs import life
+from fleet_server.services import scheduling
+from fleet_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 1.0
+# However fast a demo's clock runs: each run is a write that ingest waits for on SQLite.
+OFTENEST_S = 5.0
+# A database that is away is not asked every second.
+_AFTER_TROUBLE_S = 10.0
+_END_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """`every_s`: of the fleet's time, so that a demo that runs sixty times faster does it sixty times as often (not more often than `OFTENEST_S`)."""
+
+    run: Callable[[Session, Settings, datetime], None]
+    every_s: int
+
+
+JOBS = {
+    "first_contacts": Scheduled(life.note_first_contacts, every_s=30),
+}
+
+
+def run_due(sessions: sessionmaker[Session], settings: Settings) -> str | None:
+    """Run the job that is due longest; returns its name, or None when none is due."""
+    with sessions() as session:
+        name = scheduling.claim_due_job(session, tuple(JOBS), wall_now=datetime.now(UTC))
+    if name is None:
+        return None
+    error = None
+    try:
+        with sessions() as session:
+            JOBS[name].run(session, settings, clock.now())
+    except Exception as problem:  # a job must not take the others along
+        error = str(problem).strip().splitlines()[0] if str(problem) else type(problem).__name__
+        log.exception("job_failed", job=name)
+    every_s = max(OFTENEST_S, JOBS[name].every_s / clock.parse_clock(settings.clock).speed)
+    with sessions() as session:
+        scheduling.note_run(session, name, every_s=every_s, wall_now=datetime.now(UTC), error=error)
+    return name
+
+
+@contextmanager
+def running_jobs(sessions: sessionmaker[Session], settings: Settings) -> Iterator[None]:
+    """Run due jobs in a thread of its own while the block runs; what is begun is ended first."""
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_run, args=(sessions, settings, stop), name="jobs", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_END_WITHIN_S)
+
+
+def _run(sessions: sessionmaker[Session], settings: Settings, stop: threading.Event) -> None:
+    is_known = False
+    while not stop.is_set():
+        wait_s = LOOK_EVERY_S
+        try:
+            if not is_known:
+                with sessions() as session:
+                    scheduling.add_jobs(session, JOBS, wall_now=datetime.now(UTC))
+                is_known = True
+            while not stop.is_set() and run_due(sessions, settings) is not None:
+                pass
+        except (FleetError, OSError, DBAPIError) as problem:
+            log.warning(
+                "jobs_wait", reason=str(problem).partition("\n")[0], seconds=_AFTER_TROUBLE_S
+            )
+            wait_s = _AFTER_TROUBLE_S
+        stop.wait(wait_s)
