@@ -5,6 +5,10 @@ from __future__ import annotations
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
+from fleet_server.api import twin
+from fleet_server.api.arrivals import packs, quarantine
+from fleet_server.api.audit import audit
+from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
@@ -12,7 +16,9 @@ from fleet_server.api.noun import BASE
 from fleet_server.api.sites import sites
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
 
-_NOUNS = (me, nodes, sites)
+_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit)
+_HANG_ON_NODES = (twin,)
+"""Imported for the views that they hang on a noun."""
 
 
 def register_management(app: Flask) -> None:
