@@ -15,6 +15,7 @@ from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.sites import sites
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
+from fleet_server.wire.topics import NODE_ID_PATTERN
 
 _NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit)
 _HANG_ON_NODES = (twin,)
@@ -46,7 +47,7 @@ def _never_stored(response: Response) -> Response:
 
 
 def _as_text(_converter: object) -> dict[str, str]:
-    return {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
+    return {"type": "string", "pattern": f"^{NODE_ID_PATTERN}$"}
 
 
 def _as_number(_converter: object) -> dict[str, object]:
