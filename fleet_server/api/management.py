@@ -5,14 +5,21 @@ from __future__ import annotations
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
+from fleet_server.api import twin
+from fleet_server.api.arrivals import packs, quarantine
+from fleet_server.api.audit import audit
+from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.sites import sites
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
+from fleet_server.wire.topics import NODE_ID_PATTERN
 
-_NOUNS = (me, nodes, sites)
+_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit)
+_HANG_ON_NODES = (twin,)
+"""Imported for the views that they hang on a noun."""
 
 
 def register_management(app: Flask) -> None:
@@ -40,7 +47,7 @@ def _never_stored(response: Response) -> Response:
 
 
 def _as_text(_converter: object) -> dict[str, str]:
-    return {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
+    return {"type": "string", "pattern": f"^{NODE_ID_PATTERN}$"}
 
 
 def _as_number(_converter: object) -> dict[str, object]:

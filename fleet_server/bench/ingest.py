@@ -9,10 +9,7 @@ of the consumer's process for a pack (without broker, load and PostgreSQL's own 
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,13 +29,12 @@ from sqlalchemy import func, select
 
 from fleet_server import db
 from fleet_server.bench.load import FIRST_SAMPLE_UTC_S
+from fleet_server.bench.programs import Programs, cpu_s, end, line, own
 from fleet_server.errors import Conflict, Unavailable
 from fleet_server.models import Pack, Receipt
 from fleet_server.services import authority, deploying, enrolment
-from fleet_server.settings import CONFIG_VARIABLE
 
 _LOAD_MODULE, _DRAIN_MODULE = "fleet_server.bench.load", "fleet_server.bench.drain"
-_READY_TIMEOUT_S = 30.0
 _STALLED_S = 60.0
 _STOP_S = 10.0
 _MODEL = "tree-3"
@@ -72,7 +68,6 @@ def measure(
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         scene = _Scene(folder, nodes, database_url, stack)
         ports = scene.start_broker(broker)
-        scene.configure(ports)
         for number in range(rounds):
             bare = scene.run_bare(packs, ports, spool=2 * number + 1)
             measured.append((bare, scene.run_ingest(packs, ports, spool=2 * number + 2)))
@@ -114,6 +109,7 @@ class _Scene:
         self._folder = folder
         self._stack = stack
         self._database_url = database_url or f"sqlite:///{folder / 'bench.sqlite3'}"
+        self._programs = Programs(folder, self._database_url, stack)
         authority.initialise(folder / "ca")
         self._engine = db.make_engine(self._database_url)
         stack.callback(self._engine.dispose)
@@ -166,48 +162,27 @@ class _Scene:
         )
         return node.node_id
 
-    def start_broker(self, kind: str) -> dict[str, int]:
-        ports = {"node": _free_port(), "service": _free_port()}
-        wanted = ["--node-port", str(ports["node"]), "--service-port", str(ports["service"])]
-        if kind == "embedded":
-            self._start("broker", [_own("fleet"), "broker", "embedded", *wanted])
-        else:
-            program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-            if not Path(program).exists():
-                raise Unavailable("mosquitto is not installed: apt-get install mosquitto.")
-            out = self._folder / "mosquitto"
-            made = subprocess.run(  # noqa: S603 - our own program
-                [_own("fleet"), "broker", "config", "--out", str(out), *wanted],
-                env=self._environment(),
-                capture_output=True,
-                text=True,
-            )
-            if made.returncode != 0:
-                raise Unavailable(f"fleet broker config failed: {made.stderr.strip()}")
-            self._start("broker", [program, "-c", str(out / "mosquitto.conf")])
-        for port in ports.values():
-            _wait_for_port(port)
-        return ports
-
-    def configure(self, ports: Mapping[str, int]) -> None:
-        self._broker_url = f"mqtts://127.0.0.1:{ports['node']}?service_port={ports['service']}"
+    def start_broker(self, kind: str) -> Mapping[str, int]:
+        return self._programs.start_broker(kind)
 
     def run_bare(self, packs: int, ports: Mapping[str, int], *, spool: int) -> _Run:
         """A consumer that stores nothing, until its last acknowledgement."""
         command = [sys.executable, "-m", _DRAIN_MODULE, str(self._folder)]
-        drain = self._start("drain", [*command, str(ports["service"]), str(packs)], listen=True)
-        _line(drain)  # it says that its subscription stands
+        drain = self._programs.start(
+            "drain", [*command, str(ports["service"]), str(packs)], listen=True
+        )
+        line(drain)  # it says that its subscription stands
         load, started_s = self._publish(packs, ports, spool=spool)
-        finished = _line(drain)
+        finished = line(drain)
         drain.wait(_STOP_S)
         load.wait(_STALLED_S)
         return _Run(finished["finished_s"] - started_s, finished["cpu_s"])
 
     def run_ingest(self, packs: int, ports: Mapping[str, int], *, spool: int) -> _Run:
         """`fleet ingest`, until the last pack is committed."""
-        ingest = self._start("ingest", [_own("fleet"), "ingest", "--json"], listen=True)
-        _line(ingest)
-        cpu_before_s = _cpu_s(ingest.pid)
+        ingest = self._programs.start("ingest", [own("fleet"), "ingest", "--json"], listen=True)
+        line(ingest)
+        cpu_before_s = cpu_s(ingest.pid)
         load, started_s = self._publish(packs, ports, spool=spool)
         stored, moved_at = 0, time.monotonic()
         count_stored = self._counter_of_stored(spool)
@@ -218,16 +193,16 @@ class _Scene:
                 stored, moved_at = now_stored, time.monotonic()
             if ingest.poll() is not None or time.monotonic() - moved_at > _STALLED_S:
                 raise Unavailable(f"fleet ingest stored {stored} of {packs} packs and stopped.")
-        run = _Run(time.time() - started_s, _cpu_s(ingest.pid) - cpu_before_s)
+        run = _Run(time.time() - started_s, cpu_s(ingest.pid) - cpu_before_s)
         load.wait(_STALLED_S)
-        _end(ingest)
+        end(ingest)
         return run
 
     def _publish(
         self, packs: int, ports: Mapping[str, int], *, spool: int
     ) -> tuple[subprocess.Popen[str], float]:
         """Start the load; its process, and the wall time of its first publish."""
-        load = self._start(
+        load = self._programs.start(
             f"load-{spool}",
             [
                 sys.executable, "-m", _LOAD_MODULE, str(self._folder), str(ports["node"]),
@@ -235,7 +210,7 @@ class _Scene:
             ],
             listen=True,
         )  # fmt: skip
-        return load, float(_line(load)["started_s"])
+        return load, float(line(load)["started_s"])
 
     def _has_packs(self) -> bool:
         with self._sessions() as session:
@@ -257,77 +232,3 @@ class _Scene:
             return int(cursor.fetchone()[0] or 0)  # type: ignore[index]  # a sum is one row
 
         return count
-
-    def _start(
-        self, name: str, command: list[str], *, listen: bool = False
-    ) -> subprocess.Popen[str]:
-        log = (self._folder / f"{name}.log").open("w")
-        self._stack.callback(log.close)
-        process = subprocess.Popen(  # noqa: S603 - our own programs and mosquitto
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if listen else log,
-            stderr=log,
-            text=True,
-            env=self._environment(),
-        )
-        self._stack.callback(_end, process)
-        return process
-
-    def _environment(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}
-        clean.pop(CONFIG_VARIABLE, None)
-        clean |= {"FLEET_DATA_DIR": str(self._folder), "FLEET_DATABASE_URL": self._database_url}
-        if hasattr(self, "_broker_url"):
-            clean["FLEET_BROKER_URL"] = self._broker_url
-        return clean
-
-
-def _line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None  # noqa: S101 - started with listen=True
-    line = process.stdout.readline()
-    if not line:
-        raise Unavailable(f"{process.args!r} ended with exit {process.wait()}.")
-    result: dict[str, Any] = json.loads(line)
-    return result
-
-
-def _cpu_s(pid: int) -> float:
-    """Processor seconds that a process has used (proc(5): fields 14 and 15, after the name in brackets)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _own(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise Unavailable(f"The broker did not listen on port {port}.")

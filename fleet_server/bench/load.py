@@ -27,12 +27,20 @@ _POWER_UP = 7
 _PATIENCE_S = 600.0
 
 
-def payloads(node_id: str, count: int, *, spool: int) -> list[bytes]:
-    """`count` packs of one `tree-3` node, sampled every 15 minutes, with values that differ."""
+def payloads(
+    node_id: str, count: int, *, spool: int, first_utc_s: int | None = None
+) -> list[bytes]:
+    """`count` packs of one `tree-3` node, sampled every 15 minutes, with values that differ.
+
+    Args:
+        first_utc_s: when the first was sampled; spools one after the other from a fixed moment on when None.
+    """
+    if first_utc_s is None:
+        first_utc_s = FIRST_SAMPLE_UTC_S + spool * count * _SAMPLE_S
     return [
         encode_pack(
             node_id=node_id,
-            time_utc_s=FIRST_SAMPLE_UTC_S + (spool * count + number) * _SAMPLE_S,
+            time_utc_s=first_utc_s + number * _SAMPLE_S,
             oldest=1,
             spool=spool,
             seq=number + 1,

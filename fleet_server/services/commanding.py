@@ -22,7 +22,7 @@ from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused
 from fleet_server.models import Command, Configuration, Node
 from fleet_server.models.outbox import DESIRED
-from fleet_server.services import auditing, configuring, outbox, rights
+from fleet_server.services import auditing, configuring, keyset, outbox, rights
 from fleet_server.wire.commands import CommandName, Result, find_fault
 from fleet_server.wire.states import NodeState
 
@@ -32,6 +32,11 @@ SHORTEST_LIFETIME, LONGEST_LIFETIME = timedelta(minutes=1), timedelta(days=7)
 MAX_PENDING = 4
 _ID_MAX = (1 << 31) - 1
 _MAX_RESULT_LENGTH = 16
+_NEWEST_FIRST = keyset.Sorting(
+    (Command.ordered_at, Command.id),  # type: ignore[arg-type] # columns of a class
+    (datetime, int),
+    is_descending=True,
+)
 
 
 class CommandWrong(Invalid):
@@ -55,6 +60,7 @@ class CommandState(StrEnum):
 @dataclass(frozen=True)
 class CommandOverview:
     id: int
+    node_id: str
     name: str
     arguments: Mapping[str, Any]
     state: CommandState
@@ -194,20 +200,46 @@ def commands_of(
         .order_by(Command.ordered_at.desc(), Command.id.desc())
         .limit(limit)
     )
-    return [
-        CommandOverview(
-            id=command.id,
-            name=command.name,
-            arguments=command.arguments,
-            state=_state(command, now),
-            result=command.result,
-            details=command.details or (),
-            ordered_at=command.ordered_at,
-            expires_at=command.expires_at,
-            answered_at=command.answered_at,
-        )
-        for command in commands
-    ]
+    return [_overview(command, now) for command in commands]
+
+
+def command_page(
+    session: Session, node_id: str, *, now: datetime, limit: int, after: keyset.Key | None = None
+) -> keyset.Page[CommandOverview]:
+    """The node's commands in pages, newest first. One statement."""
+    return keyset.page_of(
+        session,
+        select(Command).where(Command.node_id == node_id),
+        _NEWEST_FIRST,
+        limit=limit,
+        after=after,
+        made=lambda row: _overview(row[0], now),
+    )
+
+
+def command_of(
+    session: Session, node_id: str, command_id: int, *, now: datetime
+) -> CommandOverview:
+    """Raises NotFound when this node has no such command."""
+    command = session.get(Command, command_id)
+    if command is None or command.node_id != node_id:
+        raise NotFound(f"{node_id} has no command {command_id}.")
+    return _overview(command, now)
+
+
+def _overview(command: Command, now: datetime) -> CommandOverview:
+    return CommandOverview(
+        id=command.id,
+        node_id=command.node_id,
+        name=command.name,
+        arguments=command.arguments,
+        state=_state(command, now),
+        result=command.result,
+        details=command.details or (),
+        ordered_at=command.ordered_at,
+        expires_at=command.expires_at,
+        answered_at=command.answered_at,
+    )
 
 
 def _state(command: Command, now: datetime) -> CommandState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, false, or_
@@ -14,7 +15,7 @@ from fleet_server.errors import Invalid
 T = TypeVar("T")
 KeyPart = str | int
 Key = tuple[KeyPart, ...]
-"""Where a page ended: the sorted columns' values in its last row."""
+"""Where a page ended: the sorted columns' values in its last row; moments as seconds since 1970."""
 
 
 class KeyWrong(Invalid):
@@ -35,11 +36,11 @@ class Page(Generic[T]):
 class Sorting:
     """`columns` never hold NULL, and the last one is unique; all go the same way.
 
-    `kinds` are the types of their values in a key, in the same order.
+    `kinds` are the types of their values, in the same order.
     """
 
     columns: tuple[ColumnElement[Any], ...]
-    kinds: tuple[type[KeyPart], ...]
+    kinds: tuple[type[KeyPart | datetime], ...]
     is_descending: bool = False
 
     def after(self, key: Key) -> ColumnElement[bool]:
@@ -48,15 +49,20 @@ class Sorting:
         Raises:
             KeyWrong: it is a key of another list.
         """
-        if [type(part) for part in key] != list(self.kinds):
+        wanted = [int if kind is datetime else kind for kind in self.kinds]
+        if [type(part) for part in key] != wanted:
             raise KeyWrong("This page follows none of this list; begin the list again.")
+        values = [
+            _moment(part) if kind is datetime else part
+            for part, kind in zip(key, self.kinds, strict=True)
+        ]
         found: ColumnElement[bool] = false()
         # (a, b) > (x, y) spelt out: both databases take an index for the first column's part.
-        for column, value in reversed(list(zip(self.columns, key, strict=True))):
+        for column, value in reversed(list(zip(self.columns, values, strict=True))):
             beyond = column < value if self.is_descending else column > value
             found = or_(beyond, and_(column == value, found))
         first = self.columns[0]
-        return and_(first <= key[0] if self.is_descending else first >= key[0], found)
+        return and_(first <= values[0] if self.is_descending else first >= values[0], found)
 
     def order(self) -> list[ColumnElement[Any]]:
         return [column.desc() if self.is_descending else column.asc() for column in self.columns]
@@ -64,7 +70,7 @@ class Sorting:
 
 def page_of(
     session: Session,
-    query: Select[Any],
+    query: Select[*tuple[Any, ...]],
     sorting: Sorting,
     *,
     limit: int,
@@ -85,6 +91,19 @@ def page_of(
     shown = rows[:limit]
     places = range(len(sorting.columns))
     next_key = (
-        tuple(getattr(shown[-1], f"key_{place}") for place in places) if len(rows) > limit else None
+        tuple(_part(getattr(shown[-1], f"key_{place}")) for place in places)
+        if len(rows) > limit
+        else None
     )
     return Page(items=[made(row) for row in shown], next_key=next_key)
+
+
+def _part(value: Any) -> KeyPart:
+    return int(value.timestamp()) if isinstance(value, datetime) else value
+
+
+def _moment(seconds: KeyPart) -> datetime:
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise KeyWrong("This page follows none of this list; begin the list again.") from error

@@ -1,0 +1,99 @@
+"""Deployments: which node stands where from when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import url_for
+from flask.views import MethodView
+from marshmallow import Schema, fields, validate
+
+from fleet_server import clock
+from fleet_server.api.noun import Noun
+from fleet_server.api.schemas import ListQuery
+from fleet_server.errors import Conflict
+from fleet_server.http_shared.access import needs
+from fleet_server.http_shared.database import current_session
+from fleet_server.services import deploying, deployment_list, keyset
+from fleet_server.services.deployment_list import DeploymentLine
+from fleet_server.services.rights import Right
+
+deployments = Noun("deployments", "Which node stands where from when")
+
+
+class DeploymentSchema(Schema):
+    """A node at a site; `to_at` is null as long as it stands there."""
+
+    id = fields.Integer(required=True)
+    node_id = fields.String(required=True)
+    site_code = fields.String(required=True)
+    from_at = fields.AwareDateTime(required=True)
+    to_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class DeploymentQuery(ListQuery):
+    node_id = fields.String()
+    site_code = fields.String()
+    is_open = fields.Boolean(
+        metadata={"description": "only those that go on, or only those that ended"}
+    )
+
+
+class NewDeploymentSchema(Schema):
+    """`serials`: the serial number of the probe in each slot."""
+
+    node_id = fields.String(required=True, validate=validate.Length(1, 64))
+    site_code = fields.String(required=True, validate=validate.Length(1, 64))
+    from_at = fields.AwareDateTime(required=True)
+    serials = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 64)),
+        values=fields.String(validate=validate.Length(1, 64)),
+        load_default=dict,
+    )
+
+
+class EndSchema(Schema):
+    to_at = fields.AwareDateTime(required=True)
+
+
+@deployments.route("")
+class Deployments(MethodView):
+    @needs(Right.SEE_FLEET)
+    @deployments.lists(DeploymentSchema, DeploymentQuery)
+    def get(self, query: dict[str, Any]) -> keyset.Page[DeploymentLine]:
+        """Deployments, the latest made first"""
+        return deployment_list.deployment_page(current_session(), **query)
+
+    @needs(Right.MOUNT_NODES)
+    @deployments.creates(
+        NewDeploymentSchema,
+        DeploymentSchema,
+        at=lambda made: url_for("deployments.Deployment", deployment_id=made.id),
+    )
+    def post(self, given: dict[str, Any]) -> DeploymentLine:
+        """Put a node at a site"""
+        session = current_session()
+        made = deploying.deploy_node(session, now=clock.now(), **given)
+        return deployment_list.deployment(session, made.id)
+
+
+@deployments.route("/<row_id:deployment_id>")
+class Deployment(MethodView):
+    def entity(self, deployment_id: int) -> DeploymentLine:
+        return deployment_list.deployment(current_session(), deployment_id)
+
+    @needs(Right.SEE_FLEET)
+    @deployments.shows(DeploymentSchema)
+    def get(self, deployment_id: int) -> DeploymentLine:
+        """One deployment"""
+        return self.entity(deployment_id)
+
+    @needs(Right.MOUNT_NODES)
+    @deployments.changes(EndSchema, DeploymentSchema)
+    def patch(self, given: dict[str, Any], deployment_id: int) -> None:
+        """The node leaves the site"""
+        session = current_session()
+        stands = self.entity(deployment_id)
+        if stands.to_at is not None:
+            raise Conflict(f"Deployment {deployment_id} has ended; it stays as it was.")
+        deploying.end_deployment(session, stands.node_id, to_at=given["to_at"], now=clock.now())

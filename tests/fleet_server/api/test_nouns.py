@@ -1,0 +1,155 @@
+"""What programs read of nodes and do with them: deployments, packs, events, quarantine, the audit log, configuration, commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from fleet_server.models import Role, Scope
+from fleet_server.services import accounts
+from tests.fleet_server import small_world
+from tests.fleet_server.small_world import NOW
+from tests.fleet_server.world_fixtures import World
+
+
+def client_of(world: World, name: str = small_world.USER) -> FlaskClient:
+    """A program of this person."""
+    app = world.app(demo=False)
+    app.config["WTF_CSRF_ENABLED"] = False
+    made = app.test_client()
+    made.post("/login", data={"name": name, "password": small_world.PASSWORD})
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(world: World) -> FlaskClient:
+    return client_of(world)
+
+
+def _changed(client: FlaskClient, address: str, change: dict[str, Any]) -> Any:
+    tag = client.get(address).headers["ETag"]
+    return client.patch(address, json=change, headers={"If-Match": tag})
+
+
+def test_pack_is_found_from_its_node_and_shows_its_bytes(client: FlaskClient) -> None:
+    (newest,) = client.get("/api/v1/nodes/n-000002/packs?limit=1").get_json()["items"]
+    assert (newest["spool"], newest["seq"]) == (7, 24)
+    pack = client.get(f"/api/v1/packs/{newest['id']}").get_json()
+    assert (pack["node_id"], pack["seq"]) == ("n-000002", 24)
+    assert {reading["channel"] for reading in pack["readings"]} == {"sat", "do", "tw", "bat"}
+    assert client.get("/api/v1/nodes/n-000002/packs?spool=8").get_json()["items"] == []
+
+
+def test_quarantine_is_filtered_by_reason(client: FlaskClient) -> None:
+    (entry,) = client.get("/api/v1/quarantine?reason=pack_not_array").get_json()["items"]
+    assert entry["node_id"] == "n-000001"
+    assert client.get("/api/v1/quarantine?node_id=n-000002").get_json()["items"] == []
+
+
+def test_node_moves_to_another_site(client: FlaskClient) -> None:
+    def stands() -> Any:
+        address = "/api/v1/deployments?node_id=n-000002&is_open=true"
+        return client.get(address).get_json()["items"]
+
+    (deployment,) = stands()
+    address = f"/api/v1/deployments/{deployment['id']}"
+    early = _changed(client, address, {"to_at": "2026-07-14T06:00:00Z"})
+    assert (early.status_code, early.get_json()["code"]) == (409, "conflict")
+    assert _changed(client, address, {"to_at": "2026-07-14T12:00:01Z"}).status_code == 200
+    assert stands() == []
+    again = _changed(client, address, {"to_at": "2026-07-14T13:00:00Z"})
+    assert again.status_code == 409
+    site = {"code": "pond-2", "name": "Pond", "kind": "water", "latitude": 51, "longitude": 7}
+    client.post("/api/v1/sites", json=site)
+    there = {"node_id": "n-000002", "site_code": "pond-2", "from_at": "2026-07-14T12:00:01Z"}
+    made = client.post("/api/v1/deployments", json=there)
+    assert made.status_code == 201
+    assert client.get(made.headers["Location"]).get_json() == made.get_json()
+    assert [one["site_code"] for one in stands()] == ["pond-2"]
+
+
+def test_configuration_is_changed_by_who_read_it(client: FlaskClient) -> None:
+    address = "/api/v1/nodes/n-000001/configuration"
+    changed = _changed(client, address, {"settings": {"publish_s": 7200}})
+    assert (changed.get_json()["version"], changed.get_json()["settings"]["publish_s"]) == (2, 7200)
+    wrong = _changed(client, address, {"settings": {"publish_s": -1}})
+    assert (wrong.status_code, wrong.get_json()["code"]) == (400, "configuration_wrong")
+
+
+def test_password_of_a_network_is_never_shown(client: FlaskClient) -> None:
+    address = "/api/v1/nodes/n-000003/configuration"
+    changed = _changed(client, address, {"settings": {"wifi": [["city", "top secret word"]]}})
+    assert changed.get_json()["settings"]["wifi"] == ["city"]
+    assert "top secret" not in client.get(address).text + client.get("/api/v1/audit").text
+
+
+def test_command_is_ordered_once_and_found_again(client: FlaskClient) -> None:
+    address, key = "/api/v1/nodes/n-000001/commands", {"Idempotency-Key": "blink"}
+    made = [client.post(address, json={"name": "identify"}, headers=key) for _ in range(2)]
+    assert made[0].status_code == 201
+    assert made[0].get_json() == made[1].get_json()
+    assert len(client.get(address).get_json()["items"]) == 1
+    assert client.get(made[0].headers["Location"]).get_json()["state"] == "pending"
+    elsewhere = made[0].headers["Location"].replace("n-000001", "n-000002")
+    assert client.get(elsewhere).status_code == 404
+
+
+def test_many_are_rehearsed_and_then_configured(client: FlaskClient) -> None:
+    wanted = {"settings": {"publish_s": 1800}, "node_ids": ["n-000001", "n-000002", "n-nobody"]}
+    before = client.get("/api/v1/nodes/n-000002/configuration").get_json()
+    for query, outcomes in (
+        ("?dry_run=true", ["done", "done", "refused"]),
+        ("", ["done", "done", "refused"]),
+        ("", ["unchanged", "unchanged", "refused"]),
+    ):
+        answer = client.post(f"/api/v1/nodes/configure{query}", json=wanted).get_json()
+        assert [result["outcome"] for result in answer["results"]] == outcomes
+        assert answer["is_dry_run"] == (query != "")
+        now = client.get("/api/v1/nodes/n-000002/configuration").get_json()
+        assert (now == before) == (query != "")
+
+
+def test_rehearsed_command_is_never_told(client: FlaskClient) -> None:
+    wanted = {"name": "reboot", "node_ids": ["n-000003"]}
+    answer = client.post("/api/v1/nodes/command?dry_run=true", json=wanted).get_json()
+    assert answer["results"][0]["outcome"] == "done"
+    assert client.get("/api/v1/nodes/n-000003/commands").get_json()["items"] == []
+
+
+def test_audit_log_is_read_by_what_was_done_to_whom(client: FlaskClient) -> None:
+    entries = client.get("/api/v1/audit?action=node_deployed&subject=node%20n-000001").get_json()
+    assert [entry["subject"] for entry in entries["items"]] == ["node n-000001"]
+
+
+def test_out_of_scope_is_not_there_for_programs(world: World) -> None:
+    with world.sessions() as session:
+        accounts.create_user(
+            session,
+            "wanda",
+            small_world.PASSWORD,
+            now=NOW,
+            roles=[Role.OPERATOR],
+            scope=Scope.WATERS,
+        )
+    client = client_of(world, "wanda")
+    tree = "/api/v1/nodes/n-000001"
+    for address in (
+        tree,
+        f"{tree}/packs",
+        f"{tree}/events",
+        f"{tree}/configuration",
+        f"{tree}/commands",
+        "/api/v1/packs/1",
+        "/api/v1/deployments/1",
+        "/api/v1/sites/kortum",
+    ):
+        assert client.get(address).status_code == 404, address
+    for address in ("sites", "deployments", "quarantine"):
+        assert "kortum" not in client.get(f"/api/v1/{address}").text
+        assert "n-000001" not in client.get(f"/api/v1/{address}").text
+    answer = client.post(
+        "/api/v1/nodes/command", json={"name": "reboot", "node_ids": ["n-000001"]}
+    ).get_json()
+    assert answer["results"][0]["code"] == "not_found"
