@@ -5,14 +5,29 @@ from __future__ import annotations
 from flask import Flask, render_template
 
 # Imported for the views that they hang on the blueprint.
-from fleet_server.web import accounts, nodes, packs, public, quarantine, sites
+from fleet_server.web import (
+    accounts,
+    audit,
+    nodes,
+    own_account,
+    packs,
+    password_reset,
+    people,
+    public,
+    quarantine,
+    sites,
+)
 from fleet_server.web.blueprint import web
 
 __all__ = [
     "accounts",
+    "audit",
     "error_page",
     "nodes",
+    "own_account",
     "packs",
+    "password_reset",
+    "people",
     "public",
     "quarantine",
     "register_pages",
