@@ -16,6 +16,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from fleet_server import clock
+from fleet_server.http_shared.access import for_everybody_logged_in
 from fleet_server.http_shared.limits import limiter
 from fleet_server.models import Base, Role, Scope, User
 from fleet_server.services import accounts, keys, passwords, second_factor
@@ -184,11 +185,31 @@ def test_no_form_of_another_site_changes_anything(city: City) -> None:
     assert _is_logged_in(client)
 
 
-def test_program_with_a_key_needs_no_token_of_a_form(city: City) -> None:
-    """Without a cookie there is nothing that a browser would send by itself: refused is the method, not the request."""
-    key = city.key(city.person())
-    assert city.browser().post("/api/v1/nodes", headers=key).status_code == 405
-    assert city.browser().post("/fleet/account/keys", headers=key).status_code == 400
+def test_program_needs_no_token_of_a_form_and_a_browser_does_whatever_key_it_bears(
+    city: City,
+) -> None:
+    """On an address of the API that changes something, put there for this test."""
+    app = city.world.app(demo=False)
+    app.add_url_rule(
+        "/api/v1/changed", view_func=for_everybody_logged_in(lambda: "done"), methods=["POST"]
+    )
+    place = City(city.world, app, made=city.made + 2000)
+    user = place.person()
+    nobody, browser, key = place.browser(), place.browser(user), place.key(user)
+    token = {"X-CSRFToken": _token(browser)}
+    told = [
+        client.post("/api/v1/changed", headers=headers).status_code
+        for client, headers in (
+            (nobody, key),
+            (nobody, {}),
+            (browser, {}),
+            (browser, key),
+            (browser, token),
+            (browser, {**key, **token}),
+        )
+    ]
+    assert told == [200, 401, 400, 400, 200, 200]
+    assert nobody.post("/fleet/account/keys", headers=key).status_code == 400  # a page's form
 
 
 # --- keys ---
@@ -287,14 +308,16 @@ def test_answers_do_not_tell_which_names_exist(city: City, monkeypatch: pytest.M
 
 
 def test_reset_tells_nobody_whether_a_code_was_ever_good(city: City) -> None:
-    user, boss = city.person(), city.browser(city.person(Role.ADMINISTRATOR))
-    address = f"/fleet/people/{user.id}"
     codes = {"never": "x" * 32}
-    for fate in ("replaced", "used", "expired"):
-        page = boss.post(f"{address}/reset", data={"csrf_token": _token(boss, address)}).text
-        codes[fate] = str(re.search(r"/reset#([\w-]+)", page)[1])  # type: ignore[index]
-        if fate == "used":
-            assert _reset(city, codes[fate]).status_code == 303
+    with city.world.sessions() as session:
+        for fate in ("used", "expired", "replaced"):
+            name = city.person().name
+            codes[fate] = accounts.begin_reset(session, name, now=NOW)
+    with city.world.sessions() as session:
+        accounts.begin_reset(session, name, now=NOW)
+    assert _reset(city, codes["used"]).status_code == 303
+    before = {fate: _reset(city, codes[fate]).status_code for fate in ("never", "used", "replaced")}
+    assert set(before.values()) == {403}, before
     clock.use_clock(f"{int((NOW + accounts.RESET_LIFETIME).timestamp())}@0x0")
     answers = {fate: _reset(city, code) for fate, code in codes.items()}
     clock.use_clock(f"{int(NOW.timestamp())}@0x0")
@@ -348,6 +371,9 @@ def test_code_does_not_get_around_the_second_factor_nor_open_a_closed_account(ci
     with city.world.sessions() as session:
         code = accounts.begin_reset(session, user.name, now=NOW)
         accounts.set_active(session, user.name, is_active=False, now=NOW)
+    assert _reset(city, code).status_code == 403
+    with city.world.sessions() as session:
+        accounts.set_active(session, user.name, is_active=True, now=NOW)
     assert _reset(city, code).status_code == 403
 
 
