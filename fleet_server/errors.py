@@ -22,6 +22,12 @@ class NotFound(FleetError):
     code = "not_found"
 
 
+class Unauthenticated(FleetError):
+    """Who asks has not shown who they are."""
+
+    code = "unauthenticated"
+
+
 class Refused(FleetError):
     """The asker may not, or a rule forbids it."""
 

@@ -77,7 +77,7 @@ class Settings:
     secret_key: str = field(
         default="",
         metadata=_about(
-            f"signs sessions and seals Wi-Fi passwords of nodes; at least {SECRET_KEY_MIN_LENGTH} characters, the same for all processes",
+            f"signs sessions, seals Wi-Fi passwords of nodes and second factors of people; at least {SECRET_KEY_MIN_LENGTH} characters, the same for all processes",
             default_text="drawn once, kept in `<data_dir>/secret_key`",
         ),
     )
@@ -92,6 +92,12 @@ class Settings:
     ntp_server: str = field(
         default="pool.ntp.org",
         metadata=_about("where the nodes get their time; handed out at enrolment"),
+    )
+    require_totp: bool = field(
+        default=False,
+        metadata=_about(
+            "an administrator without a second factor has to set one up before anything else"
+        ),
     )
     metrics_token: str = field(
         default="",
@@ -150,7 +156,7 @@ class Settings:
         key = path.read_bytes()
         if len(key) < SECRET_KEY_MIN_LENGTH or not key.isascii():
             raise Unavailable(
-                f"{path} is damaged: delete it, a new one is drawn, who is logged in logs in again, and Wi-Fi passwords of nodes are given again."
+                f"{path} is damaged: delete it, a new one is drawn, who is logged in logs in again, Wi-Fi passwords of nodes and second factors are given again."
             )
         return key.decode()
 

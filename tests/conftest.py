@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from databases import Databases, SqliteDatabases
 from hypothesis import HealthCheck, settings
 from servers import PostgresqlServer, running_postgresql
@@ -18,6 +19,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
+from fleet_server.services import passwords
 
 # ---------------------------------------------------------------------------------------------------------- hypothesis
 
@@ -121,6 +123,18 @@ def _is_here(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+# ----------------------------------------------------------------------------------------------------------- passwords
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shipped_hasher() -> Iterator[PasswordHasher]:
+    """The one of a real server. Tests have the same argon2id at the least cost there is: a hash takes long on purpose."""
+    shipped = passwords.HASHER
+    passwords.HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    yield shipped
+    passwords.HASHER = shipped
 
 
 # ----------------------------------------------------------------------------------------------------------- databases

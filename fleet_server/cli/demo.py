@@ -268,7 +268,7 @@ class _Demo:
         if path.exists():
             login = _read_login(path)
         else:
-            login = {"user": _USER, "password": secrets.token_urlsafe(9)}
+            login = {"user": _USER, "password": secrets.token_urlsafe(12)}
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - a descriptor
                 json.dump(login, file)
         with self._sessions() as session:

@@ -11,9 +11,10 @@ from sqlalchemy import select
 
 from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
-from fleet_server.cli.database import open_session
+from fleet_server.cli.database import open_session, settings_of
+from fleet_server.cli.user_key import key
 from fleet_server.models import Role, Scope, User
-from fleet_server.services import accounts
+from fleet_server.services import accounts, logins, second_factor
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -151,6 +152,49 @@ def passwd(*, name: str, password_stdin: bool, data_dir: str | None, as_json: bo
     answer({"name": name}, f"Changed the password of {name}.", as_json=as_json)
 
 
+@user.command()
+@click.argument("name")
+@data_option
+@json_option
+def reset(*, name: str, data_dir: str | None, as_json: bool) -> None:
+    """Make a code with which somebody sets a new password, once, within the hour. It is shown this once.
+
+    Example: fleet user reset anna
+    """
+    with open_session(data_dir) as session:
+        code = accounts.begin_reset(session, name, now=clock.now())
+    link = f"{settings_of(data_dir).public_url}/reset#{code}"
+    answer({"name": name, "code": code, "link": link}, link, as_json=as_json)
+
+
+@user.command(name="log-out")
+@click.argument("name")
+@data_option
+@json_option
+def log_out(*, name: str, data_dir: str | None, as_json: bool) -> None:
+    """End all sessions of somebody; the password stays.
+
+    Example: fleet user log-out anna
+    """
+    with open_session(data_dir) as session:
+        ended = logins.end_all(session, accounts.account_named(session, name), now=clock.now())
+    answer({"name": name, "ended": ended}, f"Ended {ended} sessions of {name}.", as_json=as_json)
+
+
+@user.command(name="no-second-factor")
+@click.argument("name")
+@data_option
+@json_option
+def no_second_factor(*, name: str, data_dir: str | None, as_json: bool) -> None:
+    """Take somebody's second factor off, who has lost phone and recovery codes.
+
+    Example: fleet user no-second-factor anna
+    """
+    with open_session(data_dir) as session:
+        second_factor.remove(session, accounts.account_named(session, name), now=clock.now())
+    answer({"name": name}, f"{name} logs in without a second factor now.", as_json=as_json)
+
+
 @user.command(name="list")
 @data_option
 @json_option
@@ -164,6 +208,9 @@ def list_users(*, data_dir: str | None, as_json: bool) -> None:
     rows = [{"id": one.id, **_row(one)} for one in users]
     lines = [_line(one) for one in users]
     answer({"users": rows}, "\n".join(lines) or "There is no account yet.", as_json=as_json)
+
+
+user.add_command(key)
 
 
 def _row(account: User) -> dict[str, object]:

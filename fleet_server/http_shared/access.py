@@ -10,20 +10,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Flask, current_app, request
+from flask import Flask, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from werkzeug.routing import Rule
 
+from fleet_server.errors import Refused
 from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.problems import wants_problem_json
 from fleet_server.models import Scope
 from fleet_server.services import rights
 from fleet_server.services.rights import Actor, Right
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 _ACCESS = "fleet_access"
+_WITHOUT_FACTOR = "fleet_without_second_factor"
 _METHODS_OF_HTTP = frozenset({"HEAD", "OPTIONS"})
 """Answered by the framework: HEAD as GET, OPTIONS with nothing but names."""
+
+
+class SecondFactorWanted(Refused):
+    """The account has to have a second factor, and has none."""
+
+    code = "second_factor_wanted"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,12 @@ def open_to_all(view: _View) -> _View:
     return _saying(OPEN)(view)
 
 
+def even_without_second_factor(view: _View) -> _View:
+    """For where somebody sets up the second factor that the account has to have."""
+    setattr(view, _WITHOUT_FACTOR, True)
+    return view
+
+
 def access_of(app: Flask, rule: Rule, method: str) -> Access:
     """Raises LookupError when nothing was said about this method of this address."""
     if rule.endpoint in _FOREIGN:
@@ -75,12 +90,12 @@ def register_access(app: Flask) -> None:
         for method in (rule.methods or set()) - _METHODS_OF_HTTP:
             access_of(app, rule, method)
     app.before_request(_judge)
+    app.jinja_env.globals["may"] = may
 
 
 def current_actor() -> Actor | None:
-    """Who asks; None without login and key."""
-    actor: Actor | None = getattr(current_user, "actor", None)
-    return actor
+    """Who asks; None without login and key, and for who has to set up a second factor first."""
+    return None if _lacks_second_factor() else _logged_in()
 
 
 def may(right: Right | str) -> bool:
@@ -109,14 +124,28 @@ def _judge() -> ResponseReturnValue | None:
     access = access_of(current_app, request.url_rule, request.method)
     if access.is_open:
         return None  # without a look at the database: it may be away
-    actor = current_actor()
+    actor = _logged_in()
     if actor is None:
         refusal: ResponseReturnValue = current_app.login_manager.unauthorized()  # type: ignore[attr-defined] # Flask-Login puts it there
         return refusal
     rights.act_as(current_session(), actor)
+    view = current_app.view_functions[request.url_rule.endpoint]
+    if _lacks_second_factor() and not hasattr(view, _WITHOUT_FACTOR):
+        if wants_problem_json():
+            raise SecondFactorWanted("Set up a second factor for your account first.")
+        return redirect(url_for("web.second_factor_page"))
     if access.right is not None:
         rights.require(actor, access.right)
     return None
+
+
+def _logged_in() -> Actor | None:
+    actor: Actor | None = getattr(current_user, "actor", None)
+    return actor
+
+
+def _lacks_second_factor() -> bool:
+    return bool(getattr(current_user, "lacks_second_factor", False))
 
 
 def _saying(access: Access) -> Callable[[_View], _View]:

@@ -13,7 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from fleet_server import db
-from fleet_server.errors import Conflict, FleetError, Invalid, NotFound, Refused, Unavailable
+from fleet_server.errors import (
+    Conflict,
+    FleetError,
+    Invalid,
+    NotFound,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
 from fleet_server.http_shared.database import note_database_away
 from fleet_server.services.repeating import KeyReused
 
@@ -56,6 +64,7 @@ _STATUS: tuple[tuple[type[FleetError], int], ...] = (
     (TagWanted, 428),
     (TagOutdated, 412),
     (NotFound, 404),
+    (Unauthenticated, 401),
     (Refused, 403),
     (Invalid, 400),
     (Conflict, 409),
@@ -100,7 +109,10 @@ def register_problems(app: Flask, *, page: PageForProblem | None = None) -> None
         if status == 503:
             note_database_away()
             log.warning("request_unavailable", path=request.path, code=problem.code)
-        return answer(status, str(problem), problem.code)
+        made = answer(status, str(problem), problem.code)
+        if status == 401:
+            made.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 11.6.1
+        return made
 
     @app.errorhandler(SQLAlchemyError)
     @app.errorhandler(sqlite3.Error)

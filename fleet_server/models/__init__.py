@@ -12,6 +12,7 @@ from fleet_server.models.alert import (
     Silence,
 )
 from fleet_server.models.anchor import Anchor
+from fleet_server.models.api_key import ApiKey, ApiKeyRole
 from fleet_server.models.audit import AuditEntry, AuditHead
 from fleet_server.models.base import Base, UtcSeconds
 from fleet_server.models.calibration import Calibration
@@ -27,6 +28,7 @@ from fleet_server.models.gap import Gap
 from fleet_server.models.job import Job
 from fleet_server.models.kept_answer import KeptAnswer
 from fleet_server.models.lineage import Lineage
+from fleet_server.models.login_session import LoginSession
 from fleet_server.models.node import Node
 from fleet_server.models.node_status import NodeStatus
 from fleet_server.models.observation import Observation, observation_id, observation_key
@@ -34,13 +36,16 @@ from fleet_server.models.observation_count import ObservationCount
 from fleet_server.models.observed_range import ObservedRange
 from fleet_server.models.outbox import Outbox
 from fleet_server.models.pack import Pack
+from fleet_server.models.password_reset import PasswordReset
 from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
+from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
 from fleet_server.models.site import Site
 from fleet_server.models.thinned_pack import ThinnedPack
 from fleet_server.models.thinned_reading import ThinnedReading
+from fleet_server.models.unknown_name import UnknownName
 from fleet_server.models.user import Role, Scope, User, UserRole
 
 __all__ = [
@@ -49,6 +54,8 @@ __all__ = [
     "AlertRecipient",
     "AlertRule",
     "Anchor",
+    "ApiKey",
+    "ApiKeyRole",
     "AuditEntry",
     "AuditHead",
     "Base",
@@ -66,6 +73,7 @@ __all__ = [
     "Job",
     "KeptAnswer",
     "Lineage",
+    "LoginSession",
     "Node",
     "NodeDay",
     "NodeStatus",
@@ -75,17 +83,21 @@ __all__ = [
     "ObservedRange",
     "Outbox",
     "Pack",
+    "PasswordReset",
     "Quarantine",
     "RawReading",
     "Receipt",
+    "RecoveryCode",
     "Role",
     "Scope",
+    "SecondFactor",
     "Sensor",
     "Severity",
     "Silence",
     "Site",
     "ThinnedPack",
     "ThinnedReading",
+    "UnknownName",
     "User",
     "UserRole",
     "UtcSeconds",

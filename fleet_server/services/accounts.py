@@ -1,32 +1,41 @@
-"""Local accounts: who may do what, argon2id passwords, and a lock that grows with wrong ones."""
+"""Local accounts: who may do what, passwords, and a lock that grows with wrong ones.
+
+Who manages people does it for those of the own scope only: nobody gives more than they have, or takes over who has more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+import re
+import secrets
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
-from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused
-from fleet_server.models import Role, Scope, User, UserRole
-from fleet_server.services import auditing, rights
+from fleet_server.models import PasswordReset, Role, Scope, UnknownName, User, UserRole
+from fleet_server.services import auditing, logins, passwords, rights, second_factor
 
-PASSWORD_MIN_LENGTH = 12
 FREE_FAILURES = 5
 """Wrong passwords in a row before the account waits."""
 FIRST_LOCK = timedelta(seconds=30)
 LONGEST_LOCK = timedelta(minutes=15)
+RESET_LIFETIME = timedelta(hours=1)
+"""Long enough to hand it over, short enough to be no second password."""
 
 _NAME_MAX_LENGTH = 64
+_RESERVED_NAME = re.compile(r"machine|(console|key|token) .*", re.IGNORECASE | re.DOTALL)
+"""How the audit log names who is no person."""
+_RESET_BYTES = 24
+_UNKNOWN_NAMES_KEPT = timedelta(days=1)
 
 
 class LoginRefused(Refused):
-    """Name or password is wrong. Which of them is not told."""
+    """Name, password or code is wrong. Which of them is not told."""
 
     code = "login_refused"
 
@@ -38,7 +47,7 @@ class LoginLocked(Refused):
 
 
 class AccountWrong(Invalid):
-    """The account cannot be made like this."""
+    """The account cannot be made like this; `fields["weakness"]` says what is wrong with a password."""
 
     code = "account_wrong"
 
@@ -47,6 +56,18 @@ class AccountExists(Conflict):
     """The name is taken."""
 
     code = "account_exists"
+
+
+class ResetRefused(Refused):
+    """The code is unknown, used or expired. Which of these is not told."""
+
+    code = "reset_refused"
+
+
+class BeyondScope(Refused):
+    """Somebody would get a scope that who acts does not have."""
+
+    code = "beyond_scope"
 
 
 class LastAdministrator(Conflict):
@@ -58,7 +79,7 @@ class LastAdministrator(Conflict):
 def create_user(
     session: Session,
     name: str,
-    password: str,
+    password: str | None,
     *,
     now: datetime,
     roles: Collection[Role] = (),
@@ -67,15 +88,20 @@ def create_user(
     """A new account. Committed on return.
 
     Args:
+        password: None when nobody shall know one: the person sets it with the code of `begin_reset`.
         roles: what the person does; none is given to the first account only, which becomes an administrator's.
 
     Raises:
         AccountWrong: name, password or roles are not acceptable.
         AccountExists: the name is taken.
+        BeyondScope: the scope is not that of who makes the account.
     """
     if not 1 <= len(name) <= _NAME_MAX_LENGTH or not name.isprintable() or name != name.strip():
         raise AccountWrong(f"A name has 1 to {_NAME_MAX_LENGTH} printable characters.")
-    password_hash = _hash(password)
+    if _RESERVED_NAME.fullmatch(name):
+        raise AccountWrong(f"The audit log calls others {name!r}; take another name.")
+    password_hash = passwords.NONE if password is None else _hash(password, name=name)
+    _refuse_beyond_scope(session, scope)
     with db.writing(session):
         if session.scalar(select(User.id).where(User.name == name)) is not None:
             raise AccountExists(f"There is already an account {name!r}.")
@@ -105,11 +131,13 @@ def allow(
 
     Raises:
         AccountWrong: no role.
+        BeyondScope: the scope is not that of who acts.
         LastAdministrator: nobody would be left to manage people.
         NotFound: no such account.
     """
+    _refuse_beyond_scope(session, scope)
     with db.writing(session):
-        user = _locked_user(session, name)
+        user = _managed_user(session, name)
         before, scope_before = _roles_of(user), user.scope
         user.roles = _rows(roles)
         user.scope = scope
@@ -129,35 +157,141 @@ def allow(
 
 
 def set_active(session: Session, name: str, *, is_active: bool, now: datetime) -> User:
-    """Let somebody in again, or not any more: sessions end with the next request. Committed on return.
+    """Let somebody in again, or not any more: sessions end, keys and reset codes are good for nothing. Committed on return.
 
     Raises:
         LastAdministrator: nobody would be left to manage people.
         NotFound: no such account.
     """
     with db.writing(session):
-        user = _locked_user(session, name)
+        user = _managed_user(session, name)
         if user.is_active != is_active:
             user.is_active = is_active
             session.flush()
             _refuse_without_administrator(session)
+            _forget_reset(session, user)
+            logins.end_all(session, user, now=now)
             action = "account_opened" if is_active else "account_closed"
             auditing.record(session, action, subject=f"account {name}", now=now)
     return user
 
 
 def set_password(session: Session, name: str, password: str, *, now: datetime) -> None:
-    """Replace an account's password and lift its lock. Committed on return.
+    """Replace somebody's password, lift the lock, end all sessions. Committed on return.
 
     Raises:
-        AccountWrong: the password is too short.
+        AccountWrong: the password is not good enough.
         NotFound: no such account.
     """
-    password_hash = _hash(password)
+    password_hash = _hash(password, name=name)
+    with db.writing(session):
+        _replace_password(session, _managed_user(session, name), password_hash, now=now)
+
+
+def change_password(
+    session: Session, user_id: int, *, old: str, new: str, login_id: int, now: datetime
+) -> None:
+    """Replace one's own password; all sessions but `login_id` end. Committed on return, a wrong old password too.
+
+    Raises:
+        AccountWrong: the new password is not good enough.
+        LoginLocked: too many wrong passwords in a row; nothing was tried.
+        LoginRefused: the old password is wrong.
+    """
+    name = session.get_one(User, user_id).name
+    password_hash = _hash(new, name=name)
+    _try_password(session, name, old, now=now)
     with db.writing(session):
         user = _locked_user(session, name)
-        user.password_hash, user.failures, user.locked_until = password_hash, 0, None
-        auditing.record(session, "password_changed", subject=f"account {name}", now=now)
+        _replace_password(session, user, password_hash, now=now, but=login_id)
+
+
+def check_password(session: Session, user_id: int, password: str, *, now: datetime) -> None:
+    """Ask somebody who is logged in once more. Committed on return, a wrong password too.
+
+    Raises:
+        LoginLocked: too many wrong passwords in a row; nothing was tried.
+        LoginRefused: the password is wrong.
+    """
+    name = session.get_one(User, user_id).name
+    _try_password(session, name, password, now=now)
+    with db.writing(session):
+        user = _locked_user(session, name)
+        user.failures, user.locked_until = 0, None
+
+
+def begin_reset(session: Session, name: str, *, now: datetime) -> str:
+    """A code with which the person sets a new password, once, within the hour. It is shown this once; only its hash is kept.
+
+    The old password stays good until then, an earlier code does not. Committed on return.
+
+    Raises:
+        AccountWrong: the account is closed.
+        NotFound: no such account.
+    """
+    code = secrets.token_urlsafe(_RESET_BYTES)
+    with db.writing(session):
+        user = _managed_user(session, name)
+        if not user.is_active:
+            raise AccountWrong(f"The account {name!r} is closed; open it first.")
+        _forget_reset(session, user)
+        session.add(
+            PasswordReset(
+                user_id=user.id,
+                code_sha256=_sha256(code),
+                made_at=now,
+                expires_at=now + RESET_LIFETIME,
+            )
+        )
+        session.flush()
+        auditing.record(session, "password_reset_begun", subject=f"account {name}", now=now)
+    return code
+
+
+def finish_reset(session: Session, code: str, password: str, *, now: datetime) -> User:
+    """Set the password of the account that the code was made for, lift its lock, end its sessions. Committed on return.
+
+    A second factor stays: who has the code alone does not get in.
+
+    Raises:
+        AccountWrong: the password is not good enough; the code can be used again.
+        ResetRefused: the code is unknown, used or expired, or the account is closed.
+    """
+    user = _user_of_reset(session, code, now)
+    password_hash = _hash(password, name=user.name)
+    with db.writing(session):
+        _locked_user(session, user.name)
+        user = _user_of_reset(session, code, now)  # of two who come with one code, one is late
+        rights.act_as(session, actor_of(user))
+        _replace_password(session, user, password_hash, now=now)
+    return user
+
+
+def account_named(session: Session, name: str) -> User:
+    """Raises NotFound when there is no such account, or it is none that who acts has to do with."""
+    user = session.scalar(select(User).where(User.name == name))
+    if user is None or not _has_to_do_with(session, user):
+        raise NotFound(f"There is no account {name!r}.")
+    return user
+
+
+def find_account(session: Session, user_id: int) -> User:
+    """Raises NotFound when there is no such account, or it is none that who acts has to do with."""
+    user = session.get(User, user_id, populate_existing=True)
+    if user is None or not _has_to_do_with(session, user):
+        raise NotFound("There is no such account.")
+    return user
+
+
+def accounts_by_name(session: Session, *, limit: int, after: str | None = None) -> Sequence[User]:
+    """Accounts that who acts has to do with, in the order of their names. Two statements, however many."""
+    query = select(User).order_by(User.name).limit(limit)
+    if after is not None:
+        query = query.where(User.name > after)
+    scope = rights.actor_of(session).scope
+    if scope is not Scope.ALL:
+        query = query.where(User.scope == scope)
+    return session.scalars(query.execution_options(populate_existing=True)).all()
 
 
 def actor_of(user: User) -> rights.Actor:
@@ -173,6 +307,50 @@ def _rows(roles: Collection[Role]) -> list[UserRole]:
     if not roles:
         raise AccountWrong(f"Say what this person does; there are {', '.join(Role)}.")
     return [UserRole(role=role) for role in sorted(set(roles))]
+
+
+def _has_to_do_with(session: Session, user: User) -> bool:
+    return rights.actor_of(session).scope in (Scope.ALL, Scope(user.scope))
+
+
+def _refuse_beyond_scope(session: Session, scope: Scope) -> None:
+    own = rights.actor_of(session).scope
+    if own not in (Scope.ALL, scope):
+        raise BeyondScope(f"You can give the scope {own} only, which is your own.")
+
+
+def _managed_user(session: Session, name: str) -> User:
+    """The account, held until the transaction ends; not there when it is beyond the scope of who acts."""
+    user = _locked_user(session, name)
+    if not _has_to_do_with(session, user):
+        raise NotFound(f"There is no account {name!r}.")
+    return user
+
+
+def _replace_password(
+    session: Session, user: User, password_hash: str, *, now: datetime, but: int | None = None
+) -> None:
+    user.password_hash, user.failures, user.locked_until = password_hash, 0, None
+    _forget_reset(session, user)
+    session.flush()
+    auditing.record(session, "password_changed", subject=f"account {user.name}", now=now)
+    logins.end_all(session, user, now=now, but=but)
+
+
+def _forget_reset(session: Session, user: User) -> None:
+    session.execute(delete(PasswordReset).where(PasswordReset.user_id == user.id))
+
+
+def _user_of_reset(session: Session, code: str, now: datetime) -> User:
+    user = session.scalar(
+        select(User)
+        .join(PasswordReset, PasswordReset.user_id == User.id)
+        .where(PasswordReset.code_sha256 == _sha256(code), PasswordReset.expires_at > now)
+        .where(User.is_active)
+    )
+    if user is None:
+        raise ResetRefused("This code is not good any more; ask an administrator for a new one.")
+    return user
 
 
 def _locked_user(session: Session, name: str) -> User:
@@ -196,29 +374,56 @@ def _refuse_without_administrator(session: Session) -> None:
         )
 
 
-def log_in(session: Session, name: str, password: str, *, now: datetime) -> User:
+def log_in(
+    session: Session,
+    name: str,
+    password: str,
+    *,
+    now: datetime,
+    code: str = "",
+    secret_key: str = "",
+) -> User:
     """The account that name and password belong to. Committed on return, failures too.
 
     An attempt counts as wrong before it is tried, so that many at once are not many free ones; and no transaction waits for the
     password's hash, which takes long on purpose.
 
+    Args:
+        code: of the second factor, where the account has one; a wrong one is answered as a wrong password is.
+        secret_key: what second factors are sealed under.
+
     Raises:
         LoginLocked: too many wrong passwords in a row; nothing was tried.
-        LoginRefused: name or password is wrong.
+        LoginRefused: name, password or code is wrong.
     """
-    user_id, password_hash = _begin_attempt(session, name, now)
-    if not _verify(password_hash, password) or user_id is None:
-        raise LoginRefused("Name or password is wrong.")
+    user_id = _try_password(session, name, password, now=now)
     with db.writing(session):
         user = session.get_one(User, user_id, with_for_update=True, populate_existing=True)
-        user.failures, user.locked_until, user.last_login_at = 0, None, now
+        if not second_factor.take_code(session, user, code, secret_key=secret_key, now=now):
+            raise _refused()
         rights.act_as(session, actor_of(user))
+        user.failures, user.locked_until, user.last_login_at = 0, None, now
         auditing.record(session, "logged_in", subject=f"account {name}", now=now)
     return user
 
 
+def _try_password(session: Session, name: str, password: str, *, now: datetime) -> int:
+    """Id of the account that name and password belong to; who is right still has to end the row of failures."""
+    user_id, password_hash = _begin_attempt(session, name, now)
+    if not passwords.is_right(password_hash, password) or user_id is None:
+        raise _refused()
+    return user_id
+
+
+def _refused() -> LoginRefused:
+    return LoginRefused("Name, password or code is wrong.")
+
+
 def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | None, str]:
-    """Count the attempt; returns whose password to try, with nobody's hash when there is no such account."""
+    """Count the attempt; returns whose password to try, with nobody's hash when there is no such account.
+
+    Names that nobody has wait as accounts do: otherwise the wait would tell which names exist.
+    """
     with db.writing(session):
         user = session.scalar(
             select(User)
@@ -226,14 +431,16 @@ def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | No
             .with_for_update()
             .execution_options(populate_existing=True)
         )
-        if user is None:
-            return None, _nobodys_hash()
-        if user.locked_until is not None and user.locked_until > now:
-            wait_s = int((user.locked_until - now).total_seconds())
+        tried = user or _unknown_name(session, name, now)
+        if tried.locked_until is not None and tried.locked_until > now:
+            wait_s = int((tried.locked_until - now).total_seconds())
             raise LoginLocked(f"Too many wrong passwords; try again in {wait_s} s.", wait_s=wait_s)
-        user.failures += 1
-        if user.failures >= FREE_FAILURES:
-            user.locked_until = now + lock_after(user.failures)
+        tried.failures += 1
+        if tried.failures >= FREE_FAILURES:
+            tried.locked_until = now + lock_after(tried.failures)
+        if user is None:
+            return None, passwords.nobodys_hash()
+        if user.locked_until is not None and user.locked_until > now:
             auditing.record(
                 session,
                 "account_locked",
@@ -241,13 +448,21 @@ def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | No
                 now=now,
                 failures=user.failures,
             )
+        if user.password_hash == passwords.NONE:
+            return None, passwords.nobodys_hash()
         return user.id, user.password_hash
 
 
-def find_user(session: Session, user_id: int) -> User | None:
-    """The active account with this id: who a session cookie belongs to."""
-    user = session.get(User, user_id, options=[joinedload(User.roles)])
-    return user if user is not None and user.is_active else None
+def _unknown_name(session: Session, name: str, now: datetime) -> UnknownName:
+    session.execute(delete(UnknownName).where(UnknownName.tried_at < now - _UNKNOWN_NAMES_KEPT))
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    key = _sha256(name)
+    session.execute(
+        insert(UnknownName)
+        .values(name_sha256=key, failures=0, tried_at=now)
+        .on_conflict_do_update(index_elements=["name_sha256"], set_={"tried_at": now})
+    )
+    return session.get_one(UnknownName, key, with_for_update=True, populate_existing=True)
 
 
 def lock_after(failures: int) -> timedelta:
@@ -260,23 +475,12 @@ def lock_after(failures: int) -> timedelta:
     return min(FIRST_LOCK * (1 << doublings), LONGEST_LOCK)
 
 
-_hasher = PasswordHasher()  # argon2id with the library's current parameters (RFC 9106, low-memory)
+def _hash(password: str, *, name: str) -> str:
+    weakness = passwords.weakness_of(password, name=name)
+    if weakness is not None:
+        raise AccountWrong(passwords.SENTENCES[weakness], weakness=weakness)
+    return passwords.make_hash(password)
 
 
-def _hash(password: str) -> str:
-    if len(password) < PASSWORD_MIN_LENGTH:
-        raise AccountWrong(f"A password has at least {PASSWORD_MIN_LENGTH} characters.")
-    return _hasher.hash(password)
-
-
-@cache
-def _nobodys_hash() -> str:
-    """Verified against when there is no such account, so that the answer takes as long."""
-    return _hasher.hash("nobody has this password")
-
-
-def _verify(password_hash: str, password: str) -> bool:
-    try:
-        return _hasher.verify(password_hash, password)
-    except (VerifyMismatchError, VerificationError, InvalidHashError):
-        return False
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

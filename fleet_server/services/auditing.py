@@ -106,6 +106,12 @@ def verify_chain(session: Session, *, expected: Head | None = None) -> ChainRepo
     return ChainReport(entries=seq, head=Head(head.seq, head.sha256), fault=fault)
 
 
+def log_head(session: Session) -> Head:
+    """The newest entry, to be noted somewhere else."""
+    row = session.get_one(AuditHead, 1, populate_existing=True)
+    return Head(row.seq, row.sha256)
+
+
 def newest_entries(
     session: Session,
     *,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import structlog
-from flask import redirect, render_template, request, session, url_for
+from flask import current_app, redirect, render_template, request, url_for
 from flask_babel import gettext
-from flask_login import login_user, logout_user
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
 from fleet_server.http_shared.access import open_to_all
-from fleet_server.http_shared.auth import is_logged_in, person_of
+from fleet_server.http_shared.auth import begin_login, end_login, is_logged_in
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
 from fleet_server.services import accounts
@@ -25,7 +24,7 @@ log = structlog.get_logger(__name__)
 @open_to_all
 @limiter.limit(LOGIN_LIMIT, methods=["POST"])
 def login() -> str | Response | tuple[str, int]:
-    """The form, and who comes back from it with the right password."""
+    """The form, and who comes back from it with the right password, and code where the account wants one."""
     target = safe_target(request.values.get("next", ""))
     if request.method == "GET":
         if is_logged_in():
@@ -34,15 +33,18 @@ def login() -> str | Response | tuple[str, int]:
     name = request.form.get("name", "").replace("\0", "")  # PostgreSQL knows no NUL
     try:
         user = accounts.log_in(
-            current_session(), name, request.form.get("password", ""), now=clock.now()
+            current_session(),
+            name,
+            request.form.get("password", ""),
+            now=clock.now(),
+            code=request.form.get("code", ""),
+            secret_key=current_app.config["FLEET_SETTINGS"].session_key(),
         )
     except (accounts.LoginRefused, accounts.LoginLocked) as problem:
         log.warning("login_refused", code=problem.code, address=request.remote_addr)
         page = render_template("login.html", next=target, name=name, fault=fault_sentence(problem))
         return page, 403
-    session.clear()  # no session that someone else began lives on
-    login_user(person_of(user))  # type: ignore[no-untyped-call] # Flask-Login has no types
-    session.permanent = True
+    begin_login(user)
     log.info("logged_in", user_id=user.id)
     return redirect(target, code=303)
 
@@ -51,8 +53,7 @@ def login() -> str | Response | tuple[str, int]:
 @open_to_all
 def logout() -> Response:
     """Ends the session; a POST, so that no picture on another page can do it."""
-    logout_user()  # type: ignore[no-untyped-call] # Flask-Login has no types
-    session.clear()
+    end_login()
     return redirect(url_for("web.public_sites"), code=303)
 
 
@@ -74,4 +75,4 @@ def fault_sentence(problem: accounts.LoginRefused | accounts.LoginLocked) -> str
     if isinstance(problem, accounts.LoginLocked):
         wait_s = problem.fields["wait_s"]
         return str(gettext("Too many wrong passwords; try again in %(wait)s s.", wait=wait_s))
-    return str(gettext("Name or password is wrong."))
+    return str(gettext("Name, password or code is wrong."))

@@ -5,16 +5,33 @@ from __future__ import annotations
 from flask import Flask, render_template
 
 # Imported for the views that they hang on the blueprint.
-from fleet_server.web import accounts, api_docs, node_life, nodes, packs, public, quarantine, sites
+from fleet_server.web import (
+    accounts,
+    api_docs,
+    audit,
+    node_life,
+    nodes,
+    own_account,
+    packs,
+    password_reset,
+    people,
+    public,
+    quarantine,
+    sites,
+)
 from fleet_server.web.blueprint import web
 
 __all__ = [
     "accounts",
     "api_docs",
+    "audit",
     "error_page",
     "node_life",
     "nodes",
+    "own_account",
     "packs",
+    "password_reset",
+    "people",
     "public",
     "quarantine",
     "register_pages",

@@ -26,9 +26,7 @@ def test_right_password_opens_the_account(session: Session) -> None:
     assert made.password_hash.startswith("$argon2id$")
     user = accounts.log_in(session, "anna", RIGHT, now=NOON)
     assert user.last_login_at == NOON
-    found = accounts.find_user(session, user.id)
-    assert found is not None
-    assert found.name == "anna"
+    assert accounts.find_account(session, user.id).name == "anna"
 
 
 def test_wrong_password_and_unknown_name_get_the_same_answer(session: Session) -> None:
