@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from databases import Databases
 from factories import NOON, NOON_S, SimulatedNode, deployed_node
-from sqlalchemy import Delete, Table, Update, delete, event, func, insert, select, update
+from sqlalchemy import Column, Delete, Table, Update, delete, event, func, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
@@ -85,11 +85,16 @@ def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
         with sessions() as session:
             _live(session)
             rows = {
-                table: [dict(row) for row in session.execute(select(table)).mappings()]
+                table: [dict(row) for row in session.execute(select(*_written(table))).mappings()]
                 for table in Base.metadata.sorted_tables
             }
         yield Kept(sessions, rows)
         engine.dispose()
+
+
+def _written(table: Table) -> list[Column[Any]]:
+    """Columns that are not computed by the database itself."""
+    return [column for column in table.columns if column.computed is None]
 
 
 @pytest.fixture
