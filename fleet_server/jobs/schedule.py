@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import life
+from fleet_server.jobs import alerts, life
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -42,6 +42,9 @@ class Scheduled:
 
 JOBS = {
     "first_contacts": Scheduled(life.note_first_contacts, every_s=30),
+    "look_quickly": Scheduled(alerts.look_quickly, every_s=60),
+    "look_closely": Scheduled(alerts.look_closely, every_s=600),
+    "make_trends": Scheduled(alerts.make_trends, every_s=86_400),
 }
 
 

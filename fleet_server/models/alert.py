@@ -195,6 +195,4 @@ class NodeTrend(Base):
     battery_days_high: Mapped[int | None]  # None beside a low end: it may last for ever
     rssi_before_dbm: Mapped[int | None]
     rssi_now_dbm: Mapped[int | None]
-    spool_rise: Mapped[int | None]  # packs more than two days before, having grown each day
-    restarts: Mapped[int] = mapped_column(server_default="0")  # of today and yesterday
     made_at: Mapped[Moment]

@@ -275,8 +275,6 @@ def _make_days() -> None:
         sa.Column("battery_days_high", sa.Integer(), nullable=True),
         sa.Column("rssi_before_dbm", sa.Integer(), nullable=True),
         sa.Column("rssi_now_dbm", sa.Integer(), nullable=True),
-        sa.Column("spool_rise", sa.Integer(), nullable=True),
-        sa.Column("restarts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("made_at", _MOMENT, nullable=False),
         sa.ForeignKeyConstraint(["node_id"], ["node.node_id"], name=op.f("fk_node_trend_node_id")),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_node_trend")),

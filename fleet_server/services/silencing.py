@@ -1,0 +1,142 @@
+"""Maintenance windows: from–to nobody is called for a node, a site, a model or all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Invalid, NotFound, Refused
+from fleet_server.models import Node, Scope, Silence, Site
+from fleet_server.services import auditing, rights
+from hardware import catalogue
+
+LONGEST = timedelta(days=90)
+REASON_MAX_LENGTH = 300
+SCOPES = ("node", "site", "model", "all")
+
+
+class SilenceWrong(Invalid):
+    """A maintenance window cannot be like this."""
+
+    code = "silence_wrong"
+
+
+def silence(
+    session: Session,
+    *,
+    scope: str,
+    key: str,
+    from_at: datetime,
+    to_at: datetime,
+    reason: str,
+    now: datetime,
+) -> Silence:
+    """Call nobody for these nodes in that time; alerts that are open stay so, and are not escalated. Committed on return.
+
+    Args:
+        scope: one of SCOPES; `key` is the node's id, the site's code or the node model, and empty for `all`.
+
+    Raises:
+        SilenceWrong: scope, time or reason cannot be.
+        NotFound: what it is for is not there for the actor.
+    """
+    told = reason.strip()
+    if scope not in SCOPES:
+        raise SilenceWrong(f"A maintenance window is for one of {', '.join(SCOPES)}.")
+    if not now < to_at or not from_at < to_at <= from_at + LONGEST:
+        raise SilenceWrong("A maintenance window ends in the future, after 90 days at most.")
+    if not 1 <= len(told) <= REASON_MAX_LENGTH or not told.isprintable():
+        raise SilenceWrong(f"Say in one line of at most {REASON_MAX_LENGTH} characters what for.")
+    with db.writing(session):
+        _CHECKS[scope](session, key)
+        row = Silence(
+            scope=scope,
+            key="" if scope == "all" else key,
+            from_at=from_at,
+            to_at=to_at,
+            reason=told,
+            made_by=rights.actor_of(session).name,
+            made_at=now,
+        )
+        session.add(row)
+        session.flush()
+        auditing.record(
+            session,
+            "alerts_silenced",
+            subject=_subject(row),
+            now=now,
+            silence=row.id,
+            since=from_at.isoformat(),
+            until=to_at.isoformat(),
+            reason=told,
+        )
+    return row
+
+
+def end_silence(session: Session, silence_id: int, *, now: datetime) -> None:
+    """It ends now, or never begins. Committed on return; safe to repeat.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with db.writing(session):
+        row = session.get(Silence, silence_id, with_for_update=True)
+        if row is None:
+            raise NotFound(f"There is no maintenance window {silence_id}.")
+        _CHECKS[row.scope](session, row.key)
+        if row.to_at <= now:
+            return
+        auditing.record(
+            session, "silence_ended", subject=_subject(row), now=now, silence=silence_id
+        )
+        if now > row.from_at:
+            row.to_at = now
+        else:
+            session.delete(row)
+
+
+def silences(session: Session, *, now: datetime) -> list[Silence]:
+    """Those that hold or will, by their end. One statement."""
+    return list(session.scalars(select(Silence).where(Silence.to_at > now).order_by(Silence.to_at)))
+
+
+def _subject(row: Silence) -> str:
+    return f"{row.scope} {row.key}" if row.key else "fleet"
+
+
+def _check_node(session: Session, key: str) -> None:
+    node = session.get(Node, key)
+    if node is None:
+        raise NotFound(f"There is no node {key}.")
+    rights.check_node_model(session, node.model, node_id=key)
+
+
+def _check_site(session: Session, key: str) -> None:
+    site = session.scalar(select(Site).where(Site.code == key))
+    if site is None:
+        raise NotFound(f"There is no site {key}.")
+    rights.check_site_kind(session, site.kind, what=f"site {key}")
+
+
+def _check_model(session: Session, key: str) -> None:
+    if key not in catalogue.node_model_ids():
+        raise NotFound(f"There is no node model {key}.")
+    kind = catalogue.load_node_model(key).site_kind
+    rights.check_site_kind(session, kind, what=f"node model {key}")
+
+
+def _check_all(session: Session, _key: str) -> None:
+    if rights.actor_of(session).scope is not Scope.ALL:
+        raise Refused("Only who has to do with all sites can silence all of them.")
+
+
+_CHECKS: Mapping[str, Callable[[Session, str], None]] = {
+    "node": _check_node,
+    "site": _check_site,
+    "model": _check_model,
+    "all": _check_all,
+}
