@@ -12,7 +12,7 @@ from fleet_server.api.noun import Noun
 from fleet_server.api.schemas import ListQuery, reported, sort_field
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
-from fleet_server.services import keyset, naming, node_list, overviews
+from fleet_server.services import fleet_totals, keyset, naming, node_list, overviews
 from fleet_server.services.enrolment import LABEL_MAX_LENGTH
 from fleet_server.services.rights import Right
 from fleet_server.wire.states import NodeState
@@ -27,7 +27,8 @@ class NodeSchema(Schema):
     label = fields.String(required=True)
     model = fields.String(required=True)
     state = fields.String(required=True)
-    enrolled_at = fields.AwareDateTime(required=True)
+    health = reported(fields.String)
+    enrolled_at = fields.AwareDateTime(required=True, allow_none=True)
     site_code = fields.String(required=True, allow_none=True)
     site_name = fields.String(required=True, allow_none=True)
     last_heard_at = reported(fields.AwareDateTime, allow_none=True)
@@ -61,6 +62,7 @@ class OneNodeSchema(Schema):
 class NodeQuery(ListQuery):
     model = fields.String(metadata={"description": "node model, like tree-3"})
     state = fields.String(validate=validate.OneOf(list(NodeState)))
+    health = fields.String(validate=validate.OneOf(fleet_totals.HEALTH_WORDS))
     site = fields.String(metadata={"description": "code of the site where it stands"})
     label = fields.String(metadata={"description": "how the label begins"})
     firmware_version = fields.String()
@@ -81,13 +83,15 @@ class Nodes(MethodView):
         """Nodes, by label"""
         limit, after, sort = query.pop("limit"), query.pop("after"), query.pop("sort")
         wanted = node_list.NodeFilter(**query)
-        return node_list.node_page(current_session(), wanted, sort=sort, limit=limit, after=after)
+        return node_list.node_page(
+            current_session(), wanted, now=clock.now(), sort=sort, limit=limit, after=after
+        )
 
 
 @nodes.route("/<node_id:node_id>")
 class Node(MethodView):
     def entity(self, node_id: str) -> overviews.NodeOverview:
-        return overviews.node_overviews(current_session(), now=clock.now(), node_id=node_id)[0]
+        return overviews.node_overview(current_session(), node_id, now=clock.now())
 
     @needs(Right.SEE_FLEET)
     @nodes.shows(OneNodeSchema)

@@ -18,7 +18,7 @@ from fleet_server.errors import Unavailable
 from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import limiter
-from fleet_server.services import overviews
+from fleet_server.services import fleet_totals
 from fleet_server.services.broker_status import BrokerStatus, read_status
 
 operations = Blueprint("operations", __name__)
@@ -59,22 +59,22 @@ def metrics() -> Response:
     if token and not hmac.compare_digest(borne.encode(), token.encode()):
         raise Unauthorized("The metrics want `Authorization: Bearer <metrics_token>`.")
     session = current_session()
-    nodes = overviews.node_overviews(session, now=clock.now())
+    packs = fleet_totals.pack_totals(session)
     registry = CollectorRegistry()
     by_health = Gauge("fleet_nodes", "Nodes by health", ["health"], registry=registry)
-    for node in nodes:
-        by_health.labels(node.health).inc()
+    for word, count in fleet_totals.health_counts(session, now=clock.now()).items():
+        by_health.labels(word).set(count)
     figures = {
-        "fleet_packs_stored": ("Packs stored", sum(node.packs for node in nodes)),
-        "fleet_packs_missing": ("Packs that never came", sum(node.missing_packs for node in nodes)),
-        "fleet_packs_declared_lost": (
-            "Packs declared lost",
-            sum(node.lost_packs for node in nodes),
+        "fleet_packs_stored": ("Packs stored", packs.stored),
+        "fleet_packs_missing": ("Packs that never came", packs.missing),
+        "fleet_packs_declared_lost": ("Packs declared lost", packs.lost),
+        "fleet_quarantine_entries": (
+            "Messages in quarantine",
+            fleet_totals.quarantine_size(session),
         ),
-        "fleet_quarantine_entries": ("Messages in quarantine", overviews.quarantine_size(session)),
         "fleet_spool_depth_packs": (
             "Packs that nodes hold without a receipt",
-            sum(node.spool_depth or 0 for node in nodes),
+            fleet_totals.spool_depth(session),
         ),
     }
     for name, (text, value) in figures.items():

@@ -73,7 +73,10 @@ def _insert(session: Session, numbers: range, now: datetime, *, undeployed: froz
     for number in numbers:
         for model, row in _rows(number, drawn, now):
             tables[model].append(row)
-        if number % 50 != 49 and node_id_of(number) not in undeployed:
+        if number % 50 == 49:
+            tables[Node][-1]["state"] = NodeState.RETIRED
+        elif node_id_of(number) not in undeployed:
+            tables[Node][-1]["state"] = NodeState.DEPLOYED
             stands = {"node_id": node_id_of(number), "site_id": number + 1, "from_at": _year(now)}
             tables[Deployment].append({**stands, "to_at": None})
     for model, rows in tables.items():
@@ -105,7 +108,7 @@ def _rows(number: int, drawn: random.Random, now: datetime) -> Iterator[tuple[ty
             "node_id": node_id,
             "label": f"{kind}-{number:06d}",
             "model": name,
-            "state": NodeState.RETIRED if number % 50 == 49 else NodeState.ENROLLED,
+            "state": NodeState.ENROLLED,
             "enrolled_at": year_ago,
             "public_key_sha256": f"{number:064x}",
             "certificate_serial": f"{number:x}",

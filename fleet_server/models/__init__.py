@@ -40,6 +40,7 @@ from fleet_server.models.password_reset import PasswordReset
 from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
+from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
 from fleet_server.models.site import Site
@@ -89,6 +90,7 @@ __all__ = [
     "Receipt",
     "RecoveryCode",
     "Role",
+    "SavedView",
     "Scope",
     "SecondFactor",
     "Sensor",

@@ -6,6 +6,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Big
 
+PACKS_STORED = "packs_stored"
+"""Packs stored, whatever their spool: as many as there are rows."""
 PACKS_RESENT = "packs_resent"
 """Packs received again, harmless."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ from fleet_server.models import (
     RawReading,
     Receipt,
 )
-from fleet_server.models.counter import PACKS_RESENT
+from fleet_server.models.counter import PACKS_RESENT, PACKS_STORED
 from fleet_server.models.gap import DECLARED_LOST, SPOOL_REPLACED
 from fleet_server.models.outbox import RECEIPT
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
@@ -797,12 +798,15 @@ class _Batch:
         bulk.update_rows(self.session, _table(NodeStatus), columns, rows)
 
     def store_counters(self) -> None:
-        """Packs that came again, per node."""
-        rows = [
+        """Packs that were stored, and packs that came again, per node."""
+        stored = Counts(new.pack.node_id for new in self.new)
+        rows = [(PACKS_STORED, node_id, count) for node_id, count in stored.items()]
+        rows += [
             (PACKS_RESENT, node_id, node.resent)
-            for node_id, node in sorted(self.nodes.items())
+            for node_id, node in self.nodes.items()
             if node.resent
         ]
+        rows.sort()
         bulk.add_to_counts(self.session, _table(Counter), ("name", "node_id", "count"), rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,8 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import Deployment, Node, NodeStatus, Receipt, Site
-from fleet_server.services import keyset, rights
+from fleet_server.services import fleet_totals, health, keyset, rights
+from fleet_server.services.node_life import OUT_OF_SERVICE
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LABEL = keyset.Sorting((Node.label, Node.node_id), (str, str))  # type: ignore[arg-type] # columns of a class
@@ -31,6 +33,7 @@ class NodeFilter:
     firmware_version: str | None = None
     battery_below_mv: int | None = None
     heard_before: datetime | None = None  # or never
+    health: str | None = None  # a word of fleet_totals.HEALTH_WORDS
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class NodeLine:
     label: str
     model: str
     state: str
-    enrolled_at: datetime
+    health: str
+    enrolled_at: datetime | None
     site_code: str | None
     site_name: str | None
     last_heard_at: datetime | None
@@ -56,30 +60,48 @@ def node_page(
     session: Session,
     wanted: NodeFilter,
     *,
+    now: datetime,
     sort: str = "label",
     limit: int,
     after: keyset.Key | None = None,
 ) -> keyset.Page[NodeLine]:
     """Nodes that the actor has to do with. One statement."""
     return keyset.page_of(
-        session, _nodes(session, wanted), SORTINGS[sort], limit=limit, after=after, made=_line
+        session,
+        _nodes(session, wanted, now),
+        SORTINGS[sort],
+        limit=limit,
+        after=after,
+        made=lambda row: _line(row, now),
     )
 
 
-def _nodes(session: Session, wanted: NodeFilter) -> Select[*tuple[Any, ...]]:
+def node_ids(session: Session, wanted: NodeFilter, *, now: datetime, limit: int) -> list[str]:
+    """Ids of nodes that the actor has to do with, by label; at most `limit`. One statement."""
+    found = _nodes(session, wanted, now).order_by(*_LABEL.order()).limit(limit)
+    return [row.Node.node_id for row in session.execute(found)]
+
+
+def labels(session: Session, ids: Collection[str]) -> Mapping[str, str]:
+    """Labels by node id. One statement."""
+    rows = session.execute(select(Node.node_id, Node.label).where(Node.node_id.in_(list(ids))))
+    return {row.node_id: row.label for row in rows}
+
+
+def _nodes(session: Session, wanted: NodeFilter, now: datetime) -> Select[*tuple[Any, ...]]:
     query = (
         select(Node, NodeStatus, Receipt.seq, Site.code, Site.name)
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
         .join(Receipt, Receipt.node_id == Node.node_id)
         .outerjoin(Deployment, (Deployment.node_id == Node.node_id) & Deployment.to_at.is_(None))
         .outerjoin(Site, Site.id == Deployment.site_id)
-        .where(*conditions(wanted))
+        .where(*conditions(wanted, now=now))
     )
     models = rights.node_models(session)
     return query if models is None else query.where(Node.model.in_(models))
 
 
-def conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
+def conditions(wanted: NodeFilter, *, now: datetime) -> list[ColumnElement[bool]]:
     """What holds for Node, NodeStatus and the Site of the open deployment."""
     found: list[ColumnElement[bool]] = []
     if wanted.model is not None:
@@ -88,8 +110,14 @@ def conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
         found.append(Node.state == wanted.state)
     if wanted.site is not None:
         found.append(Site.code == wanted.site)
+    if wanted.health is not None:
+        # A node that is out of service stands nowhere in the counts either.
+        found += [
+            fleet_totals.has_health(wanted.health, now=now),
+            Node.state.not_in(OUT_OF_SERVICE),
+        ]
     if wanted.label:
-        found += begins_with(Node.label, wanted.label)
+        found.append(Node.label.startswith(wanted.label, autoescape=True))
     if wanted.firmware_version is not None:
         found.append(NodeStatus.version == wanted.firmware_version)
     if wanted.battery_below_mv is not None:
@@ -100,18 +128,20 @@ def conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
     return found
 
 
-def begins_with(column: Any, beginning: str) -> list[ColumnElement[bool]]:
-    """As a range where the order is that of the characters, so that an index serves."""
-    return [column.startswith(beginning, autoescape=True)]
+def _health_word(status: NodeStatus, now: datetime) -> str:
+    word = health.freshness(status, now=now)
+    is_troubled = word is health.Freshness.FRESH and bool(status.last_error)
+    return fleet_totals.TROUBLED if is_troubled else word.value
 
 
-def _line(row: Any) -> NodeLine:
+def _line(row: Any, now: datetime) -> NodeLine:
     node, status = row.Node, row.NodeStatus
     return NodeLine(
         id=node.node_id,
         label=node.label,
         model=node.model,
         state=node.state,
+        health=_health_word(status, now),
         enrolled_at=node.enrolled_at,
         site_code=row.code,
         site_name=row.name,

@@ -22,7 +22,6 @@ from fleet_server.models import (
     Datastream,
     Deployment,
     Event,
-    Gap,
     Lineage,
     Node,
     Observation,
@@ -36,11 +35,9 @@ from fleet_server.models import (
     ThinnedReading,
     observation_id,
 )
-from fleet_server.models.gap import THINNED
-from fleet_server.services import health, rights
+from fleet_server.services import fleet_totals, health, rights
 from fleet_server.wire.states import BatteryLevel
 
-TROUBLED = "troubled"
 HOUSEKEEPING = ("wiper_age", "probe_counts", "reference_resistance", "battery_voltage")
 """What a node measures of itself: nothing for the public, and last for those who look after it."""
 
@@ -318,65 +315,36 @@ def _reading(row: Any) -> Reading:
     )
 
 
-def node_overviews(
-    session: Session, *, now: datetime, node_id: str | None = None
-) -> list[NodeOverview]:
-    """Nodes that the actor has to do with, by label (or the one asked for). Three statements.
+def node_overview(session: Session, node_id: str, *, now: datetime) -> NodeOverview:
+    """One node that the actor has to do with. Two statements.
 
     Raises:
         NotFound: there is no node `node_id`.
     """
-    packs = select(Pack.node_id, Pack.spool, func.max(Pack.seq), func.count()).group_by(
-        Pack.node_id, Pack.spool
-    )
-    lost = (
-        select(Gap.node_id, Gap.reason, func.sum(Gap.to_seq - Gap.from_seq + 1))
-        .where(Gap.state == "declared_lost")
-        .group_by(Gap.node_id, Gap.reason)
-    )
-    if node_id is not None:
-        packs = packs.where(Pack.node_id == node_id)
-        lost = lost.where(Gap.node_id == node_id)
-    stored: dict[str, int] = defaultdict(int)
-    highest: dict[str, int] = defaultdict(int)
-    for of_node, _spool, last, count in session.execute(packs):
-        stored[of_node] += count
-        highest[of_node] += last
-    declared_lost: dict[str, int] = defaultdict(int)
-    thinned: dict[str, int] = defaultdict(int)
-    for of_node, reason, count in session.execute(lost):
-        declared_lost[of_node] += int(count)
-        thinned[of_node] += int(count) if reason == THINNED else 0
-    found = [
-        NodeOverview(
-            id=one.node.node_id,
-            label=one.node.label,
-            model=one.node.model,
-            health=health_word(one),
-            site_name=one.site.name if one.site else None,
-            last_heard_at=one.status.last_heard_at,
-            spool_depth=one.status.spool_depth,
-            battery_mv=one.status.battery_mv,
-            battery_level=one.battery_level,
-            drift_ppm=one.status.drift_ppm,
-            firmware_version=one.status.version,
-            last_error=one.status.last_error,
-            packs=stored[one.node.node_id],
-            lost_packs=declared_lost[one.node.node_id],
-            thinned_packs=thinned[one.node.node_id],
-            missing_packs=max(
-                0,
-                highest[one.node.node_id]
-                - stored[one.node.node_id]
-                - declared_lost[one.node.node_id],
-            ),
-            receipt_seq=one.receipt.seq or None,
-        )
-        for one in health.fleet_health(session, now=now, node_id=node_id)
-    ]
-    if node_id is not None and not found:
+    found = health.fleet_health(session, now=now, node_id=node_id)
+    if not found:
         raise NotFound(f"There is no node {node_id!r}.")
-    return found
+    one = found[0]
+    packs = fleet_totals.pack_totals(session, node_id)
+    return NodeOverview(
+        id=one.node.node_id,
+        label=one.node.label,
+        model=one.node.model,
+        health=health_word(one),
+        site_name=one.site.name if one.site else None,
+        last_heard_at=one.status.last_heard_at,
+        spool_depth=one.status.spool_depth,
+        battery_mv=one.status.battery_mv,
+        battery_level=one.battery_level,
+        drift_ppm=one.status.drift_ppm,
+        firmware_version=one.status.version,
+        last_error=one.status.last_error,
+        packs=packs.stored,
+        lost_packs=packs.lost,
+        thinned_packs=packs.thinned,
+        missing_packs=packs.missing,
+        receipt_seq=one.receipt.seq or None,
+    )
 
 
 def node_events(session: Session, node_id: str, *, newest: int) -> list[EventOverview]:
@@ -396,7 +364,7 @@ def node_events(session: Session, node_id: str, *, newest: int) -> list[EventOve
 def health_word(one: health.NodeHealth) -> str:
     """How it stands against its schedule; `troubled` when it reports in time, but with an error."""
     if one.freshness is health.Freshness.FRESH and one.status.last_error:
-        return TROUBLED
+        return fleet_totals.TROUBLED
     return one.freshness.value
 
 
@@ -641,10 +609,6 @@ def quarantine_entries(
         )
         for row in session.execute(query.limit(limit))
     ]
-
-
-def quarantine_size(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(Quarantine)) or 0
 
 
 @dataclass(frozen=True)

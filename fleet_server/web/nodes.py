@@ -1,4 +1,4 @@
-"""The operator's nodes: the table of all, and one node with its channels, charts and tables."""
+"""One node with its channels, charts and tables."""
 
 from __future__ import annotations
 
@@ -64,18 +64,6 @@ class Range:
         return int(self.end.timestamp())
 
 
-@web.get("/fleet/")
-@needs(Right.SEE_FLEET)
-def nodes() -> str:
-    """All nodes with their health."""
-    session = current_session()
-    return render_template(
-        "nodes.html",
-        nodes=overviews.node_overviews(session, now=clock.now()),
-        quarantined=overviews.quarantine_size(session),
-    )
-
-
 @web.get("/fleet/nodes", strict_slashes=False)
 @needs(Right.SEE_FLEET)
 def nodes_by_another_name() -> Redirection:
@@ -89,7 +77,7 @@ def node(node_id: str) -> str:
     """One node: its state, and each channel as chart and table over a chosen time."""
     session = current_session()
     now = clock.now()
-    found = overviews.node_overviews(session, now=now, node_id=node_id)[0]
+    found = overviews.node_overview(session, node_id, now=now)
     newest = overviews.newest_sample_at(session, node_id)
     chosen = _chosen_range(newest, now)
     readings = overviews.node_readings(

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from fleet_server.services.commanding import CommandOverview, CommandState
 from fleet_server.services.configuring import Standing
+from fleet_server.services.fleet_totals import TROUBLED
 from fleet_server.services.health import Freshness
-from fleet_server.services.overviews import TROUBLED, EventOverview, SiteOverview
+from fleet_server.services.overviews import EventOverview, SiteOverview
 from fleet_server.wire.commands import Result
 from fleet_server.wire.states import BatteryLevel, QualityFlag
 

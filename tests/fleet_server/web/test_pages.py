@@ -250,7 +250,7 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
     ("path", "most"),
     [
         ("/", 4),
-        ("/fleet/", 6),
+        ("/fleet/", 7),
         ("/fleet/sites", 5),
         ("/fleet/nodes/n-000001", 20),
         ("/fleet/quarantine", 3),

@@ -1,0 +1,215 @@
+"""The operator's list of nodes: filters in the address, page by page, views to keep, and the same done to many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import flash, redirect, render_template, request, url_for
+from flask_babel import gettext
+from werkzeug.wrappers import Response
+
+from fleet_server import clock
+from fleet_server.errors import Invalid
+from fleet_server.http_shared.access import may, needs
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.paging import as_cursor, from_cursor, with_query
+from fleet_server.services import (
+    commanding,
+    configuring,
+    fleet_totals,
+    many_at_once,
+    node_list,
+    saved_views,
+)
+from fleet_server.services.node_list import NodeFilter
+from fleet_server.services.rights import Right
+from fleet_server.web.blueprint import web
+from fleet_server.wire.commands import CommandName
+from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S
+from fleet_server.wire.states import NodeState
+from hardware import catalogue
+
+PAGE_SIZE = 50
+COMMANDS = (
+    CommandName.IDENTIFY,
+    CommandName.READ_NOW,
+    CommandName.SELF_TEST,
+    CommandName.REBOOT,
+)
+"""Those that want nothing more than their name."""
+SETTINGS = (PUBLISH_S, SAMPLE_S)
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "health": fleet_totals.HEALTH_WORDS,
+    "state": tuple(NodeState),
+    "sort": tuple(node_list.SORTINGS),
+}
+_TEXTS = ("model", "site", "label", "firmware_version")
+_NUMBERS = ("battery_below_mv",)
+_MOMENTS = ("heard_before",)
+_FILTERS = (*_TEXTS, *_NUMBERS, *_MOMENTS, "health", "state")
+_MOST_DIGITS = 6
+
+
+@web.get("/fleet/")
+@needs(Right.SEE_FLEET)
+def nodes() -> str:
+    """Nodes that the address's filters let through, and how many there are of each health."""
+    session, now = current_session(), clock.now()
+    given = _given(request.args)
+    sort = given.get("sort", "label")
+    after = request.args.get("after")
+    page = node_list.node_page(
+        session,
+        _filter(given),
+        now=now,
+        sort=sort,
+        limit=PAGE_SIZE,
+        after=None if after is None else from_cursor(after, sorting=sort),
+    )
+    counts = fleet_totals.health_counts(session, now=now)
+    return render_template(
+        "nodes.html",
+        nodes=page.items,
+        following=None if page.next_key is None else as_cursor(page.next_key, sorting=sort),
+        is_first=after is None,
+        given=given,
+        filters={name: value for name, value in given.items() if name != "sort"},
+        counts=counts,
+        all_nodes=sum(counts.values()),
+        quarantined=fleet_totals.quarantine_size(session),
+        packs=fleet_totals.pack_totals(session),
+        views=saved_views.views(session),
+        models=catalogue.node_model_ids(),
+        choices=_CHOICES,
+        may_operate=may(Right.OPERATE_NODES),
+        commands=COMMANDS,
+        settings=SETTINGS,
+    )
+
+
+@web.post("/fleet/views")
+@needs(Right.SEE_FLEET)
+def save_view() -> Response:
+    """Keep the filters that are on."""
+    given = _given(dict(parse_qsl(request.form.get("query", ""))))
+    view = saved_views.save_view(
+        current_session(),
+        request.form.get("name", ""),
+        given,
+        is_shared="is_shared" in request.form,
+        now=clock.now(),
+    )
+    flash(gettext("The view %(name)s is kept.", name=view.name))
+    return redirect(with_query(url_for("web.nodes"), given), code=303)
+
+
+@web.post("/fleet/views/<row_id:view_id>/forget")
+@needs(Right.SEE_FLEET)
+def forget_view(view_id: int) -> Response:
+    """Take a view away."""
+    saved_views.forget_view(current_session(), view_id, now=clock.now())
+    return redirect(url_for("web.nodes"), code=303)
+
+
+@web.post("/fleet/many")
+@needs(Right.OPERATE_NODES)
+def many_nodes() -> str:
+    """The same to many nodes: first a rehearsal that says what would become of each, then, confirmed, the deed."""
+    session = current_session()
+    form = request.form
+    node_ids = _chosen(form.getlist("node_id"), form.get("query", ""), form.get("which", ""))
+    is_rehearsal = form.get("confirmed") != "yes"
+    action, value = form.get("action", ""), form.get("value", "")
+    results = many_at_once.do_to_each(
+        session, node_ids, _deed(action, value), is_rehearsal=is_rehearsal
+    )
+    tally = {
+        outcome: sum(result.outcome is outcome for result in results)
+        for outcome in many_at_once.Outcome
+    }
+    return render_template(
+        "many_nodes.html",
+        action=action,
+        value=value,
+        results=results,
+        tally=tally,
+        is_rehearsal=is_rehearsal,
+        labels=node_list.labels(session, node_ids),
+    )
+
+
+def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
+    if which == "found":
+        found = _filter(_given(dict(parse_qsl(query))))
+        most = many_at_once.MOST_AT_ONCE
+        node_ids = node_list.node_ids(current_session(), found, now=clock.now(), limit=most + 1)
+        if len(node_ids) > most:
+            raise Invalid(
+                f"The filter finds more than {most} nodes; narrow it, and do it in parts."
+            )
+    else:
+        node_ids = list(dict.fromkeys(ticked))
+    if not node_ids:
+        raise Invalid("No node is chosen; tick some, or choose all that the filter finds.")
+    return node_ids
+
+
+def _deed(action: str, value: str) -> Callable[[str], bool]:
+    """What is done to each; True when that changed something."""
+    session, now = current_session(), clock.now()
+    if action in COMMANDS:
+        return lambda node_id: commanding.order_command(session, node_id, action, {}, now=now) > 0
+    if action not in SETTINGS:
+        raise Invalid(f"action wants one of {', '.join((*COMMANDS, *SETTINGS))}.")
+    wanted = {action: _number("value", value)}
+
+    def configure(node_id: str) -> bool:
+        before = configuring.configuration_of(session, node_id).version
+        return configuring.configure_node(session, node_id, wanted, now=now) != before
+
+    return configure
+
+
+def _given(arguments: Mapping[str, str]) -> dict[str, str]:
+    """The filters that are on, by name."""
+    known = (*_FILTERS, "sort", "after")
+    for name, value in arguments.items():
+        if name not in known:
+            raise Invalid(f"{name} is no filter of nodes; known are {', '.join(_FILTERS)}.")
+        if value and name in _CHOICES and value not in _CHOICES[name]:
+            raise Invalid(f"{name} wants one of {', '.join(_CHOICES[name])}.")
+        if "\0" in value:
+            raise Invalid(f"{name} has a NUL.")
+    return {name: value for name, value in arguments.items() if value and name != "after"}
+
+
+def _filter(given: Mapping[str, str]) -> NodeFilter:
+    values: dict[str, Any] = {name: given[name] for name in _FILTERS if name in given}
+    found = NodeFilter(**{name: values[name] for name in values if name not in _MOMENTS + _NUMBERS})
+    if "battery_below_mv" in values:
+        found = replace(
+            found, battery_below_mv=_number("battery_below_mv", values["battery_below_mv"])
+        )
+    if "heard_before" in values:
+        found = replace(found, heard_before=_moment("heard_before", values["heard_before"]))
+    return found
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise Invalid(f"{name} wants a whole number of at most {_MOST_DIGITS} digits.")
+    return int(text)
+
+
+def _moment(name: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Invalid(f"{name} wants a time like 2026-07-14T12:00:00Z.") from error
+    if moment.tzinfo is None:
+        raise Invalid(f"{name} wants its time zone, like 2026-07-14T12:00:00Z.")
+    return moment

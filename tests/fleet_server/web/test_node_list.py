@@ -1,0 +1,156 @@
+"""The operator's list of nodes: filters in the address, page by page, kept views, and the same done to many."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from flask.testing import FlaskClient
+
+from fleet_server.models import Role
+from fleet_server.services import accounts
+from fleet_server.web import node_list
+from tests.fleet_server import small_world
+from tests.fleet_server.small_world import NOW
+from tests.fleet_server.world_fixtures import World, csrf_token, log_in
+
+
+@pytest.fixture(scope="module")
+def operator(sqlite_world: World) -> FlaskClient:
+    client = sqlite_world.app().test_client()
+    log_in(client)
+    return client
+
+
+def _nodes(page: str) -> list[str]:
+    return re.findall(r'href="/fleet/nodes/(n-[0-9a-f]+)"', page)
+
+
+def _follow(page: str, words: str) -> str:
+    found = re.search(rf'<a href="([^"]+)">{words}', page)
+    assert found, words
+    return html.unescape(found[1])
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ["n-000003", "n-000002", "n-000001"]),
+        ("sort=-label", ["n-000001", "n-000002", "n-000003"]),
+        ("health=fresh", ["n-000002"]),
+        ("health=troubled&model=tree-3", ["n-000003", "n-000001"]),
+        ("health=offline", []),
+        ("label=pond", ["n-000002"]),
+        ("site=kortum&label=&model=", ["n-000001"]),
+        ("heard_before=2026-07-14T12:00:00Z", []),
+    ],
+)
+def test_filters_stand_in_the_address(operator: FlaskClient, query: str, ids: list[str]) -> None:
+    assert _nodes(operator.get(f"/fleet/?{query}").text) == ids
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("colour=red", "colour is no filter of nodes; known are model"),
+        ("health=unwell", "health wants one of fresh, troubled"),
+        ("battery_below_mv=-1", "battery_below_mv wants a whole number"),
+        ("heard_before=noon", "heard_before wants a time like"),
+        ("heard_before=2026-07-14", "heard_before wants its time zone"),
+        ("after=nonsense", "after wants what the page before gave"),
+        ("label=%00", "has a NUL"),
+    ],
+)
+def test_filter_that_cannot_be_is_one_sentence(
+    operator: FlaskClient, query: str, says: str
+) -> None:
+    answer = operator.get(f"/fleet/?{query}")
+    assert answer.status_code == 400
+    assert says in html.unescape(answer.text)
+
+
+def test_list_goes_on_page_by_page_with_its_filters(
+    operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_list, "PAGE_SIZE", 1)
+    first = operator.get("/fleet/?model=tree-3&sort=-label").text
+    following = _follow(first, "More nodes")
+    second = operator.get(following).text
+    assert [_nodes(first), _nodes(second)] == [["n-000001"], ["n-000003"]]
+    assert "More nodes" not in second
+    assert _nodes(operator.get(_follow(second, "← To the beginning")).text) == ["n-000001"]
+
+
+def test_view_is_kept_shown_to_whom_it_is_for_and_taken_away(
+    sqlite_world: World, operator: FlaskClient
+) -> None:
+    with sqlite_world.sessions() as session:
+        accounts.create_user(session, "tom", small_world.PASSWORD, now=NOW, roles=[Role.OPERATOR])
+    other = sqlite_world.app().test_client()
+    log_in(other, name="tom")
+    token = csrf_token(operator.get("/fleet/").text)
+    query = "model=pond-1&label=pond"
+    for name, more in (("my ponds", {}), ("all ponds", {"is_shared": "on"})):
+        kept = operator.post(
+            "/fleet/views", data={"csrf_token": token, "name": name, "query": query, **more}
+        )
+        assert kept.status_code == 303
+        assert kept.headers["Location"] == f"/fleet/?{query}"
+    page = operator.get("/fleet/").text
+    assert f'href="/fleet/?{html.escape(query)}">my ponds' in page
+    seen = other.get("/fleet/").text
+    assert "all ponds" in seen
+    assert "my ponds" not in seen
+    forget = _forget_address(page)
+    strange = other.post(forget, data={"csrf_token": csrf_token(seen)})
+    assert strange.status_code == 404
+    assert operator.post(forget, data={"csrf_token": token}).status_code == 303
+    assert len(re.findall("/forget", operator.get("/fleet/").text)) == 1
+
+
+def _forget_address(page: str) -> str:
+    return re.findall(r'action="(/fleet/views/\d+/forget)"', page)[0]
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 61, "a\nb"])
+def test_view_without_a_name_that_can_be_is_not_kept(operator: FlaskClient, name: str) -> None:
+    token = csrf_token(operator.get("/fleet/").text)
+    answer = operator.post("/fleet/views", data={"csrf_token": token, "name": name, "query": ""})
+    assert answer.status_code == 400
+
+
+def _many(operator: FlaskClient, **form: object) -> str:
+    token = csrf_token(operator.get("/fleet/").text)
+    return operator.post("/fleet/many", data={"csrf_token": token, **form}).text
+
+
+def test_many_are_rehearsed_before_they_are_changed(operator: FlaskClient) -> None:
+    wanted = {"action": "publish_s", "value": "7200"}
+    rehearsed = _many(operator, which="found", query="model=tree-3", **wanted)
+    assert "This was a rehearsal" in rehearsed
+    before = operator.get("/api/v1/nodes/n-000001/configuration").get_json()
+    assert before["settings"]["publish_s"] == 3600
+    confirmed = re.findall(r'name="node_id" value="([^"]+)"', rehearsed)
+    assert sorted(confirmed) == ["n-000001", "n-000003"]
+    done = _many(operator, node_id=confirmed, confirmed="yes", **wanted)
+    assert "Done." in done
+    after = operator.get("/api/v1/nodes/n-000001/configuration").get_json()
+    assert after["settings"]["publish_s"] == 7200
+    assert "are so already" in _many(operator, node_id=confirmed, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"action": "reboot"}, "No node is chosen"),
+        ({"action": "explode", "node_id": "n-000001"}, "action wants one of identify"),
+        ({"action": "publish_s", "value": "soon", "node_id": "n-000001"}, "whole number"),
+        ({"action": "reboot", "node_id": "n-nobody"}, "There is no node n-nobody"),
+        ({"action": "reboot", "which": "found", "query": "colour=red"}, "colour is no filter"),
+    ],
+)
+def test_what_cannot_be_done_to_many_is_one_sentence(
+    operator: FlaskClient, form: dict[str, str], says: str
+) -> None:
+    assert says in html.unescape(_many(operator, **form))
