@@ -254,7 +254,7 @@ def test_key_sees_what_its_owner_sees_and_loses_it_with_its_owner(city: City) ->
     client, key = city.browser(), city.key(owner, scope=Scope.WATERS)
 
     def seen() -> list[str]:
-        return [node["id"] for node in client.get("/api/v1/nodes", headers=key).json["nodes"]]  # type: ignore[index]
+        return [node["id"] for node in client.get("/api/v1/nodes", headers=key).json["items"]]  # type: ignore[index]
 
     assert seen() == ["n-000002"]
     with city.world.sessions() as session:

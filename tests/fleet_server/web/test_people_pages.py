@@ -251,7 +251,7 @@ def test_audit_filters_stand_in_the_address_and_older_entries_behind_a_link(
     assert "No entry fits." in boss.get("/fleet/audit?actor=nobody").text
 
 
-@pytest.mark.parametrize("query", ["before=yesterday", "before=-1", "actor=a%00b"])
+@pytest.mark.parametrize("query", ["before=yesterday", "before=-1"])
 def test_wrong_filter_is_told_in_one_sentence(boss: FlaskClient, query: str) -> None:
     answer = boss.get(f"/fleet/audit?{query}")
     assert answer.status_code == 400
