@@ -13,11 +13,12 @@ from fleet_server.api.document import make_api
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
+from fleet_server.api.people import people
 from fleet_server.api.sites import sites
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
 from fleet_server.wire.topics import NODE_ID_PATTERN
 
-_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit)
+_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit, people)
 _HANG_ON_NODES = (twin,)
 """Imported for the views that they hang on a noun."""
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from flask.views import MethodView
-from flask_wtf.csrf import generate_csrf
 from marshmallow import Schema, fields
 
 from fleet_server.api.noun import Noun
 from fleet_server.http_shared.access import current_actor, for_everybody_logged_in
+from fleet_server.http_shared.auth import form_token
 
 me = Noun("me", "Who asks, and what they may")
 
 
 class MeSchema(Schema):
-    """`csrf_token` goes with every change that a browser's session makes, as X-CSRFToken."""
+    """`csrf_token` goes with every change that a browser's session makes, as X-CSRFToken; null for a program with a key."""
 
     name = fields.String(required=True)
     rights = fields.List(fields.String(), required=True)
     scope = fields.String(required=True)
-    csrf_token = fields.String(required=True, metadata={"x-reported": True})
+    csrf_token = fields.String(required=True, allow_none=True, metadata={"x-reported": True})
 
 
 @me.route("")
@@ -35,5 +35,5 @@ class Me(MethodView):
             "name": actor.name,
             "rights": sorted(actor.rights),
             "scope": actor.scope,
-            "csrf_token": generate_csrf(),
+            "csrf_token": form_token(),
         }

@@ -13,7 +13,7 @@ import structlog
 from flask import Flask, current_app, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
-from flask_wtf.csrf import CSRFError, CSRFProtect
+from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Request, Response
@@ -91,6 +91,12 @@ def current_person() -> Person:
     return person
 
 
+def form_token() -> str | None:
+    """What a browser sends along with each change; None for a program, which needs none and shall keep no cookie."""
+    is_person = isinstance(current_user._get_current_object(), Person)
+    return str(generate_csrf()) if is_person else None
+
+
 def is_logged_in() -> bool:
     person: Any = current_user
     return bool(person.is_authenticated)
@@ -140,7 +146,11 @@ def _register_csrf(app: Flask) -> None:
 
     @app.errorhandler(CSRFError)
     def _csrf(_problem: CSRFError) -> ResponseReturnValue:
-        clearer = BadRequest("This form is out of date; load the page again and repeat.")
+        clearer = BadRequest(
+            "A browser's cookie came along: send the csrf_token of /api/v1/me as X-CSRFToken, or a key and no cookie."
+            if request.path.startswith(KEY_PATHS)
+            else "This form is out of date; load the page again and repeat."
+        )
         return app.handle_http_exception(clearer)  # what it returns is a view's answer
 
 

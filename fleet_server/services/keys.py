@@ -27,10 +27,10 @@ _SECRET_BYTES = 32
 _LONGEST_NOTE = 120
 
 
-class KeyWrong(Invalid):
+class ApiKeyWrong(Invalid):
     """The key cannot be made like this."""
 
-    code = "key_wrong"
+    code = "api_key_wrong"
 
 
 class BeyondOwner(Refused):
@@ -70,16 +70,16 @@ def make_key(
 
     Raises:
         BeyondOwner: a role or the scope is not the owner's.
-        KeyWrong: no role, no note, or good for longer than a year.
+        ApiKeyWrong: no role, no note, or good for longer than a year.
         NotFound: no such account.
     """
     note = note.strip()
     if not 1 <= len(note) <= _LONGEST_NOTE or not note.isprintable():
-        raise KeyWrong(f"Say in 1 to {_LONGEST_NOTE} printable characters what the key is for.")
+        raise ApiKeyWrong(f"Say in 1 to {_LONGEST_NOTE} printable characters what the key is for.")
     if not timedelta() < lifetime <= LONGEST_LIFETIME:
-        raise KeyWrong("A key is good for at least a day and at most a year.")
+        raise ApiKeyWrong("A key is good for at least a day and at most a year.")
     if not roles:
-        raise KeyWrong("Say what the key may: one or several of its owner's roles.")
+        raise ApiKeyWrong("Say what the key may: one or several of its owner's roles.")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     with db.writing(session):
         owner = session.get(User, user_id, with_for_update=True, populate_existing=True)

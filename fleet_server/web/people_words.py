@@ -45,7 +45,7 @@ FAULT_WORDS = {
     "beyond_owner": lazy_gettext("A key may at most what its owner may."),
     "beyond_scope": lazy_gettext("You can give no other scope than your own."),
     "code_refused": lazy_gettext("This is not the code that the app shows now; try the next one."),
-    "key_wrong": lazy_gettext(
+    "api_key_wrong": lazy_gettext(
         "A key wants a role, a purpose of at most 120 characters, and 1 to 366 days."
     ),
     "last_administrator": lazy_gettext(

@@ -38,6 +38,7 @@ _THERE: dict[str, Any] = {
     "site_code": "kortum",
     "deployment_id": 1,
     "pack_id": 1,
+    "user_id": 1,
 }
 
 

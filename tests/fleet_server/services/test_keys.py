@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from fleet_server.errors import NotFound
 from fleet_server.models import Role, Scope, User
 from fleet_server.services import accounts, auditing, keys, rights
-from fleet_server.services.keys import BeyondOwner, KeyRefused, KeyWrong, NewKey
+from fleet_server.services.keys import ApiKeyWrong, BeyondOwner, KeyRefused, NewKey
 from fleet_server.services.rights import Right
 
 PASSWORD = "correct horse battery"
@@ -73,7 +73,7 @@ def test_key_that_may_more_than_its_owner_is_not_made(
 def test_key_without_role_end_or_purpose_is_not_made(
     session: Session, anna: User, wrong: dict[str, object]
 ) -> None:
-    with pytest.raises(KeyWrong):
+    with pytest.raises(ApiKeyWrong):
         _key(session, anna, **wrong)  # type: ignore[arg-type] # a table of wrong arguments
 
 

@@ -27,6 +27,11 @@ _PAGES = (
     "/fleet/quarantine",
     "/fleet/sites",
     "/fleet/packs/1",
+    "/fleet/account",
+    "/fleet/people",
+    "/fleet/people/1",
+    "/fleet/audit",
+    "/reset",
 )
 
 # Pixels of a canvas that are painted, and those in the band's translucent blue.
@@ -172,3 +177,12 @@ def test_keyboard_reaches_the_skip_link_first(browser: webdriver.Chrome, address
     focused = browser.switch_to.active_element
     assert focused.get_attribute("href").endswith("#content")
     assert focused.is_displayed()
+
+
+def test_link_with_a_code_fills_the_form_and_leaves_no_code_in_the_address(
+    browser: webdriver.Chrome, address: str
+) -> None:
+    browser.get(f"{address}/reset#one-time-code")
+    field = browser.find_element(By.ID, "code")
+    assert field.get_attribute("value") == "one-time-code"
+    assert browser.current_url == f"{address}/reset"
