@@ -247,8 +247,10 @@ def geopackage(path: Path, *, layers: tuple[str, ...] = ("baeume",), envelope: i
         for layer in layers:
             database.execute("INSERT INTO gpkg_contents VALUES (?, 'features')", [layer])
             database.execute("INSERT INTO gpkg_geometry_columns VALUES (?, 'geom', 25832)", [layer])
-            database.execute(f'CREATE TABLE "{layer}" (fid INTEGER, geom BLOB, Baumnr TEXT, Pflanzjahr)')  # fmt: skip
-            database.execute(f"INSERT INTO \"{layer}\" VALUES (1, ?, '4711', 1987)", [blob])
+            quoted = layer.replace('"', '""')
+            database.execute(f'CREATE TABLE "{quoted}" (fid, geom, Baumnr, Pflanzjahr)')
+            insertion = f'INSERT INTO "{quoted}" VALUES (1, ?, 4711, 1987)'  # noqa: S608 - quoted
+            database.execute(insertion, [blob])
     database.close()
     return path.read_bytes()
 
