@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -75,12 +75,23 @@ class SiteState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Box:
+    """Degrees; west ≤ east, south ≤ north."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+
+@dataclass(frozen=True)
 class SiteFilter:
     """Which sites of those that the actor may see; empty: all. `text` is looked for in code, name, tree number and species."""
 
     kind: str | None = None
     state: SiteState | None = None
     text: str = ""
+    box: Box | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """As conditions on `Site`."""
@@ -89,6 +100,11 @@ class SiteFilter:
             found.append(Site.kind == self.kind)
         if self.state is not None:
             found += _state_conditions(self.state)
+        if self.box is not None:
+            found += [
+                Site.latitude.between(self.box.south, self.box.north),
+                Site.longitude.between(self.box.west, self.box.east),
+            ]
         text = self.text.strip()[:_LONGEST_SEARCH].replace("\0", "")
         if text:
             searched = (Site.code, Site.name, Site.tree_number, Site.species)
@@ -102,8 +118,9 @@ def _state_conditions(state: SiteState) -> list[ColumnElement[bool]]:
     is_open: list[ColumnElement[bool]] = [Site.closed_at.is_(None)]
     if state is SiteState.OPEN:
         return is_open
-    has_node = exists().where(Deployment.site_id == Site.id, Deployment.to_at.is_(None))
-    return [*is_open, has_node if state is SiteState.WITH_NODE else ~has_node]
+    with_node = select(Deployment.site_id).where(Deployment.to_at.is_(None))
+    is_in = Site.id.in_(with_node) if state is SiteState.WITH_NODE else Site.id.not_in(with_node)
+    return [*is_open, is_in]
 
 
 def create_site(session: Session, site: NewSite, *, is_public: bool, now: datetime) -> Site:

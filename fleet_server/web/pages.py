@@ -9,6 +9,8 @@ from fleet_server.web import (
     accounts,
     api_docs,
     audit,
+    field,
+    files,
     node_life,
     nodes,
     own_account,
@@ -17,7 +19,9 @@ from fleet_server.web import (
     people,
     public,
     quarantine,
+    site_import,
     sites,
+    work,
 )
 from fleet_server.web.blueprint import web
 
@@ -26,6 +30,8 @@ __all__ = [
     "api_docs",
     "audit",
     "error_page",
+    "field",
+    "files",
     "node_life",
     "nodes",
     "own_account",
@@ -35,7 +41,9 @@ __all__ = [
     "public",
     "quarantine",
     "register_pages",
+    "site_import",
     "sites",
+    "work",
 ]
 
 

@@ -22,6 +22,8 @@ OPERATOR_PAGES = (
     "/fleet/nodes/n-000001",
     "/fleet/nodes/n-000002?range=24h",
     "/fleet/packs/1",
+    "/fleet/sites/1",
+    "/field/nodes/n-000001",
 )
 
 
@@ -106,7 +108,7 @@ def test_operator_page_without_login_leads_to_login_and_back(
     client = sqlite_world.app().test_client()
     answer = client.get(path)
     assert answer.status_code == 302
-    assert answer.headers["Location"].startswith("/login?next=/fleet/")
+    assert answer.headers["Location"].startswith(("/login?next=/fleet/", "/login?next=/field/"))
 
 
 @pytest.mark.parametrize("path", ["/fleet/nodes", "/fleet/nodes/", "/fleet"])
@@ -249,10 +251,14 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
 @pytest.mark.parametrize(
     ("path", "most"),
     [
-        ("/", 4),
+        ("/", 7),
         ("/fleet/", 6),
-        ("/fleet/sites", 5),
-        ("/fleet/nodes/n-000001", 20),
+        ("/fleet/sites", 7),
+        ("/fleet/sites/1", 10),
+        ("/fleet/nodes/n-000001", 21),
+        ("/field/nodes/n-000001", 12),
+        ("/field/?q=tree", 4),
+        ("/field/work", 3),
         ("/fleet/quarantine", 3),
     ],
 )
