@@ -257,7 +257,7 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
         ("/fleet/sites/1", 10),
         ("/fleet/nodes/n-000001", 21),
         ("/field/nodes/n-000001", 12),
-        ("/field/?q=tree", 4),
+        ("/field/?q=nobody", 4),
         ("/field/work", 3),
         ("/fleet/quarantine", 3),
     ],
