@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Integer, cast, func, select
+from sqlalchemy import ColumnElement, Integer, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from fleet_server.models import Configuration, Deployment, NodeStatus, Site
+from fleet_server.models import Deployment, NodeStatus, Site
 from fleet_server.services import health
 from fleet_server.services.health import Freshness
 from fleet_server.services.overviews import Shown, seen
 from fleet_server.services.sites import Box, SiteFilter
-from fleet_server.wire.configuration import PUBLISH_S
 
 MOST_SINGLE_SITES = 2000
 """More are counted by the database; each on its own would take a second to read and tell nothing on a map of this size."""
@@ -51,12 +50,13 @@ class MapPoint:
 
 @dataclass(frozen=True)
 class MapCell:
-    """Sites too many to be told apart; the position is their mean."""
+    """Sites too many to be told apart; the position is their mean, `health` the worst of them."""
 
     count: int
     latitude: float
     longitude: float
     box: Box
+    health: SiteHealth
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def site_map(session: Session, wanted: SiteFilter, *, shown: Shown, now: datetim
     box = Box(west, south, east, north)
     if total <= MOST_SINGLE_SITES:
         return SiteMap(total, box, points=_points(session, conditions, now))
-    return SiteMap(total, box, cells=_cells(session, conditions, box))
+    return SiteMap(total, box, cells=_cells(session, conditions, box, now))
 
 
 def worst(states: Sequence[SiteHealth]) -> SiteHealth:
@@ -98,70 +98,67 @@ def _points(
     session: Session, conditions: Sequence[ColumnElement[bool]], now: datetime
 ) -> tuple[MapPoint, ...]:
     rows = session.execute(
-        select(
-            Site.id,
-            Site.code,
-            Site.name,
-            Site.latitude,
-            Site.longitude,
-            Site.closed_at,
-            NodeStatus.node_id,
-            NodeStatus.last_heard_at,
-            Configuration.settings,
-        )
+        select(Site, NodeStatus)
         .outerjoin(Deployment, (Deployment.site_id == Site.id) & Deployment.to_at.is_(None))
         .outerjoin(NodeStatus, NodeStatus.node_id == Deployment.node_id)
-        .outerjoin(Configuration, Configuration.node_id == Deployment.node_id)
         .where(*conditions)
         .order_by(Site.id)
+        .execution_options(populate_existing=True)
     )
-    places = {}
+    places: dict[int, Site] = {}
     states: dict[int, list[SiteHealth]] = defaultdict(list)
-    for row in rows:
-        places[row.id] = row
-        states[row.id].append(_state(row, now))
+    for site, status in rows:
+        places[site.id] = site
+        states[site.id].append(_state(site, status, now))
     return tuple(
         MapPoint(
-            site_id=row.id,
-            code=row.code,
-            name=row.name,
-            latitude=row.latitude,
-            longitude=row.longitude,
-            health=worst(states[row.id]),
+            site_id=site.id,
+            code=site.code,
+            name=site.name,
+            latitude=site.latitude,
+            longitude=site.longitude,
+            health=worst(states[site.id]),
         )
-        for row in places.values()
+        for site in places.values()
     )
 
 
-def _state(row: object, now: datetime) -> SiteHealth:
-    node_id = getattr(row, "node_id", None)
-    if getattr(row, "closed_at", None) is not None:
+def _state(site: Site, status: NodeStatus | None, now: datetime) -> SiteHealth:
+    if site.closed_at is not None:
         return SiteHealth.CLOSED
-    if node_id is None:
+    if status is None:
         return SiteHealth.BARE
-    settings = getattr(row, "settings", None) or {}
-    publish_s = settings.get(PUBLISH_S)
-    judged = health.freshness(
-        getattr(row, "last_heard_at", None),
-        publish_every_s=publish_s if isinstance(publish_s, int) else health.DEFAULT_PUBLISH_S,
-        now=now,
-    )
+    judged = health.freshness(status, now=now)
     return SiteHealth.LATE if judged is Freshness.MUTED else SiteHealth(judged.value)
 
 
+def _rank(now: datetime) -> ColumnElement[int]:
+    """`_state` as the database asks it: the place in `_WORST_FIRST`."""
+    return case(
+        (Site.closed_at.is_not(None), _WORST_FIRST.index(SiteHealth.CLOSED)),
+        (NodeStatus.node_id.is_(None), _WORST_FIRST.index(SiteHealth.BARE)),
+        (
+            health.has_freshness(Freshness.NEVER_SEEN, now=now),
+            _WORST_FIRST.index(SiteHealth.NEVER_SEEN),
+        ),
+        (health.has_freshness(Freshness.FRESH, now=now), _WORST_FIRST.index(SiteHealth.FRESH)),
+        (health.has_freshness(Freshness.OFFLINE, now=now), _WORST_FIRST.index(SiteHealth.OFFLINE)),
+        else_=_WORST_FIRST.index(SiteHealth.LATE),
+    )
+
+
 def _cells(
-    session: Session, conditions: Sequence[ColumnElement[bool]], box: Box
+    session: Session, conditions: Sequence[ColumnElement[bool]], box: Box, now: datetime
 ) -> tuple[MapCell, ...]:
     # A little more than the box, so that what lies on its edge is in the last cell; and never nothing to divide by.
-    width, height = (
-        max(box.east - box.west, 1e-6) * 1.0001,
-        max(box.north - box.south, 1e-6) * 1.0001,
-    )
+    width = max(box.east - box.west, 1e-6) * 1.0001
+    height = max(box.north - box.south, 1e-6) * 1.0001
     column = cast(func.floor((Site.longitude - box.west) / width * _COLUMNS), Integer)
     row = cast(func.floor((Site.latitude - box.south) / height * _ROWS), Integer)
     rows = session.execute(
         select(
-            func.count(),
+            func.count(Site.id.distinct()),
+            func.min(_rank(now)),
             func.avg(Site.latitude),
             func.avg(Site.longitude),
             func.min(Site.longitude),
@@ -169,11 +166,13 @@ def _cells(
             func.max(Site.longitude),
             func.max(Site.latitude),
         )
+        .outerjoin(Deployment, (Deployment.site_id == Site.id) & Deployment.to_at.is_(None))
+        .outerjoin(NodeStatus, NodeStatus.node_id == Deployment.node_id)
         .where(*conditions)
         .group_by(column, row)
         .order_by(column, row)
     )
     return tuple(
-        MapCell(count, latitude, longitude, Box(west, south, east, north))
-        for count, latitude, longitude, west, south, east, north in rows
+        MapCell(count, latitude, longitude, Box(*corners), _WORST_FIRST[rank])
+        for count, rank, latitude, longitude, *corners in rows
     )

@@ -26,14 +26,14 @@ _METRES_PER_DEGREE = 111_320.0  # of a great circle: 40,075 km / 360
 
 @dataclass(frozen=True)
 class Dot:
-    """One dot: `count` sites; `health` None when they were only counted."""
+    """One dot: `count` sites, and the worst of their states."""
 
     x: float
     y: float
     radius: float
     count: int
     title: str
-    health: SiteHealth | None
+    health: SiteHealth
     address: str
 
 
@@ -144,7 +144,7 @@ def _dot(group: list[tuple[MapPoint, float, float]], addresses: Addresses) -> Do
 
 def _cell_dot(cell: MapCell, frame: _Frame, addresses: Addresses) -> Dot:
     x, y = frame.place(cell.latitude, cell.longitude)
-    return Dot(x, y, _radius(cell.count), cell.count, "", None, addresses.of_box(cell.box))
+    return Dot(x, y, _radius(cell.count), cell.count, "", cell.health, addresses.of_box(cell.box))
 
 
 def _radius(count: int) -> float:

@@ -7,12 +7,12 @@ from typing import Any
 
 from flask import redirect, render_template, request, url_for
 from flask_babel import gettext
-from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
 from fleet_server.errors import Invalid
 from fleet_server.http_shared.access import needs
+from fleet_server.http_shared.auth import current_person
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
 from fleet_server.http_shared.uploads import takes_file
@@ -71,9 +71,8 @@ def work() -> str:
     )
 
 
-def _person() -> User | None:
-    user_id = getattr(current_user, "id", None)
-    return accounts.find_user(current_session(), user_id) if isinstance(user_id, int) else None
+def _person() -> User:
+    return accounts.find_account(current_session(), current_person().id)
 
 
 def _after(cursor: str | None) -> tuple[datetime, int] | None:

@@ -20,13 +20,23 @@ def make(session: Session, code: str, latitude: float, longitude: float) -> int:
     return sites.create_site(session, new, is_public=True, now=NOON).id
 
 
-def test_each_site_has_the_state_of_its_node(session: Session) -> None:
+def test_each_site_has_the_state_of_its_node(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployed_node(session, "n-000001")
     deployed_node(session, "n-000002")
     closed = make(session, "closed", 51.6, 7.0)
     make(session, "bare", 51.4, 7.3)
     sites.close_site(session, closed, now=NOON)
     store_batch(session, SimulatedNode().packs([1]), now=NOON)
+
+    def counted(hours: float) -> dict[float, SiteHealth]:
+        """The same, asked of the database: by latitude."""
+        now = NOON + timedelta(hours=hours)
+        with monkeypatch.context() as patch:
+            patch.setattr(site_map, "MOST_SINGLE_SITES", 1)
+            found = site_map.site_map(session, SiteFilter(), shown=Shown.OWN, now=now)
+        return {round(cell.latitude, 3): cell.health for cell in found.cells}
 
     def states(hours: float) -> dict[str, SiteHealth]:
         now = NOON + timedelta(hours=hours)
@@ -41,6 +51,10 @@ def test_each_site_has_the_state_of_its_node(session: Session) -> None:
         "closed": SiteHealth.CLOSED,
         "bare": SiteHealth.BARE,
     }
+    # The two nodes' sites are at one place: the worse of their states counts.
+    assert counted(1) == {51.6: "closed", 51.48: "never_seen", 51.4: "bare"}
+    assert counted(2)[51.48] == "late"
+    assert counted(9)[51.48] == "offline"
     assert states(2)["n-000001-site"] is SiteHealth.LATE
     assert states(9)["n-000001-site"] is SiteHealth.OFFLINE
 
@@ -76,6 +90,7 @@ def test_many_sites_are_counted_and_none_is_left_out(
     found = site_map.site_map(session, SiteFilter(), shown=Shown.PUBLIC, now=NOON)
     assert (found.total, found.points) == (4, ())
     assert sorted(cell.count for cell in found.cells) == [1, 1, 2]
+    assert {cell.health for cell in found.cells} == {SiteHealth.BARE}
     both = max(found.cells, key=lambda cell: cell.count)
     assert both.box == Box(7.10, 51.40, 7.1001, 51.4001)
     assert both.latitude == pytest.approx(51.40005)
