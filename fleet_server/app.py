@@ -17,6 +17,7 @@ from fleet_server.http_shared import (
     limits,
     problems,
     security_headers,
+    uploads,
 )
 from fleet_server.http_shared.auth import register_auth
 from fleet_server.settings import Settings
@@ -42,6 +43,7 @@ def create_app(settings: Settings, session_factory: sessionmaker[Session]) -> Fl
     problems.register_problems(app, page=error_page)
     security_headers.register_security_headers(app, is_https=is_https)
     limits.register_limits(app)
+    uploads.register_uploads(app)
     register_auth(app, is_https=is_https)
     languages.register_languages(app)
     register_pages(app)

@@ -47,6 +47,6 @@ def register_security_headers(app: Flask, *, is_https: bool) -> None:
             headers["Strict-Transport-Security"] = "max-age=31536000"
         if request.path.startswith("/v1.1") and request.method == "GET":
             headers["Access-Control-Allow-Origin"] = "*"  # an open feed; it never reads cookies
-        if request.path.startswith(("/fleet", "/login", "/reset")):
+        if request.path.startswith(("/fleet", "/field", "/login", "/reset")):
             headers["Cache-Control"] = "no-store"
         return response

@@ -24,6 +24,7 @@ from fleet_server.models.datastream import Datastream
 from fleet_server.models.deployment import Deployment
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
+from fleet_server.models.field_note import FieldNote
 from fleet_server.models.gap import Gap
 from fleet_server.models.job import Job
 from fleet_server.models.kept_answer import KeptAnswer
@@ -48,6 +49,7 @@ from fleet_server.models.thinned_pack import ThinnedPack
 from fleet_server.models.thinned_reading import ThinnedReading
 from fleet_server.models.unknown_name import UnknownName
 from fleet_server.models.user import Role, Scope, User, UserRole
+from fleet_server.models.work_order import WorkKind, WorkOrder, WorkState
 
 __all__ = [
     "Alert",
@@ -70,6 +72,7 @@ __all__ = [
     "Deployment",
     "EnrolmentToken",
     "Event",
+    "FieldNote",
     "Gap",
     "Job",
     "KeptAnswer",
@@ -103,6 +106,9 @@ __all__ = [
     "User",
     "UserRole",
     "UtcSeconds",
+    "WorkKind",
+    "WorkOrder",
+    "WorkState",
     "observation_id",
     "observation_key",
 ]

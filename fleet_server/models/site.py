@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key, Moment
 
 
 class Site(Base):
-    """`code` is the short name that scenes, imports and people use; the position is WGS84 in degrees."""
+    """`code` is the short name that scenes, imports and people use; the position is WGS84 in degrees.
+
+    Never deleted: its readings stay. `closed_at`: nothing is mounted there any more. What the office knows of the place has columns where
+    something reckons with it, and stands in `details` (name → text) where not.
+    """
 
     __tablename__ = "site"
     __table_args__ = (
         CheckConstraint("kind IN ('tree', 'water')", name="kind"),
         CheckConstraint("latitude BETWEEN -90 AND 90", name="latitude"),
         CheckConstraint("longitude BETWEEN -180 AND 180", name="longitude"),
+        Index("ix_site_name_id", "name", "id"),
+        Index("ix_site_latitude_longitude", "latitude", "longitude"),
     )
 
     id: Mapped[Key]
@@ -27,3 +35,10 @@ class Site(Base):
     description: Mapped[str] = mapped_column(default="")
     is_public: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[Moment]
+    closed_at: Mapped[Moment | None]
+    species: Mapped[str | None]  # of a tree: Tilia cordata
+    tree_number: Mapped[str | None]  # in the city's cadastre
+    planted_year: Mapped[int | None]
+    area_m2: Mapped[float | None]  # of a water body
+    depth_m: Mapped[float | None]  # where it is deepest
+    details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)

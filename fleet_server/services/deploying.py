@@ -1,12 +1,11 @@
-"""Sites, and which node stands where from when: deployments with their sensors, channels, datastreams and factory calibrations."""
+"""Which node stands at which site from when: deployments with their sensors, channels, datastreams and factory calibrations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -22,6 +21,11 @@ from fleet_server.models import (
     Site,
 )
 from fleet_server.services import auditing, node_life, observing, rights, thinning
+from fleet_server.services.sites import NewSite as NewSite
+from fleet_server.services.sites import SiteExists as SiteExists
+from fleet_server.services.sites import SiteWrong as SiteWrong
+from fleet_server.services.sites import create_site as create_site
+from fleet_server.services.sites import find_site as find_site
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
@@ -29,18 +33,8 @@ LEVEL_CALIBRATED = "calibrated"
 # A probe is as its maker made it until somebody calibrates it, however long ago the reading was.
 FACTORY_VALID_FROM = datetime(2000, 1, 1, tzinfo=UTC)
 FACTORY_VERSION = 1
-
-
-class SiteExists(Conflict):
-    """The site's code is taken."""
-
-    code = "site_exists"
-
-
-class SiteWrong(Invalid):
-    """The site cannot be like this."""
-
-    code = "site_wrong"
+_DEEPEST_CM = 10_000
+_LONGEST_SERIAL = 80
 
 
 class SlotUnknown(NotFound):
@@ -49,70 +43,34 @@ class SlotUnknown(NotFound):
     code = "slot_unknown"
 
 
+class DepthWrong(Invalid):
+    """A probe cannot be at this depth."""
+
+    code = "depth_wrong"
+
+
+class SerialWrong(Invalid):
+    """No serial number of a probe."""
+
+    code = "serial_wrong"
+
+
+class NotDeployed(Conflict):
+    """The node is at no site."""
+
+    code = "not_deployed"
+
+
+class SiteClosed(Conflict):
+    """Nothing is mounted at this site any more."""
+
+    code = "site_closed"
+
+
 class AlreadyDeployed(Conflict):
     """The node is at a site in that time."""
 
     code = "already_deployed"
-
-
-@dataclass(frozen=True)
-class NewSite:
-    """A place to measure; position in WGS84 degrees."""
-
-    code: str
-    name: str
-    kind: str
-    latitude: float
-    longitude: float
-    description: str = ""
-
-
-def create_site(session: Session, site: NewSite, *, is_public: bool, now: datetime) -> Site:
-    """A new site. Committed on return.
-
-    Raises:
-        SiteWrong: code, name, kind or position cannot be.
-        SiteExists: the code is taken.
-    """
-    if not (site.code.strip() and site.name.strip()):
-        raise SiteWrong("A site has a code and a name; give both.")
-    if site.kind not in ("tree", "water"):
-        raise SiteWrong(f"A site is a tree or a water, not {site.kind!r}.")
-    if not (-90 <= site.latitude <= 90 and -180 <= site.longitude <= 180):
-        raise SiteWrong(
-            "A site's position is given in WGS84 degrees: latitude from -90 to 90, longitude from -180 to 180."
-        )
-    with db.writing(session):
-        if find_site(session, site.code) is not None:
-            raise SiteExists(f"There is already a site {site.code}.")
-        row = Site(
-            code=site.code,
-            name=site.name,
-            kind=site.kind,
-            latitude=site.latitude,
-            longitude=site.longitude,
-            description=site.description,
-            is_public=is_public,
-            created_at=now,
-        )
-        rights.check_site_kind(session, site.kind, what=f"kind of site {site.kind} for you")
-        session.add(row)
-        session.flush()
-        auditing.record(
-            session,
-            "site_made",
-            subject=f"site {site.code}",
-            now=now,
-            name=site.name,
-            kind=site.kind,
-            is_public=is_public,
-        )
-    return row
-
-
-def find_site(session: Session, code: str) -> Site | None:
-    """The site with this code."""
-    return session.scalar(select(Site).where(Site.code == code))
 
 
 def deploy_node(
@@ -123,6 +81,7 @@ def deploy_node(
     from_at: datetime,
     now: datetime,
     serials: Mapping[str, str] | None = None,
+    depths_cm: Mapping[str, int] | None = None,
 ) -> Deployment:
     """Put a node at a site from `from_at` on; what it has sampled there already becomes observations. Committed on return.
 
@@ -130,11 +89,16 @@ def deploy_node(
         serials: serial number of the probe in each slot; a slot left out gets a sensor of its own with a made-up serial number
             (`<node id>/<slot>`). A sensor known by its serial number keeps its calibrations. By default those that the node was
             registered with.
+        depths_cm: where a probe is at another depth than the node's model says: by slot, or by channel key. A reading's datastream
+            follows from its site, property and depth.
 
     Raises:
         NotFound: no such node or site.
         SiteWrong: the node's model is made for another kind of site.
-        SlotUnknown: a serial number is for a slot that the node's model does not have.
+        SiteClosed: nothing is mounted there any more.
+        SlotUnknown: a serial number or a depth is for a slot that the node's model does not have.
+        DepthWrong: no depth, or two probes of one property would be at the same.
+        Conflict: a sensor is of another type than its slot, or mounted elsewhere in that time.
         AlreadyDeployed: the node is at a site, or was after `from_at`.
         WayClosed: the node's state leads to no site (lost, retired …).
     """
@@ -145,13 +109,16 @@ def deploy_node(
         if site is None:
             raise NotFound(f"There is no site {site_code}.")
         rights.check_node_model(session, node.model, node_id=node_id)
-        serials = serials or node.planned_serials
+        by_slot = {**(node.planned_serials or {}), **(serials or {})}
+        if site.closed_at is not None:
+            raise SiteClosed(f"Site {site.code} is closed; open it again first.")
         model = catalogue.load_node_model(node.model)
         if model.site_kind != site.kind:
             raise SiteWrong(
                 f"{node.model} is made for a {model.site_kind}, {site.code} is a {site.kind}."
             )
-        _refuse_unknown_slots(model, serials or {})
+        _refuse_unknown_slots(model, by_slot)
+        depths = _depths(model, depths_cm or {})
         # Ingest holds this row while it decides which readings have a channel: one of the two goes first.
         session.get_one(Receipt, node_id, with_for_update=True).channels_version += 1
         _refuse_overlap(session, node_id, from_at)
@@ -159,8 +126,8 @@ def deploy_node(
         session.add(deployment)
         session.flush()
         for slot in model.slots:
-            serial = (serials or {}).get(slot.id, f"{node_id}/{slot.id}")
-            _mount(session, deployment, slot, serial=serial, now=now)
+            serial = by_slot.get(slot.id, f"{node_id}/{slot.id}")
+            _mount(session, deployment, slot, serial=serial, depths=depths, now=now)
         observing.observe_stored(session, node_id=node_id, now=now)
         thinning.observe_stored(session, node_id=node_id, now=now)
         node.planned_site_id = node.planned_serials = None
@@ -171,7 +138,112 @@ def deploy_node(
             now=now,
             site=site_code,
             since=_moment(from_at),
-            serials=dict(serials or {}),
+            serials=by_slot,
+            depths_cm=dict(depths_cm or {}),
+        )
+    return deployment
+
+
+def swap_sensor(
+    session: Session, node_id: str, slot_id: str, *, serial: str, at: datetime, now: datetime
+) -> Sensor:
+    """Another probe is in the slot from `at` on: its readings go on in the same datastreams, with its own calibrations.
+
+    Committed on return. The old probe is free, and keeps its calibrations wherever it goes next.
+
+    Args:
+        serial: of the probe that is in the slot now; a known one keeps its calibrations.
+
+    Raises:
+        NotFound: no such node.
+        NotDeployed: the node is at no site.
+        SlotUnknown: the node has no such slot.
+        Conflict: the probe is there already, is of another type or mounted elsewhere in that time; or there are observations of the slot
+            from after `at`.
+    """
+    with db.writing(session):
+        deployment = _standing(session, node_id)
+        channels = _channels_of_slot(session, deployment, slot_id)
+        old = session.get_one(Sensor, channels[0].sensor_id)
+        if old.serial == serial:
+            raise Conflict(f"Sensor {serial} is in slot {slot_id} already.")
+        since = max(channel.from_at for channel in channels)
+        if at <= since:
+            raise Conflict(
+                f"Sensor {old.serial} is in the slot since {_moment(since)}; swap later."
+            )
+        _refuse_observed(session, [channel.datastream_id for channel in channels], at)
+        slot = _slot(_model_of(session, node_id), slot_id)
+        for channel in channels:
+            channel.to_at = at
+        session.flush()
+        new = _sensor(session, slot, serial, from_at=at, now=now)
+        session.add_all(_continued(channel, new, at) for channel in channels)
+        session.flush()
+        observing.observe_stored(session, node_id=node_id, now=now)
+        thinning.observe_stored(session, node_id=node_id, now=now)
+        auditing.record(
+            session,
+            "sensor_swapped",
+            subject=f"node {node_id}",
+            now=now,
+            slot=slot_id,
+            since=_moment(at),
+            old=old.serial,
+            new=serial,
+        )
+    return new
+
+
+def replace_node(
+    session: Session,
+    old_node_id: str,
+    new_node_id: str,
+    *,
+    at: datetime,
+    now: datetime,
+    serials: Mapping[str, str] | None = None,
+    keeps_probes: bool = True,
+) -> Deployment:
+    """Another node stands at the site from `at` on and feeds the same datastreams; the old one is free. Committed on return.
+
+    Args:
+        serials: of the probes at the new node, as in `deploy_node`.
+        keeps_probes: what is in the ground stays there: a slot that both nodes have gets the old one's probe, unless `serials` says
+            another. False: the new node brings its own.
+
+    Raises:
+        NotDeployed: the old node is at no site.
+        what `end_deployment` and `deploy_node` raise; then both nodes stay where they were.
+    """
+    if old_node_id == new_node_id:
+        raise Conflict("A node cannot replace itself; name the new one.")
+    with db.writing(session):
+        _lock(session, sorted((old_node_id, new_node_id)))
+        standing = _standing(session, old_node_id)
+        site = session.get_one(Site, standing.site_id)
+        old, new = (_model_of(session, one) for one in (old_node_id, new_node_id))
+        kept = _probes_of(session, standing, old, new) if keeps_probes else {}
+        depths = _given_depths(session, standing, new)
+        end_deployment(session, old_node_id, to_at=at, now=now)
+        session.flush()
+        deployment = deploy_node(
+            session,
+            new_node_id,
+            site_code=site.code,
+            from_at=at,
+            now=now,
+            serials={**kept, **(serials or {})},
+            depths_cm=depths,
+        )
+        auditing.record(
+            session,
+            "node_replaced",
+            subject=f"node {old_node_id}",
+            now=now,
+            by_node=new_node_id,
+            site=site.code,
+            since=_moment(at),
         )
     return deployment
 
@@ -205,10 +277,13 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime, now: date
         channels = session.scalars(
             select(Channel).where(Channel.deployment_id == deployment.id, Channel.to_at.is_(None))
         ).all()
+        late = max((channel.from_at for channel in channels), default=deployment.from_at)
+        if to_at <= late:
+            raise Conflict(
+                f"A sensor was swapped at {_moment(late)}; end the deployment after that."
+            )
         datastream_ids = [channel.datastream_id for channel in channels]
-        if observing.has_observations_from(
-            session, datastream_ids, to_at
-        ) or thinning.has_ranges_from(session, datastream_ids, to_at):
+        if _has_observed(session, datastream_ids, to_at):
             raise Conflict("There are observations from after that time; end the deployment later.")
         for channel in channels:
             channel.to_at = to_at
@@ -248,16 +323,151 @@ def _refuse_unknown_slots(model: catalogue.NodeModel, serials: Mapping[str, str]
             raise SlotUnknown(f"{model.id} has no slot {slot}; it has {', '.join(known)}.")
 
 
+def _lock(session: Session, node_ids: Sequence[str]) -> None:
+    """The rows that ingest holds, too, always in one order: two who replace at once wait for each other."""
+    for node_id in node_ids:
+        if session.get(Receipt, node_id, with_for_update=True) is None:
+            raise NotFound(f"There is no node {node_id}.")
+
+
+def _standing(session: Session, node_id: str) -> Deployment:
+    """The node's deployment that goes on; ingest waits, and looks up the node's channels anew."""
+    node = session.get(Node, node_id)
+    if node is None:
+        raise NotFound(f"There is no node {node_id}.")
+    rights.check_node_model(session, node.model, node_id=node_id)
+    session.get_one(Receipt, node_id, with_for_update=True).channels_version += 1
+    standing = session.scalar(
+        select(Deployment).where(Deployment.node_id == node_id, Deployment.to_at.is_(None))
+    )
+    if standing is None:
+        raise NotDeployed(f"Node {node_id} is at no site; put it at one first.")
+    return standing
+
+
+def _model_of(session: Session, node_id: str) -> catalogue.NodeModel:
+    return catalogue.load_node_model(session.get_one(Node, node_id).model)
+
+
+def _slot(model: catalogue.NodeModel, slot_id: str) -> catalogue.Slot:
+    _refuse_unknown_slots(model, {slot_id: ""})
+    return next(slot for slot in model.slots if slot.id == slot_id)
+
+
+def _channels_of_slot(session: Session, deployment: Deployment, slot_id: str) -> list[Channel]:
+    keys = [one.key for one in _slot(_model_of(session, deployment.node_id), slot_id).channels]
+    channels = session.scalars(
+        select(Channel)
+        .where(
+            Channel.deployment_id == deployment.id, Channel.key.in_(keys), Channel.to_at.is_(None)
+        )
+        .order_by(Channel.key)
+    ).all()
+    if not channels:
+        raise SlotUnknown(f"Slot {slot_id} of {deployment.node_id} delivers nothing there.")
+    return list(channels)
+
+
+def _continued(channel: Channel, sensor: Sensor, at: datetime) -> Channel:
+    """The same channel with another probe: what a key means was settled when the node was deployed."""
+    return Channel(
+        deployment_id=channel.deployment_id,
+        key=channel.key,
+        sensor_id=sensor.id,
+        datastream_id=channel.datastream_id,
+        property=channel.property,
+        unit=channel.unit,
+        raw_unit=channel.raw_unit,
+        depth_cm=channel.depth_cm,
+        conversion=channel.conversion,
+        needs=dict(channel.needs),
+        from_at=at,
+    )
+
+
+def _has_observed(session: Session, datastream_ids: Sequence[int], from_at: datetime) -> bool:
+    return observing.has_observations_from(
+        session, datastream_ids, from_at
+    ) or thinning.has_ranges_from(session, datastream_ids, from_at)
+
+
+def _refuse_observed(session: Session, datastream_ids: Sequence[int], at: datetime) -> None:
+    if _has_observed(session, datastream_ids, at):
+        raise Conflict("There are observations of this probe from after that time; swap it later.")
+
+
+def _probes_of(
+    session: Session, standing: Deployment, old: catalogue.NodeModel, new: catalogue.NodeModel
+) -> dict[str, str]:
+    """Slot of the new node → serial number of the probe that is in the same slot of the old one."""
+    mounted = session.execute(
+        select(Channel.key, Sensor.serial)
+        .join(Sensor, Sensor.id == Channel.sensor_id)
+        .where(Channel.deployment_id == standing.id, Channel.to_at.is_(None))
+    )
+    serials = {row.key: row.serial for row in mounted}
+    types = {slot.id: slot.sensor_type for slot in old.slots}
+    kept = {}
+    for slot in new.slots:
+        found = [serials[one.key] for one in slot.channels if one.key in serials]
+        sensor_type = catalogue.load_sensor_type(slot.sensor_type)
+        goes_with_the_box = sensor_type.mounting.place == "enclosure"
+        if found and types.get(slot.id) == slot.sensor_type and not goes_with_the_box:
+            kept[slot.id] = found[0]
+    return kept
+
+
+def _given_depths(
+    session: Session, standing: Deployment, new: catalogue.NodeModel
+) -> dict[str, int]:
+    """Channel key → depth, where the old node's channel of the same key and property was at another than the new model says."""
+    query = select(Channel.key, Channel.property, Channel.depth_cm).where(
+        Channel.deployment_id == standing.id, Channel.to_at.is_(None)
+    )
+    depths = {(key, name): depth for key, name, depth in session.execute(query)}
+    return {
+        one.key: depths[one.key, one.property]
+        for one in new.channels
+        if depths.get((one.key, one.property), one.depth_cm) != one.depth_cm
+    }
+
+
+def _depths(model: catalogue.NodeModel, given: Mapping[str, int]) -> dict[str, int]:
+    """Channel key → depth; a slot's name stands for all its channels."""
+    by_slot = {slot.id: [one.key for one in slot.channels] for slot in model.slots}
+    depths = {one.key: one.depth_cm for one in model.channels}
+    plain = {(one.property, one.depth_cm) for one in model.channels}
+    for name, depth_cm in given.items():
+        if name not in by_slot and name not in depths:
+            known = ", ".join(by_slot)
+            raise SlotUnknown(f"{model.id} has no slot {name}; it has {known}.")
+        if not 0 <= depth_cm <= _DEEPEST_CM:
+            raise DepthWrong(f"A depth lies between 0 and {_DEEPEST_CM} cm, not at {depth_cm}.")
+        depths |= dict.fromkeys(by_slot.get(name, [name]), depth_cm)
+    if len({(one.property, depths[one.key]) for one in model.channels}) < len(plain):
+        raise DepthWrong(
+            "Two probes of one property would be at the same depth, and their readings one datastream: give each its own."
+        )
+    return depths
+
+
 def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _mount(
-    session: Session, deployment: Deployment, slot: catalogue.Slot, *, serial: str, now: datetime
+    session: Session,
+    deployment: Deployment,
+    slot: catalogue.Slot,
+    *,
+    serial: str,
+    depths: Mapping[str, int],
+    now: datetime,
 ) -> None:
-    sensor = _sensor(session, slot, serial, now)
+    sensor = _sensor(session, slot, serial, from_at=deployment.from_at, now=now)
     for channel in slot.channels:
-        datastream = _datastream(session, deployment.site_id, channel, now)
+        depth_cm = depths[channel.key]
+        datastream = _datastream(session, deployment.site_id, channel, depth_cm, now=now)
         session.add(
             Channel(
                 deployment_id=deployment.id,
@@ -267,7 +477,7 @@ def _mount(
                 property=channel.property,
                 unit=channel.unit,
                 raw_unit=channel.raw_unit,
-                depth_cm=channel.depth_cm,
+                depth_cm=depth_cm,
                 conversion=channel.conversion,
                 needs=dict(channel.needs),
                 from_at=deployment.from_at,
@@ -276,10 +486,13 @@ def _mount(
     session.flush()
 
 
-def _sensor(session: Session, slot: catalogue.Slot, serial: str, now: datetime) -> Sensor:
+def _sensor(
+    session: Session, slot: catalogue.Slot, serial: str, *, from_at: datetime, now: datetime
+) -> Sensor:
+    _refuse_serial(serial)
     known = session.scalar(select(Sensor).where(Sensor.serial == serial))
     if known is not None:
-        _refuse_wrong_or_mounted(session, known, slot)
+        _refuse_wrong_or_mounted(session, known, slot, from_at)
         return known
     sensor = Sensor(serial=serial, sensor_type=slot.sensor_type, created_at=now)
     session.add(sensor)
@@ -310,7 +523,18 @@ def _sensor(session: Session, slot: catalogue.Slot, serial: str, now: datetime) 
     return sensor
 
 
-def _refuse_wrong_or_mounted(session: Session, sensor: Sensor, slot: catalogue.Slot) -> None:
+def _refuse_serial(serial: str) -> None:
+    if (
+        not 1 <= len(serial) <= _LONGEST_SERIAL
+        or not serial.isprintable()
+        or serial != serial.strip()
+    ):
+        raise SerialWrong(f"A serial number has 1 to {_LONGEST_SERIAL} printable characters.")
+
+
+def _refuse_wrong_or_mounted(
+    session: Session, sensor: Sensor, slot: catalogue.Slot, from_at: datetime
+) -> None:
     if sensor.sensor_type != slot.sensor_type:
         raise Conflict(
             f"Sensor {sensor.serial} is a {sensor.sensor_type}, not a {slot.sensor_type}."
@@ -318,16 +542,21 @@ def _refuse_wrong_or_mounted(session: Session, sensor: Sensor, slot: catalogue.S
     mounted = select(Channel.id).where(Channel.sensor_id == sensor.id, Channel.to_at.is_(None))
     if session.scalar(mounted.limit(1)) is not None:
         raise Conflict(f"Sensor {sensor.serial} is mounted at another node.")
+    until = session.scalar(select(func.max(Channel.to_at)).where(Channel.sensor_id == sensor.id))
+    if until is not None and until > from_at:
+        raise Conflict(
+            f"Sensor {sensor.serial} was mounted until {_moment(until)}; begin then or later."
+        )
 
 
 def _datastream(
-    session: Session, site_id: int, channel: catalogue.Channel, now: datetime
+    session: Session, site_id: int, channel: catalogue.Channel, depth_cm: int, *, now: datetime
 ) -> Datastream:
     known = session.scalar(
         select(Datastream).where(
             Datastream.site_id == site_id,
             Datastream.property == channel.property,
-            Datastream.depth_cm == channel.depth_cm,
+            Datastream.depth_cm == depth_cm,
             Datastream.level == LEVEL_CALIBRATED,
         )
     )
@@ -337,7 +566,7 @@ def _datastream(
         site_id=site_id,
         property=channel.property,
         unit=channel.unit,
-        depth_cm=channel.depth_cm,
+        depth_cm=depth_cm,
         level=LEVEL_CALIBRATED,
         created_at=now,
     )

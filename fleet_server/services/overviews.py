@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, func, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound
@@ -95,6 +95,8 @@ class SiteOverview:
     longitude: float
     readings: tuple[Reading, ...]
     nodes: tuple[NodeName, ...] = ()
+    code: str = ""
+    closed_at: datetime | None = None
 
     @property
     def latest_at(self) -> datetime | None:
@@ -216,24 +218,32 @@ class Shown(StrEnum):
     BOTH = "both"
 
 
+def seen(session: Session, shown: Shown) -> ColumnElement[bool]:
+    """The condition on `Site`."""
+    is_own = Site.kind.in_(rights.actor_of(session).site_kinds)
+    if shown is Shown.OWN:
+        return is_own
+    is_public = Site.is_public.is_(True)
+    return is_public if shown is Shown.PUBLIC else or_(is_public, is_own)
+
+
 def site_overviews(session: Session, *, shown: Shown) -> list[SiteOverview]:
     """Sites by name, each with the latest reading of its calibrated datastreams. Three statements."""
-    is_own = Site.kind.in_(rights.actor_of(session).site_kinds)
-    listed = {
-        Shown.PUBLIC: Site.is_public,
-        Shown.OWN: is_own,
-        Shown.BOTH: or_(Site.is_public, is_own),
-    }
-    query = select(Site).where(listed[shown]).order_by(Site.name, Site.id)
-    sites = session.scalars(query).all()
+    query = select(Site).where(seen(session, shown)).order_by(Site.name, Site.id)
+    return describe_sites(session, session.scalars(query).all())
+
+
+def describe_sites(session: Session, sites: Sequence[Site]) -> list[SiteOverview]:
+    """These sites in their order, each with the latest reading of its calibrated datastreams, and its nodes. Two statements."""
+    ids = [site.id for site in sites]
     readings: dict[int, list[Reading]] = defaultdict(list)
-    for site_id, reading in _latest_readings(session):
+    for site_id, reading in _latest_readings(session, site_ids=ids):
         readings[site_id].append(reading)
     nodes: dict[int, list[NodeName]] = defaultdict(list)
     for site_id, node_id, label in session.execute(
         select(Deployment.site_id, Node.node_id, Node.label)
         .join(Node, Node.node_id == Deployment.node_id)
-        .where(Deployment.to_at.is_(None))
+        .where(Deployment.to_at.is_(None), Deployment.site_id.in_(ids))
         .order_by(Node.label)
     ):
         nodes[site_id].append(NodeName(node_id, label))
@@ -246,13 +256,18 @@ def site_overviews(session: Session, *, shown: Shown) -> list[SiteOverview]:
             longitude=site.longitude,
             readings=tuple(readings[site.id]),
             nodes=tuple(nodes[site.id]),
+            code=site.code,
+            closed_at=site.closed_at,
         )
         for site in sites
     ]
 
 
 def _latest_readings(
-    session: Session, datastream_ids: Iterable[int] | None = None
+    session: Session,
+    datastream_ids: Iterable[int] | None = None,
+    *,
+    site_ids: Iterable[int] | None = None,
 ) -> list[tuple[int, Reading]]:
     """(site id, newest reading) of each calibrated datastream: one index look-up per datastream."""
     newest = (
@@ -269,6 +284,8 @@ def _latest_readings(
     )
     if datastream_ids is not None:
         query = query.where(Datastream.id.in_(list(datastream_ids)))
+    if site_ids is not None:
+        query = query.where(Datastream.site_id.in_(list(site_ids)))
     found = [(row.site_id, _reading(row)) for row in session.execute(query)]
     return sorted(found, key=lambda one: _rank(one[1].property))
 

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 from fleet_server.errors import NotFound
 from fleet_server.models import Site
 from fleet_server.services import deploying, keyset, rights
+from fleet_server.services.overviews import Shown, seen
+from fleet_server.services.sites import Box, SiteFilter, SiteState
 
 _BY_CODE = keyset.Sorting((Site.code,), (str,))  # type: ignore[arg-type] # a column of a class
 
@@ -19,9 +21,14 @@ def site_page(
     after: keyset.Key | None = None,
     kind: str | None = None,
     name: str | None = None,
+    text: str = "",
+    state: SiteState | None = None,
+    box: Box | None = None,
+    shown: Shown = Shown.OWN,
 ) -> keyset.Page[Site]:
-    """Sites that the actor has to do with, by code; only of a kind, or whose name begins so. One statement."""
-    query = select(Site).where(Site.kind.in_(rights.actor_of(session).site_kinds))
+    """Sites that the actor may see, by code: of a kind, whose name begins so, or as `SiteFilter` has it. One statement."""
+    wanted = SiteFilter(text=text, state=state, box=box)
+    query = select(Site).where(seen(session, shown), *wanted.conditions())
     if kind is not None:
         query = query.where(Site.kind == kind)
     if name:

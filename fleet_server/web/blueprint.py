@@ -6,7 +6,8 @@ from flask import Blueprint, request
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
-from fleet_server.web import words
+from fleet_server.http_shared.access import may
+from fleet_server.web import site_words, words
 
 web = Blueprint("web", __name__, template_folder="templates")
 
@@ -32,11 +33,22 @@ _WORDS = (
     "whole",
 )
 
+_SITE_WORDS = (
+    "role_word",
+    "site_field_word",
+    "site_health_word",
+    "site_state_word",
+    "work_kind_word",
+    "work_state_word",
+)
+
 
 @web.record_once
 def _give_words_to_templates(state: BlueprintSetupState) -> None:
     """As globals, because macros see no context."""
-    state.app.jinja_env.globals.update({name: getattr(words, name) for name in _WORDS}, here=_here)
+    given = {name: getattr(words, name) for name in _WORDS}
+    given |= {name: getattr(site_words, name) for name in _SITE_WORDS}
+    state.app.jinja_env.globals.update(given, here=_here, may=may)
 
 
 def _here(*endpoints: str) -> Markup:

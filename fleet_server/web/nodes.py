@@ -23,8 +23,9 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.http_shared.access import needs, open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import TIME_ZONE
-from fleet_server.services import commanding, configuring, overviews
+from fleet_server.services import commanding, configuring, overviews, working
 from fleet_server.services.rights import Right
+from fleet_server.services.working import WorkFilter
 from fleet_server.web import assets, words
 from fleet_server.web.blueprint import web
 
@@ -38,6 +39,7 @@ RANGES = {
 _DEFAULT_RANGE = "3d"
 _ROWS_PER_TABLE = 96  # one day at the usual 15 minutes
 _EVENTS = 20
+_ORDERS = 20
 # The event that field mode began; it lasts ten minutes (firmware/node/field_mode.py), and the last sending takes a moment.
 _FIELD_MODE, _FIELD_MODE_LASTS = "field_mode", timedelta(minutes=11)
 _LOOKS_AGAIN_S = 15
@@ -90,6 +92,8 @@ def node(node_id: str) -> str:
         heard_s_ago=_heard_in_field_mode(events, found.last_heard_at, now),
         looks_again_s=_LOOKS_AGAIN_S,
         configuration=configuring.configuration_of(session, node_id),
+        orders=working.work_lines(session, WorkFilter(node_id=node_id), limit=_ORDERS),
+        now=now,
         commands=commanding.commands_of(session, node_id, now=now),
         chosen=chosen,
         ranges=[{"key": key, "word": word} for key, (_, word) in RANGES.items()],

@@ -9,6 +9,8 @@ from fleet_server.web import (
     accounts,
     api_docs,
     audit,
+    field,
+    files,
     node_life,
     node_list,
     nodes,
@@ -18,7 +20,9 @@ from fleet_server.web import (
     people,
     public,
     quarantine,
+    site_import,
     sites,
+    work,
 )
 from fleet_server.web.blueprint import web
 
@@ -27,6 +31,8 @@ __all__ = [
     "api_docs",
     "audit",
     "error_page",
+    "field",
+    "files",
     "node_life",
     "node_list",
     "nodes",
@@ -37,7 +43,9 @@ __all__ = [
     "public",
     "quarantine",
     "register_pages",
+    "site_import",
     "sites",
+    "work",
 ]
 
 

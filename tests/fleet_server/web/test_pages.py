@@ -27,6 +27,8 @@ OPERATOR_PAGES = (
     "/fleet/people",
     "/fleet/people/1",
     "/fleet/audit",
+    "/fleet/sites/1",
+    "/field/nodes/n-000001",
 )
 
 
@@ -111,7 +113,7 @@ def test_operator_page_without_login_leads_to_login_and_back(
     client = sqlite_world.app().test_client()
     answer = client.get(path)
     assert answer.status_code == 302
-    assert answer.headers["Location"].startswith("/login?next=/fleet/")
+    assert answer.headers["Location"].startswith(("/login?next=/fleet/", "/login?next=/field/"))
 
 
 @pytest.mark.parametrize("path", ["/fleet/nodes", "/fleet/nodes/", "/fleet"])
@@ -258,10 +260,14 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
 @pytest.mark.parametrize(
     ("path", "most"),
     [
-        ("/", 4),
+        ("/", 7),
         ("/fleet/", 7),
-        ("/fleet/sites", 5),
-        ("/fleet/nodes/n-000001", 20),
+        ("/fleet/sites", 7),
+        ("/fleet/sites/1", 10),
+        ("/fleet/nodes/n-000001", 21),
+        ("/field/nodes/n-000001", 12),
+        ("/field/?q=nobody", 4),
+        ("/field/work", 3),
         ("/fleet/quarantine", 3),
     ],
 )

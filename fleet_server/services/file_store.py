@@ -1,0 +1,124 @@
+"""Files that the server keeps: a folder, or an object store by its address. What is in them does not change under a name.
+
+A file is there as a whole or not at all: it is written aside and renamed, and on disk before anybody names it in the database.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from fleet_server.errors import NotFound, Unavailable
+
+_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_.-]+)+")
+
+
+class FileStore(Protocol):
+    """Names are paths of small letters and digits, like `photos/ab/abcd.jpg`."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under `name`; safe to repeat. Raises Unavailable."""
+
+    def get(self, name: str) -> bytes:
+        """What is kept under `name`. Raises NotFound, Unavailable."""
+
+
+def open_store(files_url: str) -> FileStore:
+    """The store at `file://…` or `s3://…` (FLEET_FILES_URL).
+
+    Raises:
+        Unavailable: this installation cannot speak to that kind of store.
+    """
+    parts = urlsplit(files_url)
+    if parts.scheme == "file":
+        return Folder(Path(unquote(parts.path)))
+    try:
+        system, root = fsspec.core.url_to_fs(files_url)
+    except (ImportError, ValueError) as problem:
+        raise Unavailable(
+            f"Files cannot be kept at {parts.scheme}://: install what speaks to it (for s3:// the package s3fs)."
+        ) from problem
+    return ObjectStore(system, str(root))
+
+
+class Folder:
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        if path.exists():
+            return
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            _sync_folder(path.parent)
+        except OSError as problem:
+            with suppress(OSError):  # what was written of it, if anything
+                aside.unlink()
+            raise Unavailable(f"The file cannot be kept: {problem.strerror}.") from problem
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError as problem:
+            raise NotFound("There is no such file.") from problem
+        except OSError as problem:
+            raise Unavailable(f"The file cannot be read: {problem.strerror}.") from problem
+
+    def _path(self, name: str) -> Path:
+        _check_name(name)
+        return self._root / name
+
+
+class ObjectStore:
+    """Whatever fsspec speaks to. It keeps an object as a whole or not at all."""
+
+    def __init__(self, system: Any, root: str) -> None:
+        self._system, self._root = system, root.rstrip("/")
+
+    def put(self, name: str, data: bytes) -> None:
+        _check_name(name)
+        try:
+            self._system.pipe_file(f"{self._root}/{name}", data)
+        except OSError as problem:
+            raise Unavailable(f"The file cannot be kept: {problem}.") from problem
+
+    def get(self, name: str) -> bytes:
+        _check_name(name)
+        try:
+            return bytes(self._system.cat_file(f"{self._root}/{name}"))
+        except FileNotFoundError as problem:
+            raise NotFound("There is no such file.") from problem
+        except OSError as problem:
+            raise Unavailable(f"The file cannot be read: {problem}.") from problem
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise NotFound("There is no such file.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename is on disk, too."""
+    if os.name == "nt":  # which cannot open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,349 @@
+"""Sites: trees and waters with their place and what the office knows of them. Made, changed, closed; never deleted.
+
+Which node stands at a site is in `deploying.py`, how whole files come in is in `site_importing.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.models import Deployment, Site
+from fleet_server.services import auditing, rights
+
+KINDS = ("tree", "water")
+_LONGEST_CODE, _LONGEST_NAME, _LONGEST_DESCRIPTION = 64, 200, 2000
+_LONGEST_WORD = 120
+_EARLIEST_YEAR = 1000  # some limes are older than any cadastre
+_LARGEST_AREA_M2, _GREATEST_DEPTH_M = 1e9, 500.0
+_MOST_DETAILS, _LONGEST_DETAIL_NAME, _LONGEST_DETAIL = 100, 80, 500
+_LONGEST_SEARCH = 80
+
+
+class SiteExists(Conflict):
+    """The site's code is taken."""
+
+    code = "site_exists"
+
+
+class SiteWrong(Invalid):
+    """The site cannot be like this."""
+
+    code = "site_wrong"
+
+
+class SiteInUse(Conflict):
+    """A node stands at the site."""
+
+    code = "site_in_use"
+
+
+@dataclass(frozen=True)
+class NewSite:
+    """A place to measure; position in WGS84 degrees. `details`: what else is known of it, name → text."""
+
+    code: str
+    name: str
+    kind: str
+    latitude: float
+    longitude: float
+    description: str = ""
+    species: str | None = None
+    tree_number: str | None = None
+    planted_year: int | None = None
+    area_m2: float | None = None
+    depth_m: float | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class SiteState(StrEnum):
+    """What a list may be narrowed to."""
+
+    OPEN = "open"
+    WITH_NODE = "with_node"
+    BARE = "bare"  # open, and no node stands there
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Box:
+    """Degrees; west ≤ east, south ≤ north."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+
+@dataclass(frozen=True)
+class SiteFilter:
+    """Which sites of those that the actor may see; empty: all. `text` is looked for in code, name, tree number and species."""
+
+    kind: str | None = None
+    state: SiteState | None = None
+    text: str = ""
+    box: Box | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As conditions on `Site`."""
+        found: list[ColumnElement[bool]] = []
+        if self.kind is not None:
+            found.append(Site.kind == self.kind)
+        if self.state is not None:
+            found += _state_conditions(self.state)
+        if self.box is not None:
+            found += [
+                Site.latitude.between(self.box.south, self.box.north),
+                Site.longitude.between(self.box.west, self.box.east),
+            ]
+        text = self.text.strip()[:_LONGEST_SEARCH].replace("\0", "")
+        if text:
+            searched = (Site.code, Site.name, Site.tree_number, Site.species)
+            found.append(or_(*(column.icontains(text, autoescape=True) for column in searched)))
+        return found
+
+
+def _state_conditions(state: SiteState) -> list[ColumnElement[bool]]:
+    if state is SiteState.CLOSED:
+        return [Site.closed_at.is_not(None)]
+    is_open: list[ColumnElement[bool]] = [Site.closed_at.is_(None)]
+    if state is SiteState.OPEN:
+        return is_open
+    with_node = select(Deployment.site_id).where(Deployment.to_at.is_(None))
+    is_in = Site.id.in_(with_node) if state is SiteState.WITH_NODE else Site.id.not_in(with_node)
+    return [*is_open, is_in]
+
+
+def create_site(session: Session, site: NewSite, *, is_public: bool, now: datetime) -> Site:
+    """A new site. Committed on return.
+
+    Raises:
+        SiteWrong: code, name, kind, position or something else cannot be.
+        SiteExists: the code is taken.
+    """
+    values = checked_values(dataclasses.asdict(site), now=now)
+    with db.writing(session):
+        if find_site(session, site.code) is not None:
+            raise SiteExists(f"There is already a site {site.code}.")
+        rights.check_site_kind(session, site.kind, what=f"kind of site {site.kind} for you")
+        row = Site(**values, is_public=is_public, created_at=now)
+        session.add(row)
+        session.flush()
+        auditing.record(
+            session,
+            "site_made",
+            subject=f"site {site.code}",
+            now=now,
+            name=site.name,
+            kind=site.kind,
+            is_public=is_public,
+        )
+    return row
+
+
+def find_site(session: Session, code: str) -> Site | None:
+    """The site with this code."""
+    return session.scalar(select(Site).where(Site.code == code))
+
+
+def site_of(session: Session, site_id: int) -> Site:
+    """A site that the actor has to do with.
+
+    Raises:
+        NotFound: there is none with this number.
+    """
+    site = session.get(Site, site_id)
+    if site is None:
+        raise NotFound(f"There is no site {site_id}.")
+    rights.check_site_kind(session, site.kind, what=f"site {site_id}")
+    return site
+
+
+def change_site(
+    session: Session, site_id: int, changes: Mapping[str, object], *, now: datetime
+) -> Site:
+    """Change what is known of a site: any of NewSite's fields but code and kind, and `is_public`. Committed on return.
+
+    Only what differs is written and noted; a site that is already so stays as it is.
+
+    Raises:
+        NotFound: no such site.
+        SiteWrong: a value cannot be, or the field is not one that changes.
+    """
+    for name in ("code", "kind"):
+        if name in changes:
+            raise SiteWrong(f"A site's {name} stays what it is; make another site instead.")
+    values = checked_values(changes, now=now)
+    with db.writing(session):
+        site = site_of(session, site_id)
+        session.refresh(site, with_for_update=True)
+        changed = write_changes(site, values)
+        if changed:
+            auditing.record(
+                session,
+                "site_changed",
+                subject=f"site {site.code}",
+                now=now,
+                changes={name: told(value) for name, value in changed.items()},
+            )
+    return site
+
+
+def write_changes(site: Site, values: Mapping[str, object]) -> dict[str, object]:
+    """Give the row those values that it does not have yet; which these were."""
+    changed = {name: value for name, value in values.items() if getattr(site, name) != value}
+    for name, value in changed.items():
+        setattr(site, name, value)
+    return changed
+
+
+def close_site(session: Session, site_id: int, *, now: datetime) -> None:
+    """Nothing is mounted there any more; its readings stay. Committed on return. Safe to repeat.
+
+    Raises:
+        SiteInUse: a node stands there.
+    """
+    with db.writing(session):
+        site = site_of(session, site_id)
+        session.refresh(site, with_for_update=True)
+        standing = session.scalar(
+            select(Deployment.node_id).where(
+                Deployment.site_id == site_id, Deployment.to_at.is_(None)
+            )
+        )
+        if standing is not None:
+            raise SiteInUse(f"Node {standing} stands at {site.code}; take it down first.")
+        if site.closed_at is None:
+            site.closed_at = now
+            auditing.record(session, "site_closed", subject=f"site {site.code}", now=now)
+
+
+def reopen_site(session: Session, site_id: int, *, now: datetime) -> None:
+    """The site is in use again. Committed on return. Safe to repeat."""
+    with db.writing(session):
+        site = site_of(session, site_id)
+        if site.closed_at is not None:
+            site.closed_at = None
+            auditing.record(session, "site_reopened", subject=f"site {site.code}", now=now)
+
+
+def told(value: object) -> auditing.Detail:
+    """A value as an audit entry can keep it: without fractions."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): told(one) for key, one in value.items()}
+    return str(value)
+
+
+# ------------------------------------------------------------------------------------------------------------- checking
+
+
+def checked_values(values: Mapping[str, object], *, now: datetime) -> dict[str, object]:
+    """The same values as the table keeps them: trimmed, and None for nothing.
+
+    Raises:
+        SiteWrong: with one sentence on the first that cannot be.
+    """
+    _check_code_and_name(values)
+    checks: Mapping[str, Callable[[object], object]] = {
+        "code": lambda value: _text(value, "code", _LONGEST_CODE),
+        "name": lambda value: _text(value, "name", _LONGEST_NAME),
+        "kind": _kind,
+        "latitude": lambda value: _degrees(value, 90.0),
+        "longitude": lambda value: _degrees(value, 180.0),
+        "description": lambda value: _description(value),
+        "is_public": bool,
+        "species": lambda value: _word(value, "species"),
+        "tree_number": lambda value: _word(value, "tree number"),
+        "planted_year": lambda value: _year(value, now.year),
+        "area_m2": lambda value: _size(value, "area in m²", _LARGEST_AREA_M2),
+        "depth_m": lambda value: _size(value, "depth in m", _GREATEST_DEPTH_M),
+        "details": _details,
+    }
+    unknown = next((name for name in values if name not in checks), None)
+    if unknown is not None:
+        raise SiteWrong(f"A site has no {unknown}.")
+    return {name: checks[name](value) for name, value in values.items()}
+
+
+def _check_code_and_name(values: Mapping[str, object]) -> None:
+    given = [str(values[name]).strip() for name in ("code", "name") if name in values]
+    if not all(given):
+        raise SiteWrong("A site has a code and a name; give both.")
+
+
+def _text(value: object, what: str, longest: int) -> str:
+    text = str(value).strip()
+    if len(text) > longest or not text.isprintable():
+        raise SiteWrong(f"A site's {what} has at most {longest} printable characters.")
+    return text
+
+
+def _word(value: object, what: str) -> str | None:
+    text = _text("" if value is None else value, what, _LONGEST_WORD)
+    return text or None
+
+
+def _kind(value: object) -> str:
+    if value not in KINDS:
+        raise SiteWrong(f"A site is a tree or a water, not {value!r}.")
+    return str(value)
+
+
+def _degrees(value: object, most: float) -> float:
+    number = value if isinstance(value, int | float) else math.nan
+    if not -most <= number <= most:  # NaN is in no range
+        raise SiteWrong(
+            "A site's position is given in WGS84 degrees: latitude from -90 to 90, longitude from -180 to 180."
+        )
+    return float(number)
+
+
+def _description(value: object) -> str:
+    text = str(value).strip().replace("\r\n", "\n")
+    if len(text) > _LONGEST_DESCRIPTION or "\0" in text:
+        raise SiteWrong(f"A site's description has at most {_LONGEST_DESCRIPTION} characters.")
+    return text
+
+
+def _year(value: object, this_year: int) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or not _EARLIEST_YEAR <= value <= this_year + 1:
+        raise SiteWrong(
+            f"A tree's planting year lies between {_EARLIEST_YEAR} and {this_year + 1}, not {value}."
+        )
+    return value
+
+
+def _size(value: object, what: str, most: float) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 0 < value <= most:
+        raise SiteWrong(f"A water's {what} is more than 0 and at most {most:g}, not {value}.")
+    return float(value)
+
+
+def _details(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping) or len(value) > _MOST_DETAILS:
+        raise SiteWrong(f"At most {_MOST_DETAILS} details of a site are kept, each with its name.")
+    details: dict[str, str] = {}
+    for key, text in value.items():
+        name, kept = str(key).strip(), str(text).strip()
+        if not 1 <= len(name) <= _LONGEST_DETAIL_NAME or not name.isprintable():
+            raise SiteWrong(f"A detail's name has 1 to {_LONGEST_DETAIL_NAME} characters.")
+        if len(kept) > _LONGEST_DETAIL or "\0" in kept:
+            raise SiteWrong(f"The detail {name!r} has more than {_LONGEST_DETAIL} characters.")
+        if kept:
+            details[name] = kept
+    return details
