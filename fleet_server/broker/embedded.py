@@ -79,7 +79,7 @@ HOLD_S = 30.0
 # Unacknowledged messages of one client, after which no more are read from it.
 WINDOW_PER_CLIENT = 64
 # Unacknowledged messages at one subscriber; the same figure as in mosquitto's configuration.
-WINDOW_PER_SUBSCRIBER = 1000
+WINDOW_PER_SUBSCRIBER = 2000
 SEND_BUFFER_BYTES = 512 * 1024
 TICK_S = 0.25
 CLOSE_GRACE_S = 0.5

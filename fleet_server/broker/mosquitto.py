@@ -190,7 +190,7 @@ def _configuration(plan: MosquittoPlan, files: AuthorityFiles, folder: Path, use
 
         # Ingest may be away for a while; a pack is about 250 bytes.
         max_queued_messages 100000
-        max_inflight_messages 1000
+        max_inflight_messages 2000
         max_packet_size 65536
         set_tcp_nodelay true
 

@@ -18,7 +18,7 @@ from fleet_server.settings import Settings
 
 KEEP_ALIVE_S = 20
 # Unacknowledged messages in one direction; the brokers allow as many.
-MAX_IN_FLIGHT = 1000
+MAX_IN_FLIGHT = 2000
 CONNECT_TIMEOUT_S = 10.0
 # Nothing that comes back by itself: a service that meets it ends, and says what a person has to do.
 CERTIFICATES_UNUSABLE = (
