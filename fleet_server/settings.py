@@ -103,6 +103,23 @@ class Settings:
         default="",
         metadata=_about("closes `/metrics` to who does not bear it", default_text="open"),
     )
+    smtp_url: str = field(
+        default="",
+        metadata=_about(
+            "mail server for alerts: `smtps://user:password@host`, or `smtp://…` with STARTTLS",
+            default_text="no mails",
+        ),
+    )
+    mail_from: str = field(
+        default="stadtsensor@localhost", metadata=_about("sender of the mails about alerts")
+    )
+    webhook_hosts: str = field(
+        default="",
+        metadata=_about(
+            "hosts, addresses and networks, separated by commas, that webhooks may go to though they are private (and without TLS)",
+            default_text="public ones only",
+        ),
+    )
     demo: bool = field(
         default=False, metadata=_about("all sites are public; limits are those of the demo")
     )
@@ -244,6 +261,7 @@ def _checked(settings: Settings) -> Settings:
         raise SettingWrong(f"secret_key must have at least {SECRET_KEY_MIN_LENGTH} characters.")
     if _split("public_url", settings.public_url).scheme not in ("http", "https"):
         raise SettingWrong("public_url must begin with http:// or https://.")
+    _check_mail(settings)
     for name in ("port", "node_port"):
         if getattr(settings, name) > 65535:
             raise SettingWrong(f"{name} must be at most 65535.")
@@ -297,6 +315,23 @@ def _check_broker_url(settings: Settings) -> None:
         raise SettingWrong(f"broker_url has a port that is not a number {_PORT_RANGE}.")
     if ports[0] == ports[1]:
         raise SettingWrong("broker_url must give nodes and services different ports.")
+
+
+def _check_mail(settings: Settings) -> None:
+    address = settings.mail_from
+    if not address.isprintable() or " " in address or address.count("@") != 1:
+        raise SettingWrong("mail_from must be one e-mail address, like alerts@example.org.")
+    if not settings.smtp_url:
+        return
+    parts = _split("smtp_url", settings.smtp_url)
+    try:
+        has_good_port = parts.port is None or parts.port > 0
+    except ValueError:
+        has_good_port = False
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname or not has_good_port:
+        raise SettingWrong(
+            "smtp_url must be smtps://host or smtp://host, with user:password@ and :port where wanted."
+        )
 
 
 def _split(name: str, url: str) -> SplitResult:

@@ -18,7 +18,7 @@ from fleet_server.errors import Unavailable
 from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import limiter
-from fleet_server.services import fleet_totals
+from fleet_server.services import alerting, fleet_totals, scheduling, telling
 from fleet_server.services.broker_status import BrokerStatus, read_status
 
 operations = Blueprint("operations", __name__)
@@ -79,6 +79,20 @@ def metrics() -> Response:
     }
     for name, (text, value) in figures.items():
         Gauge(name, text, registry=registry).set(value)
+    alerts = Gauge("fleet_alerts_open", "Open alerts", ["kind", "severity"], registry=registry)
+    for (kind, severity), count in alerting.open_counts(session).items():
+        alerts.labels(kind, severity).set(count)
+    waiting, dead = telling.count_waiting(session)
+    messages = Gauge("fleet_messages", "Messages not delivered", ["state"], registry=registry)
+    messages.labels("waiting").set(waiting)
+    messages.labels("given_up").set(dead)
+    # A dead man's switch: who watches these figures sees when nobody looks at the fleet any more.
+    looked = Gauge(
+        "fleet_last_look_seconds", "When a job ran last, UTC", ["job"], registry=registry
+    )
+    for job in scheduling.jobs(session):
+        if job.ran_at is not None:
+            looked.labels(job.name).set(job.ran_at.timestamp())
     broker = read_status(settings.broker_status_path)
     if broker is not None:
         registry.register(_BrokerFigures(broker))

@@ -30,6 +30,7 @@ _COMMANDS = {
         "fleet_server.cli.node:node",
         "Nodes, sites, which node stands where, and what it shall do.",
     ),
+    "alert": ("fleet_server.cli.alert:alert", "What calls for help, and who looks after it."),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

@@ -7,7 +7,7 @@ leaves it to another. What it cannot do it raises; that is logged, kept beside t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import alerts, life
+from fleet_server.jobs import alerts, deliveries, life
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -41,6 +41,7 @@ class Scheduled:
 
 
 JOBS = {
+    "deliver": Scheduled(deliveries.deliver, every_s=15),
     "first_contacts": Scheduled(life.note_first_contacts, every_s=30),
     "look_quickly": Scheduled(alerts.look_quickly, every_s=60),
     "look_closely": Scheduled(alerts.look_closely, every_s=600),
@@ -48,10 +49,16 @@ JOBS = {
 }
 
 
-def run_due(sessions: sessionmaker[Session], settings: Settings) -> str | None:
-    """Run the job that is due longest; returns its name, or None when none is due."""
+SLOW = ("deliver",)
+"""Waits for other people's servers, so it has a thread of its own."""
+
+
+def run_due(
+    sessions: sessionmaker[Session], settings: Settings, names: Sequence[str] = tuple(JOBS)
+) -> str | None:
+    """Run the job of these that is due longest; returns its name, or None when none is due."""
     with sessions() as session:
-        name = scheduling.claim_due_job(session, tuple(JOBS), wall_now=datetime.now(UTC))
+        name = scheduling.claim_due_job(session, names, wall_now=datetime.now(UTC))
     if name is None:
         return None
     error = None
@@ -69,29 +76,40 @@ def run_due(sessions: sessionmaker[Session], settings: Settings) -> str | None:
 
 @contextmanager
 def running_jobs(sessions: sessionmaker[Session], settings: Settings) -> Iterator[None]:
-    """Run due jobs in a thread of its own while the block runs; what is begun is ended first."""
+    """Run due jobs in threads of their own while the block runs; what is begun is ended first."""
     stop = threading.Event()
-    thread = threading.Thread(
-        target=_run, args=(sessions, settings, stop), name="jobs", daemon=True
-    )
-    thread.start()
+    quick = tuple(name for name in JOBS if name not in SLOW)
+    threads = [
+        threading.Thread(
+            target=_run, args=(sessions, settings, names, stop), name="jobs", daemon=True
+        )
+        for names in (quick, SLOW)
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(_END_WITHIN_S)
+        for thread in threads:
+            thread.join(_END_WITHIN_S)
 
 
-def _run(sessions: sessionmaker[Session], settings: Settings, stop: threading.Event) -> None:
+def _run(
+    sessions: sessionmaker[Session],
+    settings: Settings,
+    names: Sequence[str],
+    stop: threading.Event,
+) -> None:
     is_known = False
     while not stop.is_set():
         wait_s = LOOK_EVERY_S
         try:
             if not is_known:
                 with sessions() as session:
-                    scheduling.add_jobs(session, JOBS, wall_now=datetime.now(UTC))
+                    scheduling.add_jobs(session, names, wall_now=datetime.now(UTC))
                 is_known = True
-            while not stop.is_set() and run_due(sessions, settings) is not None:
+            while not stop.is_set() and run_due(sessions, settings, names) is not None:
                 pass
         except (FleetError, OSError, DBAPIError) as problem:
             log.warning(

@@ -7,6 +7,8 @@ from flask import Flask, render_template
 # Imported for the views that they hang on the blueprint.
 from fleet_server.web import (
     accounts,
+    alert_settings,
+    alerts,
     api_docs,
     audit,
     field,
@@ -28,6 +30,8 @@ from fleet_server.web.blueprint import web
 
 __all__ = [
     "accounts",
+    "alert_settings",
+    "alerts",
     "api_docs",
     "audit",
     "error_page",
