@@ -28,7 +28,7 @@ from fleet_server.models import Node
 from fleet_server.services import accounts
 
 FILTER_GOAL_MS, NODE_PAGE_GOAL_MS = 300, 200
-_USER, _PASSWORD = "bench", "a pass phrase for benchmarks"
+_USER, _PASSWORD = "reader", "seven lime trees beside a pond"
 _FULL_NODES = 20
 _TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 _LISTS = (
