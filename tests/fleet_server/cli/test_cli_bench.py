@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from fleet_server.cli.bench import bench
@@ -23,6 +24,7 @@ def test_ingest_is_measured_beside_a_bare_drain_of_the_same_rounds() -> None:
     assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
 
 
+@pytest.mark.nightly
 def test_lists_of_nodes_are_measured_beside_an_address_that_looks_nothing_up() -> None:
     result = CliRunner().invoke(bench, ["nodes", "--nodes", "200", "--rounds", "2", "--json"])
 
