@@ -6,6 +6,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from fleet_server.api import twin
+from fleet_server.api.alerts import alerts, silences
 from fleet_server.api.arrivals import packs, quarantine
 from fleet_server.api.audit import audit
 from fleet_server.api.deployments import deployments
@@ -18,7 +19,7 @@ from fleet_server.api.sites import sites
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
 from fleet_server.wire.topics import NODE_ID_PATTERN
 
-_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit, people)
+_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit, people, alerts, silences)
 _HANG_ON_NODES = (twin,)
 """Imported for the views that they hang on a noun."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import url_for
 from flask.views import MethodView
 from marshmallow import Schema, fields, validate
 
@@ -12,8 +13,17 @@ from fleet_server.api.noun import Noun
 from fleet_server.api.schemas import ListQuery, reported, sort_field
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
-from fleet_server.services import fleet_totals, keyset, naming, node_list, overviews
+from fleet_server.services import (
+    fleet_totals,
+    keyset,
+    naming,
+    node_life,
+    node_list,
+    overviews,
+    registering,
+)
 from fleet_server.services.enrolment import LABEL_MAX_LENGTH
+from fleet_server.services.node_life import REASON_MAX_LENGTH
 from fleet_server.services.rights import Right
 from fleet_server.wire.states import NodeState
 
@@ -45,6 +55,7 @@ class OneNodeSchema(Schema):
     id = fields.String(required=True)
     label = fields.String(required=True)
     model = fields.String(required=True)
+    state = fields.String(required=True)
     site_name = fields.String(required=True, allow_none=True)
     health = reported(fields.String)
     last_heard_at = reported(fields.AwareDateTime, allow_none=True)
@@ -71,6 +82,24 @@ class NodeQuery(ListQuery):
     sort = sort_field(*node_list.SORTINGS)
 
 
+class NewNodeSchema(Schema):
+    """A node that shall be built: who enrols one with this label later gives it its identity."""
+
+    label = fields.String(required=True, validate=validate.Length(1, LABEL_MAX_LENGTH))
+    model = fields.String(required=True, validate=validate.Length(1, 64))
+    site_code = fields.String(load_default="", validate=validate.Length(max=64))
+    serials = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 64)),
+        values=fields.String(validate=validate.Length(1, 64)),
+        load_default=dict,
+    )
+
+
+class NewStateSchema(Schema):
+    state = fields.String(required=True, validate=validate.OneOf(list(NodeState)))
+    reason = fields.String(load_default="", validate=validate.Length(max=REASON_MAX_LENGTH))
+
+
 class NodeChangeSchema(Schema):
     label = fields.String(required=True, validate=validate.Length(1, LABEL_MAX_LENGTH))
 
@@ -86,6 +115,16 @@ class Nodes(MethodView):
         return node_list.node_page(
             current_session(), wanted, now=clock.now(), sort=sort, limit=limit, after=after
         )
+
+    @needs(Right.ADMIT_NODES)
+    @nodes.creates(
+        NewNodeSchema, OneNodeSchema, at=lambda node: url_for("nodes.Node", node_id=node.id)
+    )
+    def post(self, given: dict[str, Any]) -> overviews.NodeOverview:
+        """Put a node that shall be built on the list"""
+        session, now = current_session(), clock.now()
+        node = registering.register_node(session, registering.NewNode(**given), now=now)
+        return overviews.node_overview(session, node.node_id, now=now)
 
 
 @nodes.route("/<node_id:node_id>")
@@ -104,3 +143,16 @@ class Node(MethodView):
     def patch(self, given: dict[str, Any], node_id: str) -> None:
         """Call a node by another label"""
         naming.label_node(current_session(), node_id, given["label"], now=clock.now())
+
+
+@nodes.route("/<node_id:node_id>/state")
+class State(MethodView):
+    @needs(Right.SEE_FLEET)  # each way has a right of its own
+    @nodes.acts(NewStateSchema, OneNodeSchema)
+    def post(self, given: dict[str, Any], node_id: str) -> overviews.NodeOverview:
+        """Bring a node into another state of its life; some ways want more rights"""
+        session, now = current_session(), clock.now()
+        node_life.change_state(
+            session, node_id, NodeState(given["state"]), now=now, reason=given["reason"]
+        )
+        return overviews.node_overview(session, node_id, now=now)

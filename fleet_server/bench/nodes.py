@@ -28,7 +28,7 @@ from fleet_server.models import Node
 from fleet_server.services import accounts
 
 FILTER_GOAL_MS, NODE_PAGE_GOAL_MS = 300, 200
-_USER, _PASSWORD = "bench", "a pass phrase for benchmarks"
+_USER, _PASSWORD = "reader", "seven lime trees beside a pond"
 _FULL_NODES = 20
 _TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 _LISTS = (
@@ -105,7 +105,9 @@ def _fill(url: str, nodes: int) -> list[str]:
             if session.scalar(select(Node.node_id).limit(1)) is not None:
                 raise Conflict("The database for a benchmark must be empty.")
         now = datetime.now(UTC).replace(microsecond=0)
-        full = registry.fill(sessions, nodes=nodes, full=min(_FULL_NODES, nodes // 4), now=now)
+        full = registry.fill(
+            sessions, nodes=nodes, full=max(1, min(_FULL_NODES, nodes // 100)), now=now
+        )
         with sessions() as session:
             accounts.create_user(session, _USER, _PASSWORD, now=now)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

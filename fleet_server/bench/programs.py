@@ -26,6 +26,7 @@ class Programs:
     def __init__(self, folder: Path, database_url: str, stack: ExitStack) -> None:
         self.folder = folder
         self.broker_url: str | None = None
+        self.broker_pid = 0
         self._database_url = database_url
         self._stack = stack
 
@@ -55,15 +56,16 @@ class Programs:
         ports = {"node": _free_port(), "service": _free_port()}
         wanted = ["--node-port", str(ports["node"]), "--service-port", str(ports["service"])]
         if kind == "embedded":
-            self.start("broker", [own("fleet"), "broker", "embedded", *wanted])
+            broker = self.start("broker", [own("fleet"), "broker", "embedded", *wanted])
         else:
-            self._start_mosquitto(wanted)
+            broker = self._start_mosquitto(wanted)
+        self.broker_pid = broker.pid
         for port in ports.values():
             _wait_for_port(port)
         self.broker_url = f"mqtts://127.0.0.1:{ports['node']}?service_port={ports['service']}"
         return ports
 
-    def _start_mosquitto(self, wanted: list[str]) -> None:
+    def _start_mosquitto(self, wanted: list[str]) -> subprocess.Popen[str]:
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         if not Path(program).exists():
             raise Unavailable("mosquitto is not installed: apt-get install mosquitto.")
@@ -76,7 +78,7 @@ class Programs:
         )
         if made.returncode != 0:
             raise Unavailable(f"fleet broker config failed: {made.stderr.strip()}")
-        self.start("broker", [program, "-c", str(out / "mosquitto.conf")])
+        return self.start("broker", [program, "-c", str(out / "mosquitto.conf")])
 
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}

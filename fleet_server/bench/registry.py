@@ -73,9 +73,11 @@ def _insert(session: Session, numbers: range, now: datetime, *, undeployed: froz
     for number in numbers:
         for model, row in _rows(number, drawn, now):
             tables[model].append(row)
-        if number % 50 == 49:
+        if node_id_of(number) in undeployed:  # its packs are to come
+            tables[Receipt][-1] |= {"seq": 0, "highest_seq": 0}
+        elif number % 50 == 49:
             tables[Node][-1]["state"] = NodeState.RETIRED
-        elif node_id_of(number) not in undeployed:
+        else:
             tables[Node][-1]["state"] = NodeState.DEPLOYED
             stands = {"node_id": node_id_of(number), "site_id": number + 1, "from_at": _year(now)}
             tables[Deployment].append({**stands, "to_at": None})
@@ -189,7 +191,7 @@ def _give_packs(session: Session, node_id: str, now: datetime) -> None:
         for payload in payloads(
             node_id,
             _DAYS_OF_PACKS * _PACKS_A_DAY,
-            spool=_SPOOL + 1,
+            spool=_SPOOL,
             first_utc_s=int(begin.timestamp()),
         )
     ]

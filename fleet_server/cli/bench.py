@@ -10,7 +10,9 @@ import click
 
 from fleet_server.bench import board as board_bench
 from fleet_server.bench import ingest as ingest_bench
+from fleet_server.bench import nodes as nodes_bench
 from fleet_server.bench import report
+from fleet_server.bench import storm as storm_bench
 from fleet_server.cli.answers import FiniteRange, json_option
 from fleet_server.errors import NotFound
 from fleet_server.settings import check_database_url
@@ -69,6 +71,38 @@ def board(*, seconds: float, nodes: int, as_json: bool) -> None:
     _show(board_bench.measure(seconds=seconds, nodes=nodes), as_json=as_json)
 
 
+@bench.command()
+@click.option("--nodes", type=click.IntRange(100, 1_000_000), default=100_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(2, 100), default=10, show_default=True)
+@click.option(
+    "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
+)
+@json_option
+def nodes(*, nodes: int, rounds: int, database_url: str | None, as_json: bool) -> None:
+    """Filtered lists of very many nodes per second, beside an address that looks nothing up; a node's page.
+
+    Example: fleet bench nodes --nodes 100000 --json
+    """
+    _check_database_url(database_url)
+    _show(
+        nodes_bench.measure(nodes=nodes, rounds=rounds, database_url=database_url), as_json=as_json
+    )
+
+
+@bench.command()
+@click.option("--nodes", type=click.IntRange(1, 20_000), default=5000, show_default=True)
+@click.option(
+    "--broker", type=click.Choice(["embedded", "mosquitto"]), default="embedded", show_default=True
+)
+@json_option
+def storm(*, nodes: int, broker: str, as_json: bool) -> None:
+    """Nodes that all connect at once: how many per second are through, beside bare TLS handshakes.
+
+    Example: fleet bench storm --nodes 5000 --broker mosquitto
+    """
+    _show(storm_bench.measure(nodes=nodes, broker=broker), as_json=as_json)
+
+
 @bench.command(name="all")
 @click.option("--markdown", "markdown", is_flag=True, help="Write docs/benchmarks.md.")
 @click.option(
@@ -93,6 +127,8 @@ def everything(*, markdown: bool, output: Path, database_url: str | None, as_jso
     figures = {
         "board": board_bench.measure(),
         "ingest": ingest_bench.measure(),
+        "nodes": nodes_bench.measure(),
+        "storm": storm_bench.measure(),
     }
     if database_url is not None:
         figures["ingest, real servers"] = ingest_bench.measure(

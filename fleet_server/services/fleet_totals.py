@@ -54,22 +54,22 @@ def has_health(word: str, *, now: datetime) -> ColumnElement[bool]:
 
 def health_counts(session: Session, *, now: datetime) -> Mapping[str, int]:
     """How many nodes in service that the actor has to do with have which word, in the order of `HEALTH_WORDS`. One statement."""
+    # What most nodes are comes first: the database asks no further than it must.
+    common = (health.Freshness.FRESH.value, TROUBLED, health.Freshness.OFFLINE.value)
+    order = (*common, *(word for word in HEALTH_WORDS if word not in common))
+    word = case(*((has_health(one, now=now), one) for one in order))
     query = (
-        select(
-            *(
-                func.coalesce(func.sum(case((has_health(word, now=now), 1), else_=0)), 0)
-                for word in HEALTH_WORDS
-            )
-        )
+        select(word.label("word"), func.count())
         .select_from(Node)
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
         .where(Node.state.not_in(OUT_OF_SERVICE))
+        .group_by("word")
     )
     models = rights.node_models(session)
     if models is not None:
         query = query.where(Node.model.in_(models))
-    counted = session.execute(query).one()
-    return {word: int(count) for word, count in zip(HEALTH_WORDS, counted, strict=True)}
+    counted = {row[0]: int(row[1]) for row in session.execute(query)}
+    return {one: counted.get(one, 0) for one in HEALTH_WORDS}
 
 
 def pack_totals(session: Session, node_id: str | None = None) -> PackTotals:

@@ -49,9 +49,7 @@ class Sorting:
         Raises:
             KeyWrong: it is a key of another list.
         """
-        wanted = [int if kind is datetime else kind for kind in self.kinds]
-        if [type(part) for part in key] != wanted:
-            raise KeyWrong("This page follows none of this list; begin the list again.")
+        check_key(key, self.kinds)
         values = [
             _moment(part) if kind is datetime else part
             for part, kind in zip(key, self.kinds, strict=True)
@@ -66,6 +64,13 @@ class Sorting:
 
     def order(self) -> list[ColumnElement[Any]]:
         return [column.desc() if self.is_descending else column.asc() for column in self.columns]
+
+
+def check_key(key: Key | None, kinds: tuple[type[KeyPart | datetime], ...]) -> None:
+    """Raises KeyWrong when the key's parts are of other kinds."""
+    wanted = [int if kind is datetime else kind for kind in kinds]
+    if key is not None and [type(part) for part in key] != wanted:
+        raise KeyWrong("This page follows none of this list; begin the list again.")
 
 
 def page_of(

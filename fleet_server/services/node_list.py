@@ -102,14 +102,17 @@ def _nodes(session: Session, wanted: NodeFilter, now: datetime) -> Select[*tuple
 
 
 def conditions(wanted: NodeFilter, *, now: datetime) -> list[ColumnElement[bool]]:
-    """What holds for Node, NodeStatus and the Site of the open deployment."""
+    """What holds for Node and NodeStatus."""
     found: list[ColumnElement[bool]] = []
     if wanted.model is not None:
         found.append(Node.model == wanted.model)
     if wanted.state is not None:
         found.append(Node.state == wanted.state)
     if wanted.site is not None:
-        found.append(Site.code == wanted.site)
+        at_site = select(Deployment.node_id).join(Site, Site.id == Deployment.site_id)
+        found.append(
+            Node.node_id.in_(at_site.where(Site.code == wanted.site, Deployment.to_at.is_(None)))
+        )
     if wanted.health is not None:
         # A node that is out of service stands nowhere in the counts either.
         found += [

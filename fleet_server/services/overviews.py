@@ -113,6 +113,7 @@ class NodeOverview:
     id: str
     label: str
     model: str
+    state: str
     health: str
     site_name: str | None
     last_heard_at: datetime | None
@@ -347,6 +348,7 @@ def node_overview(session: Session, node_id: str, *, now: datetime) -> NodeOverv
         id=one.node.node_id,
         label=one.node.label,
         model=one.node.model,
+        state=one.node.state,
         health=health_word(one),
         site_name=one.site.name if one.site else None,
         last_heard_at=one.status.last_heard_at,

@@ -11,12 +11,15 @@ from sqlalchemy.orm import Session
 from fleet_server import db
 from fleet_server.errors import Invalid, NotFound, Refused
 from fleet_server.models import Node, Scope, Silence, Site
-from fleet_server.services import auditing, rights
+from fleet_server.services import auditing, keyset, rights
 from hardware import catalogue
 
 LONGEST = timedelta(days=90)
 REASON_MAX_LENGTH = 300
 SCOPES = ("node", "site", "model", "all")
+
+
+_BY_END = keyset.Sorting((Silence.to_at, Silence.id), (datetime, int))  # type: ignore[arg-type] # columns of a class
 
 
 class SilenceWrong(Invalid):
@@ -97,6 +100,29 @@ def end_silence(session: Session, silence_id: int, *, now: datetime) -> None:
             row.to_at = now
         else:
             session.delete(row)
+
+
+def silence_of(session: Session, silence_id: int) -> Silence:
+    """Raises NotFound when there is none, or the actor has nothing to do with it."""
+    row = session.get(Silence, silence_id)
+    if row is None:
+        raise NotFound(f"There is no maintenance window {silence_id}.")
+    _CHECKS[row.scope](session, row.key)
+    return row
+
+
+def silence_page(
+    session: Session, *, now: datetime, limit: int, after: keyset.Key | None = None
+) -> keyset.Page[Silence]:
+    """Those that hold or will, by their end, in pages. One statement."""
+    return keyset.page_of(
+        session,
+        select(Silence).where(Silence.to_at > now),
+        _BY_END,
+        limit=limit,
+        after=after,
+        made=lambda row: row[0],
+    )
 
 
 def silences(session: Session, *, now: datetime) -> list[Silence]:

@@ -39,6 +39,7 @@ _THERE: dict[str, Any] = {
     "deployment_id": 1,
     "pack_id": 1,
     "user_id": 1,
+    "alert_id": 1,
 }
 
 

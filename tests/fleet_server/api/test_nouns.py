@@ -1,4 +1,4 @@
-"""What programs read of nodes and do with them: deployments, packs, events, quarantine, the audit log, configuration, commands."""
+"""What programs read of nodes and do with them: their life, deployments, packs, events, alerts, configuration, commands, the audit log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from fleet_server.models import Role, Scope
+from fleet_server import db
+from fleet_server.models import Alert, Role, Scope
 from fleet_server.services import accounts
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
@@ -123,6 +124,64 @@ def test_audit_log_is_read_by_what_was_done_to_whom(client: FlaskClient) -> None
     assert [entry["subject"] for entry in entries["items"]] == ["node n-000001"]
 
 
+def test_node_is_registered_and_goes_its_way(client: FlaskClient) -> None:
+    wanted = {"label": "lime-77", "model": "tree-3", "site_code": "kortum"}
+    made = client.post("/api/v1/nodes", json=wanted)
+    assert (made.status_code, made.get_json()["state"]) == (201, "registered")
+    assert client.post("/api/v1/nodes", json=wanted).get_json()["code"] == "label_taken"
+    address = made.headers["Location"]
+    assert client.get("/api/v1/nodes?state=registered").get_json()["items"][0]["id"] in address
+    closed = client.post(f"{address}/state", json={"state": "deployed"})
+    assert (closed.status_code, closed.get_json()["code"]) == (409, "node_state_refused")
+    gone = client.post(f"{address}/state", json={"state": "retired", "reason": "never built"})
+    assert (gone.status_code, gone.get_json()["state"]) == (200, "retired")
+
+
+def test_alert_is_found_and_acknowledged(world: World, client: FlaskClient) -> None:
+    with world.sessions() as session, db.writing(session):
+        for node_id in ("n-000001", "n-000002"):
+            session.add(
+                Alert(
+                    kind="offline",
+                    subject=f"node {node_id}",
+                    node_id=node_id,
+                    severity="warning",
+                    details={"silent_s": 9000},
+                    opened_at=NOW,
+                )
+            )
+    newest, older = client.get("/api/v1/alerts?is_open=true&kind=offline").get_json()["items"]
+    assert (newest["node_id"], older["node_id"]) == ("n-000002", "n-000001")
+    page = client.get("/api/v1/alerts?limit=1").get_json()
+    assert client.get(page["next"]).get_json()["items"] == [older]
+    address = f"/api/v1/alerts/{newest['id']}"
+    answer = client.post(f"{address}/acknowledgement", json={"note": "I drive there"})
+    assert answer.get_json()["acknowledged_by"] == small_world.USER
+    assert client.get(address).get_json()["note"] == "I drive there"
+    unseen = client.get("/api/v1/alerts?is_acknowledged=false").get_json()["items"]
+    assert [alert["node_id"] for alert in unseen] == ["n-000001"]
+    assert client.get("/api/v1/alerts/99").status_code == 404
+
+
+def test_maintenance_window_is_made_and_ended(client: FlaskClient) -> None:
+    wanted = {
+        "scope": "node",
+        "key": "n-000001",
+        "from_at": "2026-07-14T12:00:00Z",
+        "to_at": "2026-07-15T12:00:00Z",
+        "reason": "crown cut",
+    }
+    made = client.post("/api/v1/silences", json=wanted)
+    assert made.status_code == 201
+    address = made.headers["Location"]
+    assert client.get("/api/v1/silences").get_json()["items"] == [made.get_json()]
+    assert client.delete(address).status_code == 428
+    assert client.delete(address, headers={"If-Match": made.headers["ETag"]}).status_code == 204
+    assert client.get("/api/v1/silences").get_json()["items"] == []
+    backwards = client.post("/api/v1/silences", json={**wanted, "to_at": wanted["from_at"]})
+    assert (backwards.status_code, backwards.get_json()["code"]) == (400, "silence_wrong")
+
+
 def test_out_of_scope_is_not_there_for_programs(world: World) -> None:
     with world.sessions() as session:
         accounts.create_user(
@@ -143,6 +202,7 @@ def test_out_of_scope_is_not_there_for_programs(world: World) -> None:
         f"{tree}/commands",
         "/api/v1/packs/1",
         "/api/v1/deployments/1",
+        "/api/v1/alerts/1",
         "/api/v1/sites/kortum",
     ):
         assert client.get(address).status_code == 404, address

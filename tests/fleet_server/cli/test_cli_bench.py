@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from fleet_server.cli.bench import bench
@@ -20,4 +21,26 @@ def test_ingest_is_measured_beside_a_bare_drain_of_the_same_rounds() -> None:
     assert figures["figure"] > 0
     assert figures["limit"] > 0
     assert figures["lowest_ratio"] <= figures["ratio"] <= figures["highest_ratio"]
+    assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
+
+
+@pytest.mark.nightly
+def test_lists_of_nodes_are_measured_beside_an_address_that_looks_nothing_up() -> None:
+    result = CliRunner().invoke(bench, ["nodes", "--nodes", "200", "--rounds", "2", "--json"])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["nodes"] == 200
+    assert figures["filter_p95_ms"] > 0
+    assert figures["node_page_p95_ms"] > 0
+    assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
+
+
+def test_storm_ends_when_every_node_has_the_receipt_of_its_pack() -> None:
+    result = CliRunner().invoke(bench, ["storm", "--nodes", "10", "--json"])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["nodes"] == 10
+    assert 0 < figures["half_through_s"] <= figures["settled_s"]
     assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
