@@ -46,6 +46,10 @@ WRONG = {
     "a wildcard in the prefix": ({"FLEET_TOPIC_PREFIX": "a/#"}, "topic_prefix"),
     "a clock that is none": ({"FLEET_CLOCK": "yesterday", "FLEET_DEMO": "1"}, "clock"),
     "simulated time outside the demo": ({"FLEET_CLOCK": "1@2x3"}, "clock"),
+    "codes of a phone in simulated time": (
+        {"FLEET_CLOCK": "1@2x3", "FLEET_DEMO": "1", "FLEET_REQUIRE_TOTP": "1"},
+        "require_totp",
+    ),
     "a level that is none": ({"FLEET_LOG_LEVEL": "loud"}, "log_level"),
     "a format that is none": ({"FLEET_LOG_FORMAT": "xml"}, "log_format"),
     "a file that is not there": ({"FLEET_CONFIG": "/nowhere/fleet.toml"}, "FLEET_CONFIG"),
