@@ -30,6 +30,7 @@ _COMMANDS = {
         "fleet_server.cli.node:node",
         "Nodes, sites, which node stands where, and what it shall do.",
     ),
+    "site": ("fleet_server.cli.site:site", "Trees and waters, and files of them."),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",
