@@ -50,6 +50,28 @@ class NewDeploymentSchema(Schema):
         values=fields.String(validate=validate.Length(1, 64)),
         load_default=dict,
     )
+    depths_cm = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 64)),
+        values=fields.Integer(),
+        load_default=dict,
+        metadata={"description": "by slot, where a probe is elsewhere than its node's model says"},
+    )
+
+
+class SwapSchema(Schema):
+    """`serial`: of the probe that is in the slot from `at` on."""
+
+    slot = fields.String(required=True, validate=validate.Length(1, 64))
+    serial = fields.String(required=True, validate=validate.Length(1, 80))
+    at = fields.AwareDateTime(required=True)
+
+
+class ReplacementSchema(Schema):
+    """`keeps_probes`: what is in the ground stays there and is the new node's."""
+
+    by_node_id = fields.String(required=True, validate=validate.Length(1, 64))
+    at = fields.AwareDateTime(required=True)
+    keeps_probes = fields.Boolean(load_default=True)
 
 
 class EndSchema(Schema):
@@ -93,7 +115,47 @@ class Deployment(MethodView):
     def patch(self, given: dict[str, Any], deployment_id: int) -> None:
         """The node leaves the site"""
         session = current_session()
-        stands = self.entity(deployment_id)
-        if stands.to_at is not None:
-            raise Conflict(f"Deployment {deployment_id} has ended; it stays as it was.")
+        stands = _standing(deployment_id)
         deploying.end_deployment(session, stands.node_id, to_at=given["to_at"], now=clock.now())
+
+
+@deployments.route("/<row_id:deployment_id>/swap-sensor")
+class Swap(MethodView):
+    @needs(Right.MOUNT_NODES)
+    @deployments.acts(SwapSchema, None)
+    def post(self, given: dict[str, Any], deployment_id: int) -> None:
+        """Another probe is in a slot; its datastreams go on"""
+        stands = _standing(deployment_id)
+        deploying.swap_sensor(
+            current_session(),
+            stands.node_id,
+            given["slot"],
+            serial=given["serial"],
+            at=given["at"],
+            now=clock.now(),
+        )
+
+
+@deployments.route("/<row_id:deployment_id>/replace")
+class Replacement(MethodView):
+    @needs(Right.MOUNT_NODES)
+    @deployments.acts(ReplacementSchema, DeploymentSchema)
+    def post(self, given: dict[str, Any], deployment_id: int) -> DeploymentLine:
+        """Another node takes the place; its deployment is answered"""
+        session = current_session()
+        made = deploying.replace_node(
+            session,
+            _standing(deployment_id).node_id,
+            given["by_node_id"],
+            at=given["at"],
+            now=clock.now(),
+            keeps_probes=given["keeps_probes"],
+        )
+        return deployment_list.deployment(session, made.id)
+
+
+def _standing(deployment_id: int) -> DeploymentLine:
+    stands = deployment_list.deployment(current_session(), deployment_id)
+    if stands.to_at is not None:
+        raise Conflict(f"Deployment {deployment_id} has ended; it stays as it was.")
+    return stands

@@ -16,10 +16,23 @@ from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.people import people
 from fleet_server.api.sites import sites
+from fleet_server.api.work import work_orders
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
 from fleet_server.wire.topics import NODE_ID_PATTERN
 
-_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit, people, alerts, silences)
+_NOUNS = (
+    me,
+    nodes,
+    sites,
+    deployments,
+    work_orders,
+    packs,
+    quarantine,
+    audit,
+    people,
+    alerts,
+    silences,
+)
 _HANG_ON_NODES = (twin,)
 """Imported for the views that they hang on a noun."""
 

@@ -15,7 +15,9 @@ from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.models import Site as SiteRow
 from fleet_server.services import deploying, keyset, site_list
+from fleet_server.services import sites as planning
 from fleet_server.services.rights import Right
+from fleet_server.services.sites import SiteState
 
 sites = Noun("sites", "Places that are measured")
 _KINDS = ("tree", "water")
@@ -32,9 +34,37 @@ class SiteSchema(Schema):
     description = fields.String(required=True)
     is_public = fields.Boolean(required=True)
     created_at = fields.AwareDateTime(required=True)
+    closed_at = fields.AwareDateTime(required=True, allow_none=True)
+    species = fields.String(required=True, allow_none=True)
+    tree_number = fields.String(required=True, allow_none=True)
+    planted_year = fields.Integer(required=True, allow_none=True)
+    area_m2 = fields.Float(required=True, allow_none=True)
+    depth_m = fields.Float(required=True, allow_none=True)
+    details = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
 
 
-class NewSiteSchema(Schema):
+class _KnownSchema(Schema):
+    """What the office knows of a site; null: nothing."""
+
+    species = fields.String(allow_none=True, validate=validate.Length(max=120))
+    tree_number = fields.String(allow_none=True, validate=validate.Length(max=120))
+    planted_year = fields.Integer(allow_none=True)
+    area_m2 = fields.Float(allow_none=True)
+    depth_m = fields.Float(allow_none=True)
+    details = fields.Dict(keys=fields.String(), values=fields.String())
+
+
+class SiteChangeSchema(_KnownSchema):
+    """What is not named stays. Code and kind stay what they are."""
+
+    name = fields.String(validate=validate.Length(1, 200))
+    latitude = fields.Float(validate=validate.Range(-90, 90))
+    longitude = fields.Float(validate=validate.Range(-180, 180))
+    description = fields.String(validate=validate.Length(max=2000))
+    is_public = fields.Boolean()
+
+
+class NewSiteSchema(_KnownSchema):
     code = fields.String(required=True, validate=validate.Length(1, 64))
     name = fields.String(required=True, validate=validate.Length(1, 200))
     kind = fields.String(required=True, validate=validate.OneOf(_KINDS))
@@ -47,6 +77,10 @@ class NewSiteSchema(Schema):
 class SiteQuery(ListQuery):
     kind = fields.String(validate=validate.OneOf(_KINDS))
     name = fields.String(metadata={"description": "how the name begins"})
+    text = fields.String(
+        load_default="", metadata={"description": "part of code, name, tree number or species"}
+    )
+    state = fields.Enum(SiteState, by_value=True)
 
 
 @sites.route("")
@@ -78,3 +112,30 @@ class Site(MethodView):
     def get(self, site_code: str) -> SiteRow:
         """One site"""
         return self.entity(site_code)
+
+    @needs(Right.PLAN_SITES)
+    @sites.changes(SiteChangeSchema, SiteSchema)
+    def patch(self, given: dict[str, Any], site_code: str) -> None:
+        """Change what is known of a site"""
+        site = self.entity(site_code)
+        planning.change_site(current_session(), site.id, given, now=clock.now())
+
+
+@sites.route("/<site_code>/close")
+class Closing(MethodView):
+    @needs(Right.PLAN_SITES)
+    @sites.acts(None, None)
+    def post(self, site_code: str) -> None:
+        """Nothing is mounted there any more"""
+        site = site_list.site_with_code(current_session(), site_code)
+        planning.close_site(current_session(), site.id, now=clock.now())
+
+
+@sites.route("/<site_code>/reopen")
+class Reopening(MethodView):
+    @needs(Right.PLAN_SITES)
+    @sites.acts(None, None)
+    def post(self, site_code: str) -> None:
+        """The site is in use again"""
+        site = site_list.site_with_code(current_session(), site_code)
+        planning.reopen_site(current_session(), site.id, now=clock.now())

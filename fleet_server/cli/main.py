@@ -31,6 +31,7 @@ _COMMANDS = {
         "Nodes, sites, which node stands where, and what it shall do.",
     ),
     "alert": ("fleet_server.cli.alert:alert", "What calls for help, and who looks after it."),
+    "site": ("fleet_server.cli.site:site", "Trees and waters, and files of them."),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

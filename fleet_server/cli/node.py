@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from difflib import get_close_matches
 
 import click
@@ -13,35 +13,29 @@ from sqlalchemy.orm import Session
 from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
+from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime, not_in_future
 from fleet_server.cli.named_nodes import find_node, moment_text
 from fleet_server.cli.node_life import register, state
+from fleet_server.cli.node_swap import replace, swap_sensor
 from fleet_server.cli.node_twin import command, configure, show
-from fleet_server.errors import Invalid, NotFound
+from fleet_server.errors import NotFound
 from fleet_server.models import Node, Site
 from fleet_server.services import deploying, health, overviews
 from fleet_server.web import words
 
-_EXAMPLE_TIME = "2026-07-01T12:00:00Z"
 
+class _Depth(click.ParamType[tuple[str, int]]):
+    """`SLOT=CM`."""
 
-class _UtcTime(click.ParamType[datetime]):
-    """A moment as ISO 8601 in UTC, to the second."""
-
-    name = "UTC time"
+    name = "SLOT=CM"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        text = str(value)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{text!r} is no time; write it like {_EXAMPLE_TIME}.", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{text!r} names no time zone; write UTC, like {_EXAMPLE_TIME}.", param, ctx)
-        if moment.utcoffset():
-            self.fail(f"{text!r} is not in UTC; write it like {_EXAMPLE_TIME}.", param, ctx)
-        return moment.astimezone(UTC).replace(microsecond=0)
+    ) -> tuple[str, int]:
+        slot, _, depth = (part.strip() for part in str(value).partition("="))
+        if not (slot and depth.isascii() and depth.isdecimal() and len(depth) <= 6):
+            self.fail(f"{value!r} is not SLOT=CM, like w30=25.", param, ctx)
+        return slot, int(depth)
 
 
 class _Serial(click.ParamType[tuple[str, str]]):
@@ -66,7 +60,7 @@ def node() -> None:
     """
 
 
-for _command in (configure, command, show, state, register):
+for _command in (configure, command, replace, swap_sensor, show, state, register):
     node.add_command(_command)
 
 
@@ -136,8 +130,8 @@ def add_site(
 @click.option(
     "--from",
     "from_at",
-    type=_UtcTime(),
-    help=f"Since when it stands there, for example {_EXAMPLE_TIME}. [default: now]",
+    type=UtcTime(),
+    help=f"Since when it stands there, for example {EXAMPLE_TIME}. [default: now]",
 )
 @click.option(
     "--serial",
@@ -145,6 +139,13 @@ def add_site(
     type=_Serial(),
     multiple=True,
     help="Serial number of the probe in a slot; repeat for several. A known probe keeps its calibrations.",
+)
+@click.option(
+    "--depth",
+    "depths",
+    type=_Depth(),
+    multiple=True,
+    help="Where a probe is at another depth than the model says, like w30=25; repeat for several.",
 )
 @data_option
 @json_option
@@ -154,6 +155,7 @@ def deploy(
     site_code: str,
     from_at: datetime | None,
     serials: tuple[tuple[str, str], ...],
+    depths: tuple[tuple[str, int], ...],
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -170,9 +172,10 @@ def deploy(
             session,
             found.node_id,
             site_code=site_code,
-            from_at=_not_in_future(from_at or now, now=now, option="--from"),
+            from_at=not_in_future(from_at or now, now=now, option="--from"),
             now=now,
             serials=by_slot,
+            depths_cm=dict(depths),
         )
     since = moment_text(deployment.from_at)
     fields = {"node_id": found.node_id, "label": found.label, "site": site_code, "from_at": since}
@@ -186,8 +189,8 @@ def deploy(
 @click.option(
     "--to",
     "to_at",
-    type=_UtcTime(),
-    help=f"When it left, for example {_EXAMPLE_TIME}. [default: now]",
+    type=UtcTime(),
+    help=f"When it left, for example {EXAMPLE_TIME}. [default: now]",
 )
 @data_option
 @json_option
@@ -201,7 +204,7 @@ def end_deployment(
     with open_session(data_dir) as session:
         now = clock.now()
         found = find_node(session, node_id_or_label)
-        ended_at = _not_in_future(to_at or now, now=now, option="--to")
+        ended_at = not_in_future(to_at or now, now=now, option="--to")
         site = _site_of(session, found, now=now)
         deploying.end_deployment(session, found.node_id, to_at=ended_at, now=clock.now())
     name = f"{found.label} ({found.node_id})"
@@ -239,14 +242,6 @@ def _by_slot(serials: Sequence[tuple[str, str]]) -> dict[str, str]:
             )
         by_slot[slot] = serial
     return by_slot
-
-
-def _not_in_future(moment: datetime, *, now: datetime, option: str) -> datetime:
-    if moment > now:
-        raise Invalid(
-            f"{option} {moment_text(moment)} lies in the future; it is {moment_text(now)} now."
-        )
-    return moment
 
 
 def _table(rows: Sequence[dict[str, str | None]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, or_, select, tuple_
@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound
 from fleet_server.models import Deployment, Node, Role, Site, User, WorkKind, WorkOrder, WorkState
-from fleet_server.services import auditing, rights, sites
+from fleet_server.services import auditing, keyset, rights, sites
 
 UNFINISHED = (WorkState.OPEN, WorkState.BEGUN)
 _LONGEST_SUMMARY = 500
 _LONGEST_CAUSE = 120
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
+_HIGHEST_ID = 2**31 - 1
 _ALLOWED = {
     WorkState.BEGUN: (WorkState.OPEN,),
     WorkState.DONE: UNFINISHED,
@@ -97,6 +99,8 @@ def order_work(session: Session, wanted: WorkWanted, *, now: datetime) -> WorkOr
         raise WorkWrong(f"What is to be done has at most {_LONGEST_SUMMARY} characters.")
     if wanted.cause is not None and not 1 <= len(wanted.cause) <= _LONGEST_CAUSE:
         raise WorkWrong(f"A cause has 1 to {_LONGEST_CAUSE} characters.")
+    if not _EARLIEST <= wanted.due_at <= _LATEST:
+        raise WorkWrong(f"Work is due between {_EARLIEST.year} and {_LATEST.year}.")
     if wanted.node_id is None and wanted.site_id is None:
         raise WorkWrong("Work is done at a node or a site; name one.")
     with db.writing(session):
@@ -163,6 +167,32 @@ def order_of(session: Session, order_id: int) -> WorkLine:
     except NotFound as problem:
         raise NotFound(f"There is no work order {order_id}.") from problem
     return line
+
+
+def work_page(
+    session: Session, wanted: WorkFilter, *, limit: int, after: keyset.Key | None = None
+) -> keyset.Page[WorkLine]:
+    """`work_lines` in pages. One statement.
+
+    Raises:
+        KeyWrong: no page of this list ends there.
+    """
+    lines = work_lines(session, wanted, limit=limit + 1, after=_after(after))
+    if len(lines) <= limit:
+        return keyset.Page(lines, None)
+    last = lines[limit - 1].order
+    return keyset.Page(lines[:limit], (int(last.due_at.timestamp()), last.id))
+
+
+def _after(key: keyset.Key | None) -> tuple[datetime, int] | None:
+    if key is None:
+        return None
+    due_s, order_id = (*key, None, None)[:2]
+    if len(key) != 2 or not (isinstance(due_s, int) and isinstance(order_id, int)):
+        raise keyset.KeyWrong("This page follows none of this list; begin the list again.")
+    if not _EARLIEST.timestamp() <= due_s <= _LATEST.timestamp():
+        raise keyset.KeyWrong("This page follows none of this list; begin the list again.")
+    return datetime.fromtimestamp(due_s, UTC), min(order_id, _HIGHEST_ID)
 
 
 def work_lines(

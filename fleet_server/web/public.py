@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flask import current_app, render_template, request, url_for
 from flask_babel import gettext
 
@@ -11,6 +13,7 @@ from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
 from fleet_server.services import overviews, site_list, site_map
 from fleet_server.services.overviews import Shown
+from fleet_server.services.sites import SiteState
 from fleet_server.web import drawn_map
 from fleet_server.web.blueprint import web
 from fleet_server.web.sites import read_address
@@ -26,6 +29,7 @@ def public_sites() -> str:
     shows_more = act_if_logged_in() or current_app.config["ALL_SITES_PUBLIC"]
     shown = Shown.BOTH if shows_more else Shown.PUBLIC
     session, address = current_session(), read_address()
+    state = address.state or SiteState.OPEN  # what is closed tells nothing of right now
     after = request.args.get("after")
     page = site_list.site_page(
         session,
@@ -33,7 +37,7 @@ def public_sites() -> str:
         after=from_cursor(after, sorting=_SORTING) if after else None,
         kind=address.kind,
         text=address.text,
-        state=address.state,
+        state=state,
         box=address.box,
         shown=shown,
     )
@@ -43,7 +47,8 @@ def public_sites() -> str:
         {"word": word, "sites": [site for site in sites if site.kind == kind]}
         for kind, word in (("water", gettext("Waters")), ("tree", gettext("Trees")))
     ]
-    found = site_map.site_map(session, address.filter, shown=shown, now=clock.now())
+    wanted = replace(address.filter, state=state)
+    found = site_map.site_map(session, wanted, shown=shown, now=clock.now())
     following = as_cursor(page.next_key, sorting=_SORTING) if page.next_key else None
     here = {site.id for site in sites}
     addresses = drawn_map.Addresses(

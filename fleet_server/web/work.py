@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import redirect, render_template, request, url_for
@@ -45,24 +44,23 @@ def work() -> str:
         kind=WorkKind(kind) if kind else None,
         mine=_person() if is_mine else None,
     )
-    lines = working.work_lines(
-        current_session(), wanted, limit=_PAGE_SIZE + 1, after=_after(request.args.get("after"))
+    after = request.args.get("after")
+    page = working.work_page(
+        current_session(),
+        wanted,
+        limit=_PAGE_SIZE,
+        after=from_cursor(after, sorting=_SORTING) if after else None,
     )
-    shown = lines[:_PAGE_SIZE]
     query: dict[str, Any] = {
         "kind": kind,
         "mine": int(is_mine) or None,
         "over": int(is_over) or None,
     }
-    following = None
-    if len(lines) > _PAGE_SIZE:
-        last = shown[-1].order
-        key = (int(last.due_at.timestamp()), last.id)
-        following = url_for("web.work", **query, after=as_cursor(key, sorting=_SORTING))
+    following = as_cursor(page.next_key, sorting=_SORTING) if page.next_key else None
     return render_template(
         "work.html",
-        lines=shown,
-        next=following,
+        lines=page.items,
+        next=url_for("web.work", **query, after=following) if following else None,
         kinds=tuple(WorkKind),
         kind=kind,
         is_mine=is_mine,
@@ -73,15 +71,6 @@ def work() -> str:
 
 def _person() -> User:
     return accounts.find_account(current_session(), current_person().id)
-
-
-def _after(cursor: str | None) -> tuple[datetime, int] | None:
-    if not cursor:
-        return None
-    due_s, order_id = (*from_cursor(cursor, sorting=_SORTING), None, None)[:2]
-    if not (isinstance(due_s, int) and isinstance(order_id, int) and 0 <= due_s < 2**33):
-        raise Invalid("after wants what the page before gave for it.")
-    return datetime.fromtimestamp(due_s, UTC), order_id
 
 
 @web.route("/field/work/new", methods=["GET", "POST"])

@@ -303,3 +303,6 @@ def test_new_site_made_by_a_service_is_on_the_public_map_only_when_it_is_public(
     assert "Site hidden" not in page
     assert "<circle" in page
     assert "<circle" not in city.test_client().get("/?text=hidden").text
+    with sessions() as session:
+        sites.close_site(session, site_with(sessions, "seen").id, now=NOON)
+    assert "Site seen" not in city.test_client().get("/?text=seen").text
