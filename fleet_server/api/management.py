@@ -8,8 +8,11 @@ from werkzeug.exceptions import BadRequest, NotFound
 from fleet_server.api import twin
 from fleet_server.api.arrivals import packs, quarantine
 from fleet_server.api.audit import audit
+from fleet_server.api.changes import changes, drift, layers, models
+from fleet_server.api.commands import commands
 from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
+from fleet_server.api.groups import groups, tags
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
@@ -18,7 +21,23 @@ from fleet_server.api.sites import sites
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
 from fleet_server.wire.topics import NODE_ID_PATTERN
 
-_NOUNS = (me, nodes, sites, deployments, packs, quarantine, audit, people)
+_NOUNS = (
+    me,
+    nodes,
+    sites,
+    deployments,
+    packs,
+    quarantine,
+    audit,
+    people,
+    groups,
+    tags,
+    layers,
+    changes,
+    drift,
+    models,
+    commands,
+)
 _HANG_ON_NODES = (twin,)
 """Imported for the views that they hang on a noun."""
 

@@ -30,6 +30,11 @@ _COMMANDS = {
         "fleet_server.cli.node:node",
         "Nodes, sites, which node stands where, and what it shall do.",
     ),
+    "group": ("fleet_server.cli.group:group", "Groups of nodes, and tags."),
+    "config": (
+        "fleet_server.cli.config:config",
+        "What is wanted of many nodes, and changes on their way.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

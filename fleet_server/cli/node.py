@@ -15,7 +15,7 @@ from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.named_nodes import find_node, moment_text
 from fleet_server.cli.node_life import register, state
-from fleet_server.cli.node_twin import command, configure, show
+from fleet_server.cli.node_twin import cancel, command, commands, configure, order, schema, show
 from fleet_server.errors import Invalid, NotFound
 from fleet_server.models import Node, Site
 from fleet_server.services import deploying, health, overviews
@@ -66,7 +66,7 @@ def node() -> None:
     """
 
 
-for _command in (configure, command, show, state, register):
+for _command in (configure, command, order, commands, cancel, show, schema, state, register):
     node.add_command(_command)
 
 

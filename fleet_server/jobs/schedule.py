@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import alerts, life
+from fleet_server.jobs import alerts, configuration_changes, life
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -41,6 +41,8 @@ class Scheduled:
 
 
 JOBS = {
+    "configuration_changes": Scheduled(configuration_changes.advance_changes, every_s=5),
+    "group_rules": Scheduled(configuration_changes.follow_group_rules, every_s=60),
     "first_contacts": Scheduled(life.note_first_contacts, every_s=30),
     "look_quickly": Scheduled(alerts.look_quickly, every_s=60),
     "look_closely": Scheduled(alerts.look_closely, every_s=600),

@@ -308,6 +308,8 @@ def test_a_lived_in_database_of_an_earlier_version_keeps_every_row_when_upgraded
     after = _content(engine)
     assert set(before) <= set(after)
     for name, rows in before.items():
+        if not rows:
+            continue  # an upgrade may fill it: with counts
         columns = {column for row in rows for column, _ in row}
         kept = sorted(
             tuple(sorted(pair for pair in row if pair[0] in columns)) for row in after[name]
