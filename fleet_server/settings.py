@@ -120,6 +120,12 @@ class Settings:
             default_text="public ones only",
         ),
     )
+    approval_above: int = field(
+        default=50,
+        metadata=_about(
+            "a configuration change of more nodes than this needs another person's approval; 0 = none does, as in the demo"
+        ),
+    )
     demo: bool = field(
         default=False, metadata=_about("all sites are public; limits are those of the demo")
     )
@@ -143,6 +149,11 @@ class Settings:
     @property
     def broker_is_embedded(self) -> bool:
         return self.broker_url == EMBEDDED
+
+    @property
+    def approval_wanted_above(self) -> int | None:
+        """Of how many nodes a change needs another person's approval; None: of no number."""
+        return None if self.demo or not self.approval_above else self.approval_above
 
     @property
     def service_port(self) -> int:

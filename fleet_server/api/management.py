@@ -9,8 +9,11 @@ from fleet_server.api import twin
 from fleet_server.api.alerts import alerts, silences
 from fleet_server.api.arrivals import packs, quarantine
 from fleet_server.api.audit import audit
+from fleet_server.api.changes import changes, drift, layers, models
+from fleet_server.api.commands import commands
 from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
+from fleet_server.api.groups import groups, tags
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
@@ -32,6 +35,13 @@ _NOUNS = (
     people,
     alerts,
     silences,
+    groups,
+    tags,
+    layers,
+    changes,
+    drift,
+    models,
+    commands,
 )
 _HANG_ON_NODES = (twin,)
 """Imported for the views that they hang on a noun."""

@@ -15,7 +15,14 @@ from fleet_server.api.nodes import nodes
 from fleet_server.api.schemas import BulkQuery, BulkSchema
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
-from fleet_server.services import arrival_list, commanding, configuring, keyset, many_at_once
+from fleet_server.services import (
+    arrival_list,
+    changing,
+    commanding,
+    configuring,
+    keyset,
+    many_at_once,
+)
 from fleet_server.services.commanding import CommandOverview
 from fleet_server.services.rights import Right
 from fleet_server.wire.commands import CommandName
@@ -137,7 +144,10 @@ class ConfigureMany(MethodView):
     @needs(Right.OPERATE_NODES)
     @nodes.acts(ConfigureManySchema, BulkSchema, query=BulkQuery)
     def post(self, given: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
-        """Want other settings of many nodes"""
+        """Want other settings of many nodes; of more than need an approval, only a rehearsal"""
+        if not query["dry_run"]:
+            above = current_app.config["FLEET_SETTINGS"].approval_wanted_above
+            changing.check_without_approval(len(set(given["node_ids"])), approval_above=above)
         return _to_each(
             given["node_ids"],
             lambda node_id: _configure(node_id, given["settings"]),

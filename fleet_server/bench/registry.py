@@ -28,7 +28,8 @@ from fleet_server.models import (
     Site,
 )
 from fleet_server.models.gap import BELOW_OLDEST, DECLARED_LOST
-from fleet_server.services import configuring, deploying, ingest
+from fleet_server.services import deploying, ingest, node_settings
+from fleet_server.wire.configuration import sha256_hex
 from fleet_server.wire.states import NodeState
 from fleet_server.wire.topics import TopicKind
 from hardware import catalogue
@@ -153,8 +154,14 @@ def _status(node_id: str, model: str, drawn: random.Random, now: datetime) -> Ro
 
 
 def _configuration(node_id: str, model: str, at: datetime) -> Row:
-    settings: Mapping[str, Any] = configuring.provisioned_settings(model)
-    return {"node_id": node_id, "version": 1, "settings": dict(settings), "changed_at": at}
+    settings: Mapping[str, Any] = node_settings.provisioned_settings(model)
+    return {
+        "node_id": node_id,
+        "version": 1,
+        "settings": dict(settings),
+        "sha256": sha256_hex(1, settings),
+        "changed_at": at,
+    }
 
 
 def _outbox(kind: str, node_id: str, now: datetime) -> Row:

@@ -32,6 +32,11 @@ _COMMANDS = {
     ),
     "alert": ("fleet_server.cli.alert:alert", "What calls for help, and who looks after it."),
     "site": ("fleet_server.cli.site:site", "Trees and waters, and files of them."),
+    "group": ("fleet_server.cli.group:group", "Groups of nodes, and tags."),
+    "config": (
+        "fleet_server.cli.config:config",
+        "What is wanted of many nodes, and changes on their way.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

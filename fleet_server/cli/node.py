@@ -17,7 +17,7 @@ from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime, not_in_future
 from fleet_server.cli.named_nodes import find_node, moment_text
 from fleet_server.cli.node_life import register, state
 from fleet_server.cli.node_swap import replace, swap_sensor
-from fleet_server.cli.node_twin import command, configure, show
+from fleet_server.cli.node_twin import cancel, command, commands, configure, order, schema, show
 from fleet_server.errors import NotFound
 from fleet_server.models import Node, Site
 from fleet_server.services import deploying, health, overviews
@@ -60,7 +60,19 @@ def node() -> None:
     """
 
 
-for _command in (configure, command, replace, swap_sensor, show, state, register):
+for _command in (
+    configure,
+    command,
+    order,
+    commands,
+    cancel,
+    replace,
+    swap_sensor,
+    show,
+    schema,
+    state,
+    register,
+):
     node.add_command(_command)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import alerts, deliveries, life
+from fleet_server.jobs import alerts, configuration_changes, deliveries, life
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -42,6 +42,8 @@ class Scheduled:
 
 JOBS = {
     "deliver": Scheduled(deliveries.deliver, every_s=15),
+    "configuration_changes": Scheduled(configuration_changes.advance_changes, every_s=5),
+    "group_rules": Scheduled(configuration_changes.follow_group_rules, every_s=60),
     "first_contacts": Scheduled(life.note_first_contacts, every_s=30),
     "look_quickly": Scheduled(alerts.look_quickly, every_s=60),
     "look_closely": Scheduled(alerts.look_closely, every_s=600),

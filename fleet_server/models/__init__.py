@@ -19,6 +19,16 @@ from fleet_server.models.calibration import Calibration
 from fleet_server.models.channel import Channel
 from fleet_server.models.command import Command
 from fleet_server.models.configuration import Configuration
+from fleet_server.models.configuration_change import (
+    ChangeState,
+    ConfigurationChange,
+    ConfigurationChangeNode,
+)
+from fleet_server.models.configuration_layer import (
+    ConfigurationLayer,
+    ConfigurationLayerVersion,
+    LayerKind,
+)
 from fleet_server.models.counter import Counter
 from fleet_server.models.datastream import Datastream
 from fleet_server.models.deployment import Deployment
@@ -31,6 +41,7 @@ from fleet_server.models.kept_answer import KeptAnswer
 from fleet_server.models.lineage import Lineage
 from fleet_server.models.login_session import LoginSession
 from fleet_server.models.node import Node
+from fleet_server.models.node_group import NodeGroup, NodeGroupMember, NodeTag
 from fleet_server.models.node_status import NodeStatus
 from fleet_server.models.observation import Observation, observation_id, observation_key
 from fleet_server.models.observation_count import ObservationCount
@@ -63,9 +74,14 @@ __all__ = [
     "AuditHead",
     "Base",
     "Calibration",
+    "ChangeState",
     "Channel",
     "Command",
     "Configuration",
+    "ConfigurationChange",
+    "ConfigurationChangeNode",
+    "ConfigurationLayer",
+    "ConfigurationLayerVersion",
     "Counter",
     "Datastream",
     "Delivery",
@@ -76,11 +92,15 @@ __all__ = [
     "Gap",
     "Job",
     "KeptAnswer",
+    "LayerKind",
     "Lineage",
     "LoginSession",
     "Node",
     "NodeDay",
+    "NodeGroup",
+    "NodeGroupMember",
     "NodeStatus",
+    "NodeTag",
     "NodeTrend",
     "Observation",
     "ObservationCount",

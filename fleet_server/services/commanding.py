@@ -51,10 +51,17 @@ class CommandsWaiting(Conflict):
     code = "commands_waiting"
 
 
+class CommandNotPending(Conflict):
+    """The command waits for its node no more."""
+
+    code = "command_not_pending"
+
+
 class CommandState(StrEnum):
     PENDING = "pending"
     ANSWERED = "answered"
     EXPIRED = "expired"
+    CANCELED = "canceled"  # taken back; a node that had heard of it may have begun it
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class CommandOverview:
     ordered_at: datetime
     expires_at: datetime
     answered_at: datetime | None
+    batch: str | None = None
 
 
 def order_command(
@@ -82,7 +90,7 @@ def order_command(
 ) -> int:
     """Tell a node to do something once. Returns the command's id. Committed on return; told when the node connects next.
 
-    A factory reset also wants the configuration of the node's model again: else the node would be told the old one at once.
+    A factory reset also takes back what was wanted of this node alone: else the node would be told it again at once.
 
     Raises:
         CommandWrong: the node would refuse it; says why.
@@ -93,8 +101,7 @@ def order_command(
     fault = find_fault(name, arguments, node_id=node_id)
     if fault is not None:
         raise CommandWrong(fault)
-    if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
-        raise CommandWrong("A command is good for a minute to seven days.")
+    check_lifetime(lifetime)
     with db.writing(session):
         # Held until the end: two orders at once cannot both be the last that fits.
         configuration = session.get(Configuration, node_id, with_for_update=True)
@@ -117,8 +124,7 @@ def order_command(
             )
         )
         if name == CommandName.FACTORY_RESET:
-            settings = configuring.provisioned_settings(node.model)
-            configuring.change_settings(session, configuration, settings, now=now)
+            configuring.reset_node(session, node, now=now)
         session.flush()
         outbox.mark_changed(session, DESIRED, [node_id], now=now)
         auditing.record(
@@ -133,6 +139,12 @@ def order_command(
     return command_id
 
 
+def check_lifetime(lifetime: timedelta) -> None:
+    """Raises CommandWrong."""
+    if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
+        raise CommandWrong("A command is good for a minute to seven days.")
+
+
 def pending_orders(
     session: Session, node_ids: Iterable[str], *, now: datetime
 ) -> Mapping[str, list[dict[str, Any]]]:
@@ -140,7 +152,7 @@ def pending_orders(
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     commands = session.scalars(
         select(Command)
-        .where(Command.node_id.in_(list(node_ids)), *_is_pending(now))
+        .where(Command.node_id.in_(list(node_ids)), *is_pending(now))
         .order_by(Command.ordered_at, Command.id)
     )
     for command in commands:
@@ -200,7 +212,7 @@ def commands_of(
         .order_by(Command.ordered_at.desc(), Command.id.desc())
         .limit(limit)
     )
-    return [_overview(command, now) for command in commands]
+    return [overview_of(command, now=now) for command in commands]
 
 
 def command_page(
@@ -213,7 +225,7 @@ def command_page(
         _NEWEST_FIRST,
         limit=limit,
         after=after,
-        made=lambda row: _overview(row[0], now),
+        made=lambda row: overview_of(row[0], now=now),
     )
 
 
@@ -224,10 +236,44 @@ def command_of(
     command = session.get(Command, command_id)
     if command is None or command.node_id != node_id:
         raise NotFound(f"{node_id} has no command {command_id}.")
-    return _overview(command, now)
+    return overview_of(command, now=now)
 
 
-def _overview(command: Command, now: datetime) -> CommandOverview:
+def cancel_command(session: Session, command_id: int, *, now: datetime) -> None:
+    """Take a pending command back: its node is not told any more. Committed on return.
+
+    A node that has heard of it already may have begun it; then its answer still comes, and counts.
+
+    Raises:
+        CommandNotPending: it was answered, has expired or was taken back already.
+        NotFound: no such command.
+    """
+    with db.writing(session):
+        command = session.get(Command, command_id, with_for_update=True)
+        if command is None:
+            raise NotFound(f"There is no command {command_id}.")
+        node = session.get_one(Node, command.node_id)
+        rights.check_node_model(session, node.model, node_id=node.node_id)
+        state = _state(command, now)
+        if state is not CommandState.PENDING:
+            raise CommandNotPending(
+                f"Command {command_id} is {state}; only a pending one can be taken back."
+            )
+        command.canceled_at = now
+        session.flush()
+        outbox.mark_changed(session, DESIRED, [command.node_id], now=now)
+        auditing.record(
+            session,
+            "command_canceled",
+            subject=f"node {command.node_id}",
+            now=now,
+            command=command.name,
+            id=command_id,
+        )
+
+
+def overview_of(command: Command, *, now: datetime) -> CommandOverview:
+    """A command as people see it at `now`."""
     return CommandOverview(
         id=command.id,
         node_id=command.node_id,
@@ -239,6 +285,7 @@ def _overview(command: Command, now: datetime) -> CommandOverview:
         ordered_at=command.ordered_at,
         expires_at=command.expires_at,
         answered_at=command.answered_at,
+        batch=command.batch,
     )
 
 
@@ -247,23 +294,31 @@ def _state(command: Command, now: datetime) -> CommandState:
         return CommandState.EXPIRED
     if command.result is not None:
         return CommandState.ANSWERED
+    if command.canceled_at is not None:
+        return CommandState.CANCELED
     return CommandState.EXPIRED if command.expires_at <= now else CommandState.PENDING
 
 
-def _is_pending(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return Command.result.is_(None), Command.expires_at > now
+def is_pending(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that a command still waits for its node."""
+    return Command.result.is_(None), Command.canceled_at.is_(None), Command.expires_at > now
 
 
 def _check_pending(session: Session, node_id: str, now: datetime) -> None:
-    pending = select(func.count()).where(Command.node_id == node_id, *_is_pending(now))
+    pending = select(func.count()).where(Command.node_id == node_id, *is_pending(now))
     if (session.scalar(pending) or 0) >= MAX_PENDING:
         raise CommandsWaiting(
             f"{node_id} has {MAX_PENDING} commands to answer already; wait until one is answered or expires."
         )
 
 
+def draw_id() -> int:
+    """A number that is hardly taken."""
+    return 1 + secrets.randbelow(_ID_MAX)
+
+
 def _new_id(session: Session) -> int:
     while True:
-        drawn = 1 + secrets.randbelow(_ID_MAX)
+        drawn = draw_id()
         if session.get(Command, drawn) is None:
             return drawn

@@ -1,48 +1,43 @@
-"""Desired configuration of nodes: what the server wants, and how a node stands to it."""
+"""Desired configuration of one node: what is wanted of it besides its layers, and how it stands to what it is told."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import ColumnElement, and_, case, or_
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Invalid, NotFound
+from fleet_server.errors import NotFound
 from fleet_server.models import Configuration, Node, NodeStatus
-from fleet_server.models.outbox import DESIRED
-from fleet_server.services import auditing, health, outbox, rights, sealing
-from fleet_server.wire.configuration import (
-    PUBLISH_S,
-    SAMPLE_S,
-    WIFI,
-    Channels,
-    as_kept,
-    find_fault,
-    sha256_hex,
+from fleet_server.services import auditing, layering, node_settings, rights, sealing
+from fleet_server.services.layering import Effective
+from fleet_server.services.node_settings import (
+    ConfigurationWrong,
+    SecretKey,
+    Values,
+    no_secret_key,
 )
+from fleet_server.wire.configuration import WIFI, as_kept
 from fleet_server.wire.states import ConfigState
-from hardware import catalogue
 
-Values = Mapping[str, Any]
-_BATTERY_DRIVER = "battery"
-SecretKey = Callable[[], str]
-"""Asked only where there is a password: it may be drawn when it is asked for first."""
-
-
-def no_secret_key() -> str:
-    """For who has no passwords to do with."""
-    return ""
-
-
-class ConfigurationWrong(Invalid):
-    """A setting that no node takes."""
-
-    code = "configuration_wrong"
+__all__ = [
+    "ConfigurationOverview",
+    "ConfigurationWrong",
+    "SecretKey",
+    "Standing",
+    "configuration_of",
+    "configure_node",
+    "no_secret_key",
+    "opened_settings",
+    "reset_node",
+    "standing_of",
+]
 
 
 class Standing(StrEnum):
@@ -57,7 +52,10 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class ConfigurationOverview:
-    """What is wanted (`version`, `settings`) and what the node said it runs; of Wi-Fi networks `settings` has the names only."""
+    """What is wanted (`version`, `settings`) and what the node said it runs; of Wi-Fi networks `settings` has the names only.
+
+    `origins`: which layer wants each setting. `held_back`: why the node is not told what its layers want.
+    """
 
     version: int
     settings: Values
@@ -65,6 +63,8 @@ class ConfigurationOverview:
     running_version: int | None
     standing: Standing
     reason: str | None
+    held_back: str | None = None
+    origins: Mapping[str, Effective] = field(default_factory=dict)
 
 
 def configure_node(
@@ -75,7 +75,7 @@ def configure_node(
     now: datetime,
     secret_key: SecretKey = no_secret_key,
 ) -> int:
-    """Want these settings of a node, others stay; None takes one back to what was provisioned. Committed on return.
+    """Want these settings of one node, others stay; None leaves one to the layers below again. Committed on return.
 
     Returns the configuration's version; the same settings keep it.
 
@@ -90,40 +90,39 @@ def configure_node(
         configuration = session.get(Configuration, node_id, with_for_update=True)
         if configuration is None:
             raise NotFound(f"There is no node {node_id}.")
-        held = _opened_as_far_as_possible(configuration, secret_key)
-        wanted = _joined(held, settings)
-        _check(session, node_id, wanted)
-        wanted = {name: as_kept(value) for name, value in wanted.items()}
-        if wanted == held:
+        layer = layering.node_layer(node_id)
+        kept = layering.hold_layer(session, layer)
+        held = opened_or_left_out(kept, layer, secret_key=secret_key)
+        own = joined(held, settings)
+        node = session.get_one(Node, node_id)
+        rights.check_node_model(session, node.model, node_id=node_id)
+        _check(session, node, own)
+        own = {name: as_kept(value) for name, value in own.items()}
+        if own == held:
             return configuration.version
-        change_settings(session, configuration, _sealed(wanted, node_id, secret_key), now=now)
+        sealed = node_settings.sealed(own, owner=layer.owner, secret_key=secret_key)
+        by = rights.actor_of(session).name
+        layering.set_layer(session, layer, sealed, now=now, by=by)
+        layering.apply(session, [node_id], now=now)
+        version = session.get_one(Configuration, node_id).version
         auditing.record(
             session,
             "node_configured",
             subject=f"node {node_id}",
             now=now,
-            version=configuration.version,
-            changed=_changed(held, wanted),
+            version=version,
+            changed=changed(held, own),
         )
-        return configuration.version
+        return version
 
 
-def provisioned_settings(model: str) -> dict[str, Any]:
-    """What every node of a model is told from its enrolment on."""
-    node_model = catalogue.load_node_model(model)
-    return {SAMPLE_S: node_model.sample_every_s, PUBLISH_S: node_model.publish_every_s}
-
-
-def change_settings(
-    session: Session, configuration: Configuration, settings: Values, *, now: datetime
-) -> None:
-    """Part of the caller's transaction; what must not be in clear is sealed already."""
-    configuration.settings = dict(settings)
-    configuration.version += 1
-    configuration.changed_at = now
-    session.flush()
-    health.follow_configuration(session, [configuration.node_id])
-    outbox.mark_changed(session, DESIRED, [configuration.node_id], now=now)
+def reset_node(session: Session, node: Node, *, now: datetime) -> None:
+    """Leave a node to the layers below again, as a new version whatever it had. Part of the caller's transaction."""
+    layer = layering.node_layer(node.node_id)
+    if layering.layer_settings(session, layer, lock=True):
+        layering.set_layer(session, layer, {}, now=now, by=rights.actor_of(session).name)
+    settings = layering.first_settings(session, node.node_id, node.model)
+    layering.write(session, {node.node_id: settings}, now=now)
 
 
 def opened_settings(node_id: str, settings: Values, *, secret_key: SecretKey) -> dict[str, Any]:
@@ -132,17 +131,11 @@ def opened_settings(node_id: str, settings: Values, *, secret_key: SecretKey) ->
     Raises:
         SealBroken: they were sealed under another key.
     """
-    if WIFI not in settings:
-        return dict(settings)
-    networks = [
-        [name, sealing.unseal(sealed, owner=node_id, secret_key=secret_key()) if sealed else ""]
-        for name, sealed in settings[WIFI]
-    ]
-    return {**settings, WIFI: networks}
+    return node_settings.opened(settings, owner=node_id, secret_key=secret_key)
 
 
 def configuration_of(session: Session, node_id: str) -> ConfigurationOverview:
-    """One node's configuration. Two statements.
+    """One node's configuration. Eight statements at most.
 
     Raises:
         NotFound: no such node.
@@ -150,28 +143,72 @@ def configuration_of(session: Session, node_id: str) -> ConfigurationOverview:
     wanted, status = session.get(Configuration, node_id), session.get(NodeStatus, node_id)
     if wanted is None or status is None:
         raise NotFound(f"There is no node {node_id}.")
-    shown = dict(wanted.settings)
-    if WIFI in shown:
-        shown[WIFI] = [name for name, _ in shown[WIFI]]
     standing = _standing(wanted, status)
     says_why = standing in (Standing.ROLLED_BACK, Standing.REFUSED)
     return ConfigurationOverview(
         version=wanted.version,
-        settings=shown,
+        settings=node_settings.shown(wanted.settings),
         changed_at=wanted.changed_at,
         running_version=status.config_version,
         standing=standing,
         reason=status.config_reason if says_why else None,
+        held_back=wanted.held_back,
+        origins=layering.effective_settings(session, node_id),
     )
+
+
+def standing_of() -> ColumnElement[str]:
+    """How a node stands to its configuration, as a column: `Configuration` and `NodeStatus` are in the query."""
+    said = {
+        state.value: Standing(state.value).value
+        for state in (ConfigState.ROLLED_BACK, ConfigState.REFUSED)
+    }
+    runs_it = and_(
+        NodeStatus.config_version == Configuration.version,
+        NodeStatus.config_sha256 == Configuration.sha256,
+    )
+    was_not_heard = or_(
+        NodeStatus.last_state_at.is_(None), NodeStatus.last_state_at < Configuration.changed_at
+    )
+    return case(
+        (and_(runs_it, NodeStatus.config_state == ConfigState.TRIAL), Standing.TRIAL.value),
+        (runs_it, Standing.IN_FORCE.value),
+        (was_not_heard, Standing.WAITING.value),
+        *((NodeStatus.config_state == state, standing) for state, standing in said.items()),
+        else_=Standing.WAITING.value,
+    )
+
+
+def opened_or_left_out(
+    settings: Values, layer: layering.Layer, *, secret_key: SecretKey
+) -> dict[str, Any]:
+    """A layer's settings in clear, for who changes them. Networks that cannot be opened any more are left out: who gives them again
+    mends it.
+    """
+    try:
+        return node_settings.opened(settings, owner=layer.owner, secret_key=secret_key)
+    except sealing.SealBroken:
+        return {name: value for name, value in settings.items() if name != WIFI}
+
+
+def joined(held: Values, settings: Values) -> dict[str, Any]:
+    """What a layer wants when these settings of it are changed; None takes one back."""
+    return {name: value for name, value in {**held, **settings}.items() if value is not None}
+
+
+def changed(held: Values, wanted: Values) -> dict[str, str | None]:
+    """What each changed setting is now, as JSON; None where it was taken back. Of networks the names only."""
+    shown = node_settings.shown(wanted)
+    return {
+        name: json.dumps(shown[name], sort_keys=True) if name in shown else None
+        for name in sorted({*held, *wanted})
+        if held.get(name) != wanted.get(name)
+    }
 
 
 def _standing(wanted: Configuration, status: NodeStatus) -> Standing:
     heard_at = status.last_state_at
-    runs_it = (status.config_version, status.config_sha256) == (
-        wanted.version,
-        sha256_hex(wanted.version, wanted.settings),
-    )
-    if runs_it:
+    if (status.config_version, status.config_sha256) == (wanted.version, wanted.sha256):
         on_trial = status.config_state == ConfigState.TRIAL
         return Standing.TRIAL if on_trial else Standing.IN_FORCE
     if heard_at is None or heard_at < wanted.changed_at:
@@ -183,61 +220,12 @@ def _standing(wanted: Configuration, status: NodeStatus) -> Standing:
     return said.get(status.config_state or "", Standing.WAITING)
 
 
-def _joined(held: Values, settings: Values) -> dict[str, Any]:
-    for name in (SAMPLE_S, PUBLISH_S):
-        if name in settings and settings[name] is None:
-            raise ConfigurationWrong(f"{name} is always wanted; give another value.")
-    joined = {**held, **settings}
-    return {name: value for name, value in joined.items() if value is not None}
-
-
-def _changed(held: Values, wanted: Values) -> dict[str, str | None]:
-    """What each changed setting is now, as JSON; None where it was taken back. Of networks the names only."""
-    shown = {**wanted, WIFI: [name for name, _ in wanted[WIFI]]} if WIFI in wanted else wanted
-    return {
-        name: json.dumps(shown[name], sort_keys=True) if name in shown else None
-        for name in sorted({*held, *wanted})
-        if held.get(name) != wanted.get(name)
-    }
-
-
-def _check(session: Session, node_id: str, wanted: Values) -> None:
-    node, status = session.get_one(Node, node_id), session.get_one(NodeStatus, node_id)
-    rights.check_node_model(session, node.model, node_id=node_id)
-    model = catalogue.load_node_model(node.model)
-    slots = {slot.channels[0].key: slot for slot in model.slots if not _is_battery(slot)}
-    channels = Channels(keys=[channel.key for channel in model.channels], slots=list(slots))
-    intervals = {key: slot.every_s for key, slot in slots.items() if slot.every_s is not None}
-    fault = find_fault(
-        wanted,
-        channels,
-        provisioned={**provisioned_settings(node.model), "every_s": intervals},
-        battery_mv=status.battery_mv,
-    )
+def _check(session: Session, node: Node, own: Values) -> None:
+    """Judges what the node would be told: what is typed in clear, what its other layers want masked."""
+    layer = layering.node_layer(node.node_id)
+    (found,) = layering.resolve(session, [node.node_id], supposed={layer.at: {}})
+    status = session.get_one(NodeStatus, node.node_id)
+    wanted = {**node_settings.masked(found.settings), **own}
+    fault = node_settings.fault_of(node.model, wanted, battery_mv=status.battery_mv)
     if fault is not None:
         raise ConfigurationWrong(fault.sentence)
-
-
-def _is_battery(slot: catalogue.Slot) -> bool:
-    """It is read at every sample."""
-    return catalogue.load_sensor_type(slot.sensor_type).driver == _BATTERY_DRIVER
-
-
-def _opened_as_far_as_possible(
-    configuration: Configuration, secret_key: SecretKey
-) -> dict[str, Any]:
-    """Networks that cannot be opened any more are left out: who gives them again mends it."""
-    try:
-        return opened_settings(configuration.node_id, configuration.settings, secret_key=secret_key)
-    except sealing.SealBroken:
-        return {name: value for name, value in configuration.settings.items() if name != WIFI}
-
-
-def _sealed(settings: Values, node_id: str, secret_key: SecretKey) -> dict[str, Any]:
-    if WIFI not in settings:
-        return dict(settings)
-    networks = [
-        [name, sealing.seal(password, owner=node_id, secret_key=secret_key()) if password else ""]
-        for name, password in settings[WIFI]
-    ]
-    return {**settings, WIFI: networks}

@@ -18,8 +18,8 @@ from fleet_server.errors import Conflict, Invalid, Refused
 from fleet_server.models import Configuration, EnrolmentToken, Node, NodeStatus, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import auditing, authority, configuring, node_life, outbox
-from fleet_server.wire.configuration import PUBLISH_S
+from fleet_server.services import auditing, authority, layering, node_life, outbox
+from fleet_server.wire.configuration import PUBLISH_S, WIFI, sha256_hex
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
@@ -151,12 +151,19 @@ def add_companion_rows(session: Session, node_id: str, model: str, *, now: datet
 
 def add_rows_of_a_node(session: Session, node_id: str, model: str, *, now: datetime) -> None:
     """The rows that every node has from its registration on: status, receipt, configuration."""
-    settings = configuring.provisioned_settings(model)
+    settings = layering.first_settings(session, node_id, model)
+    network = settings[WIFI][0][0] if WIFI in settings else None
     session.add_all(
         [
-            NodeStatus(node_id=node_id, publish_s=settings[PUBLISH_S]),
+            NodeStatus(node_id=node_id, publish_s=settings[PUBLISH_S], network=network),
             Receipt(node_id=node_id, spool=NO_SPOOL, seq=0, highest_seq=0),
-            Configuration(node_id=node_id, version=1, settings=settings, changed_at=now),
+            Configuration(
+                node_id=node_id,
+                version=1,
+                settings=settings,
+                sha256=sha256_hex(1, settings),
+                changed_at=now,
+            ),
         ]
     )
     session.flush()

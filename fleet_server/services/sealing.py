@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fleet_server.errors import Unavailable
 
 _PURPOSE = b"stadtsensor secrets of nodes, 1"
-_KEY_BYTES, _NONCE_BYTES = 32, 12
+_KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
+OVERHEAD_BYTES = _NONCE_BYTES + _TAG_BYTES
+"""By how much a sealed secret is longer than itself, before base64."""
 
 
 class SealBroken(Unavailable):

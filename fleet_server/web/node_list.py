@@ -18,6 +18,7 @@ from fleet_server.http_shared.access import may, needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor, with_query
 from fleet_server.services import (
+    changing,
     commanding,
     configuring,
     fleet_totals,
@@ -28,6 +29,7 @@ from fleet_server.services import (
 from fleet_server.services.node_list import NodeFilter
 from fleet_server.services.rights import Right
 from fleet_server.web.blueprint import web
+from fleet_server.web.change_words import server_settings
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S
 from fleet_server.wire.states import NodeState
@@ -124,6 +126,9 @@ def many_nodes() -> str:
     node_ids = _chosen(form.getlist("node_id"), form.get("query", ""), form.get("which", ""))
     is_rehearsal = form.get("confirmed") != "yes"
     action, value = form.get("action", ""), form.get("value", "")
+    if action in SETTINGS and not is_rehearsal:
+        above = server_settings().approval_wanted_above
+        changing.check_without_approval(len(node_ids), approval_above=above)
     results = many_at_once.do_to_each(
         session, node_ids, _deed(action, value), is_rehearsal=is_rehearsal
     )

@@ -203,6 +203,7 @@ STANDING_WORDS = {
 COMMAND_WORDS = {
     CommandState.PENDING.value: lazy_gettext("pending"),
     CommandState.EXPIRED.value: lazy_gettext("expired"),
+    CommandState.CANCELED.value: lazy_gettext("taken back"),
     Result.DONE.value: lazy_gettext("done"),
     Result.FAILED.value: lazy_gettext("failed"),
     Result.REFUSED.value: lazy_gettext("refused"),

@@ -40,10 +40,10 @@ MAX_RULES = 16
 MAX_NETWORKS = 8
 MAX_BYTES = 400
 """As much as a node keeps; it has room for two, the one on trial and the one before."""
-_LARGEST_NUMBER = 1e9
-_LONGEST_HOST = 253
-_KINDS = ("below", "above", "fall")
-_SSID_BYTES, _PASSWORD_BYTES, _KEY_DIGITS = 32, range(8, 64), 64
+LARGEST_NUMBER = 1e9
+LONGEST_HOST = 253
+KINDS = ("below", "above", "fall")
+SSID_BYTES, _PASSWORD_BYTES, _KEY_DIGITS = 32, range(8, 64), 64
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ def find_fault(
         provisioned: What holds where nothing is desired.
         battery_mv: Its battery as it said last.
     """
+    fault = find_fault_of_values(values, channels)
+    return fault or _contradiction({**provisioned, **values}, battery_mv)
+
+
+def find_fault_of_values(values: Mapping[str, Any], channels: Channels) -> Fault | None:
+    """The first fault of values that is one whatever else holds."""
     for name in sorted(values):
         sentence = _fault_of_value(name, values[name], channels)
         if sentence is not None:
@@ -84,7 +90,16 @@ def find_fault(
         return Fault(
             "size", f"The configuration takes {size} bytes; a node keeps {MAX_BYTES}: name less."
         )
-    return _contradiction({**provisioned, **values}, battery_mv)
+    return None
+
+
+def battery_fault(values: Mapping[str, Any], battery_mv: int | None) -> Fault | None:
+    """The fault of a threshold that would silence a node with this battery at once: nobody could take it back."""
+    highest_mv = max(values.get("mute_mv", 0), values.get("stop_mv", 0))
+    if battery_mv is None or highest_mv < battery_mv:
+        return None
+    sentence = f"{highest_mv} mV would silence the node at once: its battery is at {battery_mv} mV."
+    return Fault("battery", sentence)
 
 
 def sha256_hex(version: int, values: Mapping[str, Any]) -> str:
@@ -125,13 +140,7 @@ def _contradiction(valid: Mapping[str, Any], battery_mv: int | None) -> Fault | 
         return Fault("mute_mv", "mute_mv must be at most low_mv.")
     if valid.get("stop_mv", 0) > valid.get("mute_mv", low_mv):
         return Fault("stop_mv", "stop_mv must be at most mute_mv and low_mv.")
-    highest_mv = max(mute_mv, valid.get("stop_mv", 0))
-    if battery_mv is not None and highest_mv >= battery_mv:
-        sentence = (
-            f"{highest_mv} mV would silence the node at once: its battery is at {battery_mv} mV."
-        )
-        return Fault("battery", sentence)
-    return None
+    return battery_fault(valid, battery_mv)
 
 
 def _fault_of_value(name: str, value: object, channels: Channels) -> str | None:
@@ -171,7 +180,7 @@ def _fault_of_rules(value: object, channels: Channels) -> str | None:
     if not isinstance(value, list) or len(value) > MAX_RULES:
         return f"limits must be a list of at most {MAX_RULES} like {form}."
     for rule in value:
-        if not isinstance(rule, list) or len(rule) != 4 or rule[1] not in _KINDS:
+        if not isinstance(rule, list) or len(rule) != 4 or rule[1] not in KINDS:
             return f"limits must look like {form}."
         key, kind, limit, clear = rule
         if key not in channels.keys:
@@ -198,7 +207,7 @@ def _fault_of_networks(value: object) -> str | None:
     for place, pair in enumerate(value, start=1):
         if not _is_network(pair):
             return (
-                f"wifi: network {place} is not a name of 1 to {_SSID_BYTES} bytes with a password of 8 to 63 bytes,"
+                f"wifi: network {place} is not a name of 1 to {SSID_BYTES} bytes with a password of 8 to 63 bytes,"
                 " of 64 hexadecimal digits, or an empty one where it is open."
             )
     return None
@@ -212,9 +221,7 @@ def _is_network(pair: object) -> bool:
         return False
     size = len(password.encode())
     is_key = size == _KEY_DIGITS and all(digit in string.hexdigits for digit in password)
-    return 1 <= len(name.encode()) <= _SSID_BYTES and (
-        not size or is_key or size in _PASSWORD_BYTES
-    )
+    return 1 <= len(name.encode()) <= SSID_BYTES and (not size or is_key or size in _PASSWORD_BYTES)
 
 
 def _is_integer(value: object, lowest: int, highest: int) -> bool:
@@ -222,12 +229,12 @@ def _is_integer(value: object, lowest: int, highest: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= _LARGEST_NUMBER  # type: ignore[arg-type] # mypy does not narrow by type()
+    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # type: ignore[arg-type] # mypy does not narrow by type()
 
 
 def _is_host(value: object) -> bool:
     return (
         isinstance(value, str)
-        and 1 <= len(value) <= _LONGEST_HOST
+        and 1 <= len(value) <= LONGEST_HOST
         and all("!" <= character <= "~" for character in value)
     )

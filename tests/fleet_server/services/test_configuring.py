@@ -62,7 +62,6 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "a slot's second channel": ({"every_s": {"bot": 900}}, "no slot begins with bot"),
     "the battery's interval": ({"every_s": {"bat": 900}}, "no slot begins with bat; there are r30"),
     "an unknown name": ({"colour": 1}, "colour is no setting of a node; there are every_s"),
-    "a required one taken back": ({"sample_s": None}, "sample_s is always wanted"),
     "silence at once": ({"mute_mv": 3900, "low_mv": 4000}, "its battery is at 3874 mV"),
     "more than a node keeps": (
         {"host": "h" * 253, "server_name": "s" * 253, "wifi": [["n" * 32, "p" * 63]] * 4},

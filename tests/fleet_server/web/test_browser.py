@@ -11,8 +11,11 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from sqlalchemy.orm import Session
 
 from fleet_server.cli.serve import listen, url_of
+from fleet_server.services import changing, grouping, layering, ordering
+from fleet_server.services.selecting import Selection
 from fleet_server.web import assets
 from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World
@@ -36,6 +39,12 @@ _PAGES = (
     "/fleet/people/1",
     "/fleet/audit",
     "/reset",
+    "/fleet/configuration",
+    "/fleet/configuration/changes/1",
+    "/fleet/groups",
+    "/fleet/groups/1",
+    "/fleet/drift",
+    "/fleet/commands",
 )
 
 # Pixels of a canvas that are painted, and those in the band's translucent blue.
@@ -94,12 +103,24 @@ return [...document.querySelectorAll(".card *")]
 @pytest.fixture(scope="module")
 def address(sqlite_world: World) -> Iterator[str]:
     assets.ensure_assets()
+    with sqlite_world.sessions() as session:
+        _want_something(session)
     server = listen(sqlite_world.app(), "127.0.0.1", 0, threads=4)
     serving = threading.Thread(target=server.serve)
     serving.start()
     yield url_of(server)
     server.stop()
     serving.join()
+
+
+def _want_something(session: Session) -> None:
+    """A group of all nodes, a change of it and a command to it, each with something to show."""
+    everybody = Selection(node_ids=tuple(plan.node_id for plan in small_world.NODES))
+    made = grouping.create_group(session, "Innenstadt " + "west" * 12, now=small_world.NOW)
+    grouping.add_members(session, made.id, everybody, now=small_world.NOW)
+    layer, wish = layering.group_layer(made), {"server_name": "s" * 64, "mute_mv": 3300}
+    changing.propose_change(session, layer, wish, now=small_world.NOW)
+    ordering.order_for_many(session, everybody, "self_test", {}, now=small_world.NOW)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +131,9 @@ def browser(address: str) -> Iterator[webdriver.Chrome]:
         pytest.skip("Chromium is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--lang=en-GB"):
+    # What is judged is a page at rest, not a colour on its way to another.
+    still = "--force-prefers-reduced-motion"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--lang=en-GB", still):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
