@@ -58,16 +58,18 @@ def health_counts(session: Session, *, now: datetime) -> Mapping[str, int]:
     common = (health.Freshness.FRESH.value, TROUBLED, health.Freshness.OFFLINE.value)
     order = (*common, *(word for word in HEALTH_WORDS if word not in common))
     word = case(*((has_health(one, now=now), one) for one in order))
+    # Few are out of service: passing them over costs less than looking each node up.
+    over = select(Node.node_id).where(Node.state.in_(OUT_OF_SERVICE))
     query = (
         select(word.label("word"), func.count())
-        .select_from(Node)
-        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-        .where(Node.state.not_in(OUT_OF_SERVICE))
+        .select_from(NodeStatus)
+        .where(NodeStatus.node_id.not_in(over))
         .group_by("word")
     )
     models = rights.node_models(session)
     if models is not None:
-        query = query.where(Node.model.in_(models))
+        own = select(Node.node_id).where(Node.model.in_(models))
+        query = query.where(NodeStatus.node_id.in_(own))
     counted = {row[0]: int(row[1]) for row in session.execute(query)}
     return {one: counted.get(one, 0) for one in HEALTH_WORDS}
 
