@@ -203,7 +203,8 @@ def plan_import(session: Session, table: Table, rules: ImportRules, *, now: date
     Raises:
         FileWrong: the rules do not fit the file.
     """
-    return _compare(session, table, rules, now=now).plan
+    check_rules(table, rules)
+    return _compare(session, _read_rows(table, rules, now=now), now=now).plan
 
 
 def import_sites(
@@ -217,8 +218,10 @@ def import_sites(
     Raises:
         FileWrong: the rules do not fit the file.
     """
+    check_rules(table, rules)
+    read = _read_rows(table, rules, now=now)  # before: ingest waits as long as we write
     with db.writing(session):
-        found = _compare(session, table, rules, now=now)
+        found = _compare(session, read, now=now)
         rows = [
             {**_empty_site(), **values, "is_public": rules.is_public, "created_at": now}
             for values in found.new
@@ -251,15 +254,22 @@ def _record(session: Session, plan: ImportPlan, data: bytes, now: datetime) -> N
 
 
 @dataclass
+class _ReadRows:
+    """Every row of a table, as a site or as a sentence; what the database knows is not asked yet."""
+
+    wanted: list[_Wanted]
+    wrong: list[WrongRow]
+
+
+@dataclass
 class _Comparison:
     new: list[dict[str, Any]]
     changed: list[tuple[Site, dict[str, Any]]]
     plan: ImportPlan
 
 
-def _compare(session: Session, table: Table, rules: ImportRules, *, now: datetime) -> _Comparison:
-    check_rules(table, rules)
-    wanted, wrong = _read_rows(table, rules, now=now)
+def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison:
+    wanted, wrong = read.wanted, list(read.wrong)
     known = _known_sites(session, [one.code for one in wanted])
     new: list[dict[str, Any]] = []
     changed: list[tuple[Site, dict[str, Any]]] = []
@@ -284,15 +294,13 @@ def _compare(session: Session, table: Table, rules: ImportRules, *, now: datetim
     plan = ImportPlan(
         new=tuple(str(values["code"]) for values in new),
         changed=differing,
-        same=len(table.rows) - len(new) - len(changed) - len(wrong),
+        same=len(wanted) + len(read.wrong) - len(new) - len(changed) - len(wrong),
         wrong=tuple(wrong),
     )
     return _Comparison(new, changed, plan)
 
 
-def _read_rows(
-    table: Table, rules: ImportRules, *, now: datetime
-) -> tuple[list[_Wanted], list[WrongRow]]:
+def _read_rows(table: Table, rules: ImportRules, *, now: datetime) -> _ReadRows:
     wanted: list[_Wanted] = []
     wrong: list[WrongRow] = []
     first_rows: dict[str, int] = {}
@@ -308,7 +316,7 @@ def _read_rows(
             continue
         first_rows[one.code] = row.number
         wanted.append(one)
-    return wanted, wrong
+    return _ReadRows(wanted, wrong)
 
 
 def _read_row(row: Row, rules: ImportRules, *, now: datetime) -> _Wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from fleet_server.errors import NotFound
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.uploads import takes_file
-from fleet_server.models import Site
+from fleet_server.models import Node, Site
 from fleet_server.services import (
     deploying,
     finding,
@@ -47,6 +47,14 @@ class Mounted:
     site: Site
     since: datetime
     serials: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the node was registered for, and with which probe in each slot."""
+
+    site: Site | None
+    serials: Mapping[str, str]
 
 
 @web.get("/field/")
@@ -120,12 +128,14 @@ def _form_for(
     session = current_session()
     node = overviews.node_overview(session, node_id, now=clock.now())
     model = catalogue.load_node_model(node.model)
+    plan = _plan(session, node_id)
     page = render_template(
         template,
+        plan=plan,
         node=node,
         model=model,
         mounted=_mounted(session, node_id),
-        sites=_sites_for(session, model) if template == "field_mount.html" else (),
+        sites=_sites_for(session, model, plan) if template == "field_mount.html" else (),
         wanted=request.args.get("site", ""),
         values=forms.typed(),
         fault=fault,
@@ -196,12 +206,19 @@ def _model(session: Session, node_id: str) -> catalogue.NodeModel:
     return catalogue.load_node_model(node.model)
 
 
-def _sites_for(session: Session, model: catalogue.NodeModel) -> list[Site]:
-    """Open sites of the model's kind; those without a node unless somebody looks for one."""
+def _plan(session: Session, node_id: str) -> Plan:
+    node = session.get_one(Node, node_id)
+    site = session.get(Site, node.planned_site_id) if node.planned_site_id is not None else None
+    return Plan(site, node.planned_serials or {})
+
+
+def _sites_for(session: Session, model: catalogue.NodeModel, plan: Plan) -> list[Site]:
+    """Open sites of the model's kind; the planned one and those without a node unless somebody looks for one."""
     text = request.args.get("site", "").replace("\0", "")
     state = SiteState.OPEN if text else SiteState.BARE
     page = site_list.site_page(session, limit=_SITES, kind=model.site_kind, text=text, state=state)
-    return list(page.items)
+    planned = [] if text or plan.site is None else [plan.site]
+    return planned + [site for site in page.items if site not in planned]
 
 
 def _mounted(session: Session, node_id: str) -> Mounted | None:

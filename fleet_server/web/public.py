@@ -16,7 +16,7 @@ from fleet_server.services.overviews import Shown
 from fleet_server.services.sites import SiteState
 from fleet_server.web import drawn_map
 from fleet_server.web.blueprint import web
-from fleet_server.web.sites import read_address
+from fleet_server.web.sites import EMPTY_MAP, read_address
 
 _PAGE_SIZE = 60
 _SORTING = "code"
@@ -48,7 +48,9 @@ def public_sites() -> str:
         for kind, word in (("water", gettext("Waters")), ("tree", gettext("Trees")))
     ]
     wanted = replace(address.filter, state=state)
-    found = site_map.site_map(session, wanted, shown=shown, now=clock.now())
+    found = EMPTY_MAP  # it stands on the first page
+    if not after:
+        found = site_map.site_map(session, wanted, shown=shown, now=clock.now())
     following = as_cursor(page.next_key, sorting=_SORTING) if page.next_key else None
     here = {site.id for site in sites}
     addresses = drawn_map.Addresses(

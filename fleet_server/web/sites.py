@@ -31,6 +31,7 @@ _NOTES = 30
 _ORDERS = 50
 _SORTING = "code"
 _Answer = str | Response | tuple[str, int]
+EMPTY_MAP = site_map.SiteMap(0, None)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def sites() -> str:
         state=address.state,
         box=address.box,
     )
-    found = site_map.site_map(session, address.filter, shown=Shown.OWN, now=clock.now())
+    found = EMPTY_MAP  # it stands on the first page
+    if not after:
+        found = site_map.site_map(session, address.filter, shown=Shown.OWN, now=clock.now())
     following = as_cursor(page.next_key, sorting=_SORTING) if page.next_key else None
     return render_template(
         "sites.html",

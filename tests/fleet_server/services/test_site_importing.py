@@ -16,6 +16,7 @@ from pyproj import Transformer
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from fleet_server.errors import NotFound
 from fleet_server.models import AuditEntry, Role, Scope, Site
 from fleet_server.services import places, rights, site_importing, sites
 from fleet_server.services.places import PlaceWrong
@@ -191,6 +192,11 @@ def test_what_a_site_is_stays_and_who_has_nothing_to_do_with_it_changes_nothing(
     ]
     right = rights.rights_of([Role.OPERATOR])
     rights.act_as(session, rights.Actor("wanda", right, Scope.WATERS))
+    tree = sites.NewSite("linde", "Linde", "tree", 51.48, 7.22)
+    with pytest.raises(NotFound):
+        sites.create_site(session, tree, is_public=True, now=NOON)
+    with pytest.raises(NotFound):
+        sites.change_site(session, known(session)["4711"].id, {"name": "Mine"}, now=NOON)
     later = CADASTRE.replace("1987", "1988") + "1;Tilia;376136;5704913;;\n"
     plan = do_import(session, later)
     assert plan.counts == {"new": 0, "changed": 0, "same": 0, "wrong": 3}

@@ -20,6 +20,7 @@ from fleet_server.models import (
     Channel,
     Deployment,
     FieldNote,
+    Node,
     Role,
     Scope,
     Sensor,
@@ -115,6 +116,21 @@ def test_node_is_mounted_with_its_probes_at_their_depths(
             .where(Deployment.node_id == "n-000002", Channel.key == "r30")
         )
         assert session.execute(query).one() == (NOON + timedelta(minutes=30), 25, "W-7")
+
+
+def test_node_registered_for_a_site_is_offered_that_site_and_its_probes(
+    phone: FlaskClient, sessions: sessionmaker[Session]
+) -> None:
+    with sessions() as session:
+        register_node(session, "n-000005", label="tree-05")
+        planned = NewSite("zeder", "Zeder am Ende der Liste", "tree", 51.48, 7.22)
+        site = deploying.create_site(session, planned, is_public=True, now=NOON)
+        with db.writing(session):
+            node = session.get_one(Node, "n-000005")
+            node.planned_site_id, node.planned_serials = site.id, {"w30": "W-55"}
+    page = phone.get("/field/nodes/n-000005/mount").text
+    assert re.search(r'value="zeder" checked>', page)
+    assert 'value="W-55"' in page
 
 
 def test_probe_is_swapped_and_node_replaced_and_taken_down(
