@@ -277,6 +277,10 @@ def _checked(settings: Settings) -> Settings:
         raise SettingWrong(str(error)) from error
     if settings.clock != clock.REAL and not settings.demo:
         raise SettingWrong("clock can only be simulated when demo is true.")
+    if settings.clock != clock.REAL and settings.require_totp:
+        raise SettingWrong(
+            "require_totp wants the real clock: no phone shows a simulated one's codes."
+        )
     return settings
 
 

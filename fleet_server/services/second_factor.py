@@ -55,6 +55,7 @@ def begin(session: Session, user: User, *, secret_key: str, now: datetime) -> No
     """
     secret = pyotp.random_base32()
     with db.writing(session):
+        session.get_one(User, user.id, with_for_update=True)  # of two at once, one comes later
         factor = _factor(session, user)
         if factor is not None and factor.confirmed_at is not None:
             raise FactorExists("This account has a second factor; take it off first.")

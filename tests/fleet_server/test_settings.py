@@ -48,6 +48,10 @@ WRONG = {
     "simulated time outside the demo": ({"FLEET_CLOCK": "1@2x3"}, "clock"),
     "mail by another way": ({"FLEET_SMTP_URL": "http://mail.example.org"}, "smtp_url"),
     "a sender that is none": ({"FLEET_MAIL_FROM": "alerts"}, "mail_from"),
+    "codes of a phone in simulated time": (
+        {"FLEET_CLOCK": "1@2x3", "FLEET_DEMO": "1", "FLEET_REQUIRE_TOTP": "1"},
+        "require_totp",
+    ),
     "a level that is none": ({"FLEET_LOG_LEVEL": "loud"}, "log_level"),
     "a format that is none": ({"FLEET_LOG_FORMAT": "xml"}, "log_format"),
     "a file that is not there": ({"FLEET_CONFIG": "/nowhere/fleet.toml"}, "FLEET_CONFIG"),
