@@ -10,6 +10,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from fleet_server.http_shared import access
+from fleet_server.http_shared.limits import limiter
 from fleet_server.models import Role, Scope
 from fleet_server.services import accounts, rights
 from tests.fleet_server import small_world
@@ -48,7 +49,7 @@ def test_table_in_the_documentation_is_what_the_code_says(app: Flask) -> None:
 
 
 def test_every_role_gets_through_where_the_table_says_so_and_nowhere_else(
-    sqlite_world: World, app: Flask
+    sqlite_world: World, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real requests of real accounts; refused is a login page, 401 or 403 of the code `not_allowed`."""
     clients: dict[str, Any] = {"nobody": app.test_client()}
@@ -57,7 +58,7 @@ def test_every_role_gets_through_where_the_table_says_so_and_nowhere_else(
             accounts.create_user(
                 session, f"one {role}", small_world.PASSWORD, now=small_world.NOW, roles=[role]
             )
-    app.config["RATELIMIT_ENABLED"] = False
+    monkeypatch.setattr(limiter, "enabled", False)
     for role in Role:
         clients[role] = app.test_client()
         log_in(clients[role], name=f"one {role}")
