@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 KEY_PATHS = ("/api/", "/v1.1", "/feeds")
 """Programs' addresses: where keys count."""
-_BEARER = "Bearer "
+_BEARER = "bearer"  # a scheme's name in any letters: RFC 9110, 11.1
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ def _might_be_forged(app: Flask) -> bool:
 
 def _borne_key() -> str | None:
     """The key that came with this request, where keys count."""
-    header = request.headers.get("Authorization", "")
-    if not request.path.startswith(KEY_PATHS) or not header.startswith(_BEARER):
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if not request.path.startswith(KEY_PATHS) or scheme.lower() != _BEARER:
         return None
-    return header.removeprefix(_BEARER).strip()
+    return secret.strip()
 
 
 def _person(secret: str) -> Person | None:

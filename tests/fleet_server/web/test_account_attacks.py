@@ -229,7 +229,9 @@ def test_program_is_given_no_cookie_with_which_its_next_request_would_be_a_brows
 
 def test_key_opens_programs_addresses_and_no_page(city: City) -> None:
     client, key = city.browser(), city.key(city.person(Role.ADMINISTRATOR))
-    assert client.get("/api/v1/nodes", headers=key).status_code == 200
+    shouted = {"Authorization": key["Authorization"].replace("Bearer", "BEARER")}
+    for headers in (key, shouted):
+        assert client.get("/api/v1/nodes", headers=headers).status_code == 200
     for page in ("/fleet/", "/fleet/account", "/fleet/people", "/fleet/audit"):
         assert client.get(page, headers=key).status_code == 302
     assert client.get_cookie(COOKIE) is None or not _is_logged_in(client)
