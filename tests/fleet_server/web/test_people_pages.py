@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from fleet_server import clock, db
 from fleet_server.http_shared.limits import limiter
-from fleet_server.models import AuditEntry, LoginSession, Role
+from fleet_server.models import AuditEntry, AuditHead, LoginSession, Role
 from fleet_server.services import accounts, auditing
 from tests.fleet_server.small_world import NOW, PASSWORD
 from tests.fleet_server.world_fixtures import World, csrf_token, log_in
@@ -270,6 +270,25 @@ def test_audit_table_has_all_entries_and_no_cell_that_a_spreadsheet_would_run(
     assert rows[0]["subject"] == '\'=HYPERLINK("http://evil.example")'
     filtered = boss.get("/fleet/audit.csv?action=told").text
     assert len(filtered.strip().splitlines()) == 2
+
+
+def test_long_log_is_followed_when_somebody_asks(world: World, boss: FlaskClient) -> None:
+    """Its length is what its head says: here the entries for it are missing."""
+
+    def set_length(seq: int) -> None:
+        with world.sessions() as session, db.writing(session):
+            session.execute(update(AuditHead).values(seq=seq))
+
+    with world.sessions() as session:
+        length = auditing.log_head(session).seq
+    set_length(1_000_000)
+    page = boss.get("/fleet/audit?actor=operator").text
+    ask = re.search(r'href="(/fleet/audit\?[^"]*check=1[^"]*)"', page)
+    told = boss.get(ask[1].replace("&amp;", "&")).text if ask else ""
+    set_length(length)
+    assert "1,000,000 entries." in page
+    assert "the last ones are missing" in told
+    assert "The log is whole" in boss.get("/fleet/audit").text
 
 
 def test_planted_change_is_shown_on_the_audit_page(world: World, boss: FlaskClient) -> None:
