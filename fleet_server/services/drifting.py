@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import Configuration, Node, NodeStatus
-from fleet_server.services import keyset, selecting
+from fleet_server.services import keyset, layering, selecting
 from fleet_server.services.configuring import Standing, standing_of
 from fleet_server.services.selecting import EVERYBODY, Selection
 
@@ -96,6 +96,7 @@ def _drifting(session: Session, selection: Selection) -> Select[*tuple[Any, ...]
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
         .where(
             or_(standing_of() != Standing.IN_FORCE.value, Configuration.held_back.is_not(None)),
+            layering.has_identity(),
             Node.node_id.in_(selecting.nodes(session, selection)),
         )
     )

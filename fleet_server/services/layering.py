@@ -201,6 +201,11 @@ def in_service() -> Any:
     return Node.state.not_in(OUT_OF_SERVICE)
 
 
+def has_identity() -> Any:
+    """The condition that a node can be told something: one that is only on the list cannot."""
+    return Node.enrolled_at.is_not(None)
+
+
 def effective_settings(session: Session, node_id: str) -> dict[str, Effective]:
     """Every setting of a node with the layer that wants it. Raises NotFound when there is no such node."""
     node = session.get(Node, node_id)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -104,7 +104,7 @@ def order_for_many(
         )
     batch = secrets.token_hex(_BATCH_BYTES)
     judged: list[tuple[str, OrderOutcome]] = []
-    for chunk in layering.chunks_of(session, selecting.nodes(session, selection)):
+    for chunk in layering.chunks_of(session, _meant(session, selection)):
         with db.writing(session):
             found = _outcomes(session, chunk, now=now)
             told = [node_id for node_id, outcome in found if outcome is OrderOutcome.TOLD]
@@ -174,6 +174,10 @@ def command_page(
 # ---------------------------------------------------------------------------------------------------------------- private
 
 
+def _meant(session: Session, selection: Selection) -> Select[str]:
+    return selecting.nodes(session, selection).where(layering.has_identity())
+
+
 def _is_older(key: keyset.Key) -> ColumnElement[bool]:
     if [type(part) for part in key] != [int, int] or not 0 <= int(key[0]) < _LAST_SECOND:
         raise keyset.KeyWrong("This page follows none of this list; begin the list again.")
@@ -211,7 +215,7 @@ def _check(name: str, arguments: Mapping[str, Any], lifetime: timedelta) -> None
 def _judged(
     session: Session, selection: Selection, *, now: datetime
 ) -> Iterator[list[tuple[str, OrderOutcome]]]:
-    for chunk in layering.chunks_of(session, selecting.nodes(session, selection)):
+    for chunk in layering.chunks_of(session, _meant(session, selection)):
         yield _outcomes(session, chunk, now=now)
 
 

@@ -131,9 +131,10 @@ def make_wish(
 
 
 def outcomes(session: Session, wish: Wish) -> Iterator[NodeOutcome]:
-    """What the wish is for each node in the layer's reach, by node id."""
+    """What the wish is for each node in the layer's reach, by node id. Who is only on the list comes to it when all were told."""
     supposed = {wish.layer.at: wish.after}
-    for chunk in layering.chunks_of(session, layering.nodes_in_reach(wish.layer)):
+    reached = layering.nodes_in_reach(wish.layer).where(layering.has_identity())
+    for chunk in layering.chunks_of(session, reached):
         for one in layering.resolve(session, chunk, supposed=supposed):
             outcome, why = _outcome(one, wish)
             yield NodeOutcome(one.node_id, one.label, one.model, one.last_heard_at, outcome, why)

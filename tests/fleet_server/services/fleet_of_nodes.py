@@ -81,22 +81,23 @@ def connect(
     state: ConfigState = ConfigState.CONFIRMED,
 ) -> None:
     """The nodes hear what they shall be, and say how they stand to it."""
-    for node_id in node_ids:
-        wanted = session.scalars(
-            select(Configuration)
-            .where(Configuration.node_id == node_id)
-            .execution_options(populate_existing=True)
-        ).one()
-        runs_it = state in (ConfigState.CONFIRMED, ConfigState.TRIAL)
-        say(
-            session,
-            node_id,
-            now,
-            config_version=wanted.version if runs_it else wanted.version - 1,
-            config_sha256=wanted.sha256 if runs_it else "0" * 64,
+    rows = session.execute(
+        select(Configuration.node_id, Configuration.version, Configuration.sha256).where(
+            Configuration.node_id.in_(list(node_ids))
+        )
+    )
+    runs_it = state in (ConfigState.CONFIRMED, ConfigState.TRIAL)
+    messages = [
+        SimulatedNode(node_id).state(
+            at_s=int(now.timestamp()),
+            config_version=version if runs_it else version - 1,
+            config_sha256=sha256 if runs_it else "0" * 64,
             config_state=state,
             config_reason=None if runs_it else "wifi 1 not found",
         )
+        for node_id, version, sha256 in rows
+    ]
+    store_batch(session, messages, now=now)
 
 
 def told(session: Session, node_ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,17 +10,20 @@ from factories import NOON
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from fleet_server import db
 from fleet_server.models import (
     AuditEntry,
     ChangeState,
     Configuration,
     ConfigurationChange,
+    Node,
     Role,
     Scope,
 )
 from fleet_server.services import (
     changing,
     configuring,
+    drifting,
     grouping,
     layering,
     previewing,
@@ -274,6 +277,20 @@ def test_node_that_comes_while_a_change_is_on_its_way_joins_its_tail(session: Se
     (one,) = register(session, 1, first=10)
     row = session.get_one(Configuration, one)
     assert (row.version, row.settings["sample_s"]) == (1, 300)
+
+
+def test_node_that_is_only_on_the_list_is_in_no_wave_and_gets_it_when_all_were_told(
+    session: Session,
+) -> None:
+    ids = register(session, 2)
+    with db.writing(session):
+        session.get_one(Node, ids[1]).enrolled_at = None
+    change = propose(session, plan=AT_ONCE, sample_s=300)
+    assert change.waves == [1]
+    run(session, NOON)
+    assert [one["sample_s"] for one in told(session, ids)] == [300, 300]
+    listed = [one.node_id for one in drifting.drift_page(session).items]
+    assert listed == ids[:1], "who has no identity cannot run anything"
 
 
 def test_many_nodes_need_another_persons_approval(session: Session) -> None:
