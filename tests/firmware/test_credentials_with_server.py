@@ -14,7 +14,7 @@ from threading import Thread
 
 import nodes
 import pytest
-from brokers import Certificates, at_work, free_port, running_broker, settings_for, wait_until
+from brokers import Certificates, at_work, running_broker, settings_for, wait_until
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -45,6 +45,48 @@ YEARS = timedelta(days=365)
 _DER = serialization.Encoding.DER
 
 
+class Door:
+    """A port of this machine that stays open while what stands behind it changes."""
+
+    def __init__(self) -> None:
+        self.target = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._ends: list[socket.socket] = [self._listener]
+        Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._ends.append(near)
+                self._pass_on(near)
+
+    def _pass_on(self, near: socket.socket) -> None:
+        try:
+            far = socket.create_connection(("127.0.0.1", self.target))
+        except OSError:  # nothing stands behind the door
+            near.close()
+            return
+        self._ends.append(far)
+        for source, sink in ((near, far), (far, near)):
+            Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
 class Fleet:
     """Enrolled nodes, and everything that looks after them."""
 
@@ -52,7 +94,7 @@ class Fleet:
         self.folder = folder
         self.certificates = certificates
         self.ca_dir = certificates.folder
-        self.ports = {"node": free_port(), "service": free_port(), "listener": free_port()}
+        self.broker_door, self.other_door, self.listener_door = Door(), Door(), Door()
         self.engine = db.make_engine(url)
         self.sessions = db.session_factory(self.engine)
         self.boards: dict[str, Board] = {}
@@ -60,23 +102,18 @@ class Fleet:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Broker, ingest, publisher and the nodes' listener, as they start with the authority's files as they are now."""
-        ports = self.ports
         with ExitStack() as running:
             broker = running.enter_context(
-                running_broker(
-                    "embedded",
-                    self.certificates,
-                    self.folder,
-                    node_port=ports["node"],
-                    service_port=ports["service"],
-                )
+                running_broker("embedded", self.certificates, self.folder)
             )
+            self.broker_door.target = self.other_door.target = broker.node_port
             settings = settings_for(self.folder, broker)
             running.enter_context(at_work(Consumer(settings, self.sessions)))
             running.enter_context(at_work(Publisher(settings, self.sessions)))
             app = create_node_app(settings, self.sessions)
             tls = node_tls(self.certificates.files)
-            listener = listen(app, "127.0.0.1", ports["listener"], threads=2, tls=tls)
+            listener = listen(app, "127.0.0.1", 0, threads=2, tls=tls)
+            self.listener_door.target = listener.bind_addr[1]
             thread = Thread(target=listener.serve)
             thread.start()
             running.callback(thread.join)
@@ -121,8 +158,8 @@ class Fleet:
             self.folder / given.node_id,
             nodes.soil(),
             node=nodes.tree_3(),
-            port=self.ports["node"],
-            link={"tls": True, "renew": ["127.0.0.1", self.ports["listener"], "localhost"]},
+            port=self.broker_door.port,
+            link={"tls": True, "renew": ["127.0.0.1", self.listener_door.port, "localhost"]},
             identity=identity,
             start_utc_us=time.time_ns() // 1000,
         )
@@ -170,35 +207,6 @@ class Fleet:
             return set(session.scalars(select(NodeStatus.node_id).where(heard)))
 
 
-@contextmanager
-def relay_to(port: int) -> Iterator[int]:
-    """Another port of this machine at which the broker is found."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    ends: list[socket.socket] = [listener]
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", port))
-                ends.extend((near, far))
-                for source, sink in ((near, far), (far, near)):
-                    Thread(target=copy, args=(source, sink), daemon=True).start()
-
-    def copy(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(4096):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    Thread(target=accept, daemon=True).start()
-    yield listener.getsockname()[1]
-    for end in ends:
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-        end.close()
-
-
 @pytest.fixture
 def fleet(tmp_path: Path, sqlite_databases: SqliteDatabases) -> Iterator[Fleet]:
     authority.initialise(tmp_path / "ca", valid_from=datetime.now(UTC) - 4 * YEARS)
@@ -206,6 +214,8 @@ def fleet(tmp_path: Path, sqlite_databases: SqliteDatabases) -> Iterator[Fleet]:
     with sqlite_databases.fresh() as url:
         fleet = Fleet(tmp_path, certificates, url)
         yield fleet
+        for door in (fleet.broker_door, fleet.other_door, fleet.listener_door):
+            door.close()
         fleet.engine.dispose()
 
 
@@ -283,8 +293,8 @@ def _broker_moves(fleet: Fleet, count: int) -> None:
     now = clock.now()
     everybody = fleet.enrol(count)
     awake, asleep = everybody[: count // 2], everybody[count // 2 :]
-    with fleet.serving(), relay_to(fleet.ports["node"]) as new_port:
-        target = BrokerAddress.checked("localhost", new_port)
+    with fleet.serving():
+        target = BrokerAddress.checked("localhost", fleet.other_door.port)
         fleet.wake(*everybody)
         wait_until(lambda: len(fleet.heard()) == count)
         with fleet.sessions() as session:

@@ -145,6 +145,21 @@ def test_a_node_that_goes_back_to_its_old_certificate_keeps_that(
     assert not revoked(ca_dir, old)
 
 
+def test_a_certificate_is_not_taken_back_while_the_nodes_last_word_is_not_the_newer_one(
+    session: Session, ca_dir: Path
+) -> None:
+    node_id = enrolled(session, ca_dir)
+    credentials.tend(session, ca_dir, now=LATE)
+    old, new = certificates(session, node_id)
+    says(session, node_id, new.name)
+    credentials.tend(session, ca_dir, now=LATE + DAY)
+
+    says(session, node_id, old.name, "trial")
+    credentials.tend(session, ca_dir, now=LATE + 30 * DAY)
+
+    assert not revoked(ca_dir, old)
+
+
 def test_an_offer_that_a_node_gave_up_is_followed_by_another_after_a_while(
     session: Session, ca_dir: Path
 ) -> None:
