@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server.api import management, node_listener, operations
+from fleet_server.api import management, node_listener, operations, renewal
 from fleet_server.feeds.sensorthings.views import sensorthings
 from fleet_server.http_shared import (
     access,
@@ -65,4 +65,5 @@ def create_node_app(settings: Settings, session_factory: sessionmaker[Session]) 
     problems.register_problems(app)
     limits.register_limits(app)
     app.register_blueprint(node_listener.node_listener)
+    app.register_blueprint(renewal.renewal)
     return app

@@ -81,6 +81,19 @@ class Settings:
             default_text="drawn once, kept in `<data_dir>/secret_key`",
         ),
     )
+    ca_passphrase: str = field(
+        default="",
+        metadata=_about(
+            "opens the authority's keys where `fleet ca lock` has encrypted them",
+            default_text="none: the keys are in the clear",
+        ),
+    )
+    ca_passphrase_file: str = field(
+        default="",
+        metadata=_about(
+            "file whose first line is that passphrase, for a secret that your service manager hands in"
+        ),
+    )
     public_url: str = field(
         default="http://127.0.0.1:8080",
         metadata=_about("address at which people reach the pages; stands in the feeds' links"),
@@ -161,6 +174,22 @@ class Settings:
         parts = urlsplit(self.broker_url)
         wanted = parse_qs(parts.query).get("service_port")
         return int(wanted[0]) if wanted else (parts.port or DEFAULT_NODE_LISTENER_PORT) + 1
+
+    def ca_key_passphrase(self) -> str:
+        """What opens the authority's keys; empty where nobody gave it.
+
+        Raises:
+            Unavailable: the file with it cannot be read.
+        """
+        if not self.ca_passphrase_file:
+            return self.ca_passphrase
+        try:
+            content = Path(self.ca_passphrase_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise Unavailable(
+                f"ca_passphrase_file: {self.ca_passphrase_file} cannot be read."
+            ) from problem
+        return content.partition("\n")[0].rstrip("\r")
 
     def session_key(self) -> str:
         """`secret_key`, or the one kept in the data folder, drawn when it is first asked for.

@@ -326,7 +326,7 @@ def _begin_script(blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]
     steps = [
         "erase(identity, 'node_id')",
         "identity.commit()",
-        "erase(identity, 'ca1')",
+        "erase(identity, 'ca1', 'held', 'new0', 'new1')",
         # What an earlier identity was told to be like and to do holds for that one.
         "erase(configuration, 'des')",
         "erase(NVS('cmd'), 'rec')",

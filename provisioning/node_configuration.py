@@ -30,6 +30,8 @@ class Link:
     server_name: str
     ntp: str
     prefix: str
+    renew: tuple[str, int, str] | None = None
+    """Host, port and name of the listener that renews a certificate which ran out; older servers have none."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Link:
@@ -39,9 +41,10 @@ class Link:
             ValueError: a part is missing or of the wrong kind.
         """
         try:
-            link = cls(**{name: answer[name] for name in cls.__dataclass_fields__})
+            given = {name: answer[name] for name in cls.__dataclass_fields__ if name != "renew"}
         except KeyError as missing:
             raise ValueError(f"link has no {missing.args[0]}") from None
+        link = cls(**given, renew=_listener(answer.get("renew")))
         for name, kind in (("host", str), ("port", int), ("tls", bool), ("server_name", str)):
             if type(getattr(link, name)) is not kind:
                 raise ValueError(f"link.{name} is not a {kind.__name__}")
@@ -50,7 +53,7 @@ class Link:
 
 def link_map(link: Link, wifi: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The `link` map; `wifi` are pairs of network name and password, tried in order."""
-    return {
+    content = {
         "host": link.host,
         "port": link.port,
         "tls": link.tls,
@@ -59,6 +62,16 @@ def link_map(link: Link, wifi: Sequence[tuple[str, str]]) -> dict[str, Any]:
         "ntp": link.ntp,
         "prefix": link.prefix,
     }
+    return content if link.renew is None else content | {"renew": list(link.renew)}
+
+
+def _listener(given: object) -> tuple[str, int, str] | None:
+    match given:
+        case None:
+            return None
+        case [str(host), int(port), str(name)]:
+            return host, port, name
+    raise ValueError("link.renew is not a host, a port and a name")
 
 
 def node_map(model: NodeModel, *, has_panel: bool = True) -> dict[str, Any]:

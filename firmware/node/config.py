@@ -188,9 +188,9 @@ class Config:
         self.link.update(link_of(self.values))
 
 
-def blob(namespace, key):
-    """A blob of NVS. Raises NotProvisioned when it is not there."""
-    buffer = bytearray(_MAX_BLOB)
+def blob(namespace, key, most_bytes=_MAX_BLOB):
+    """A blob of NVS. Raises NotProvisioned when it is not there, or is longer than that."""
+    buffer = bytearray(most_bytes)
     try:
         length = esp32.NVS(namespace).get_blob(key, buffer)
     except OSError:

@@ -18,7 +18,9 @@ class Wake:
     """What the parts of one wake share. `spool` is None while the flash cannot be used; `events` wait to be kept there.
 
     `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once. `field_ms`: uptime at
-    which this wake of field mode began, None outside of it; `stages` that its talk reached.
+    which this wake of field mode began, None outside of it; `stages` that its talk reached. `is_connected`: somebody answered at
+    the broker's address. `credentials`: what the state message says of them (identity.told); `renewed`: (certificate, authorities) that the talk has brought;
+    `has_new_credentials`: those are tried in the next wake.
     """
 
     def __init__(self):
@@ -31,6 +33,10 @@ class Wake:
         self.has_news = False
         self.field_ms = None
         self.stages = []
+        self.is_connected = False
+        self.credentials = [None, None, None]  # type: list[object]
+        self.renewed = None
+        self.has_new_credentials = False
         self.receipt_before = 0
         self.events = []
         self.orders = []  # commands to be carried out after the talk
@@ -43,6 +49,15 @@ class Wake:
     @property
     def battery_mv(self):
         return self.battery if isinstance(self.battery, int) else None
+
+    @property
+    def is_turned_away(self):
+        """True when the broker's address answered, and then one of both would not have the other."""
+        return self.is_connected and "broker" not in self.stages
+
+    @property
+    def is_credential_tried(self):
+        return self.credentials[2] == "trial" and not self.has_new_credentials
 
     @property
     def is_stored(self):
@@ -94,10 +109,17 @@ def run():
     is_field = wake.field_ms is not None
     if is_field or plan.is_publish_due(state, wake.config, clock, uptime_ms, wake.has_news):
         wake.begin("talk")
-        is_good = wake.guard(_talk)
+        deadline = Deadline(_RADIO_MS)
+        is_good = wake.guard(_talk, deadline)
         if is_good or not is_field:
             plan.note_exchange(state, wake.config, uptime_ms, is_good)
         wake.config.note_talk(state, is_good)
+        if wake.renewed:
+            wake.guard(_renew)
+        elif wake.is_turned_away:
+            wake.guard(_mend, deadline)
+        if wake.has_new_credentials:
+            plan.talk_soon(state)
         if is_field:
             wake.guard(_show, "receipt" if is_good and wake.is_stored else "failed")
     if wake.orders:
@@ -129,10 +151,9 @@ def _sample(wake):
     return uptime_ms
 
 
-def _talk(wake):
+def _talk(wake, deadline):
     plan.forget_done()
     wake.receipt_before = 0 if wake.spool is None else wake.spool.receipt
-    deadline = Deadline(_RADIO_MS)
     way = _dial(wake, deadline)
     plan.forget_done()  # of the way too: joining and TLS take more than the talk, and it may bring news to make room for
     from node.link.exchange import Exchange
@@ -145,6 +166,30 @@ def _dial(wake, deadline):
     from node.link import dial
 
     return dial.reach(wake, deadline)
+
+
+def _renew(wake):
+    """After the talk, whose memory is free again."""
+    from node import renewal
+
+    renewal.take(wake, *wake.renewed)
+
+
+def _mend(wake, deadline):
+    """A certificate on trial may be at fault, or one that ran out while the node was asleep, or an authority that has changed."""
+    plan.forget_done()
+    if wake.is_credential_tried:
+        from node import renewal
+
+        renewal.note_failure(wake)
+        return
+    from node.link import renew
+
+    if renew.is_due(wake):
+        wake.renewed = renew.ask(wake, deadline)
+        del renew
+        plan.forget_done()
+        _renew(wake)
 
 
 def _show(wake, end):

@@ -32,6 +32,11 @@ _PASSING = (
     "node.field_mode",
     "node.schema",
     "node.trial",
+    "node.renewal",
+    "node.identity",
+    "node.link.renew",
+    "node.link.exchange",
+    "node.link.mqtt",
     "node.commands",
 )
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
@@ -124,6 +129,13 @@ def note_exchange(state, config, uptime_ms, is_good):
     state.radio_failures += 1
     intervals = _BACK_OFF[min(state.radio_failures, len(_BACK_OFF) - 1)]
     state.radio_not_before_ms = uptime_ms + intervals * config.publish_s * 1000
+
+
+def talk_soon(state):
+    """In the next wake, whatever went wrong before."""
+    state.published_ms = None
+    state.radio_failures = 0
+    state.radio_not_before_ms = 0
 
 
 def instant_ms(schedule_ms, config):

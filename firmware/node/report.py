@@ -48,6 +48,9 @@ def state(wake):
         ("heap_low", heap.low()),
         ("config_state", config.state[0]),
         ("config_reason", config.state[1]),
+        ("certificate", wake.credentials[0]),
+        ("roots", wake.credentials[1]),
+        ("credential_state", wake.credentials[2]),
     )
 
 

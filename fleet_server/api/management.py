@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
-from fleet_server.api import twin
+from fleet_server.api import credentials, twin
 from fleet_server.api.alerts import alerts, silences
 from fleet_server.api.arrivals import packs, quarantine
 from fleet_server.api.audit import audit
@@ -42,8 +42,9 @@ _NOUNS = (
     drift,
     models,
     commands,
+    credentials.tokens,
 )
-_HANG_ON_NODES = (twin,)
+_HANG_ON_NODES = (twin, credentials)
 """Imported for the views that they hang on a noun."""
 
 

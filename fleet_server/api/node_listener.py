@@ -17,6 +17,7 @@ from fleet_server.settings import DEFAULT_NODE_LISTENER_PORT, Settings, is_loopb
 node_listener = Blueprint("node_listener", __name__, url_prefix="/node/v1")
 
 LONGEST_REQUEST_BYTES = 64 * 1024
+_HTTPS_PORT = 443
 
 
 @node_listener.post("/enrol")
@@ -40,7 +41,7 @@ def enrol() -> tuple[Response, int]:
             "node_id": node.node_id,
             "certificate_pem": node.certificate_pem,
             "ca_pem": list(node.ca_pem),
-            "link": link_of(settings),
+            "link": {**link_of(settings), "renew": _renewal_address()},
         }
     )
     answer.headers["Cache-Control"] = "no-store"
@@ -68,6 +69,13 @@ def heard() -> Response:
     )
     answer.headers["Cache-Control"] = "no-store"
     return answer
+
+
+def _renewal_address() -> list[object]:
+    """Where the node asks for a new certificate when no broker lets it in: host, port and name of this listener, as the bench found it."""
+    asked = urlsplit(f"//{request.host}")
+    host = asked.hostname or "127.0.0.1"
+    return [host, asked.port or _HTTPS_PORT, "localhost" if is_loopback(host) else host]
 
 
 def _given(*names: str) -> dict[str, str]:

@@ -208,6 +208,33 @@ def resync(data_dir: str | None, as_json: bool) -> None:
 
 
 @broker.command()
+@click.option("--host", type=Host(), required=True, help="Where nodes shall find the broker.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8883, show_default=True)
+@click.option("--server-name", type=Host(), help="The name in its certificate. [default: --host]")
+@click.option("--look", is_flag=True, help="Tell nobody; only show how far the nodes are.")
+@data_option
+@json_option
+def move(
+    *,
+    host: str,
+    port: int,
+    server_name: str | None,
+    look: bool,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Tell every node that the broker is found at another address, and show who has followed. Safe to repeat.
+
+    Let the broker answer at both addresses until all have followed: a node that sleeps looks for it at the old one.
+
+    Example: fleet broker move --host broker2.example.org
+    """
+    from fleet_server.cli.broker_move import move_broker
+
+    move_broker(host, port, server_name, look=look, data_dir=data_dir, as_json=as_json)
+
+
+@broker.command()
 @click.argument("node_id")
 @data_option
 @json_option

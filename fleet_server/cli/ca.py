@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fleet_server.cli.answers import Host, answer, data_option, json_option
+from fleet_server.cli.ca_keys import ask_if_person, lock, root, status, unlock
 from fleet_server.services import authority
 from fleet_server.settings import load_settings
 
@@ -18,6 +19,11 @@ def ca() -> None:
 
     Example: fleet ca init --host broker.example.org
     """
+    ask_if_person()
+
+
+for _command in (status, lock, unlock, root):
+    ca.add_command(_command)
 
 
 @ca.command()

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.errors import NotFound
-from fleet_server.services import rights
+from fleet_server.services import key_files, rights
 from fleet_server.services.rights import Right
 from fleet_server.settings import CONFIG_VARIABLE, Settings, load_settings
 
@@ -38,6 +38,7 @@ def open_session(data_dir: str | None) -> Iterator[Session]:
     settings = settings_of(data_dir)
     refuse_missing(settings)
     clock.use_clock(settings.clock)
+    key_files.unlock_with(settings.ca_key_passphrase)
     engine = db.make_engine(settings.database_url)
     try:
         db.check_schema(engine)

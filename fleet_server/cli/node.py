@@ -15,6 +15,7 @@ from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime, not_in_future
 from fleet_server.cli.named_nodes import find_node, moment_text
+from fleet_server.cli.node_credentials import renew, revoke
 from fleet_server.cli.node_life import register, state
 from fleet_server.cli.node_swap import replace, swap_sensor
 from fleet_server.cli.node_twin import cancel, command, commands, configure, order, schema, show
@@ -72,6 +73,8 @@ for _command in (
     schema,
     state,
     register,
+    revoke,
+    renew,
 ):
     node.add_command(_command)
 

@@ -22,7 +22,7 @@ from fleet_server.cli.answers import data_option
 from fleet_server.cli.database import refuse_missing, wait_for_database
 from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Unavailable
-from fleet_server.services import authority
+from fleet_server.services import authority, key_files
 from fleet_server.settings import Settings, load_settings
 from fleet_server.web import assets
 
@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 _NODE_LISTENER = "node-listener"
 _PAGE_THREADS = 8
 _NODE_THREADS = 4
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for. Here, and at no broker."""
 _ASSETS_PATIENCE_S = 10.0
 """How long a first start waits for the chart library before pages answer without it; usually it takes one second."""
 
@@ -63,6 +65,7 @@ def serve(
     refuse_missing(settings)
     logs.set_up_logging(settings)
     clock.use_clock(settings.clock)
+    key_files.unlock_with(settings.ca_key_passphrase)
     has_nodes = _has_node_listener(settings)
     engine = db.make_engine(settings.database_url)
     try:
@@ -134,11 +137,19 @@ def _has_node_listener(settings: Settings) -> bool:
 
 
 def _listen_to_nodes(settings: Settings, sessions: sessionmaker[Session], host: str) -> wsgi.Server:
-    files = authority.AuthorityFiles(settings.ca_dir)
+    app = create_node_app(settings, sessions)
+    tls = node_tls(authority.AuthorityFiles(settings.ca_dir))
+    return listen(app, host, settings.node_port, threads=_NODE_THREADS, tls=tls)
+
+
+def node_tls(files: authority.AuthorityFiles) -> BuiltinSSLAdapter:
+    """TLS of the nodes' listener: a bench comes without a certificate, a node with its own, which may have run out."""
     tls = BuiltinSSLAdapter(str(files.certificate(_NODE_LISTENER)), str(files.key(_NODE_LISTENER)))
     tls.context.minimum_version = ssl.TLSVersion.TLSv1_2
-    app = create_node_app(settings, sessions)
-    return listen(app, host, settings.node_port, threads=_NODE_THREADS, tls=tls)
+    tls.context.verify_mode = ssl.CERT_OPTIONAL
+    tls.context.load_verify_locations(files.chain)
+    tls.context.verify_flags |= _NO_CHECK_TIME
+    return tls
 
 
 def _fetch_assets() -> None:

@@ -15,6 +15,7 @@ from fleet_server.cli.database import refuse_missing, wait_for_database
 from fleet_server.cli.stopping import told_to_end
 from fleet_server.logs import set_up_logging
 from fleet_server.mqtt import connection
+from fleet_server.services import key_files
 from fleet_server.settings import Settings, load_settings
 
 
@@ -57,6 +58,7 @@ def run_service(
     connection.check_certificates(settings, service)
     set_up_logging(settings)
     clock.use_clock(settings.clock)
+    key_files.unlock_with(settings.ca_key_passphrase)
     engine = db.make_engine(settings.database_url)
     running = make(settings, db.session_factory(engine), name=name)
 

@@ -18,6 +18,9 @@ LOGIN_LIMIT = "10 per minute; 100 per hour"
 ENROL_LIMIT = "600 per minute"
 """A token is 24 random bytes: guessing is hopeless at any rate, and a bench enrols a shelf of nodes in a row."""
 
+RENEW_LIMIT = "600 per minute"
+"""A whole network of nodes may stand behind one address; signed is at most once an hour for each node."""
+
 _UNLIMITED = ("/static/", "/healthz", "/readyz")
 
 limiter = Limiter(

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import alerts, configuration_changes, deliveries, life
+from fleet_server.jobs import alerts, configuration_changes, credentials, deliveries, life
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -48,6 +48,8 @@ JOBS = {
     "look_quickly": Scheduled(alerts.look_quickly, every_s=60),
     "look_closely": Scheduled(alerts.look_closely, every_s=600),
     "make_trends": Scheduled(alerts.make_trends, every_s=86_400),
+    "certificates": Scheduled(credentials.keep_certificates, every_s=60),
+    "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
 }
 
 

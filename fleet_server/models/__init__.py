@@ -16,6 +16,7 @@ from fleet_server.models.api_key import ApiKey, ApiKeyRole
 from fleet_server.models.audit import AuditEntry, AuditHead
 from fleet_server.models.base import Base, UtcSeconds
 from fleet_server.models.calibration import Calibration
+from fleet_server.models.certificate import Certificate, CertificateState
 from fleet_server.models.channel import Channel
 from fleet_server.models.command import Command
 from fleet_server.models.configuration import Configuration
@@ -58,6 +59,7 @@ from fleet_server.models.sensor import Sensor
 from fleet_server.models.site import Site
 from fleet_server.models.thinned_pack import ThinnedPack
 from fleet_server.models.thinned_reading import ThinnedReading
+from fleet_server.models.trusted_root import RootState, TrustedRoot
 from fleet_server.models.unknown_name import UnknownName
 from fleet_server.models.user import Role, Scope, User, UserRole
 from fleet_server.models.work_order import WorkKind, WorkOrder, WorkState
@@ -74,6 +76,8 @@ __all__ = [
     "AuditHead",
     "Base",
     "Calibration",
+    "Certificate",
+    "CertificateState",
     "ChangeState",
     "Channel",
     "Command",
@@ -113,6 +117,7 @@ __all__ = [
     "Receipt",
     "RecoveryCode",
     "Role",
+    "RootState",
     "SavedView",
     "Scope",
     "SecondFactor",
@@ -122,6 +127,7 @@ __all__ = [
     "Site",
     "ThinnedPack",
     "ThinnedReading",
+    "TrustedRoot",
     "UnknownName",
     "User",
     "UserRole",

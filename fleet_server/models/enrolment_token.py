@@ -9,7 +9,7 @@ from fleet_server.models.base import Base, Key, Moment
 
 
 class EnrolmentToken(Base):
-    """Good for `uses_left` more nodes until it expires."""
+    """Good for `uses_left` more nodes until it expires or is revoked; only for nodes of `model` and with `label`, where it has those."""
 
     __tablename__ = "enrolment_token"
     __table_args__ = (CheckConstraint("uses_left >= 0", name="uses_left"),)
@@ -20,3 +20,7 @@ class EnrolmentToken(Base):
     uses_left: Mapped[int]
     created_at: Mapped[Moment]
     expires_at: Mapped[Moment]
+    model: Mapped[str | None]
+    label: Mapped[str | None]
+    made_by: Mapped[str | None]
+    revoked_at: Mapped[Moment | None]

@@ -61,6 +61,9 @@ class NodeStatus(Base):
     config_sha256: Mapped[str | None]
     config_state: Mapped[str | None]
     config_reason: Mapped[str | None]
+    certificate: Mapped[str | None]  # name of the one that it connected with (wire.credentials)
+    roots: Mapped[str | None]  # names of the authorities that it trusts
+    credential_state: Mapped[str | None]
     slot: Mapped[str | None]
     slot_state: Mapped[str | None]
     battery_mv: Mapped[int | None]

@@ -156,6 +156,8 @@ def make_client(
     if address.is_tls:
         files = authority.existing_files(settings.ca_dir)
         context = ssl.create_default_context(cafile=files.root_certificate)
+        for root in files.roots:  # one may take another's place while the service runs
+            context.load_verify_locations(root)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.sslsocket_class = _BufferedSocket
         context.load_cert_chain(files.certificate(service), files.key(service))

@@ -34,7 +34,7 @@ from fleet_server.mqtt.connection import (
     service_address,
     service_client_id,
 )
-from fleet_server.services import authority, publishing
+from fleet_server.services import publishing
 from fleet_server.services.publishing import DueMessage
 from fleet_server.settings import Settings
 from fleet_server.wire.topics import SERVICE_CONTROL, topic_name
@@ -51,7 +51,6 @@ EPOCH_EVERY_S = 1.0
 # Well under the lease, after which another publisher may take the same rows.
 PUBACK_TIMEOUT_S = 5.0
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 0.2, 5.0
-CRL_CHECK_EVERY_S = 3600.0
 
 
 class Publisher:
@@ -71,7 +70,6 @@ class Publisher:
         self._claimed_at = 0.0
         self._epoch = ""
         self._epoch_due_at = 0.0
-        self._crl_due_at = 0.0
 
     def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Publish until `stop`; waits for broker and database as long as they are away.
@@ -128,7 +126,6 @@ class Publisher:
 
     def _drain(self, link: _Link, stop: threading.Event) -> None:
         while not stop.is_set():
-            self._renew_crl_when_due()
             if not self._publish_due(link):
                 self._publish_epoch_when_due(link)
                 link.raise_when_lost()
@@ -178,19 +175,6 @@ class Publisher:
             epoch = _epoch(session)
         if epoch != self._epoch and link.publish_text(EPOCH_TOPIC, epoch):
             self._epoch = epoch
-
-    def _renew_crl_when_due(self) -> None:
-        now = time.monotonic()
-        if now < self._crl_due_at:
-            return
-        self._crl_due_at = now + CRL_CHECK_EVERY_S
-        try:
-            if authority.renew_crl_when_due(self._settings.ca_dir):
-                log.info("revocation_list_renewed")
-        except authority.AuthorityMissing:
-            return  # a worker on another machine than the authority
-        except (FleetError, OSError) as problem:
-            log.error("revocation_list_not_renewed", reason=_sentence(problem))
 
 
 class _Link:

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from fleet_server.services import key_files
 from fleet_server.wire.topics import SERVICE_CONTROL, SERVICE_INGEST, SERVICE_PUBLIC, is_node_id
 
 ROOT_LIFETIME = timedelta(days=20 * 365)
@@ -102,6 +103,18 @@ class CertificateUnknown(NotFound):
     code = "certificate_unknown"
 
 
+class RollOverUnderWay(Conflict):
+    """One root at a time takes another's place."""
+
+    code = "roll_over_under_way"
+
+
+class RollOverMissing(Conflict):
+    """No root was made that could take the current one's place."""
+
+    code = "roll_over_missing"
+
+
 @dataclass(frozen=True)
 class Issuer:
     """Who signs: certificate, key and revocation list."""
@@ -131,6 +144,30 @@ class AuthorityFiles:
         return self.folder / "root-next.crt"
 
     @property
+    def next_root_key(self) -> Path:
+        return self.folder / "root-next.key"
+
+    @property
+    def old_root_certificate(self) -> Path:
+        """Of a root that was replaced, as long as nodes trust it."""
+        return self.folder / "root-old.crt"
+
+    @property
+    def old_root_key(self) -> Path:
+        return self.folder / "root-old.key"
+
+    @property
+    def old_issuing_certificate(self) -> Path:
+        """The issuing authority as the old root vouches for it: same name, same key."""
+        return self.folder / "issuing-old.crt"
+
+    @property
+    def roots(self) -> list[Path]:
+        """Every root that somebody may have to trust now: the current one, and during a change the next or the old one."""
+        paths = (self.root_certificate, self.next_root_certificate, self.old_root_certificate)
+        return [path for path in paths if path.exists()]
+
+    @property
     def issuing(self) -> Issuer:
         """Signs nodes and listeners."""
         folder = self.folder
@@ -144,7 +181,7 @@ class AuthorityFiles:
 
     @property
     def chain(self) -> Path:
-        """Issuing and root certificate: what a listener needs to judge a node, which sends its leaf alone."""
+        """Issuing and root certificates: what a listener needs to judge a node, which sends its leaf alone."""
         return self.folder / "chain.pem"
 
     @property
@@ -221,8 +258,7 @@ def initialise(
         if not files.issuing.certificate.exists():
             made += _make_issuing(files, start)
         if not files.chain.exists():
-            chain = files.issuing.certificate.read_bytes() + files.root_certificate.read_bytes()
-            _write(files.chain, chain)
+            _write_chain(files)
             made.append(files.chain)
         for name in (*LISTENERS, *SERVICES):
             if not files.certificate(name).exists():
@@ -318,7 +354,28 @@ def sign_node_request(
     """
     if not is_node_id(node_id):
         raise Invalid(f"{node_id!r} cannot be a node's name.")
-    public_key = _requested_key(csr_pem)
+    return _sign_node_key(folder, _requested_key(csr_pem), node_id=node_id, now=now)
+
+
+def sign_node_again(
+    folder: Path, certificate_der: bytes, *, node_id: str, now: datetime | None = None
+) -> IssuedCertificate:
+    """Another certificate for the key of one that this authority once signed for the node; as `sign_node_request`.
+
+    Raises:
+        RequestWrong: that certificate is for another node or another kind of key.
+        AuthorityMissing: the authority was never made.
+    """
+    known = x509.load_der_x509_certificate(certificate_der)
+    names = [name.value for name in known.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [node_id]:
+        raise RequestWrong(f"The certificate is not that of node {node_id}.")
+    return _sign_node_key(folder, _p256(known.public_key()), node_id=node_id, now=now)
+
+
+def _sign_node_key(
+    folder: Path, public_key: ec.EllipticCurvePublicKey, *, node_id: str, now: datetime | None
+) -> IssuedCertificate:
     now = now or datetime.now(UTC)
     files = existing_files(folder)
     with _locked(folder):
@@ -334,14 +391,207 @@ def sign_node_request(
 
 
 def trust_anchors_pem(folder: Path) -> list[str]:
-    """What a node pins: the current root and, during a change, the next one.
+    """What a node pins: the current root and, during a change, the next or the old one.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    return [path.read_text(encoding="ascii") for path in existing_files(folder).roots]
+
+
+def make_next_root(folder: Path, *, now: datetime | None = None) -> x509.Certificate:
+    """The root that shall take the current one's place: key and certificate beside it. Nobody shows it yet.
+
+    Safe to repeat: the one that is there is returned.
+
+    Raises:
+        RollOverUnderWay: the last one is not over.
+        AuthorityMissing: the authority was never made.
+    """
+    now = now or datetime.now(UTC)
+    files = existing_files(folder)
+    with _locked(folder):
+        if files.old_root_certificate.exists():
+            raise RollOverUnderWay(
+                "Nodes are still leaving the root before: end that with `fleet ca root finish` first."
+            )
+        if not files.next_root_certificate.exists():
+            title = f"root {now:%Y-%m-%d}"
+            _make_root(title, files.next_root_certificate, files.next_root_key, now - CLOCK_MARGIN)
+        _write_chain(files)
+        return _load_certificate(files.next_root_certificate)
+
+
+def switch_root(folder: Path) -> x509.Certificate:
+    """Let the next root vouch for the issuing authority, and the broker show that; the nodes' listener goes on showing the old one.
+
+    The issuing authority keeps its key and name: every certificate of a node stays good under both. Safe to repeat after a crash
+    half-way. Returns the root that is the current one now.
+
+    Raises:
+        RollOverMissing: there is no next root.
+        AuthorityKeyMissing: its key was taken away before it has signed.
+    """
+    files = existing_files(folder)
+    with _locked(folder):
+        if not files.next_root_certificate.exists():
+            raise RollOverMissing("There is no next root; make one with `fleet ca root next`.")
+        following = _load_certificate(files.next_root_certificate)
+        for kept, path in (
+            (files.old_issuing_certificate, files.issuing.certificate),
+            (files.old_root_certificate, files.root_certificate),
+        ):
+            if not kept.exists():
+                _write(kept, path.read_bytes())
+        issuing = _load_certificate(files.issuing.certificate)
+        if not _is_vouched_for(issuing, following):
+            key = _load_key(files.next_root_key)
+            _write(files.issuing.certificate, _pem(_vouched_for(issuing, following, key)))
+        _write_chain(files)
+        _show(files, "broker")
+        if files.next_root_key.exists():
+            if files.root_key.exists():
+                files.root_key.replace(files.old_root_key)
+            files.next_root_key.replace(files.root_key)
+        _write(files.root_certificate, files.next_root_certificate.read_bytes())
+        files.next_root_certificate.unlink()
+        _write_chain(files)
+        return following
+
+
+def drop_old_root(folder: Path) -> None:
+    """Let nobody show or trust the old root any more. Safe to repeat.
 
     Raises:
         AuthorityMissing: the authority was never made.
     """
     files = existing_files(folder)
-    paths = [files.root_certificate, files.next_root_certificate]
-    return [path.read_text(encoding="ascii") for path in paths if path.exists()]
+    with _locked(folder):
+        for path in (
+            files.old_issuing_certificate,
+            files.old_root_key,
+            files.old_root_certificate,
+        ):
+            path.unlink(missing_ok=True)
+        _show(files, "node-listener")
+        _write_chain(files)
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """Raises AuthorityDamaged when the file is none, FileNotFoundError when there is none."""
+    return _load_certificate(path)
+
+
+def lock_keys(folder: Path, passphrase: str) -> list[Path]:
+    """Encrypt the keys that sign, where they lie in the clear; returns those. Listeners' and services' own keys stay as they are.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    files = existing_files(folder)
+    locked = []
+    with _locked(folder):
+        for path in _signing_keys(files):
+            pem = path.read_bytes()
+            if not key_files.is_locked(pem):
+                _write(path, key_files.locked_pem(_load_key(path), passphrase), mode=_KEY_MODE)
+                locked.append(path)
+    return locked
+
+
+def unlock_keys(folder: Path) -> list[Path]:
+    """The way back: write the keys that sign in the clear; returns those that were not.
+
+    Raises:
+        KeyLocked: the passphrase is not known, or another.
+    """
+    files = existing_files(folder)
+    unlocked = []
+    with _locked(folder):
+        keys = {path: _load_key(path) for path in _signing_keys(files)}
+        for path, key in keys.items():
+            if key_files.is_locked(path.read_bytes()):
+                _write(path, key_files.plain_pem(key), mode=_KEY_MODE)
+                unlocked.append(path)
+    return unlocked
+
+
+def export_root_key(folder: Path, target: Path, passphrase: str) -> Path:
+    """Write the root's key, encrypted, to where it shall be kept; what was written is read back. The root's certificate goes beside it.
+
+    Raises:
+        AuthorityKeyMissing: it is not here any more.
+        Refused: there is something at `target` already.
+    """
+    files = existing_files(folder)
+    key = _load_key(files.root_key)
+    if target.exists():
+        raise Refused(f"{target} is there already; name a new file.")
+    _write(target, key_files.locked_pem(key, passphrase), mode=_KEY_MODE)
+    _write(target.with_suffix(".crt"), files.root_certificate.read_bytes())
+    _same_key(target, key, passphrase)
+    return target
+
+
+def remove_root_key(folder: Path, copy: Path, passphrase: str) -> None:
+    """Take the root's key off this machine, after its copy was opened and found to be the same.
+
+    Raises:
+        AuthorityKeyMissing: it is not here any more, or the copy is not there.
+        Refused: the copy is of another key, or does not open.
+    """
+    files = existing_files(folder)
+    with _locked(folder):
+        _same_key(copy, _load_key(files.root_key), passphrase)
+        # Overwritten first: not every file system lets go of what was in a file.
+        with files.root_key.open("r+b") as file:
+            file.write(os.urandom(files.root_key.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+        files.root_key.unlink()
+        _sync_folder(folder)
+
+
+def _same_key(copy: Path, key: ec.EllipticCurvePrivateKey, passphrase: str) -> None:
+    try:
+        found = key_files.load_key(copy.read_bytes(), what=str(copy), passphrase=passphrase)
+    except OSError:
+        raise AuthorityKeyMissing(f"{copy} cannot be read; nothing was removed.") from None
+    except ValueError as problem:
+        raise Refused(f"{copy} is no key.") from problem
+    if found.public_key() != key.public_key():
+        raise Refused(f"{copy} is the key of another root.")
+
+
+def _signing_keys(files: AuthorityFiles) -> list[Path]:
+    paths = (files.issuing.key, files.services_authority.key, files.root_key, files.next_root_key)
+    return [path for path in paths if path.exists()]
+
+
+def _is_vouched_for(issuing: x509.Certificate, root: x509.Certificate) -> bool:
+    try:
+        issuing.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _vouched_for(
+    issuing: x509.Certificate, root: x509.Certificate, root_key: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    """The issuing authority's key and name under another root; what it has signed begins no earlier than it."""
+    start = issuing.not_valid_before_utc
+    builder = _authority(
+        issuing.subject,
+        root.subject,
+        _p256(issuing.public_key()),
+        start,
+        max(datetime.now(UTC), start) + ISSUING_LIFETIME - start,
+        path_length=0,
+    )
+    return builder.add_extension(_authority_key_identifier(root), critical=False).sign(
+        root_key, hashes.SHA256()
+    )
 
 
 def ingest_group(folder: Path) -> str:
@@ -388,6 +638,23 @@ def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) ->
                     revoked.setdefault(serial, now)
             _write_crl(issuer, revoked, now=now)
     return list(found)
+
+
+def revoke_node_serials(
+    folder: Path, serials: Collection[int], *, now: datetime | None = None
+) -> None:
+    """Put these certificates of nodes on the revocation list, in one writing of it. Safe to repeat.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    now = now or datetime.now(UTC)
+    issuer = existing_files(folder).issuing
+    with _locked(folder):
+        revoked = _revoked(issuer)
+        for serial in serials:
+            revoked.setdefault(serial, now)
+        _write_crl(issuer, revoked, now=now)
 
 
 def write_crl(folder: Path, *, now: datetime | None = None) -> datetime:
@@ -458,6 +725,10 @@ def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
         raise RequestWrong("This is not a certificate request in PEM format.") from problem
     if not is_own_signature:
         raise RequestWrong("The certificate request is not signed by its own key.")
+    return _p256(public_key)
+
+
+def _p256(public_key: object) -> ec.EllipticCurvePublicKey:
     if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(
         public_key.curve, ec.SECP256R1
     ):
@@ -542,10 +813,28 @@ def _write_pair(
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     )
     issued = _sign_leaf(files, name, builder)
-    above = files.issuing.certificate.read_bytes() if is_listener else b""
-    _write(files.key(name), _key_pem(key), mode=_KEY_MODE)
+    above = _shown_by(files, name).read_bytes() if is_listener else b""
+    _write(files.key(name), key_files.plain_pem(key), mode=_KEY_MODE)
     _write(files.certificate(name), issued.pem.encode() + above)
     return issued
+
+
+def _shown_by(files: AuthorityFiles, listener: str) -> Path:
+    """The issuing certificate that a listener shows: the nodes' own one shows the old root's as long as there is one."""
+    old = files.old_issuing_certificate
+    return old if listener == "node-listener" and old.exists() else files.issuing.certificate
+
+
+def _write_chain(files: AuthorityFiles) -> None:
+    issuing = (files.issuing.certificate, files.old_issuing_certificate)
+    paths = [*(path for path in issuing if path.exists()), *files.roots]
+    _write(files.chain, b"".join(path.read_bytes() for path in paths))
+
+
+def _show(files: AuthorityFiles, listener: str) -> None:
+    """Let a listener's certificate be followed by the issuing certificate that it shows now."""
+    leaf = _pem(_load_certificate(files.certificate(listener)))
+    _write(files.certificate(listener), leaf + _shown_by(files, listener).read_bytes())
 
 
 def _leaf(
@@ -696,19 +985,19 @@ def _unusable(path: Path, name: str, how: str) -> PairUnusable:
 
 
 def _private_key(pem: bytes) -> PrivateKeyTypes:
-    return serialization.load_pem_private_key(pem, password=None)
+    return key_files.load_key(pem, what="The key")
 
 
 def _load_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The key in this file; one left by a start that did not get further is used, not replaced."""
     if not path.exists():
-        _write(path, _key_pem(ec.generate_private_key(ec.SECP256R1())), mode=_KEY_MODE)
+        _write(path, key_files.plain_pem(ec.generate_private_key(ec.SECP256R1())), mode=_KEY_MODE)
     return _load_key(path)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        key = _loaded(path, _private_key)
+        key = _loaded(path, lambda pem: key_files.load_key(pem, what=str(path)))
     except FileNotFoundError:
         raise AuthorityKeyMissing(f"The key {path} is not here; nothing can be signed.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -732,14 +1021,6 @@ def _loaded(path: Path, parse: Callable[[bytes], T]) -> T:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 def _write(path: Path, content: bytes, *, mode: int = _PUBLIC_MODE) -> None:

@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, Refused
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused
 from fleet_server.models import Configuration, EnrolmentToken, Node, NodeStatus, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
 from fleet_server.models.receipt import NO_SPOOL
-from fleet_server.services import auditing, authority, layering, node_life, outbox
+from fleet_server.services import (
+    auditing,
+    authority,
+    credentials,
+    keyset,
+    layering,
+    node_life,
+    outbox,
+    rights,
+)
 from fleet_server.wire.configuration import PUBLISH_S, WIFI, sha256_hex
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
 DEFAULT_TOKEN_LIFETIME = timedelta(hours=24)
 LABEL_MAX_LENGTH = 64
+MOST_USES = 10_000
+NOTE_MAX_LENGTH = 200
+_NEWEST_FIRST = keyset.Sorting((EnrolmentToken.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 _NODE_ID_BYTES = 3
 # 16.7 million ids: even with a million nodes, 20 draws fail once in 10²⁴ enrolments.
 _DRAWS = 20
 
 
 class TokenRefused(Refused):
-    """The enrolment token is unknown, used up or expired. Which of these is not told to who has no token."""
+    """The enrolment token is unknown, used up, expired, revoked or for another node. Which of these is not told to who has no token."""
 
     code = "enrolment_token_refused"
 
@@ -46,6 +60,15 @@ class KeyInUse(Conflict):
     """Another node has this key."""
 
     code = "key_in_use"
+
+
+class TokenStanding(StrEnum):
+    """Whether a token is still good."""
+
+    GOOD = "good"
+    USED_UP = "used_up"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True)
@@ -65,10 +88,19 @@ def create_token(
     now: datetime,
     lifetime: timedelta = DEFAULT_TOKEN_LIFETIME,
     note: str = "",
+    model: str | None = None,
+    label: str | None = None,
 ) -> str:
-    """A token for `uses` enrolments. It is shown this once; only its hash is kept. Committed on return."""
-    if uses < 1:
-        raise EnrolmentWrong("A token must be good for at least one node.")
+    """A token for `uses` enrolments. It is shown this once; only its hash is kept. Committed on return.
+
+    Args:
+        model: Only nodes of this model.
+        label: Only the node with this label.
+
+    Raises:
+        EnrolmentWrong: no such token can be.
+    """
+    _check_token(uses, note, model, label)
     token = secrets.token_urlsafe(24)
     with db.writing(session):
         row = EnrolmentToken(
@@ -77,13 +109,72 @@ def create_token(
             uses_left=uses,
             created_at=now,
             expires_at=now + lifetime,
+            model=model,
+            label=label,
+            made_by=rights.actor_of(session).name,
         )
         session.add(row)
         session.flush()
         auditing.record(
-            session, "token_made", subject=f"token {row.id}", now=now, uses=uses, note=note
+            session,
+            "token_made",
+            subject=f"token {row.id}",
+            now=now,
+            uses=uses,
+            note=note,
+            model=model,
+            label=label,
+            until=row.expires_at.isoformat(),
         )
     return token
+
+
+def tokens(
+    session: Session, *, limit: int, before_id: int | None = None
+) -> Sequence[EnrolmentToken]:
+    """Newest first; `before_id`: the last one of the page before. One statement."""
+    query = select(EnrolmentToken).order_by(EnrolmentToken.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(EnrolmentToken.id < before_id)
+    return session.scalars(query).all()
+
+
+def token_page(
+    session: Session, *, limit: int, after: keyset.Key | None = None
+) -> keyset.Page[EnrolmentToken]:
+    """The same as pages for programs. One statement."""
+    return keyset.page_of(
+        session,
+        select(EnrolmentToken),
+        _NEWEST_FIRST,
+        limit=limit,
+        after=after,
+        made=lambda row: row[0],
+    )
+
+
+def standing_of_token(token: EnrolmentToken, *, now: datetime) -> TokenStanding:
+    """Whether a token is still good, and else why not."""
+    if token.revoked_at is not None:
+        return TokenStanding.REVOKED
+    if token.uses_left == 0:
+        return TokenStanding.USED_UP
+    return TokenStanding.EXPIRED if token.expires_at <= now else TokenStanding.GOOD
+
+
+def revoke_token(session: Session, token_id: int, *, now: datetime) -> None:
+    """Let nobody enrol with a token any more; nodes that it has enrolled stay. Committed on return; safe to repeat.
+
+    Raises:
+        NotFound: there is no such token.
+    """
+    with db.writing(session):
+        row = session.get(EnrolmentToken, token_id, with_for_update=True)
+        if row is None:
+            raise NotFound(f"There is no token {token_id}.")
+        if row.revoked_at is None:
+            row.revoked_at = now
+            auditing.record(session, "token_revoked", subject=f"token {token_id}", now=now)
 
 
 def enrol_node(
@@ -109,7 +200,7 @@ def enrol_node(
     check_label_and_model(label, model)
     key_sha256 = _key_sha256(csr_pem)
     with db.writing(session):
-        token_id = _use_token(session, token, now)
+        token_id = _use_token(session, token, now, label=label, model=model)
         known = session.scalar(select(Node).where(Node.public_key_sha256 == key_sha256))
         if known is not None:
             return _already_enrolled(session, known, token_id, label, model, ca_dir)
@@ -132,7 +223,10 @@ def enrol_node(
             certificate=f"{certificate.serial:x}",
         )
         mark_everything_of_a_node(session, node.node_id, now=now)
-    return EnrolledNode(node.node_id, certificate.pem, tuple(authority.trust_anchors_pem(ca_dir)))
+        credentials.enter_issued(session, node.node_id, certificate, now=datetime.now(UTC))
+        anchors = tuple(authority.trust_anchors_pem(ca_dir))
+        session.get_one(NodeStatus, node.node_id).roots = credentials.names_of_roots(anchors)
+    return EnrolledNode(node.node_id, certificate.pem, anchors)
 
 
 def registered_node(session: Session, label: str) -> Node | None:
@@ -181,12 +275,26 @@ def check_label(label: str) -> None:
         raise EnrolmentWrong(f"A label has 1 to {LABEL_MAX_LENGTH} printable characters.")
 
 
+def _check_token(uses: int, note: str, model: str | None, label: str | None) -> None:
+    if not 1 <= uses <= MOST_USES:
+        raise EnrolmentWrong(f"A token is good for 1 to {MOST_USES} nodes.")
+    if len(note) > NOTE_MAX_LENGTH or not set(note).isdisjoint("\0\r\n"):
+        raise EnrolmentWrong(f"A note is one line of at most {NOTE_MAX_LENGTH} characters.")
+    if label is not None:
+        check_label(label)
+    if model is not None and model not in catalogue.node_model_ids():
+        raise EnrolmentWrong(_no_model(model))
+
+
+def _no_model(model: str) -> str:
+    return f"{model!r} is not a node model; there are {', '.join(catalogue.node_model_ids())}."
+
+
 def check_label_and_model(label: str, model: str) -> None:
     """Raises EnrolmentWrong for what no node can be called or be."""
     check_label(label)
     if model not in catalogue.node_model_ids():
-        known = ", ".join(catalogue.node_model_ids())
-        raise EnrolmentWrong(f"{model!r} is not a node model; there are {known}.")
+        raise EnrolmentWrong(_no_model(model))
     try:
         catalogue.load_node_model(model)
     except catalogue.CatalogueError as mistake:
@@ -215,19 +323,24 @@ def _node_to_enrol(session: Session, label: str, model: str, *, now: datetime) -
     return node
 
 
-def _use_token(session: Session, token: str, now: datetime) -> int:
+def _use_token(session: Session, token: str, now: datetime, *, label: str, model: str) -> int:
     used = session.execute(
         update(EnrolmentToken)
         .where(
             EnrolmentToken.token_sha256 == _sha256_hex(token.encode()),
             EnrolmentToken.uses_left > 0,
             EnrolmentToken.expires_at > now,
+            EnrolmentToken.revoked_at.is_(None),
+            or_(EnrolmentToken.model.is_(None), EnrolmentToken.model == model),
+            or_(EnrolmentToken.label.is_(None), EnrolmentToken.label == label),
         )
         .values(uses_left=EnrolmentToken.uses_left - 1)
         .returning(EnrolmentToken.id)
     ).scalar()
     if used is None:
-        raise TokenRefused("The enrolment token is not valid (any more); ask for a new one.")
+        raise TokenRefused(
+            "The enrolment token is not valid (any more), or is for another node; ask for a new one."
+        )
     return used
 
 

@@ -54,11 +54,12 @@ _HEARD = "its first message"
 _DEPLOYING = "putting it at a site"
 _LEAVING = "ending its deployment"
 _ENROLLING = "enrolling it at the bench"
+_REVOKING = "revoking its certificates (`fleet node revoke`)"
 _SUSPECT = Way(Right.OPERATE_NODES, "node_quarantined", wants_reason=True)
 _LOSE = Way(Right.MOUNT_NODES, "node_lost", wants_reason=True)
 _SEND_IN = Way(Right.MOUNT_NODES, "node_sent_to_maker", wants_reason=True)
 _RETIRE = Way(Right.OPERATE_NODES, "node_retired", wants_reason=True)
-_REVOKE = Way(Right.ADMIT_NODES, "node_revoked", wants_reason=True)
+_REVOKE = Way(Right.ADMIT_NODES, "node_revoked", comes_by=_REVOKING)
 _TAKE_BACK = Way(Right.OPERATE_NODES, "node_taken_back", wants_reason=True)
 _FIND = Way(Right.MOUNT_NODES, "node_found", wants_reason=True)
 _RETURN = Way(Right.MOUNT_NODES, "node_returned", wants_reason=True)
@@ -173,12 +174,14 @@ def pass_on(
     *,
     now: datetime,
     by: str | None = None,
+    reason: str = "",
     **details: auditing.Detail,
 ) -> None:
     """A state that comes by another deed; part of the caller's transaction, whose rights were checked there.
 
     Args:
         by: who did it, where that is nobody with an account.
+        reason: why, where that deed wants one.
         details: what the deed adds to the audit entry.
 
     Raises:
@@ -191,7 +194,7 @@ def pass_on(
             f"{node.node_id} is {node.state}; somebody must say first what became of it. {_allowed(session, node)}",
             **_fields(session, node, state),
         )
-    _move(session, node, state, way, now=now, reason="", by=by, **details)
+    _move(session, node, state, way, now=now, reason=reason, by=by, **details)
 
 
 def ways_of(session: Session, node: Node) -> dict[NodeState, Way]:

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Unavailable
-from fleet_server.models import Configuration, Node, Outbox, Receipt
+from fleet_server.models import Configuration, Node, NodeStatus, Outbox, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
-from fleet_server.services import commanding, configuring
+from fleet_server.services import commanding, configuring, credentials
 from fleet_server.services.configuring import SecretKey, no_secret_key
 from fleet_server.services.outbox import mark_changed
 from fleet_server.wire import desired
@@ -123,11 +123,15 @@ def desired_states(
             Configuration.version,
             Configuration.settings,
             Configuration.renewed_certificate,
-        ).where(Configuration.node_id.in_(node_ids))
+            NodeStatus.roots,
+        )
+        .join(NodeStatus, NodeStatus.node_id == Configuration.node_id)
+        .where(Configuration.node_id.in_(node_ids))
     )
+    roots = credentials.roots_to_trust(session)
     orders = commanding.pending_orders(session, node_ids, now=now)
     states = {}
-    for node_id, version, settings, certificate in rows:
+    for node_id, version, settings, certificate, trusted in rows:
         try:
             values = configuring.opened_settings(node_id, settings, secret_key=secret_key)
         except Unavailable as broken:
@@ -138,6 +142,7 @@ def desired_states(
             config_values=values,
             commands=tuple(orders.get(node_id, ())),
             certificate=certificate,
+            roots=credentials.roots_to_tell(roots, trusted),
         )
     return states
 

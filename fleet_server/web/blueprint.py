@@ -7,7 +7,7 @@ from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
 from fleet_server.http_shared.access import may
-from fleet_server.web import site_words, words
+from fleet_server.web import credential_words, site_words, words
 
 web = Blueprint("web", __name__, template_folder="templates")
 
@@ -41,6 +41,7 @@ _SITE_WORDS = (
     "work_kind_word",
     "work_state_word",
 )
+_CREDENTIAL_WORDS = ("certificate_word", "credential_words", "key_place_word", "token_word")
 
 
 @web.record_once
@@ -48,6 +49,7 @@ def _give_words_to_templates(state: BlueprintSetupState) -> None:
     """As globals, because macros see no context."""
     given = {name: getattr(words, name) for name in _WORDS}
     given |= {name: getattr(site_words, name) for name in _SITE_WORDS}
+    given |= {name: getattr(credential_words, name) for name in _CREDENTIAL_WORDS}
     state.app.jinja_env.globals.update(given, here=_here, may=may)
 
 

@@ -23,7 +23,7 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.http_shared.access import needs, open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import TIME_ZONE
-from fleet_server.services import commanding, configuring, overviews, working
+from fleet_server.services import commanding, configuring, credentials, overviews, working
 from fleet_server.services.rights import Right
 from fleet_server.services.working import WorkFilter
 from fleet_server.web import assets, words
@@ -95,6 +95,7 @@ def node(node_id: str) -> str:
         orders=working.work_lines(session, WorkFilter(node_id=node_id), limit=_ORDERS),
         now=now,
         commands=commanding.commands_of(session, node_id, now=now),
+        credentials=credentials.credentials_of(session, node_id, now=datetime.now(UTC)),
         chosen=chosen,
         ranges=[{"key": key, "word": word} for key, (_, word) in RANGES.items()],
         channels=readings.channels,

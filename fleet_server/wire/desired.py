@@ -26,13 +26,17 @@ class Receipt:
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What a node shall be: configuration, assigned release, pending commands, renewed certificate."""
+    """What a node shall be: configuration, assigned release, pending commands, and where it has others, certificate and authorities.
+
+    `certificate` and each of `roots` (one or two) are DER; None: as the node has it.
+    """
 
     config_version: int
     config_values: Mapping[str, Any]
     release: Mapping[str, Any] | None = None
     commands: tuple[Mapping[str, Any], ...] = field(default=())
     certificate: bytes | None = None
+    roots: tuple[bytes, ...] | None = None
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
@@ -68,6 +72,7 @@ def encode_desired(desired: DesiredState) -> bytes:
             "release": None if desired.release is None else dict(desired.release),
             "commands": [dict(command) for command in desired.commands],
             "certificate": desired.certificate,
+            "roots": None if desired.roots is None else list(desired.roots),
         }
     )
     if len(payload) > MAX_DESIRED_BYTES:
@@ -83,8 +88,8 @@ def decode_desired(payload: bytes) -> DesiredState:
     Raises:
         WireError: the payload is not a desired state.
     """
-    message = _fields(payload, ("config", "release", "commands", "certificate"))
-    config, release, commands, certificate = message.values()
+    message = _fields(payload, ("config", "release", "commands", "certificate", "roots"))
+    config, release, commands, certificate, roots = message.values()
     if not isinstance(config, dict) or config.keys() != {"version", "values"}:
         raise WireError("desired_wrong", "The configuration has not version and values.")
     possible = (
@@ -94,10 +99,22 @@ def decode_desired(payload: bytes) -> DesiredState:
         and isinstance(commands, list)
         and all(isinstance(command, dict) for command in commands)
         and (certificate is None or isinstance(certificate, bytes))
+        and (roots is None or _are_bytes(roots))
     )
     if not possible:
         raise WireError("desired_wrong", "The desired state has a field of the wrong type.")
-    return DesiredState(config["version"], config["values"], release, tuple(commands), certificate)
+    return DesiredState(
+        config["version"],
+        config["values"],
+        release,
+        tuple(commands),
+        certificate,
+        None if roots is None else tuple(roots),
+    )
+
+
+def _are_bytes(items: object) -> bool:
+    return isinstance(items, list) and all(isinstance(item, bytes) for item in items)
 
 
 def _fields(payload: bytes, names: tuple[str, ...]) -> dict[str, Any]:

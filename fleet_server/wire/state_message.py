@@ -8,7 +8,7 @@ from typing import Any
 
 import cbor2
 
-from fleet_server.wire import cbor
+from fleet_server.wire import cbor, credentials
 from fleet_server.wire.errors import WireError
 from fleet_server.wire.senml import TIME_BEFORE_UTC_S, TIME_FROM_UTC_S, U32_MAX, UPTIME_MAX_MS
 from fleet_server.wire.states import ConfigState, Slot, SlotState
@@ -24,6 +24,8 @@ class NodeStateMessage:
     `power_up`, `uptime_ms` and `utc_s` together are an anchor: they say when, in UTC, that power-up's clock stood where.
     `oldest` and `newest` are the sequence numbers between which the spool holds packs; both None while it is empty. Since it was
     made `thinned` packs were replaced by their extremes and `lost` ones went without, none of which had a receipt.
+    `certificate` is the name (`wire.credentials`) of the one that this connect was made with, `roots` those of the authorities that
+    the node trusts, with a space between.
     """
 
     model: str
@@ -53,6 +55,9 @@ class NodeStateMessage:
     last_error: str | None = None
     config_state: str | None = None
     config_reason: str | None = None
+    certificate: str | None = None
+    roots: str | None = None
+    credential_state: str | None = None
 
 
 def decode_state(payload: bytes) -> NodeStateMessage:
@@ -140,6 +145,9 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "heap_low": _U31,
     "config_state": lambda value: value in tuple(ConfigState),
     "config_reason": _text,
+    "certificate": credentials.is_name,
+    "roots": credentials.are_names,
+    "credential_state": lambda value: value in tuple(ConfigState),
 }
 STATE_FIELDS = tuple(_CHECKS)
 _REQUIRED = ("model", "version", "power_up", "uptime_ms")

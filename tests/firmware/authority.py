@@ -42,10 +42,20 @@ class TestAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         self.pair = Pair(self._sign(self._name, key, key, since=_SINCE, is_authority=True), key)
 
-    def issue(self, name: str, *, since: datetime.datetime = _SINCE) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(
+        self,
+        name: str,
+        *,
+        since: datetime.datetime = _SINCE,
+        until: datetime.datetime = _UNTIL,
+        key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> Pair:
+        """A certificate for a new key, or for one that is there already."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key, self.pair.key, since=since, is_authority=False)
+        certificate = self._sign(
+            subject, key, self.pair.key, since=since, until=until, is_authority=False
+        )
         return Pair(certificate, key)
 
     def identity(self, node_id: str) -> dict[str, bytes]:
@@ -83,6 +93,7 @@ class TestAuthority:
         signing_key: ec.EllipticCurvePrivateKey,
         *,
         since: datetime.datetime,
+        until: datetime.datetime = _UNTIL,
         is_authority: bool,
     ) -> x509.Certificate:
         common_name = str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
@@ -93,7 +104,7 @@ class TestAuthority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(since)
-            .not_valid_after(_UNTIL)
+            .not_valid_after(until)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False

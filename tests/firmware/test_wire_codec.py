@@ -129,6 +129,7 @@ def test_what_the_server_says_is_read(shared_board: Board, name: str) -> None:
         expected = {key: value for key, value in vector.items() if key != "hex"}
         if isinstance(expected.get("certificate"), str):
             expected["certificate"] = bytes.fromhex(expected["certificate"])
+            expected["roots"] = [bytes.fromhex(root) for root in expected["roots"]]
         assert eval(line) == expected  # noqa: S307 - a literal printed by our own node
 
 

@@ -226,6 +226,9 @@ STATES = (
         last_error=None,
         heap_low=40_960,
         config_state="confirmed",
+        certificate="0123456789abcdef",
+        roots="00112233445566ff fedcba9876543210",
+        credential_state="trial",
     ),
     NodeStateMessage(
         model="pond-1",
@@ -250,6 +253,13 @@ DESIRED = (
         commands=(
             {"id": 7, "name": "resend", "args": {"from": 10, "to": 20}, "expires": 1_790_086_400},
         ),
+    ),
+    DesiredState(
+        config_version=3,
+        config_values={"sample_s": 900, "publish_s": 3_600},
+        # Any bytes: neither codec looks into a certificate.
+        certificate=bytes(range(64)),
+        roots=(bytes(range(48)), bytes(range(16, 64))),
     ),
 )
 
@@ -514,7 +524,8 @@ def vectors() -> dict[str, list[Any]]:
                 "config": {"version": given.config_version, "values": given.config_values},
                 "release": given.release,
                 "commands": list(given.commands),
-                "certificate": None,
+                "certificate": given.certificate and given.certificate.hex(),
+                "roots": given.roots and [root.hex() for root in given.roots],
                 "hex": encode_desired(given).hex(),
             }
             for given in DESIRED

@@ -2,7 +2,7 @@
 
 from micropython import const
 
-from node import report
+from node import identity, report
 from node.errors import LinkError
 from node.link import bearer, sntp, tls
 
@@ -67,11 +67,14 @@ def _open_known(address, deadline):
 
 def _secure(wake, raw, built_utc_s):
     link = wake.config.link
+    wake.is_connected = True
     if not link["tls"]:
         return raw
     try:
         wake.clock.show_to_tls(built_utc_s)
-        return tls.secure(raw, link["server_name"])
+        own = identity.load()
+        wake.credentials = identity.told(*own)
+        return tls.secure(raw, link["server_name"], own[1], own[2])
     except Exception:
         raw.close()
         raise

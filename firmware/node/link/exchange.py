@@ -18,6 +18,7 @@ _LINGER_MS = const(2_000)
 _RESERVE_MS = const(5_000)  # what the last PUBACKs and the receipt may need of the radio's time
 _STATE_BYTES = const(1_200)  # its CBOR and the packet around it
 _DISCONNECT_MS = const(200)
+_RENEWED_BYTES = const(1_800)
 
 
 class Exchange:
@@ -66,6 +67,11 @@ class Exchange:
         wake.state.broker_address, wake.state.bearer = address, memory
         wake.reached("broker")
         heap.note()
+        if wake.is_credential_tried:
+            from node import renewal
+
+            renewal.confirm(wake)
+            plan.forget_done()
         return client
 
     def _listen(self, client):
@@ -166,6 +172,7 @@ class Exchange:
             # Read twice, so that neither part has to share the memory with the other.
             fault = wake.config.apply(self._part("config"), wake.battery_mv)
             plan.forget_done()
+            fault = self._keep_renewed() or fault
             self._orders = self._part("commands") or []
         except (ValueError, KeyError, TypeError, AttributeError):
             fault = "des malformed"
@@ -173,8 +180,22 @@ class Exchange:
         if fault:
             wake.state.last_error = fault
 
+    def _keep_renewed(self):
+        """Certificate and authorities that the fleet has renewed, until the talk is over; what is wrong with them."""
+        parts = cbor.decode(self._desired, True)
+        certificate, roots = parts.get("certificate"), parts.get("roots")
+        if certificate is None and roots is None:
+            return None
+        if len(certificate or b"") + sum([len(root) for root in roots or ()]) > _RENEWED_BYTES:
+            return "des certificate"
+        self._wake.renewed = (
+            certificate and bytes(certificate),
+            roots and [bytes(root) for root in roots],
+        )
+        return None
+
     def _part(self, name):
-        """One field of the desired state. The largest is 4 KiB, most of it a certificate: a copy of that would be too much."""
+        """One field of the desired state. The largest is 4 KiB: a copy of that would be too much."""
         return cbor.decode(self._desired, True)[name]
 
     def _obey(self):

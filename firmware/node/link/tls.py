@@ -4,9 +4,12 @@ import errno
 import select
 import socket
 
-from node.errors import LinkError, NotProvisioned
+from micropython import const
+
+from node.errors import LinkError
 from node.link.wait import WRITE, Waiter
 
+_KEY_BYTES = const(512)
 _CONNECTING = (errno.EINPROGRESS, errno.EAGAIN)
 
 
@@ -37,19 +40,15 @@ def connect(address, deadline):
         raise
 
 
-def secure(raw, server_name):
-    """TLS over `raw`, with the node's identity and the pinned CAs. The handshake happens at the first write."""
+def secure(raw, server_name, certificate, authorities):
+    """TLS over `raw`, with the node's identity and the authorities that it trusts. The handshake happens at the first write."""
     import ssl
 
     from node import config
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined] # the stubs lack it
-    context.load_cert_chain(config.blob("id", "cert"), config.blob("id", "key"))
-    context.load_verify_locations(config.blob("id", "ca0"))
-    try:
-        # The CA to come, so that the broker can change over while the node sleeps.
-        context.load_verify_locations(config.blob("id", "ca1"))
-    except NotProvisioned:
-        pass
+    context.load_cert_chain(certificate, config.blob("id", "key", _KEY_BYTES))
+    for authority in authorities:
+        context.load_verify_locations(authority)
     return context.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=server_name)

@@ -80,6 +80,7 @@ def test_enrolled_node_gets_identity_authority_and_link(client: FlaskClient, tok
         "server_name": "localhost",
         "ntp": "ntp.example.org",
         "prefix": "city",
+        "renew": ["localhost", 443, "localhost"],
     }
 
 

@@ -27,7 +27,7 @@ from fleet_server import clock
 from fleet_server.broker.embedded import EmbeddedBroker, FleetHandler, Message
 from fleet_server.mqtt import publisher
 from fleet_server.mqtt.publisher import EPOCH_TOPIC, Publisher
-from fleet_server.services import authority, ingest, publishing
+from fleet_server.services import ingest, publishing
 from fleet_server.settings import Settings
 from fleet_server.wire.desired import Receipt, decode_receipt, encode_receipt
 from fleet_server.wire.topics import TopicKind
@@ -279,15 +279,3 @@ def test_resync_by_hand_sends_everything_again(
         with sessions() as session:
             assert publishing.mark_everything_changed(session, now=clock.now()) == 1
         wait_until(lambda: _sees(node, receipt))
-
-
-@pytest.mark.parametrize("kind", ["embedded"], indirect=True)
-def test_worker_renews_the_revocation_list_before_it_runs_out(
-    settings: Settings, sessions: Sessions, certificates: Certificates
-) -> None:
-    soon = clock.now() - authority.CRL_LIFETIME + authority.CRL_RENEW_BEFORE / 2
-    authority.write_crl(settings.ca_dir, now=soon)
-    revocation_list = certificates.files.issuing.crl
-    before = revocation_list.read_bytes()
-    with at_work(Publisher(settings, sessions)):
-        wait_until(lambda: revocation_list.read_bytes() != before)

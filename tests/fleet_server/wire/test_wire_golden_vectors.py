@@ -226,7 +226,8 @@ def test_desired_state_is_written_and_read_as_agreed(vector: dict[str, Any]) -> 
         config_values=vector["config"]["values"],
         release=vector["release"],
         commands=tuple(vector["commands"]),
-        certificate=vector["certificate"],
+        certificate=vector["certificate"] and bytes.fromhex(vector["certificate"]),
+        roots=vector["roots"] and tuple(bytes.fromhex(root) for root in vector["roots"]),
     )
     assert encode_desired(desired).hex() == vector["hex"]
     assert decode_desired(bytes.fromhex(vector["hex"])) == desired

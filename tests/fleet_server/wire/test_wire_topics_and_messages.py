@@ -175,6 +175,8 @@ def test_desired_state_that_no_node_could_take_is_not_written() -> None:
         {"commands": {}},
         {"commands": ["reboot"]},
         {"certificate": "pem"},
+        {"roots": b"der"},
+        {"roots": ["pem"]},
         {"more": 1},
     ],
 )
