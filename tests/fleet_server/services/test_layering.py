@@ -153,7 +153,7 @@ def test_what_a_node_had_before_layers_is_its_own_afterwards(
         engine = db.make_engine(databases.url(databases.create_database()))
     else:
         engine = db.make_engine(f"sqlite:///{tmp_path}/old.sqlite3")
-    db.upgrade(engine, "0008")
+    db.upgrade(engine, "0010")
     at = int(NOON.timestamp()) if engine.dialect.name == "sqlite" else NOON
     own = {"sample_s": 900, "publish_s": 1800, "wifi": [["stadt", "c2VhbGVk"]]}
     with engine.begin() as connection:

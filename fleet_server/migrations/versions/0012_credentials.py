@@ -11,8 +11,8 @@ from alembic import op
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-revision = "0009"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

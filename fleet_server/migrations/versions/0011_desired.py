@@ -11,8 +11,8 @@ from alembic import op
 from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S, sha256_hex
 from hardware import catalogue
 
-revision = "0010"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
