@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fleet_server import db
 from fleet_server.feeds.sensorthings.entities import SETS
 from fleet_server.feeds.sensorthings.paths import ENTITY_SETS, NAVIGATION
 from fleet_server.services import deploying
@@ -42,8 +43,11 @@ _WEEK = "phenomenonTime ge 2026-07-10T00:00:00Z"
 def client(world: World) -> FlaskClient:
     with world.sessions() as session:
         for code, name, description in _SITES:
-            site = deploying.NewSite(code, name, "tree", 51.5, 7.2, description)
-            deploying.create_site(session, site, is_public=True, now=small_world.NOW)
+            site = deploying.NewSite(code, name[:100], "tree", 51.5, 7.2)
+            made = deploying.create_site(session, site, is_public=True, now=small_world.NOW)
+            with db.writing(session):  # as long as they could be once
+                made.name, made.description = name, description
+                session.add(made)
         # Streams without a single observation.
         deployed_node(session, "n-00000a", from_at=small_world.NOW - timedelta(days=1))
     return world.app().test_client()
