@@ -56,9 +56,21 @@ def map_head(count):
     return head(_MAP, count)
 
 
-def encode_map(pairs):
-    """A map from pairs of (text key, value), in the order given: MicroPython's dict keeps none."""
-    return map_head(len(pairs)) + b"".join([text(key) + encode(value) for key, value in pairs])
+def encode_map_into(room, pairs):
+    """A map from pairs of (text key, value), in the order given: MicroPython's dict keeps none.
+
+    Written into `room`, a bytearray; a view of it. Raises ValueError when that is too small.
+    """
+    at = len(map_head(len(pairs)))
+    room[:at] = map_head(len(pairs))
+    for key, value in pairs:
+        piece = text(key) + encode(value)
+        end = at + len(piece)
+        if end > len(room):
+            raise ValueError("state too long")
+        room[at:end] = piece
+        at = end
+    return memoryview(room)[:at]
 
 
 def encode(value):

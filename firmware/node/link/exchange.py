@@ -16,7 +16,7 @@ _SESSION_MS = const(
 _HEAR_MS = const(2_000)
 _LINGER_MS = const(2_000)
 _RESERVE_MS = const(5_000)  # what the last PUBACKs and the receipt may need of the radio's time
-_STATE_BYTES = const(1_200)  # its CBOR and the packet around it
+_STATE_BYTES = const(1_200)  # its CBOR
 _DISCONNECT_MS = const(200)
 _RENEWED_BYTES = const(1_800)
 
@@ -47,8 +47,8 @@ class Exchange:
             self._listen(client)
             self._mark()
             self._obey()
+            self._publish_state(client, room)
             del room
-            self._publish_state(client)
             self._publish_packs(client)
             self._linger(client)
             self._judge_trial()
@@ -79,8 +79,8 @@ class Exchange:
         self._wait(client, lambda: self._desired is not None and self._has_receipt, _HEAR_MS)
         self._apply()
 
-    def _publish_state(self, client):
-        state = cbor.encode_map(report.state(self._wake))
+    def _publish_state(self, client, room):
+        state = cbor.encode_map_into(room, report.state(self._wake))
         client.publish(self._topic("up", "st"), (state,), self._deadline)
 
     def _publish_packs(self, client):

@@ -24,6 +24,8 @@ _QOS = const(1)
 _REFUSED = const(0x80)
 
 _KEEP_ALIVE_S = const(60)
+# What is longer goes out as it is: a copy would want as much memory once more, in one piece.
+_COPIED_BYTES = const(384)
 _IN_FLIGHT = const(8)
 _ACK_MS = const(8_000)
 _BUFFER_BYTES = const(256)
@@ -118,8 +120,14 @@ class Client:
             if not length:
                 break
         for part in parts:
-            packet.extend(part)
-        self._write(packet, deadline)
+            if len(part) > _COPIED_BYTES:
+                self._write(packet, deadline)
+                self._write(part, deadline)
+                packet = bytearray()
+            else:
+                packet.extend(part)
+        if packet:
+            self._write(packet, deadline)
 
     def _write(self, data, deadline):
         view = memoryview(data)
