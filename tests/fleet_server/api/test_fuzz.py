@@ -25,7 +25,7 @@ from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World
 
 # In all: about eight seconds. What a night has time for is the other test's.
-EXAMPLES_AT_COMMIT, EXAMPLES_BY_NIGHT = 180, 40_000
+EXAMPLES_AT_COMMIT, EXAMPLES_BY_NIGHT = 100, 40_000
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     checks.status_code_conformance,
