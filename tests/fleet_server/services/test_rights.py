@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from factories import deployed_node
 from sqlalchemy.orm import Session
 
+from fleet_server.errors import NotFound
 from fleet_server.models import Role, Scope
-from fleet_server.services import accounts, auditing, rights
+from fleet_server.services import (
+    accounts,
+    auditing,
+    commanding,
+    configuring,
+    deploying,
+    rights,
+)
 from fleet_server.services.accounts import AccountWrong, LastAdministrator
 from fleet_server.services.rights import Actor, NotAllowed, Right
 
@@ -90,3 +100,31 @@ def test_what_is_done_to_accounts_is_in_the_log(session: Session) -> None:
     }
     assert entries[-1].actor == "anna"
     assert not any("password" in str(entry.details) for entry in entries)
+
+
+OUT_OF_SCOPE: dict[str, Callable[[Session], object]] = {
+    "configure": lambda s: configuring.configure_node(s, "n-000001", {"sample_s": 600}, now=NOON),
+    "command": lambda s: commanding.order_command(s, "n-000001", "reboot", {}, now=NOON),
+    "take down": lambda s: deploying.end_deployment(s, "n-000001", to_at=NOON, now=NOON),
+    "mount": lambda s: deploying.deploy_node(
+        s, "n-000001", site_code="n-000001-site", from_at=NOON, now=NOON
+    ),
+    "make a site": lambda s: deploying.create_site(
+        s, deploying.NewSite("oak", "Oak", "tree", 51.5, 7.2), is_public=True, now=NOON
+    ),
+}
+
+
+def test_who_looks_after_waters_does_nothing_to_a_tree_or_its_node(session: Session) -> None:
+    """Asked of the services themselves, whatever page, endpoint or command may lead to them; and nothing is in the log."""
+    deployed_node(session, "n-000001")
+    entries = auditing.verify_chain(session).entries
+    rights.act_as(session, Actor("wanda", frozenset(Right), Scope.WATERS))
+
+    for deed in OUT_OF_SCOPE.values():
+        with pytest.raises(NotFound):
+            deed(session)
+
+    assert auditing.verify_chain(session).entries == entries
+    rights.act_as(session, Actor("theo", frozenset(Right), Scope.TREES))
+    OUT_OF_SCOPE["command"](session)
