@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from fleet_server.cli.serve import listen, url_of
 from fleet_server.services import changing, grouping, layering, ordering
 from fleet_server.services.selecting import Selection
-from fleet_server.web import assets
+from fleet_server.web import assets, navigation
 from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World
 
@@ -213,3 +213,28 @@ def test_link_with_a_code_fills_the_form_and_leaves_no_code_in_the_address(
     field = browser.find_element(By.ID, "code")
     assert field.get_attribute("value") == "one-time-code"
     assert browser.current_url == f"{address}/reset"
+
+
+@pytest.mark.parametrize(("width", "most_px"), [(1280, 64), (1024, 64), (390, 104), (320, 104)])
+def test_head_is_one_line_of_links_in_german_and_the_menu_holds_the_others(
+    browser: webdriver.Chrome, address: str, width: int, most_px: int
+) -> None:
+    """On a phone the city's name has a line of its own; the menu is a `details`, and the script only closes it."""
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "de"}})
+    browser.get(f"{address}/fleet/drift")
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+    height_px = browser.execute_script("return document.querySelector('header.top').offsetHeight")
+    menu = browser.find_element(By.CSS_SELECTOR, ".menu")
+    menu.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    seen = [link.text for link in browser.find_elements(By.CSS_SELECTOR, ".top nav a") if link.text]
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    menu.find_element(By.TAG_NAME, "summary").send_keys(Keys.ESCAPE)
+    is_open = menu.get_attribute("open")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert height_px <= most_px
+    assert len(seen) == len(set(seen)) == sum(len(group.links) for group in navigation.GROUPS)
+    assert wide <= width
+    assert is_open is None
