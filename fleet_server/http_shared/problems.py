@@ -58,6 +58,12 @@ class TagOutdated(FleetError):
     code = "changed_meanwhile"
 
 
+class Crossed(Conflict):
+    """Two did the same at one moment, and the database let the other one through."""
+
+    code = "crossed"
+
+
 _STATUS: tuple[tuple[type[FleetError], int], ...] = (
     (KeyReused, 422),
     (NotProcessable, 422),
@@ -117,6 +123,13 @@ def register_problems(app: Flask, *, page: PageForProblem | None = None) -> None
     @app.errorhandler(SQLAlchemyError)
     @app.errorhandler(sqlite3.Error)
     def _database_error(problem: Exception) -> Response:
+        if db.is_crossed(problem):
+            log.warning(
+                "requests_crossed", path=request.path, reason=str(problem).partition("\n")[0]
+            )
+            return _fleet_error(
+                Crossed("Somebody else did the same at this moment; look again, then repeat it.")
+            )
         trouble = db.trouble_of(problem)
         if trouble is None:
             raise problem

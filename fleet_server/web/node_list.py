@@ -98,6 +98,7 @@ def nodes() -> str:
 def save_view() -> Response:
     """Keep the filters that are on."""
     given = _given(dict(parse_qsl(request.form.get("query", ""))))
+    _filter(given)  # what the list would refuse is not kept
     view = saved_views.save_view(
         current_session(),
         request.form.get("name", ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
+from fleet_server.jobs import schedule
 from fleet_server.models import AuditEntry, KeptAnswer, Role, Site
 from fleet_server.services import accounts, deploying, many_at_once, repeating, rights
+from fleet_server.settings import load_settings
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World, log_in
@@ -307,6 +310,28 @@ def test_answer_is_kept_for_a_day(world: World) -> None:
         over = NOW + timedelta(hours=24)
         gone = repeating.begin(session, "k-7", request_sha256="b", secret_key=SECRET, now=over)
         assert gone.answer is None
+
+
+def test_old_answers_go_by_schedule_and_those_of_today_stay(world: World, tmp_path: Path) -> None:
+    over = NOW + timedelta(hours=25)
+    with world.sessions() as session:
+        for key, at in (("k-old", NOW), ("k-new", over - timedelta(hours=1))):
+            repeating.begin(session, key, request_sha256="a", secret_key=SECRET, now=at)
+        run = schedule.JOBS["forget_old_answers"].run
+        run(session, load_settings({}, data_dir=tmp_path), over)
+        assert session.get(KeptAnswer, (rights.actor_of(session).name, "k-old")) is None
+        assert session.get(KeptAnswer, (rights.actor_of(session).name, "k-new")) is not None
+
+
+def test_answer_under_another_secret_is_told_as_lost_and_nothing_is_done_again(
+    world: World,
+) -> None:
+    with world.sessions() as session:
+        ticket = repeating.begin(session, "k-8", request_sha256="a", secret_key=SECRET, now=NOW)
+        with db.writing(session):
+            repeating.keep(session, ticket, "said", secret_key=SECRET)
+        with pytest.raises(repeating.AnswerLost):
+            repeating.begin(session, "k-8", request_sha256="a", secret_key="other", now=NOW)
 
 
 # ---------------------------------------------------------------------------------------------------------- many at once
