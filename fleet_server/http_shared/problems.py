@@ -23,6 +23,7 @@ from fleet_server.errors import (
     Unavailable,
 )
 from fleet_server.http_shared.database import note_database_away
+from fleet_server.services.many_at_once import RehearsalOutdated
 from fleet_server.services.repeating import KeyReused
 
 log = structlog.get_logger(__name__)
@@ -69,6 +70,7 @@ _STATUS: tuple[tuple[type[FleetError], int], ...] = (
     (NotProcessable, 422),
     (TagWanted, 428),
     (TagOutdated, 412),
+    (RehearsalOutdated, 412),
     (NotFound, 404),
     (Unauthenticated, 401),
     (Refused, 403),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,8 +26,10 @@ from fleet_server.services import (
     node_list,
     saved_views,
 )
+from fleet_server.services.many_at_once import Outcome
 from fleet_server.services.node_list import NodeFilter
 from fleet_server.services.rights import Right
+from fleet_server.web import words
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
 from fleet_server.wire.commands import CommandName
@@ -90,6 +92,7 @@ def nodes() -> str:
         may_operate=may(Right.OPERATE_NODES),
         commands=COMMANDS,
         settings=SETTINGS,
+        most_at_once=many_at_once.MOST_AT_ONCE,
     )
 
 
@@ -120,32 +123,70 @@ def forget_view(view_id: int) -> Response:
 
 @web.post("/fleet/many")
 @needs(Right.OPERATE_NODES)
-def many_nodes() -> str:
-    """The same to many nodes: first a rehearsal that says what would become of each, then, confirmed, the deed."""
-    session = current_session()
+def many_nodes() -> str | Response:
+    """The same to many nodes: a rehearsal says what would become of each; confirmed, exactly that is done, or nothing."""
     form = request.form
     node_ids = _chosen(form.getlist("node_id"), form.get("query", ""), form.get("which", ""))
-    is_rehearsal = form.get("confirmed") != "yes"
     action, value = form.get("action", ""), form.get("value", "")
-    if action in SETTINGS and not is_rehearsal:
-        above = server_settings().approval_wanted_above
-        changing.check_without_approval(len(node_ids), approval_above=above)
-    results = many_at_once.do_to_each(
-        session, node_ids, _deed(action, value), is_rehearsal=is_rehearsal
+    wanted = _Wanted(
+        action, value, node_ids, _deed(action, value), _why_not_alone(action, node_ids)
     )
-    tally = {
-        outcome: sum(result.outcome is outcome for result in results)
-        for outcome in many_at_once.Outcome
-    }
+    if wanted.why_not or form.get("confirmed") != "yes":
+        return _rehearse(wanted)
+    try:
+        results = many_at_once.do_to_each(
+            current_session(),
+            node_ids,
+            wanted.deed,
+            is_rehearsal=False,
+            wish=[action, value],
+            rehearsed=[form.get("rehearsed", "")],
+        )
+    except many_at_once.RehearsalOutdated:
+        return _rehearse(wanted, is_outdated=True)
+    done = _tally(results)[Outcome.DONE]
+    flash(gettext("%(what)s: done to %(count)s nodes.", what=action, count=words.whole(done)))
+    return redirect(url_for("web.nodes"), code=303)  # a page that is loaded again does nothing
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """`why_not`: why one person alone may not do it to so many; empty when they may."""
+
+    action: str
+    value: str
+    node_ids: list[str]
+    deed: Callable[[str], bool]
+    why_not: str
+
+
+def _rehearse(wanted: _Wanted, *, is_outdated: bool = False) -> str:
+    session = current_session()
+    results = many_at_once.do_to_each(session, wanted.node_ids, wanted.deed, is_rehearsal=True)
     return render_template(
         "many_nodes.html",
-        action=action,
-        value=value,
+        wanted=wanted,
+        is_outdated=is_outdated,
         results=results,
-        tally=tally,
-        is_rehearsal=is_rehearsal,
-        labels=node_list.labels(session, node_ids),
+        tag=many_at_once.tag_of(results, [wanted.action, wanted.value]),
+        tally=_tally(results),
+        labels=node_list.labels(session, wanted.node_ids),
     )
+
+
+def _tally(results: Sequence[many_at_once.Result]) -> dict[Outcome, int]:
+    return {outcome: sum(result.outcome is outcome for result in results) for outcome in Outcome}
+
+
+def _why_not_alone(action: str, node_ids: list[str]) -> str:
+    if action not in SETTINGS:
+        return ""
+    try:
+        above = server_settings().approval_wanted_above
+        changing.check_without_approval(len(node_ids), approval_above=above)
+    except changing.ApprovalWanted as problem:
+        return str(problem)
+    return ""
 
 
 def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
@@ -155,10 +196,13 @@ def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
         node_ids = node_list.node_ids(current_session(), found, now=clock.now(), limit=most + 1)
         if len(node_ids) > most:
             raise Invalid(
-                f"The filter finds more than {most} nodes; narrow it, and do it in parts."
+                f"The filter finds more than {most} nodes, and at most {most} are done at once; narrow it,"
+                " or go by a group or model: settings under Configuration, commands under Commands."
             )
     else:
         node_ids = list(dict.fromkeys(ticked))
+    if len(node_ids) > many_at_once.MOST_AT_ONCE:
+        raise Invalid(f"At most {many_at_once.MOST_AT_ONCE} nodes at once.")
     if not node_ids:
         raise Invalid("No node is chosen; tick some, or choose all that the filter finds.")
     return node_ids

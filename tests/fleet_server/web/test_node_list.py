@@ -122,22 +122,58 @@ def test_view_without_a_name_that_can_be_is_not_kept(operator: FlaskClient, name
 
 def _many(operator: FlaskClient, **form: object) -> str:
     token = csrf_token(operator.get("/fleet/").text)
-    return operator.post("/fleet/many", data={"csrf_token": token, **form}).text
+    return operator.post(
+        "/fleet/many", data={"csrf_token": token, **form}, follow_redirects=True
+    ).text
+
+
+def _rehearsed(page: str) -> dict[str, object]:
+    """What the page's form would send to have done what it says."""
+    (tag,) = re.findall(r'name="rehearsed" value="([^"]+)"', page)
+    node_ids = re.findall(r'name="node_id" value="([^"]+)"', page)
+    return {"confirmed": "yes", "rehearsed": tag, "node_id": node_ids}
+
+
+def _publish_s(operator: FlaskClient, node_id: str) -> int:
+    found = operator.get(f"/api/v1/nodes/{node_id}/configuration").get_json()
+    return int(found["settings"]["publish_s"])
 
 
 def test_many_are_rehearsed_before_they_are_changed(operator: FlaskClient) -> None:
     wanted = {"action": "publish_s", "value": "7200"}
     rehearsed = _many(operator, which="found", query="model=tree-3", **wanted)
     assert "This was a rehearsal" in rehearsed
-    before = operator.get("/api/v1/nodes/n-000001/configuration").get_json()
-    assert before["settings"]["publish_s"] == 3600
-    confirmed = re.findall(r'name="node_id" value="([^"]+)"', rehearsed)
-    assert sorted(confirmed) == ["n-000001", "n-000003"]
-    done = _many(operator, node_id=confirmed, confirmed="yes", **wanted)
-    assert "Done." in done
-    after = operator.get("/api/v1/nodes/n-000001/configuration").get_json()
-    assert after["settings"]["publish_s"] == 7200
-    assert "are so already" in _many(operator, node_id=confirmed, **wanted)
+    assert _publish_s(operator, "n-000001") == 3600
+    confirmed = _rehearsed(rehearsed)
+    assert sorted(confirmed["node_id"]) == ["n-000001", "n-000003"]
+    assert "done to 2 nodes" in _many(operator, **confirmed, **wanted)
+    assert _publish_s(operator, "n-000001") == 7200
+    assert "are so already" in _many(operator, node_id=confirmed["node_id"], **wanted)
+
+
+def test_exactly_what_was_rehearsed_is_done_or_nothing(operator: FlaskClient) -> None:
+    wanted = {"action": "publish_s", "value": "5400"}
+    confirmed = _rehearsed(_many(operator, node_id=["n-000001", "n-000003"], **wanted))
+    alone = _many(operator, node_id="n-000003", **wanted)
+    assert "done to 1 nodes" in _many(operator, **_rehearsed(alone), **wanted)
+    outdated = _many(operator, **confirmed, **wanted)  # n-000003 is so already
+    assert "nothing was done. Look once more" in outdated
+    assert _publish_s(operator, "n-000001") == 7200
+    assert "done to 1 nodes" in _many(operator, **_rehearsed(outdated), **wanted)
+    assert _publish_s(operator, "n-000001") == 5400
+    assert "This was a rehearsal" in _many(operator, **confirmed, **{**wanted, "value": "9000"})
+
+
+def test_rehearsal_says_when_one_person_alone_may_not(sqlite_world: World) -> None:
+    strict = sqlite_world.app(demo=False, approval_above=1).test_client()
+    log_in(strict)
+    both = ["n-000001", "n-000003"]
+    page = html.unescape(_many(strict, node_id=both, action="publish_s", value="600"))
+    assert "2 nodes are more than 1: put them into a group" in page
+    assert 'name="confirmed"' not in page
+    forced = {"confirmed": "yes", "rehearsed": "x", "node_id": both}
+    _many(strict, **forced, action="publish_s", value="600")
+    assert _publish_s(strict, "n-000001") != 600
 
 
 @pytest.mark.parametrize(
@@ -148,6 +184,7 @@ def test_many_are_rehearsed_before_they_are_changed(operator: FlaskClient) -> No
         ({"action": "publish_s", "value": "soon", "node_id": "n-000001"}, "whole number"),
         ({"action": "reboot", "node_id": "n-nobody"}, "There is no node n-nobody"),
         ({"action": "reboot", "which": "found", "query": "colour=red"}, "colour is no filter"),
+        ({"action": "reboot", "node_id": [f"n-{n:06x}" for n in range(1001)]}, "At most 1000"),
     ],
 )
 def test_what_cannot_be_done_to_many_is_one_sentence(
