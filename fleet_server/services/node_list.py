@@ -10,7 +10,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from fleet_server.models import Deployment, Node, NodeStatus, Receipt, Site
+from fleet_server.models import (
+    Deployment,
+    Node,
+    NodeGroup,
+    NodeGroupMember,
+    NodeStatus,
+    NodeTag,
+    Receipt,
+    Site,
+)
 from fleet_server.services import fleet_totals, health, keyset, rights
 from fleet_server.services.node_life import OUT_OF_SERVICE
 
@@ -29,6 +38,8 @@ class NodeFilter:
     model: str | None = None
     state: str | None = None
     site: str | None = None  # its code
+    group: str | None = None  # its name
+    tag: str | None = None
     label: str | None = None
     firmware_version: str | None = None
     battery_below_mv: int | None = None
@@ -46,6 +57,7 @@ class NodeLine:
     state: str
     health: str
     enrolled_at: datetime | None
+    site_id: int | None
     site_code: str | None
     site_name: str | None
     last_heard_at: datetime | None
@@ -90,7 +102,7 @@ def labels(session: Session, ids: Collection[str]) -> Mapping[str, str]:
 
 def _nodes(session: Session, wanted: NodeFilter, now: datetime) -> Select[*tuple[Any, ...]]:
     query = (
-        select(Node, NodeStatus, Receipt.seq, Site.code, Site.name)
+        select(Node, NodeStatus, Receipt.seq, Site.id, Site.code, Site.name)
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
         .join(Receipt, Receipt.node_id == Node.node_id)
         .outerjoin(Deployment, (Deployment.node_id == Node.node_id) & Deployment.to_at.is_(None))
@@ -113,6 +125,14 @@ def conditions(wanted: NodeFilter, *, now: datetime) -> list[ColumnElement[bool]
         found.append(
             Node.node_id.in_(at_site.where(Site.code == wanted.site, Deployment.to_at.is_(None)))
         )
+    if wanted.group is not None:
+        members = select(NodeGroupMember.node_id).join(
+            NodeGroup, NodeGroup.id == NodeGroupMember.group_id
+        )
+        found.append(Node.node_id.in_(members.where(NodeGroup.name == wanted.group)))
+    if wanted.tag is not None:
+        tagged = select(NodeTag.node_id).where(NodeTag.tag == wanted.tag)
+        found.append(Node.node_id.in_(tagged))
     if wanted.health is not None:
         # A node that is out of service stands nowhere in the counts either.
         found += [
@@ -146,6 +166,7 @@ def _line(row: Any, now: datetime) -> NodeLine:
         state=node.state,
         health=_health_word(status, now),
         enrolled_at=node.enrolled_at,
+        site_id=row.id,
         site_code=row.code,
         site_name=row.name,
         last_heard_at=status.last_heard_at,

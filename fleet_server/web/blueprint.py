@@ -23,6 +23,7 @@ _WORDS = (
     "health_words",
     "kind_word",
     "local_time",
+    "order_word",
     "place",
     "quantity",
     "refusal_words",

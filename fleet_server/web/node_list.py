@@ -32,6 +32,7 @@ from fleet_server.services.rights import Right
 from fleet_server.web import words
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
+from fleet_server.web.forms import CITY
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S
 from fleet_server.wire.states import NodeState
@@ -51,7 +52,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "state": tuple(NodeState),
     "sort": tuple(node_list.SORTINGS),
 }
-_TEXTS = ("model", "site", "label", "firmware_version")
+_TEXTS = ("model", "site", "group", "tag", "label", "firmware_version")
 _NUMBERS = ("battery_below_mv",)
 _MOMENTS = ("heard_before",)
 _FILTERS = (*_TEXTS, *_NUMBERS, *_MOMENTS, "health", "state")
@@ -81,6 +82,7 @@ def nodes() -> str:
         following=None if page.next_key is None else as_cursor(page.next_key, sorting=sort),
         is_first=after is None,
         given=given,
+        heard_before=_as_field(given.get("heard_before")),
         filters={name: value for name, value in given.items() if name != "sort"},
         counts=counts,
         all_nodes=sum(counts.values()),
@@ -260,6 +262,12 @@ def _moment(name: str, text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise Invalid(f"{name} wants a time like 2026-07-14T12:00:00Z.") from error
-    if moment.tzinfo is None:
-        raise Invalid(f"{name} wants its time zone, like 2026-07-14T12:00:00Z.")
-    return moment
+    # As a browser's own field gives it: by the city's clock.
+    return moment if moment.tzinfo else moment.replace(tzinfo=CITY)
+
+
+def _as_field(text: str | None) -> str:
+    """A moment as a browser's field for date and time wants it, by the city's clock."""
+    if text is None:
+        return ""
+    return f"{_moment('heard_before', text).astimezone(CITY):%Y-%m-%dT%H:%M}"

@@ -45,6 +45,16 @@ _PAGES = (
     "/fleet/groups/1",
     "/fleet/drift",
     "/fleet/commands",
+    "/fleet/alerts",
+    "/fleet/alerts/settings",
+    "/fleet/sites/import",
+    "/fleet/credentials",
+    "/fleet/tokens",
+    "/field/",
+    "/field/work",
+    "/field/work/new",
+    "/field/nodes/n-000001/replace",
+    "/api/docs",
 )
 
 # Pixels of a canvas that are painted, and those in the band's translucent blue.
@@ -97,6 +107,30 @@ _OUTSIDE = """
 return [...document.querySelectorAll(".card *")]
   .filter((e) => e.getBoundingClientRect().right > e.closest(".card").getBoundingClientRect().right - 8)
   .map((e) => e.textContent.trim().slice(0, 40));
+"""
+
+
+# What somebody who hears the page, or has only a keyboard, would miss (WCAG 2.1: 1.3.1, 2.1.1, 2.4.4, 4.1.1, 4.1.2).
+_MISSED = """
+const missed = [], all = (selector) => [...document.querySelectorAll(selector)];
+const say = (what) => (e) => missed.push(`${what}: ${e.outerHTML.slice(0, 90)}`);
+const text = (e) => (e.getAttribute("aria-label") || e.textContent || "").trim() || e.querySelector("img[alt]:not([alt=''])");
+all("input:not([type=hidden], [hidden]), select, textarea:not([hidden])")
+  .filter((e) => !e.labels.length && !e.hasAttribute("aria-label")).forEach(say("no label"));
+all("button, a, summary").filter((e) => !text(e)).forEach(say("says nothing"));
+all("th").filter((e) => !e.closest(".uplot") && !(e.scope && text(e))).forEach(say("heads nothing"));
+all("img:not([alt])").forEach(say("no words for a picture"));
+all(".scroll:not([tabindex='0'])").forEach(say("not scrolled by keys"));
+all(".scroll:not([aria-label])").forEach(say("no name"));
+const ids = all("[id]").map((e) => e.id);
+all("[id]").filter((e) => ids.filter((id) => id === e.id).length > 1).forEach(say("id twice"));
+all("a[href^='#']").filter((e) => !document.getElementById(e.getAttribute("href").slice(1))).forEach(say("leads nowhere"));
+let level = 0;
+for (const e of all("h1, h2, h3, h4")) {
+  if (+e.tagName[1] > level + 1) say("heading jumps")(e);
+  level = +e.tagName[1];
+}
+return missed;
 """
 
 
@@ -174,10 +208,12 @@ def test_page_is_clean_readable_and_fits_320_pixels(
     width = browser.execute_script("return document.documentElement.scrollWidth")
     faint = browser.execute_script(_FAINT)
     torn = browser.execute_script(_TORN)
+    missed = browser.execute_script(_MISSED)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert width <= 320
     assert faint == []
     assert torn == []
+    assert missed == []
     assert browser.get_log("browser") == []
 
 

@@ -172,6 +172,26 @@ def test_node_page_holds_its_readings_as_a_table(operator: FlaskClient) -> None:
     assert "/v1.1/Datastreams(" in page
 
 
+def test_node_is_called_otherwise_on_its_page_and_shows_its_probes(
+    sqlite_world: World,
+) -> None:
+    client = sqlite_world.app().test_client()
+    log_in(client)
+    page = client.get("/fleet/nodes/n-000001").text
+    assert 'href="#probes"' in page
+    probes = page[page.index('id="probes"') :]
+    assert "watermark" in probes[: probes.index("</table>")]
+    was = re.findall(r'name="label" value="([^"]*)"', page)[0]
+    for label in ("lime 12", was):
+        sent = {"csrf_token": csrf_token(page), "label": label}
+        renamed = client.post("/fleet/nodes/n-000001/label", data=sent, follow_redirects=True)
+        assert f"<h1>{label}</h1>" in renamed.text
+    refused = client.post(
+        "/fleet/nodes/n-000001/label", data={"csrf_token": csrf_token(page), "label": ""}
+    )
+    assert refused.status_code == 400
+
+
 def test_time_range_moves_by_links(operator: FlaskClient) -> None:
     now_page = operator.get("/fleet/nodes/n-000001?range=24h")
     found = re.search(r'href="([^"]*until=\d+[^"]*)"[^>]*>← earlier', now_page.text)
@@ -264,7 +284,7 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
         ("/fleet/", 7),
         ("/fleet/sites", 7),
         ("/fleet/sites/1", 10),
-        ("/fleet/nodes/n-000001", 28),
+        ("/fleet/nodes/n-000001", 29),
         ("/field/nodes/n-000001", 12),
         ("/field/?q=nobody", 4),
         ("/field/work", 3),
