@@ -19,6 +19,7 @@ from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.people import people
 from fleet_server.api.sites import sites
+from fleet_server.api.summary import summary
 from fleet_server.api.views import views
 from fleet_server.api.work import work_orders
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
@@ -26,6 +27,7 @@ from fleet_server.wire.topics import NODE_ID_PATTERN
 
 _NOUNS = (
     me,
+    summary,
     nodes,
     views,
     sites,

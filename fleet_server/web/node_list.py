@@ -13,8 +13,8 @@ from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
-from fleet_server.errors import Invalid
-from fleet_server.http_shared.access import may, needs
+from fleet_server.errors import Invalid, NotFound
+from fleet_server.http_shared.access import has_to_do_with_all, may, needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor, with_query
 from fleet_server.services import (
@@ -36,6 +36,7 @@ from fleet_server.web.forms import CITY
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S
 from fleet_server.wire.states import NodeState
+from fleet_server.wire.topics import is_node_id
 from hardware import catalogue
 
 PAGE_SIZE = 50
@@ -57,6 +58,7 @@ _NUMBERS = ("battery_below_mv",)
 _MOMENTS = ("heard_before",)
 _FILTERS = (*_TEXTS, *_NUMBERS, *_MOMENTS, "health", "state")
 _MOST_DIGITS = 6
+_SHOWN_OF_STRANGE = 20
 
 
 @web.get("/fleet/")
@@ -75,7 +77,7 @@ def nodes() -> str:
         limit=PAGE_SIZE,
         after=None if after is None else from_cursor(after, sorting=sort),
     )
-    counts = fleet_totals.health_counts(session, now=now)
+    counts, sees_all = fleet_totals.health_counts(session, now=now), has_to_do_with_all()
     return render_template(
         "nodes.html",
         nodes=page.items,
@@ -86,8 +88,9 @@ def nodes() -> str:
         filters={name: value for name, value in given.items() if name != "sort"},
         counts=counts,
         all_nodes=sum(counts.values()),
-        quarantined=fleet_totals.quarantine_size(session),
-        packs=fleet_totals.pack_totals(session),
+        # Of the whole fleet; who has to do with trees or waters alone would take them for theirs.
+        quarantined=fleet_totals.quarantine_size(session) if sees_all else None,
+        packs=fleet_totals.pack_totals(session) if sees_all else None,
         views=saved_views.views(session),
         models=catalogue.node_model_ids(),
         choices=_CHOICES,
@@ -203,6 +206,9 @@ def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
             )
     else:
         node_ids = list(dict.fromkeys(ticked))
+        stranger = next((one for one in node_ids if not is_node_id(one)), None)
+        if stranger is not None:
+            raise NotFound(f"There is no node {stranger[:_SHOWN_OF_STRANGE]}.")
     if len(node_ids) > many_at_once.MOST_AT_ONCE:
         raise Invalid(f"At most {many_at_once.MOST_AT_ONCE} nodes at once.")
     if not node_ids:

@@ -17,17 +17,13 @@ from tests.fleet_server.world_fixtures import World
 @pytest.fixture(scope="module")
 def programs(sqlite_world: World) -> tuple[FlaskClient, FlaskClient]:
     """Of two operators, on a server where more than one node needs an approval."""
-    app = sqlite_world.app(demo=False, approval_above=1)
-    app.config["WTF_CSRF_ENABLED"] = False
     made = []
     for name in ("anna", "bert"):
         with sqlite_world.sessions() as session:
             accounts.create_user(
                 session, name, small_world.PASSWORD, now=NOW, roles=[Role.OPERATOR]
             )
-        client = app.test_client()
-        client.post("/login", data={"name": name, "password": small_world.PASSWORD})
-        made.append(client)
+        made.append(sqlite_world.program(name, demo=False, approval_above=1))
     return made[0], made[1]
 
 

@@ -29,15 +29,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 @pytest.fixture(scope="module")
 def client(world: World) -> FlaskClient:
     """An operator's program."""
-    return _client(world)
-
-
-def _client(world: World) -> FlaskClient:
-    app = world.app()
-    app.config["WTF_CSRF_ENABLED"] = False
-    made = app.test_client()
-    made.post("/login", data={"name": small_world.USER, "password": small_world.PASSWORD})
-    return made
+    return world.program()
 
 
 def _code(answer: Any) -> str:

@@ -13,7 +13,6 @@ from fleet_server import db
 from fleet_server.models import Role, SavedView
 from fleet_server.services import accounts
 from tests.fleet_server import small_world
-from tests.fleet_server.api.test_nouns import client_of
 from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World
 
@@ -24,7 +23,7 @@ PONDS = {"name": "ponds", "filter": {"model": "pond-1", "battery_below_mv": "450
 @pytest.fixture(scope="module")
 def anna(world: World) -> FlaskClient:
     """An administrator's program."""
-    return client_of(world)
+    return world.program(demo=False)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def tom(world: World) -> FlaskClient:
     """Somebody who may only look."""
     with world.sessions() as session:
         accounts.create_user(session, "tom", small_world.PASSWORD, now=NOW, roles=[Role.AUDITOR])
-    return client_of(world, "tom")
+    return world.program("tom", demo=False)
 
 
 def _names(client: FlaskClient) -> list[str]:

@@ -44,11 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: Any) -> It
 
 
 def browser(world: World, name: str) -> FlaskClient:
-    app = world.app(demo=False, approval_above=2)
-    app.config["WTF_CSRF_ENABLED"] = False
-    client = app.test_client()
-    client.post("/login", data={"name": name, "password": PASSWORD})
-    return client
+    return world.program(name, demo=False, approval_above=2)
 
 
 @pytest.fixture(scope="module")

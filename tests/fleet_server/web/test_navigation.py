@@ -18,9 +18,7 @@ from tests.fleet_server.world_fixtures import World, csrf_token, log_in
 @pytest.fixture(scope="module")
 def anna(sqlite_world: World) -> FlaskClient:
     """An administrator."""
-    client = sqlite_world.app().test_client()
-    log_in(client)
-    return client
+    return sqlite_world.browser()
 
 
 def _head(page: str) -> str:

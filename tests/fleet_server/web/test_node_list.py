@@ -14,7 +14,7 @@ from fleet_server.services.selecting import Selection
 from fleet_server.web import node_list
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
-from tests.fleet_server.world_fixtures import World, csrf_token, log_in
+from tests.fleet_server.world_fixtures import World, csrf_token
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,7 @@ def operator(sqlite_world: World) -> FlaskClient:
         group = grouping.create_group(session, "inner city", now=NOW)
         grouping.add_members(session, group.id, Selection(node_ids=("n-000001",)), now=NOW)
         grouping.tag_nodes(session, Selection(node_ids=("n-000003",)), "shade", now=NOW)
-    client = sqlite_world.app().test_client()
-    log_in(client)
-    return client
+    return sqlite_world.browser()
 
 
 def _nodes(page: str) -> list[str]:
@@ -96,8 +94,7 @@ def test_view_is_kept_shown_to_whom_it_is_for_and_taken_away(
 ) -> None:
     with sqlite_world.sessions() as session:
         accounts.create_user(session, "tom", small_world.PASSWORD, now=NOW, roles=[Role.OPERATOR])
-    other = sqlite_world.app().test_client()
-    log_in(other, name="tom")
+    other = sqlite_world.browser("tom")
     token = csrf_token(operator.get("/fleet/").text)
     query = "model=pond-1&label=pond"
     for name, more in (("my ponds", {}), ("all ponds", {"is_shared": "on"})):
@@ -183,8 +180,7 @@ def test_exactly_what_was_rehearsed_is_done_or_nothing(operator: FlaskClient) ->
 
 
 def test_rehearsal_says_when_one_person_alone_may_not(sqlite_world: World) -> None:
-    strict = sqlite_world.app(demo=False, approval_above=1).test_client()
-    log_in(strict)
+    strict = sqlite_world.browser(demo=False, approval_above=1)
     both = ["n-000001", "n-000003"]
     page = html.unescape(_many(strict, node_id=both, action="publish_s", value="600"))
     assert "2 nodes are more than 1: put them into a group" in page
@@ -201,6 +197,8 @@ def test_rehearsal_says_when_one_person_alone_may_not(sqlite_world: World) -> No
         ({"action": "explode", "node_id": "n-000001"}, "action wants one of identify"),
         ({"action": "publish_s", "value": "soon", "node_id": "n-000001"}, "whole number"),
         ({"action": "reboot", "node_id": "n-nobody"}, "There is no node n-nobody"),
+        ({"action": "reboot", "node_id": "n-00000a"}, "There is no node n-00000a"),
+        ({"action": "reboot", "node_id": "n-\0" + "x" * 9000}, "There is no node n-"),
         ({"action": "reboot", "which": "found", "query": "colour=red"}, "colour is no filter"),
         ({"action": "reboot", "node_id": [f"n-{n:06x}" for n in range(1001)]}, "At most 1000"),
     ],

@@ -39,9 +39,7 @@ def anyone(world: World) -> FlaskClient:
 
 @pytest.fixture(scope="module")
 def operator(world: World) -> FlaskClient:
-    client = world.app().test_client()
-    log_in(client)
-    return client
+    return world.browser()
 
 
 class _Page(HTMLParser):
@@ -175,8 +173,7 @@ def test_node_page_holds_its_readings_as_a_table(operator: FlaskClient) -> None:
 def test_node_is_called_otherwise_on_its_page_and_shows_its_probes(
     sqlite_world: World,
 ) -> None:
-    client = sqlite_world.app().test_client()
-    log_in(client)
+    client = sqlite_world.browser()
     page = client.get("/fleet/nodes/n-000001").text
     assert 'href="#probes"' in page
     probes = page[page.index('id="probes"') :]
@@ -266,6 +263,22 @@ def test_quarantine_lists_reason_and_first_bytes(operator: FlaskClient) -> None:
     page = operator.get("/fleet/quarantine").text
     assert "The payload is not an array of SenML records." in page
     assert "ff 20 67 61" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/nowhere", 404, ("Nicht vorhanden", "Unter dieser Adresse gibt es nichts.")),
+        ("/fleet/many", 405, ("So nicht", "Diese Adresse gehört zu einem Formular")),
+    ],
+)
+def test_errors_of_http_itself_are_told_in_the_readers_language(
+    anyone: FlaskClient, path: str, status: int, says: tuple[str, ...]
+) -> None:
+    answer = anyone.get(path, headers={"Accept-Language": "de", "Accept": "text/html"})
+    assert answer.status_code == status
+    for words_of_it in says:
+        assert words_of_it in answer.text
 
 
 def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: FlaskClient) -> None:
