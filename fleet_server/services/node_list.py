@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import (
@@ -25,9 +25,24 @@ from fleet_server.services.node_life import OUT_OF_SERVICE
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LABEL = keyset.Sorting((Node.label, Node.node_id), (str, str))  # type: ignore[arg-type] # columns of a class
+# Those of whom nothing is known come first, as if it were the least: they call for a look.
+_HEARD_AT = func.coalesce(NodeStatus.last_heard_at, literal(_NEVER, NodeStatus.last_heard_at.type))
+_HEARD = keyset.Sorting((_HEARD_AT, Node.node_id), (datetime, str))  # type: ignore[arg-type] # a column of a class
+_BATTERY = keyset.Sorting(
+    (func.coalesce(NodeStatus.battery_mv, -1), Node.node_id),  # type: ignore[arg-type] # as above
+    (int, str),
+)
+
+
+def _both_ways(name: str, sorting: keyset.Sorting) -> dict[str, keyset.Sorting]:
+    other_way = keyset.Sorting(sorting.columns, sorting.kinds, is_descending=True)
+    return {name: sorting, f"-{name}": other_way}
+
+
 SORTINGS = {
-    "label": _LABEL,
-    "-label": keyset.Sorting(_LABEL.columns, _LABEL.kinds, is_descending=True),
+    **_both_ways("label", _LABEL),
+    **_both_ways("heard", _HEARD),
+    **_both_ways("battery", _BATTERY),
 }
 
 
@@ -146,8 +161,7 @@ def conditions(wanted: NodeFilter, *, now: datetime) -> list[ColumnElement[bool]
     if wanted.battery_below_mv is not None:
         found.append(NodeStatus.battery_mv < wanted.battery_below_mv)
     if wanted.heard_before is not None:
-        heard = func.coalesce(NodeStatus.last_heard_at, _NEVER, type_=NodeStatus.last_heard_at.type)
-        found.append(heard < wanted.heard_before)
+        found.append(wanted.heard_before > _HEARD_AT)
     return found
 
 

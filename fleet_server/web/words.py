@@ -240,6 +240,10 @@ def refusal_words(reason: str) -> str:
 ORDER_WORDS = {
     "label": lazy_gettext("by label"),
     "-label": lazy_gettext("by label, from the end"),
+    "heard": lazy_gettext("longest silent first"),
+    "-heard": lazy_gettext("heard last first"),
+    "battery": lazy_gettext("lowest battery first"),
+    "-battery": lazy_gettext("fullest battery first"),
 }
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.jobs import schedule
-from fleet_server.models import AuditEntry, KeptAnswer, Role, Site
-from fleet_server.services import accounts, deploying, many_at_once, repeating, rights
+from fleet_server.models import AuditEntry, KeptAnswer, NodeStatus, Role, Site
+from fleet_server.services import accounts, deploying, many_at_once, node_list, repeating, rights
 from fleet_server.settings import load_settings
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
@@ -51,13 +51,31 @@ def _walk(client: FlaskClient, address: str) -> Iterator[list[dict[str, Any]]]:
         address = page["next"]
 
 
-@pytest.mark.parametrize("sort", ["label", "-label"])
+@pytest.mark.parametrize("sort", list(node_list.SORTINGS))
 def test_pages_one_after_the_other_are_the_whole_list(client: FlaskClient, sort: str) -> None:
     whole = client.get(f"/api/v1/nodes?sort={sort}").get_json()
     assert whole["next"] is None
     pages = list(_walk(client, f"/api/v1/nodes?limit=1&sort={sort}"))
     assert [len(page) for page in pages] == [1, 1, 1]
     assert [node for page in pages for node in page] == whole["items"]
+
+
+def test_node_that_was_never_heard_comes_before_those_that_were_and_was_heard_before_any_time(
+    sqlite_world: World,
+) -> None:
+    client = sqlite_world.program()
+    with sqlite_world.sessions() as session, db.writing(session):
+        silent = update(NodeStatus).where(NodeStatus.node_id == "n-000002")
+        session.execute(silent.values(last_heard_at=None, battery_mv=None))
+
+    def found(query: str) -> list[str]:
+        return [node["id"] for node in client.get(f"/api/v1/nodes?{query}").get_json()["items"]]
+
+    assert found("heard_before=2001-01-01T00:00:00Z") == ["n-000002"]
+    for sort in ("heard", "battery"):
+        assert found(f"sort={sort}")[0] == found(f"sort=-{sort}")[-1] == "n-000002"
+        pages = list(_walk(client, f"/api/v1/nodes?limit=1&sort={sort}"))
+        assert [node["id"] for page in pages for node in page] == found(f"sort={sort}")
 
 
 def test_row_that_comes_in_front_shifts_nothing(world: World, client: FlaskClient) -> None:
@@ -107,7 +125,7 @@ def test_filters_hold_all_together(client: FlaskClient, query: str, ids: list[st
         ("limit=0", "limit: must be greater than or equal to 1"),
         ("limit=many", "limit: not a valid integer."),
         ("limit=" + "9" * 5000, "limit: not a valid integer."),
-        ("sort=colour", "sort: must be one of: label, -label."),
+        ("sort=colour", "sort: must be one of: label, -label, heard, -heard, battery, -battery."),
         ("state=asleep", "state: must be one of:"),
         ("heard_before=yesterday", "heard_before: not a valid datetime."),
         ("after=x", "after wants what the page before gave"),
