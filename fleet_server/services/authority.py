@@ -188,6 +188,16 @@ class AuthorityFiles:
         return self.folder / "chain.pem"
 
     @property
+    def read_by_broker(self) -> tuple[Path, ...]:
+        """What a broker shows and trusts, besides the revocation lists."""
+        return (
+            self.certificate("broker"),
+            self.key("broker"),
+            self.chain,
+            self.services_authority.certificate,
+        )
+
+    @property
     def register(self) -> Path:
         """One JSON line for each certificate ever issued."""
         return self.folder / "issued.jsonl"

@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.app import create_node_app
-from fleet_server.cli.serve import listen, node_tls
+from fleet_server.cli.node_tls import NodeTls
+from fleet_server.cli.serve import listen
 from fleet_server.models import Node, NodeStatus
 from fleet_server.mqtt.consumer import Consumer
 from fleet_server.mqtt.publisher import Publisher
@@ -111,7 +112,7 @@ class Fleet:
             running.enter_context(at_work(Consumer(settings, self.sessions)))
             running.enter_context(at_work(Publisher(settings, self.sessions)))
             app = create_node_app(settings, self.sessions)
-            tls = node_tls(self.certificates.files)
+            tls = NodeTls(self.certificates.files)
             listener = listen(app, "127.0.0.1", 0, threads=2, tls=tls)
             self.listener_door.target = listener.bind_addr[1]
             thread = Thread(target=listener.serve)
