@@ -71,8 +71,9 @@ from fleet_server.settings import Settings, is_loopback
 log = structlog.get_logger(__name__)
 
 MAX_PACKET_BYTES = 64 * 1024
-# A node on a bad line needs a second or two for its handshake; ten is an attacker or a dead line.
-HANDSHAKE_TIMEOUT_S = 10.0
+# A node on a bad line needs a second or two for its handshake. When a whole fleet comes at once, it is this machine that keeps them
+# waiting: to end them then would throw away what was computed, and they come again.
+HANDSHAKE_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 PACKET_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0

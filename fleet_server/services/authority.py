@@ -43,6 +43,8 @@ LEAF_LIFETIME = timedelta(days=2 * 365)
 CRL_LIFETIME = timedelta(days=30)
 CRL_RENEW_BEFORE = timedelta(days=10)
 """An expired list locks every node out, so it is renewed long before."""
+PAIR_RENEW_BEFORE = timedelta(days=60)
+"""Where a pair was copied to another machine, somebody has to copy it again: people are on holiday for weeks."""
 LISTED_BEYOND_ITS_END = CRL_LIFETIME
 """A revoked certificate that has run out is taken off the list after it stood on one beyond its end (RFC 5280 §3.3)."""
 CLOCK_MARGIN = timedelta(hours=1)
@@ -714,6 +716,28 @@ def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
     return True
 
 
+def renew_pairs_when_due(folder: Path, *, now: datetime | None = None) -> list[str]:
+    """New pairs, under the same names, for services and listeners whose certificate ends within `PAIR_RENEW_BEFORE`; returns whose.
+
+    The pairs before stay good until they end.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+        FleetError: its keys cannot be used.
+    """
+    now = now or datetime.now(UTC)
+    files = existing_files(folder)
+    renewed = []
+    for name in (*LISTENERS, *SERVICES):
+        if not files.certificate(name).exists():
+            continue
+        known = _load_certificate(files.certificate(name))
+        if known.not_valid_after_utc - now < PAIR_RENEW_BEFORE:
+            issue_pair(folder, name, now=now, hosts=_hosts_of(known))
+            renewed.append(name)
+    return renewed
+
+
 def revoked_serials(folder: Path) -> frozenset[int]:
     """Serials of all that was ever revoked, on the lists or not any more.
 
@@ -889,6 +913,12 @@ def _write_pair(
     _write(files.key(name), key_files.plain_pem(key), mode=_KEY_MODE)
     _write(files.certificate(name), issued.pem.encode() + above)
     return issued
+
+
+def _hosts_of(certificate: x509.Certificate) -> list[str]:
+    """Names and addresses, in the order in which they were given."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
 
 
 def _shown_by(files: AuthorityFiles, listener: str) -> Path:

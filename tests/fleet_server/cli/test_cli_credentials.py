@@ -70,7 +70,7 @@ def test_status_says_where_each_key_is_and_what_to_do_next(fleet: Fleet) -> None
     found = places(fleet("ca", "status"))
     assert found["root"] == (
         "in the clear",
-        "fleet ca root export FILE, then fleet ca root remove FILE",
+        "fleet ca root export FILE && fleet ca root remove FILE",
     )
     assert found["issuing"] == ("in the clear", "fleet ca lock")
     assert found["broker"] == ("in the clear", None)
