@@ -116,9 +116,16 @@ def back_up(
     Raises:
         SchemaOutdated: the tables are not of this version.
         BackupRunning: another one is being made there.
+        BackupWrong: the place is part of what is backed up.
         Unavailable: the place cannot be written to, or PostgreSQL's own programs are not here.
     """
     db.check_schema(engine)
+    places = _places(data_dir, files_dir)
+    for place in places.values():
+        if into.resolve().is_relative_to(place.resolve()):
+            raise BackupWrong(
+                f"{into} is part of what is backed up; name a folder outside of {place}."
+            )
     folder = into / f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
     partial = folder.with_name(folder.name + _PARTIAL)
     try:
@@ -134,7 +141,7 @@ def back_up(
                 rows = _copy_sqlite(engine, partial / _SQLITE_NAME)
             else:
                 rows = _dump_postgresql(engine, partial / _POSTGRESQL_NAME)
-            for name, place in _places(data_dir, files_dir).items():
+            for name, place in places.items():
                 with _unchanging(place):
                     _copy(place, partial / name)
             files = {

@@ -302,6 +302,14 @@ def test_backup_waits_for_nobody_and_nobodys_leftovers_stay(file_server: Server)
     assert not left.exists()
 
 
+@pytest.mark.parametrize("inside", ["files", "files/ab", "ca/../files", "ca"])
+def test_backup_into_what_is_backed_up_is_refused(file_server: Server, inside: str) -> None:
+    """It would hold itself, and that again."""
+    into = file_server.data_dir / inside
+    with pytest.raises(BackupWrong, match="name a folder outside"):
+        backups.back_up(file_server.engine, file_server.data_dir, into, now=NOON)
+
+
 def test_nobody_signs_while_the_authority_is_copied(
     file_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
