@@ -319,14 +319,17 @@ class EmbeddedBroker(Broker):
 
     async def _start_listeners(self) -> None:
         self._shown = stamp_of(*self._authority.read_by_broker)
-        await self._open_doors()
+        await self._open_doors(self._contexts())
 
-    async def _open_doors(self) -> None:
+    def _contexts(self) -> dict[ListenerName, ssl.SSLContext]:
+        return {name: self.make_context(name) for name in self._sockets}
+
+    async def _open_doors(self, contexts: dict[ListenerName, ssl.SSLContext]) -> None:
         for name, listening in self._sockets.items():
             server = await asyncio.start_server(
                 partial(self.stream_connected, listener_name=name.value),
                 sock=listening,
-                ssl=self.make_context(name),
+                ssl=contexts[name],
                 ssl_handshake_timeout=self.limits.handshake_s,
                 ssl_shutdown_timeout=CLOSE_GRACE_S,
                 backlog=BACKLOG,
@@ -342,18 +345,23 @@ class EmbeddedBroker(Broker):
         stamp = stamp_of(*self._authority.read_by_broker)
         if stamp == self._shown:
             return
+        self._shown = stamp  # when the rest comes, that is another one
         try:
             check_pair(self._authority.folder, "broker")
             check_public_files(self._authority.folder)
+            contexts = self._contexts()
         except (FleetError, OSError) as problem:  # half of it is there; the rest comes in a moment
             log.warning("certificate_not_taken", pair="broker", reason=str(problem))
             return
-        self._shown = stamp
-        before = list(self._servers.values())
+        before = [server.instance for server in self._servers.values()]
+        for listening in self._sockets.values():
+            self._loop.remove_reader(listening)
+        # Who has just come in is at the old door still, which must not be gone before asyncio has noted that.
+        await asyncio.sleep(0)
         self._sockets = {name: listening.dup() for name, listening in self._sockets.items()}
-        await self._open_doors()
-        for server in before:
-            server.instance.close()
+        await self._open_doors(contexts)
+        for door in before:
+            door.close()
         log.info("certificate_taken", pair="broker")
 
     def _bind(self, port: int) -> socket.socket:

@@ -209,13 +209,13 @@ class MosquittoProcess:
         stamp = stamp_of(*self._files.read_by_broker)
         if stamp == self._shown or self._log.reloads < self._reloads_needed:
             return
+        self._shown = stamp  # when the rest comes, that is another one
         try:
             authority.check_pair(self._files.folder, "broker")
             authority.check_public_files(self._files.folder)
         except (FleetError, OSError) as problem:  # half of it is there; the rest comes in a moment
             log.warning("certificate_not_taken", pair="broker", reason=str(problem))
             return
-        self._shown = stamp
         self._reloads_needed = self._log.reloads + 1
         self.hang_up()
 

@@ -44,12 +44,12 @@ class NodeTls(BuiltinSSLAdapter):
         stamp = stamp_of(*self._paths)
         if stamp == self._seen:
             return
+        self._seen = stamp  # when the rest comes, that is another one
         try:
             self.context = self._made()
         except OSError as problem:
             log.warning("certificate_not_taken", pair=NODE_LISTENER, reason=str(problem))
             return
-        self._seen = stamp
         log.info("certificate_taken", pair=NODE_LISTENER)
 
     def _made(self) -> ssl.SSLContext:
