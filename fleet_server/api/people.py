@@ -87,6 +87,11 @@ class KeySchema(Schema):
     expires_at = fields.AwareDateTime(required=True)
     last_used_at = reported(fields.AwareDateTime, allow_none=True)
     revoked_at = fields.AwareDateTime(required=True, allow_none=True)
+    held_at = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "since a backup was restored: good again once it is confirmed"},
+    )
 
 
 @people.route("")
@@ -181,6 +186,17 @@ class PersonKeys(MethodView):
     def get(self, query: dict[str, Any], user_id: int) -> keyset.Page[ApiKey]:
         """Keys of somebody, newest first"""
         return people_list.key_page(current_session(), user_id, **query)
+
+
+@people.route("/<row_id:user_id>/keys/<row_id:key_id>/confirm")
+class PersonKeyConfirm(MethodView):
+    @needs(Right.MANAGE_PEOPLE)
+    @people.acts(None, None)
+    def post(self, user_id: int, key_id: int) -> None:
+        """Let a key be good again that waits since a backup was restored"""
+        session = current_session()
+        accounts.find_account(session, user_id)
+        keys.confirm_key(session, key_id, owner_id=user_id, now=clock.now())
 
 
 @people.route("/<row_id:user_id>/keys/<row_id:key_id>")

@@ -19,7 +19,7 @@ from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import refuse_missing, settings_of
 from fleet_server.models import Base
-from fleet_server.services import backups
+from fleet_server.services import backups, keys
 from fleet_server.settings import Settings
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
@@ -155,6 +155,8 @@ def restore(
 ) -> None:
     """Put a backup in place, and ask every node to send again what came after it. End all services first.
 
+    Nobody stays logged in, and keys wait for a word: what was ended or revoked after the backup must not be good again.
+
     Example: fleet db restore /var/backups/stadtsensor/2026-07-01T02-00-00Z --data /var/lib/stadtsensor --replace
     """
     found = backups.check_backup(backup_dir)
@@ -169,10 +171,17 @@ def restore(
             now=clock.now(),
             files_dir=_files_dir(settings),
         )
+        with (
+            _engine(data_dir, database_url) as engine,
+            database.session_factory(engine)() as session,
+        ):
+            held = [f"{key.id} of {key.user.name}" for key in keys.held_keys(session)]
     moved = f" Moved aside: {', '.join(str(path) for path in aside)}." if aside else ""
     answer(
-        {**_told(found), "moved_aside": [str(path) for path in aside]},
-        f"Restored. {_summary(found)}{moved} Start the services: the nodes are asked for what came after that.",
+        {**_told(found), "moved_aside": [str(path) for path in aside], "keys_held": held},
+        f"Restored. {_summary(found)}{moved} Start the services: the nodes are asked for what came after that.\n"
+        "Everybody logs in again; enrolment tokens are revoked; look through `fleet user list` for accounts that were closed or changed since."
+        f"{_about_held(held)}",
         as_json=as_json,
     )
 
@@ -191,6 +200,12 @@ def _kept_elsewhere(settings: Settings) -> list[str]:
     if settings.secret_key:
         found.append("the secret key in FLEET_SECRET_KEY")
     return found
+
+
+def _about_held(held: list[str]) -> str:
+    if not held:
+        return ""
+    return f"\nKeys that wait until `fleet user key confirm NUMBER`, or their owners, say that they were not revoked since: {', '.join(held)}."
 
 
 def _told(found: backups.Backup) -> dict[str, object]:

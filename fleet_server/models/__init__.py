@@ -35,6 +35,7 @@ from fleet_server.models.datastream import Datastream
 from fleet_server.models.deployment import Deployment
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
+from fleet_server.models.external_identity import ExternalIdentity
 from fleet_server.models.field_note import FieldNote
 from fleet_server.models.gap import Gap
 from fleet_server.models.job import Job
@@ -92,6 +93,7 @@ __all__ = [
     "Deployment",
     "EnrolmentToken",
     "Event",
+    "ExternalIdentity",
     "FieldNote",
     "Gap",
     "Job",

@@ -5,7 +5,8 @@ hash. The database comes first and is one snapshot; files are named by their con
 least those that it names. A backup appears whole or not at all. It holds keys: it is as secret as the server.
 
 After a restore the nodes are asked to send again what came after the backup: they keep at least thirty days on flash. An authority that
-is still there stays: it knows who was revoked since.
+is still there stays: it knows who was revoked since. And what lets people, programs and benches in is shut, because a backup does not
+know what was taken from whom since.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sqlalchemy import URL, Engine, func, make_url, select, text
+from sqlalchemy import URL, Engine, delete, func, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, Unavailable
-from fleet_server.models import Node, Receipt
-from fleet_server.services import auditing, authority, commanding, credentials
+from fleet_server.models import EnrolmentToken, Node, PasswordReset, Receipt
+from fleet_server.services import auditing, authority, commanding, credentials, keys, logins
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.senml import U32_MAX
 from fleet_server.wire.states import NodeState
@@ -369,7 +370,9 @@ def restore(
         with db.session_factory(engine)() as session:
             with suppress(authority.AuthorityMissing):
                 credentials.follow_list(session, data_dir / _AUTHORITY, now=datetime.now(UTC))
-            ask_for_missing(session, backup, now=now)
+            with db.writing(session):
+                ask_for_missing(session, backup, now=now)
+                _shut_doors(session, backup, now=now)
     finally:
         engine.dispose()
     return aside
@@ -412,6 +415,32 @@ def ask_for_missing(session: Session, backup: Backup, *, now: datetime) -> int:
             nodes=len(rows),
         )
     return asked
+
+
+def _shut_doors(session: Session, backup: Backup, *, now: datetime) -> None:
+    """What was ended, used up or revoked after the backup is good again in it, and nobody knows what that was.
+
+    So nobody stays logged in, no code or enrolment token is good, and keys wait for a word of their owners.
+    """
+    ended = logins.end_everybodys(session, now=now)
+    held = keys.hold_all(session, now=now)
+    session.execute(delete(PasswordReset))
+    tokens = session.scalars(
+        update(EnrolmentToken)
+        .where(EnrolmentToken.revoked_at.is_(None), EnrolmentToken.expires_at > now)
+        .where(EnrolmentToken.uses_left > 0)
+        .values(revoked_at=now)
+        .returning(EnrolmentToken.id)
+    ).all()
+    auditing.record(
+        session,
+        "doors_shut",
+        subject=f"backup {backup.folder.name}",
+        now=now,
+        sessions_ended=ended,
+        keys_held=[key.id for key in held],
+        tokens_revoked=sorted(tokens),
+    )
 
 
 def _restore_sqlite(backup: Backup, file: Path, suffix: str, *, replaces: bool) -> list[Path]:

@@ -132,6 +132,14 @@ def revoke_own_key(key_id: int) -> ResponseReturnValue:
     return _done(gettext("Key %(number)s is revoked.", number=key_id))
 
 
+@web.post("/fleet/account/keys/<row_id:key_id>/confirm")
+@for_everybody_logged_in
+def confirm_own_key(key_id: int) -> ResponseReturnValue:
+    """For a key that waits since a backup was restored."""
+    keys.confirm_key(current_session(), key_id, owner_id=current_person().id, now=clock.now())
+    return _done(gettext("Key %(number)s is good again.", number=key_id))
+
+
 @web.get("/fleet/account/second-factor")
 @for_everybody_logged_in
 @even_without_second_factor

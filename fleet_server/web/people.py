@@ -138,6 +138,15 @@ def revoke_key_of_person(user_id: int, key_id: int) -> ResponseReturnValue:
     return _done(user_id, gettext("Key %(number)s is revoked.", number=key_id))
 
 
+@web.post("/fleet/people/<row_id:user_id>/keys/<row_id:key_id>/confirm")
+@needs(Right.MANAGE_PEOPLE)
+def confirm_key_of_person(user_id: int, key_id: int) -> ResponseReturnValue:
+    """For a key that waits since a backup was restored."""
+    user = _account(user_id)
+    keys.confirm_key(current_session(), key_id, owner_id=user.id, now=clock.now())
+    return _done(user_id, gettext("Key %(number)s is good again.", number=key_id))
+
+
 def _account(user_id: int) -> User:
     return accounts.find_account(current_session(), user_id)
 

@@ -24,8 +24,18 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Unavailable
-from fleet_server.models import Command, Node, Pack, Receipt
-from fleet_server.services import authority, backups, credentials, verifying
+from fleet_server.models import Command, EnrolmentToken, Node, Pack, Receipt, Role, Scope
+from fleet_server.services import (
+    accounts,
+    auditing,
+    authority,
+    backups,
+    credentials,
+    enrolment,
+    keys,
+    logins,
+    verifying,
+)
 from fleet_server.services.backups import (
     Backup,
     BackupDamaged,
@@ -35,9 +45,10 @@ from fleet_server.services.backups import (
     InUse,
 )
 from fleet_server.services.ingest import store_batch
+from fleet_server.services.keys import KeyRefused
 from fleet_server.wire.senml import U32_MAX
 
-SECOND = timedelta(seconds=1)
+SECOND, YEAR = timedelta(seconds=1), timedelta(days=365)
 LATER = NOON + timedelta(days=30)
 
 
@@ -160,6 +171,47 @@ def test_after_a_restore_the_nodes_are_asked_for_what_came_later_and_nothing_is_
         assert session.get_one(Receipt, "n-000001").seq == 1201
         assert verifying.verify(session).is_clean
     assert packs(server) == 1201
+
+
+def test_what_was_ended_or_revoked_after_the_backup_is_not_good_again_in_it(server: Server) -> None:
+    """A logged-in browser, a key, a code for a new password, an enrolment token: all taken back between backup and restore."""
+    with server.session() as session:
+        anna = accounts.create_user(session, "anna", None, now=NOON)
+        cookie = logins.begin(session, anna.id, browser="?", now=NOON)
+        lost, kept = (
+            keys.make_key(
+                session, anna.id, roles=[Role.ADMINISTRATOR], scope=Scope.ALL, lifetime=YEAR, note=note, now=NOON
+            )
+            for note in ("lost", "kept")
+        )  # fmt: skip
+        code = accounts.begin_reset(session, "anna", now=LATER)
+        token = enrolment.create_token(session, uses=1, lifetime=YEAR, note="", now=NOON)
+    backup = server.back_up()
+    with server.session() as session:
+        logins.end_all(session, anna, now=NOON)
+        keys.revoke_key(session, lost.key.id, owner_id=None, now=NOON)
+        accounts.finish_reset(session, code, "three words of mine", now=LATER)
+
+    server.restore(backup)
+
+    with server.session() as session:
+        assert logins.find(session, cookie) is None
+        for one in (lost, kept):
+            with pytest.raises(KeyRefused, match="waits since a backup was restored"):
+                keys.find_key(session, one.secret, now=LATER)
+        with pytest.raises(accounts.ResetRefused):
+            accounts.finish_reset(session, code, "three other words", now=LATER)
+        assert session.scalars(select(EnrolmentToken.revoked_at)).one() == LATER, token
+        assert [key.note for key in keys.held_keys(session)] == ["lost", "kept"]
+        entry = auditing.newest_entries(session, limit=1, action="doors_shut")[0]
+        assert entry.details == {"sessions_ended": 1, "keys_held": [1, 2], "tokens_revoked": [1]}
+
+        keys.confirm_key(session, kept.key.id, owner_id=anna.id, now=LATER)
+        keys.revoke_key(session, lost.key.id, owner_id=anna.id, now=LATER)
+        keys.confirm_key(session, lost.key.id, owner_id=anna.id, now=LATER)  # stays revoked
+        assert keys.find_key(session, kept.secret, now=LATER).note == "kept"
+        with pytest.raises(KeyRefused, match="was revoked"):
+            keys.find_key(session, lost.secret, now=LATER)
 
 
 def test_backup_holds_all_that_cannot_be_made_anew_and_only_its_owner_reads_it(
