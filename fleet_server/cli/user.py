@@ -245,7 +245,7 @@ def _row(account: User) -> dict[str, object]:
 
 
 def _line(account: User) -> str:
-    roles = ", ".join(row.role for row in account.roles)
+    roles = ", ".join(row.role for row in account.roles) or "no role"
     closed = "" if account.is_active else ", closed"
     last = account.last_login_at
     seen = "never logged in" if last is None else f"last login {last:%Y-%m-%d}"

@@ -17,7 +17,7 @@ from fleet_server.http_shared.auth import current_person
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
 from fleet_server.models import Role, Scope, User
-from fleet_server.services import accounts, external_logins, keys, logins, second_factor
+from fleet_server.services import accounts, external_logins, keys, logins, passwords, second_factor
 from fleet_server.web.blueprint import web
 from fleet_server.web.people_words import fault_words
 
@@ -34,10 +34,12 @@ def account() -> str:
 
 def _page(*, fault: str = "") -> str:
     person, session = current_person(), current_session()
+    user = _own_row()
     return render_template(
         "account.html",
         fault=fault,
-        user=_own_row(),
+        user=user,
+        has_password=user.password_hash != passwords.NONE,
         sessions=logins.open_sessions(session, person.id, now=clock.now()),
         this_session=person.login_id,
         keys=keys.keys_of(session, person.id),

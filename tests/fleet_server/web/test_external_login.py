@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -97,7 +98,11 @@ def test_who_is_vouched_for_gets_an_account_without_roles_and_the_same_one_next_
     assert "Log in with City Login" in page
     came = _come_in(client, place, next_page="/fleet/sites")
     assert (came.status_code, came.headers["Location"]) == (303, "/fleet/account")
-    assert "may do nothing yet" in client.get("/fleet/account").text
+    page = client.get("/fleet/account").text
+    assert "may do nothing yet" in page
+    assert "jana: no role yet" in page
+    # Nothing is offered that would not work.
+    assert not re.search(r'action="/fleet/account/(password|mail|keys|external-login)', page)
     assert client.get("/fleet/nodes").status_code == 403
     first = _account(world, "248289761001")
     assert first is not None
