@@ -510,8 +510,9 @@ def log_in_by_code(
         LoginLocked: too many wrong ones in a row; nothing was tried.
         LoginRefused: the code is wrong, or the account is closed.
     """
-    if _begin_attempt(session, session.get_one(User, user_id).name, now)[2] != user_id:
-        raise _refused()
+    user = session.get(User, user_id)
+    if user is None or _begin_attempt(session, user.name, now)[2] != user_id:
+        raise _refused()  # a restored backup may not know who was half in
     return _finish_login(session, user_id, code, secret_key=secret_key, now=now)
 
 

@@ -90,17 +90,20 @@ def begin(settings: Settings, back: str, *, wall_now: datetime) -> tuple[Begun, 
         verifier=secrets.token_urlsafe(_SECRET_BYTES),
         begun_s=int(wall_now.timestamp()),
     )
-    address = prepare_grant_uri(
-        place.authorization_endpoint,
-        settings.oidc_client_id,
-        "code",
-        redirect_uri=back,
-        scope="openid profile",
-        state=begun.state,
-        nonce=begun.nonce,
-        code_challenge=create_s256_code_challenge(begun.verifier),
-        code_challenge_method="S256",
-    )
+    try:
+        address = prepare_grant_uri(
+            place.authorization_endpoint,
+            settings.oidc_client_id,
+            "code",
+            redirect_uri=back,
+            scope="openid profile",
+            state=begun.state,
+            nonce=begun.nonce,
+            code_challenge=create_s256_code_challenge(begun.verifier),
+            code_challenge_method="S256",
+        )
+    except ValueError as problem:
+        raise PlaceAway(f"{settings.oidc_issuer} does not say where its parts are.") from problem
     return begun, str(address)
 
 
@@ -217,10 +220,10 @@ def _vouched(
     except (JoseError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise NotVouched(f"the ID token does not hold: {problem}") from problem
     subject = claims["sub"]
-    if not isinstance(subject, str) or not 1 <= len(subject) <= _LONGEST_SUBJECT:
+    if not isinstance(subject, str) or not subject.strip() or not subject.isprintable():
         raise NotVouched("the ID token names nobody")
-    if not subject.isprintable():
-        raise NotVouched("the ID token names nobody")
+    if len(subject) > _LONGEST_SUBJECT:
+        raise NotVouched("the ID token names nobody in as many words as it may")
     return Vouched(settings.oidc_issuer, subject, _name_in(claims), _roles_in(settings, claims))
 
 

@@ -258,6 +258,8 @@ TAMPERED: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], str]]] = {
     "a token from tomorrow": ({"iat": int(time.time()) + 86_400}, signed),
     "nobody": ({"sub": None}, signed),
     "a subject without a name": ({"sub": ""}, signed),
+    "a subject that nobody sees": ({"sub": " ", "preferred_username": None}, signed),
+    "a subject without an end": ({"sub": "x" * 10_000}, signed),
     "a subject that is no text": ({"sub": {"a": 1}}, signed),
     "no signature": ({}, unsigned),
     "a stranger's signature": ({}, lambda it: jwt.encode({"alg": "RS256", "kid": "one"}, it, STRANGERS_KEY)),
@@ -337,6 +339,7 @@ def test_place_that_is_private_lies_or_is_away_is_not_asked_further(
         {"issuer": "https://login.example.org"},
         {"token_endpoint": "file:///etc/passwd"},
         {"jwks_uri": 7},
+        {"authorization_endpoint": "https://["},
     ):
         place.discovery = lie
         answer = _browser(sqlite_world, place).get("/login/external")
