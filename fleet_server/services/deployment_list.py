@@ -60,7 +60,7 @@ def deployment(session: Session, deployment_id: int) -> DeploymentLine:
         .where(Deployment.id == deployment_id)
     ).first()
     if found is None:
-        raise NotFound(f"There is no deployment {deployment_id}.")
+        raise NotFound("There is no deployment %(deployment_id)s.", deployment_id=deployment_id)
     rights.check_node_model(session, found.model, node_id=found.Deployment.node_id)
     return _line(found)
 

@@ -43,7 +43,8 @@ def open_store(files_url: str) -> FileStore:
         system, root = fsspec.core.url_to_fs(files_url)
     except (ImportError, ValueError) as problem:
         raise Unavailable(
-            f"Files cannot be kept at {parts.scheme}://: install what speaks to it (for s3:// the package s3fs)."
+            "Files cannot be kept at %(scheme)s://: install what speaks to it (for s3:// the package s3fs).",
+            scheme=parts.scheme,
         ) from problem
     return ObjectStore(system, str(root))
 
@@ -70,7 +71,9 @@ class Folder:
         except OSError as problem:
             with suppress(OSError):  # what was written of it, if anything
                 aside.unlink()
-            raise Unavailable(f"The file cannot be kept: {problem.strerror}.") from problem
+            raise Unavailable(
+                "The file cannot be kept: %(problem)s.", problem=problem.strerror
+            ) from problem
 
     def get(self, name: str) -> bytes:
         try:
@@ -78,7 +81,9 @@ class Folder:
         except FileNotFoundError as problem:
             raise NotFound("There is no such file.") from problem
         except OSError as problem:
-            raise Unavailable(f"The file cannot be read: {problem.strerror}.") from problem
+            raise Unavailable(
+                "The file cannot be read: %(problem)s.", problem=problem.strerror
+            ) from problem
 
     def _path(self, name: str) -> Path:
         _check_name(name)
@@ -96,7 +101,7 @@ class ObjectStore:
         try:
             self._system.pipe_file(f"{self._root}/{name}", data)
         except OSError as problem:
-            raise Unavailable(f"The file cannot be kept: {problem}.") from problem
+            raise Unavailable("The file cannot be kept: %(problem)s.", problem=problem) from problem
 
     def get(self, name: str) -> bytes:
         _check_name(name)
@@ -105,7 +110,7 @@ class ObjectStore:
         except FileNotFoundError as problem:
             raise NotFound("There is no such file.") from problem
         except OSError as problem:
-            raise Unavailable(f"The file cannot be read: {problem}.") from problem
+            raise Unavailable("The file cannot be read: %(problem)s.", problem=problem) from problem
 
 
 def _check_name(name: str) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import FleetError
+from fleet_server.errors import FleetError, Said
 from fleet_server.models import Site
 from fleet_server.services import auditing, bulk, places, rights, sites
 from fleet_server.services.site_files import FileWrong, Row, Table, has_too_many_cells
@@ -182,13 +182,20 @@ def check_rules(table: Table, rules: ImportRules) -> None:
     """Raises FileWrong when the rules name fields or columns that are not there, or lack what every site needs."""
     for name, column in rules.columns.items():
         if name not in FIELDS:
-            raise FileWrong(f"A site has no {name!r}; a column can be {', '.join(FIELDS)}.")
+            raise FileWrong(
+                "A site has no %(name)r; a column can be %(fields)s.",
+                name=name,
+                fields=", ".join(FIELDS),
+            )
         if column not in table.columns:
             known = ", ".join(table.columns)
-            raise FileWrong(f"The file has no column {column!r}; it has {known}.")
+            raise FileWrong(
+                "The file has no column %(column)r; it has %(known)s.", column=column, known=known
+            )
     if "code" not in rules.columns:
         raise FileWrong(
-            "Which column is the site's code? Say it, for example code=Baumnr; it is what a later import finds the site by."
+            "Which column is the site's code? Say it, for example code=Baumnr; it is what a later import "
+            "finds the site by."
         )
     has_place = table.has_geometry or all(name in rules.columns for name in POSITION_FIELDS)
     if not has_place:
@@ -283,7 +290,7 @@ def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison
                 else _differences(session, site, one, now=now)
             )
         except FleetError as problem:
-            wrong.append(WrongRow(one.number, str(problem)))
+            wrong.append(WrongRow(one.number, problem.said))
             continue
         if site is None:
             new.append(values)
@@ -309,10 +316,12 @@ def _read_rows(table: Table, rules: ImportRules, *, now: datetime) -> _ReadRows:
             one = _read_row(row, rules, now=now)
             if one.code in first_rows:
                 raise SiteWrong(
-                    f"The code {one.code} stands in row {first_rows[one.code]} already."
+                    "The code %(code)s stands in row %(row)s already.",
+                    code=one.code,
+                    row=first_rows[one.code],
                 )
         except FleetError as problem:
-            wrong.append(WrongRow(row.number, str(problem)))
+            wrong.append(WrongRow(row.number, problem.said))
             continue
         first_rows[one.code] = row.number
         wanted.append(one)
@@ -330,7 +339,7 @@ def _read_row(row: Row, rules: ImportRules, *, now: datetime) -> _Wanted:
     for name in ("name", "description", "species", "tree_number"):
         if given.get(name):
             values[name] = given[name]
-    for name, what in (("area_m2", "area"), ("depth_m", "depth")):
+    for name, what in (("area_m2", Said("area")), ("depth_m", Said("depth"))):
         if given.get(name):
             values[name] = _number(given[name], what)
     if given.get("planted_year"):
@@ -355,12 +364,14 @@ def _values_of_new(session: Session, one: _Wanted, *, now: datetime) -> dict[str
     values = dict(one.values)
     if "kind" not in values:
         raise SiteWrong(
-            f"{one.code} is new, and nothing says whether it is a tree or a water: name the column, or the kind of all rows."
+            "%(code)s is new, and nothing says whether it is a tree or a water: name the column, or the kind "
+            "of all rows.",
+            code=one.code,
         )
     if "latitude" not in values:
-        raise SiteWrong(f"{one.code} is new and has no position.")
+        raise SiteWrong("%(code)s is new and has no position.", code=one.code)
     values.setdefault("name", _name_of_new(values))
-    rights.check_site_kind(session, values["kind"], what=f"kind of site {values['kind']} for you")
+    rights.check_site_kind(session, values["kind"], what=sites.kind_unknown(values["kind"]))
     return values
 
 
@@ -370,10 +381,14 @@ def _name_of_new(values: Mapping[str, Any]) -> str:
 
 
 def _differences(session: Session, site: Site, one: _Wanted, *, now: datetime) -> dict[str, Any]:
-    rights.check_site_kind(session, site.kind, what=f"site {site.code} for you")
+    rights.check_site_kind(session, site.kind, what=Said("site %(code)s", code=site.code))
     values = {name: value for name, value in one.values.items() if name != "code"}
     if values.pop("kind", site.kind) != site.kind:
-        raise SiteWrong(f"{site.code} is a {site.kind}; what it is stays.")
+        raise SiteWrong(
+            "%(code)s is a %(site_kind)s; what it is stays.",
+            code=site.code,
+            site_kind=sites.KIND_WORDS[site.kind],
+        )
     details = {**site.details, **values.pop("details", {})}
     if details != site.details:
         values["details"] = sites.checked_values({"details": details}, now=now)["details"]
@@ -404,7 +419,7 @@ def _place(row: Row, columns: Mapping[str, str], epsg: int) -> places.Place:
     texts = [row.cells.get(columns.get(name, ""), "") for name in POSITION_FIELDS]
     if not all(texts):
         raise SiteWrong("The row has half a position; give both values or none.")
-    x, y = (_number(text, "position") for text in texts)
+    x, y = (_number(text, Said("position")) for text in texts)
     return places.place_of(x, y, epsg=epsg)
 
 
@@ -423,14 +438,14 @@ def _number(text: str, what: str) -> float:
             plain = plain.replace(mark, "")
     plain = plain.replace(",", ".")
     if not _FRACTION.fullmatch(plain) or not math.isfinite(float(plain)):
-        raise SiteWrong(f"The {what} {text!r} is no number.")
+        raise SiteWrong("The %(what)s %(text)r is no number.", what=what, text=text)
     return float(plain)
 
 
 def _year(text: str) -> int:
-    number = _number(text, "planting year")
+    number = _number(text, Said("planting year"))
     if number != int(number):
-        raise SiteWrong(f"The planting year {text!r} is no year.")
+        raise SiteWrong("The planting year %(text)r is no year.", text=text)
     return int(number)
 
 
@@ -439,7 +454,7 @@ def _kind(text: str, default: str | None) -> str | None:
         return default
     kind = _KINDS.get(_plain(text))
     if kind is None:
-        raise SiteWrong(f"{text!r} is neither a tree (Baum) nor a water (Gewässer).")
+        raise SiteWrong("%(text)r is neither a tree (Baum) nor a water (Gewässer).", text=text)
     return kind
 
 

@@ -20,6 +20,7 @@ from fleet_server.services.site_files import LARGEST_FILE_BYTES, Table, read_tab
 from fleet_server.services.site_importing import FIELDS, ImportPlan, ImportRules
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from fleet_server.web.files import open_files
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -41,7 +42,7 @@ def import_sites() -> _Answer:
         table = read_table(data, layer=forms.text("layer") or None)
         rules = _rules(table)
     except FleetError as problem:
-        page = render_template("site_import.html", fault=str(problem), systems=places.SYSTEMS)
+        page = render_template("site_import.html", fault=in_words(problem), systems=places.SYSTEMS)
         return page, 400
     return _planned(data, table, rules)
 
