@@ -50,8 +50,8 @@ class NotSent(FleetError):
 
     code = "message_not_sent"
 
-    def __init__(self, sentence: str, *, is_final: bool = False) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, /, *, is_final: bool = False, **fields: object) -> None:
+        super().__init__(sentence, **fields)
         self.is_final = is_final
 
 
@@ -76,15 +76,21 @@ def send_mail(due: DueDelivery, settings: Settings) -> None:
                 server.login(unquote(parts.username), unquote(parts.password or ""))
             refused = server.send_message(compose_mail(due, settings))
     except smtplib.SMTPRecipientsRefused as problem:
-        raise NotSent(f"The mail server refuses {', '.join(problem.recipients)}.") from problem
+        raise NotSent(
+            "The mail server refuses %(refused)s.", refused=", ".join(problem.recipients)
+        ) from problem
     except smtplib.SMTPResponseException as problem:
         raise NotSent(
-            f"The mail server answered {problem.smtp_code}: {_text(problem.smtp_error)}"
+            "The mail server answered %(status)s: %(answer)s",
+            status=problem.smtp_code,
+            answer=_text(problem.smtp_error),
         ) from problem
     except (OSError, smtplib.SMTPException) as problem:
-        raise NotSent(f"The mail server {host} cannot be used: {problem}") from problem
+        raise NotSent(
+            "The mail server %(host)s cannot be used: %(problem)s", host=host, problem=problem
+        ) from problem
     if refused:
-        raise NotSent(f"The mail server refuses {', '.join(refused)}; the others have it.", is_final=True)  # fmt: skip
+        raise NotSent("The mail server refuses %(refused)s; the others have it.", refused=", ".join(refused), is_final=True)  # fmt: skip
 
 
 def _connected(scheme: str, host: str, port: int | None) -> smtplib.SMTP:
@@ -173,7 +179,7 @@ def send_webhook(
     }
     is_allowed = _is_allow_listed(host, settings)
     if parts.scheme != "https" and not is_allowed:
-        raise NotSent(f"{host} is not spoken to without TLS.", is_final=True)
+        raise NotSent("%(host)s is not spoken to without TLS.", host=host, is_final=True)
     address = look_up(host, parts.port or (443 if parts.scheme == "https" else 80), settings)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = _Connection(host, address, is_tls=parts.scheme == "https")
@@ -182,11 +188,18 @@ def send_webhook(
         answer = connection.getresponse()
         answer.read(_ANSWER_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        raise NotSent(f"{host} cannot be reached: {problem}") from problem
+        raise NotSent(
+            "%(host)s cannot be reached: %(problem)s", host=host, problem=problem
+        ) from problem
     finally:
         connection.close()
     if not 200 <= answer.status < 300:
-        raise NotSent(f"{host} answered {answer.status}.", is_final=answer.status == 410)
+        raise NotSent(
+            "%(host)s answered %(status)s.",
+            host=host,
+            status=answer.status,
+            is_final=answer.status == 410,
+        )
 
 
 def sign(secret: bytes, message_id: str, timestamp: str, body: bytes) -> str:
@@ -205,13 +218,15 @@ def look_up(host: str, port: int, settings: Settings) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as problem:
-        raise NotSent(f"{host} is not known to the name servers.") from problem
+        raise NotSent("%(host)s is not known to the name servers.", host=host) from problem
     addresses = [str(one[4][0]).partition("%")[0] for one in found]
     if not _is_allow_listed(host, settings):
         for address in addresses:
             if not _is_public(address) and not _is_allow_listed(address, settings):
                 raise NotSent(
-                    f"{host} leads to {address}, which is no public address; webhook_hosts can allow it.",
+                    "%(host)s leads to %(address)s, which is no public address; webhook_hosts can allow it.",
+                    host=host,
+                    address=address,
                     is_final=True,
                 )
     return addresses[0], port

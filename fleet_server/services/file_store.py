@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,9 @@ class FileStore(Protocol):
 
     def get(self, name: str) -> bytes:
         """What is kept under `name`. Raises NotFound, Unavailable."""
+
+    def forget(self, folder: str, *, before: datetime) -> int:
+        """Remove what was last put into `folder` before that time of the wall; how many. Safe to repeat. Raises Unavailable."""
 
 
 def open_store(files_url: str) -> FileStore:
@@ -58,6 +62,8 @@ class Folder:
     def put(self, name: str, data: bytes) -> None:
         path = self._path(name)
         if path.exists():
+            with suppress(OSError):  # somebody else's: then it is as old as it was
+                os.utime(path)
             return
         aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
@@ -85,6 +91,21 @@ class Folder:
                 "The file cannot be read: %(problem)s.", problem=problem.strerror
             ) from problem
 
+    def forget(self, folder: str, *, before: datetime) -> int:
+        count = 0
+        try:
+            for path in sorted(self._path(f"{folder}/x").parent.glob("*")):
+                if path.is_file() and path.stat().st_mtime < before.timestamp():
+                    path.unlink(missing_ok=True)
+                    count += 1
+        except FileNotFoundError:  # somebody else was faster
+            return count
+        except OSError as problem:
+            raise Unavailable(
+                "The file cannot be removed: %(problem)s.", problem=problem.strerror
+            ) from problem
+        return count
+
     def _path(self, name: str) -> Path:
         _check_name(name)
         return self._root / name
@@ -111,6 +132,22 @@ class ObjectStore:
             raise NotFound("There is no such file.") from problem
         except OSError as problem:
             raise Unavailable("The file cannot be read: %(problem)s.", problem=problem) from problem
+
+    def forget(self, folder: str, *, before: datetime) -> int:
+        _check_name(f"{folder}/x")
+        count = 0
+        try:
+            for path in self._system.find(f"{self._root}/{folder}"):
+                if self._system.modified(path) < before:
+                    self._system.rm_file(path)
+                    count += 1
+        except FileNotFoundError:  # there is none, or somebody else was faster
+            return count
+        except OSError as problem:
+            raise Unavailable(
+                "The file cannot be removed: %(problem)s.", problem=problem
+            ) from problem
+        return count
 
 
 def _check_name(name: str) -> None:

@@ -12,16 +12,18 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import FleetError, Said
+from fleet_server.errors import FleetError, NotFound, Said
 from fleet_server.models import Site
 from fleet_server.services import auditing, bulk, places, rights, sites
+from fleet_server.services.file_store import FileStore
+from fleet_server.services.places import SystemUnknown
 from fleet_server.services.site_files import FileWrong, Row, Table, has_too_many_cells
 from fleet_server.services.sites import SiteWrong
 
@@ -86,15 +88,24 @@ _KINDS: Mapping[str, str] = {
 }
 _FRACTION = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _LISTED_CODES = 200
+_PREVIEWS = "previews"
+PREVIEW_KEPT = timedelta(days=1)
 _AT_ONCE = 500
+
+
+class FileForgotten(NotFound):
+    """A file that was only looked at is not kept any more."""
+
+    code = "file_forgotten"
 
 
 @dataclass(frozen=True)
 class WrongRow:
-    """A row that cannot be taken, with one sentence."""
+    """A row that cannot be taken, with one sentence, and the code that programs compare."""
 
     number: int
     sentence: str
+    code: str
 
 
 @dataclass(frozen=True)
@@ -178,6 +189,37 @@ def guess_epsg(table: Table) -> int | None:
     return best if fits[best] else None
 
 
+def make_rules(
+    table: Table,
+    *,
+    crs: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    kind: str | None = None,
+    is_public: bool = False,
+) -> ImportRules:
+    """The rules for a table, where nothing is said guessed from it.
+
+    Args:
+        crs: like `EPSG:25832`.
+        columns: field → column, beside those that are known by their names; an empty one takes that meaning from its column.
+
+    Raises:
+        SystemUnknown: `crs` is none that is read, or none is said and none can be guessed.
+    """
+    epsg = places.epsg_of(crs) if crs is not None else guess_epsg(table)
+    if epsg is None:
+        raise SystemUnknown(
+            "In which coordinate system are the positions? Say it, like EPSG:25832."
+        )
+    named = {**guess_columns(table), **(columns or {})}
+    return ImportRules(
+        columns={name: column for name, column in named.items() if column},
+        epsg=epsg,
+        kind=kind,
+        is_public=is_public,
+    )
+
+
 def check_rules(table: Table, rules: ImportRules) -> None:
     """Raises FileWrong when the rules name fields or columns that are not there, or lack what every site needs."""
     for name, column in rules.columns.items():
@@ -243,8 +285,37 @@ def import_sites(
     return found.plan
 
 
+def keep_file(data: bytes, *, store: FileStore) -> None:
+    """Before it is imported: the audit log names it. Safe to repeat. Raises Unavailable."""
+    store.put(f"imports/{_sha256(data)}", data)
+
+
+def keep_preview(data: bytes, *, store: FileStore) -> str:
+    """For who looks at what an import would do, until `forget_previews`; returns what it is asked for by. Raises Unavailable."""
+    sha256 = _sha256(data)
+    store.put(f"{_PREVIEWS}/{sha256}", data)
+    return sha256
+
+
+def previewed_file(sha256: str, *, store: FileStore) -> bytes:
+    """Raises FileForgotten, Unavailable."""
+    try:
+        return store.get(f"{_PREVIEWS}/{sha256}")
+    except NotFound as problem:
+        raise FileForgotten("The file was not imported for a day; choose it again.") from problem
+
+
+def forget_previews(*, store: FileStore, wall_now: datetime) -> int:
+    """Files that were looked at a day ago and more; those that were imported are kept elsewhere. Returns how many. Safe to repeat."""
+    return store.forget(_PREVIEWS, before=wall_now - PREVIEW_KEPT)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _record(session: Session, plan: ImportPlan, data: bytes, now: datetime) -> None:
-    digest = hashlib.sha256(data).hexdigest()
+    digest = _sha256(data)
     auditing.record(
         session,
         "sites_imported",
@@ -290,7 +361,7 @@ def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison
                 else _differences(session, site, one, now=now)
             )
         except FleetError as problem:
-            wrong.append(WrongRow(one.number, problem.said))
+            wrong.append(WrongRow(one.number, problem.said, problem.code))
             continue
         if site is None:
             new.append(values)
@@ -321,7 +392,7 @@ def _read_rows(table: Table, rules: ImportRules, *, now: datetime) -> _ReadRows:
                     row=first_rows[one.code],
                 )
         except FleetError as problem:
-            wrong.append(WrongRow(row.number, problem.said))
+            wrong.append(WrongRow(row.number, problem.said, problem.code))
             continue
         first_rows[one.code] = row.number
         wanted.append(one)

@@ -329,10 +329,10 @@ REFUSED = {
     ),
     "a time of the city's clock": (
         "/field/nodes/n-000001/mount",
-        {"site_code": "kortum-01"},
-        "an einem Messort; beenden Sie erst diesen Einsatz.",
+        {"site_code": "n-000001-site"},
+        "ist seit 01.06.2026, 14:00 an einem Messort; beenden Sie erst diesen Einsatz.",
     ),
-    "a site that is none": ("/fleet/sites/99/close", {}, "Es gibt keinen Messort 99."),
+    "a site that is none": ("/fleet/sites/999999/close", {}, "Es gibt keinen Messort 999999."),
     "an address that is none": ("/fleet/sites/1/open", {}, "Unter dieser Adresse gibt es nichts."),
 }
 

@@ -14,11 +14,11 @@ from babel.messages.extract import extract_from_dir, extract_from_file
 from babel.messages.pofile import read_po
 
 import fleet_server
-from fleet_server import http_shared, services
+from fleet_server import http_shared, jobs, services
 from fleet_server.errors import FleetError
 
 _PACKAGE = Path(fleet_server.__file__).parent
-for _room in (http_shared, services):
+for _room in (http_shared, jobs, services):
     for _module in pkgutil.iter_modules(_room.__path__, f"{_room.__name__}."):
         importlib.import_module(_module.name)  # so that all that can be refused is known below
 _ADMINISTRATION = ("accounting", "authority", "backups", "key_files", "rolling_over", "verifying")
