@@ -293,14 +293,14 @@ def keep_file(data: bytes, *, store: FileStore) -> None:
 def keep_preview(data: bytes, *, store: FileStore) -> str:
     """For who looks at what an import would do, until `forget_previews`; returns what it is asked for by. Raises Unavailable."""
     sha256 = _sha256(data)
-    store.put(f"{_PREVIEWS}/{sha256}", data)
+    store.put(_preview_name(sha256), data)
     return sha256
 
 
 def previewed_file(sha256: str, *, store: FileStore) -> bytes:
     """Raises FileForgotten, Unavailable."""
     try:
-        return store.get(f"{_PREVIEWS}/{sha256}")
+        return store.get(_preview_name(sha256))
     except NotFound as problem:
         raise FileForgotten("The file was not imported for a day; choose it again.") from problem
 
@@ -308,6 +308,10 @@ def previewed_file(sha256: str, *, store: FileStore) -> bytes:
 def forget_previews(*, store: FileStore, wall_now: datetime) -> int:
     """Files that were looked at a day ago and more; those that were imported are kept elsewhere. Returns how many. Safe to repeat."""
     return store.forget(_PREVIEWS, before=wall_now - PREVIEW_KEPT)
+
+
+def _preview_name(sha256: str) -> str:
+    return f"{_PREVIEWS}/.{sha256}"  # what begins with a dot is in no backup
 
 
 def _sha256(data: bytes) -> str:

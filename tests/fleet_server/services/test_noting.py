@@ -194,7 +194,7 @@ def test_files_that_were_only_looked_at_are_forgotten_after_a_day(
 def test_file_that_is_looked_at_again_is_kept_another_day(tmp_path: Path) -> None:
     store = Folder(tmp_path)
     asked_by = site_importing.keep_preview(b"code;x;y", store=store)
-    os.utime(tmp_path / "previews" / asked_by, (0, 0))
+    os.utime(tmp_path / "previews" / f".{asked_by}", (0, 0))
     site_importing.keep_preview(b"code;x;y", store=store)
     assert site_importing.forget_previews(store=store, wall_now=datetime.now(UTC)) == 0
 
