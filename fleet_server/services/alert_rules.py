@@ -151,15 +151,30 @@ def _check(kind: AlertKind, rule: Rule) -> None:
     for name, number in rule.thresholds.items():
         if name not in known:
             has = ", ".join(known) or "none"
-            raise RuleWrong(f"The rule {kind} has no threshold {name}; it has {has}.")
+            raise RuleWrong(
+                "The rule %(kind)s has no threshold %(name)s; it has %(has)s.",
+                kind=kind,
+                name=name,
+                has=has,
+            )
         if not -_LIMIT <= number <= _LIMIT or (number < 0 and not name.endswith("_dbm")):
-            raise RuleWrong(f"{name} of the rule {kind} must be from 0 to {_LIMIT}, not {number}.")
+            raise RuleWrong(
+                "%(name)s of the rule %(kind)s must be from 0 to %(highest)s, not %(number)s.",
+                name=name,
+                kind=kind,
+                highest=_LIMIT,
+                number=number,
+            )
     for name, seconds in (
         ("clear_after_s", rule.clear_after_s),
         ("escalate_after_s", rule.escalate_after_s),
     ):
         if seconds is not None and not 0 <= seconds <= _LONGEST_S:
-            raise RuleWrong(f"{name} must be from 0 to {_LONGEST_S} seconds (a year).")
+            raise RuleWrong(
+                "%(name)s must be from 0 to %(highest_s)s seconds (a year).",
+                name=name,
+                highest_s=_LONGEST_S,
+            )
 
 
 def _told(rule: Rule) -> dict[str, auditing.Detail]:

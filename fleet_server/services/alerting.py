@@ -493,16 +493,22 @@ def acknowledge(session: Session, alert_id: int, *, note: str, now: datetime) ->
     """
     told = note.strip()
     if len(told) > NOTE_MAX_LENGTH or not told.replace("\n", " ").replace("\r", " ").isprintable():
-        raise Invalid(f"A note has at most {NOTE_MAX_LENGTH} printable characters.")
+        raise Invalid(
+            "A note has at most %(longest)s printable characters.", longest=NOTE_MAX_LENGTH
+        )
     with db.writing(session):
         alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)
         if alert is None:
-            raise NotFound(f"There is no alert {alert_id}.")
+            raise NotFound("There is no alert %(alert_id)s.", alert_id=alert_id)
         if alert.node_id is not None:
             node = session.get_one(Node, alert.node_id)
             rights.check_node_model(session, node.model, node_id=node.node_id)
         if alert.closed_at is not None:
-            raise Conflict(f"Alert {alert_id} is over since {_moment(alert.closed_at)}.")
+            raise Conflict(
+                "Alert %(alert_id)s is over since %(closed_at)s.",
+                alert_id=alert_id,
+                closed_at=alert.closed_at,
+            )
         alert.acknowledged_at = now
         alert.acknowledged_by = rights.actor_of(session).name
         alert.note = told or None

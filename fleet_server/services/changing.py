@@ -104,7 +104,9 @@ def check_without_approval(nodes: int, *, approval_above: int | None) -> None:
     """Raises ApprovalWanted when that many nodes may not be configured one by one."""
     if approval_above is not None and nodes > approval_above:
         raise ApprovalWanted(
-            f"{nodes} nodes are more than {approval_above}: put them into a group and change its settings, which somebody else approves.",
+            "%(nodes)s nodes are more than %(approval_above)s: put them into a group and change its "
+            "settings, which somebody else approves.",
+            approval_above=approval_above,
             nodes=nodes,
         )
 
@@ -189,7 +191,9 @@ def approve_change(session: Session, change_id: int, *, now: datetime) -> Config
         actor = rights.actor_of(session).name
         if _person(actor) == _person(change.author):
             raise FourEyes(
-                f"Change {change.id} is of {change.author}; somebody else has to approve it."
+                "Change %(change_id)s is of %(author)s; somebody else has to approve it.",
+                change_id=change.id,
+                author=change.author,
             )
         change.state, change.approved_by, change.approved_at = ChangeState.RUNNING, actor, now
         _record(session, "change_approved", change, now=now)
@@ -241,7 +245,8 @@ def abort_change(
         )
         if change.layer_version is not None:
             raise ChangeElsewhere(
-                f"All nodes have been told change {change.id}; roll it back to undo it."
+                "All nodes have been told change %(change_id)s; roll it back to undo it.",
+                change_id=change.id,
             )
         change.state, change.finished_at = ChangeState.ABORTED, now
         change.reason = reason or f"by {rights.actor_of(session).name}"
@@ -286,16 +291,23 @@ def roll_back_change(
         )
         if later is not None:
             raise ChangeElsewhere(
-                f"{change.layer_name.capitalize()} was changed again by change {later}; roll that back first."
+                "%(layer)s was changed again by change %(later)s; roll that back first.",
+                layer=change.layer_name.capitalize(),
+                later=later,
             )
         if change.layer_version is not None:
             row = session.get_one(ConfigurationLayer, layer.at)
             if row.version != change.layer_version:
-                raise ChangeElsewhere(f"{change.layer_name.capitalize()} was changed since.")
+                raise ChangeElsewhere(
+                    "%(layer)s was changed since.", layer=change.layer_name.capitalize()
+                )
             by = rights.actor_of(session).name
             layering.set_layer(session, layer, change.before, now=now, by=by)
         elif not change.is_unsettled:
-            raise ChangeElsewhere(f"Nobody was told change {change.id}; there is nothing to undo.")
+            raise ChangeElsewhere(
+                "Nobody was told change %(change_id)s; there is nothing to undo.",
+                change_id=change.id,
+            )
         change.state, change.swept_to, change.finished_at = ChangeState.ROLLING_BACK, "", None
         change.is_unsettled = False
         change.reason = reason or f"by {rights.actor_of(session).name}"
@@ -361,7 +373,7 @@ def change_overview(session: Session, change_id: int) -> ChangeOverview:
     """One change. Raises NotFound."""
     change = session.get(ConfigurationChange, change_id, populate_existing=True)
     if change is None:
-        raise NotFound(f"There is no change {change_id}.")
+        raise NotFound("There is no change %(change_id)s.", change_id=change_id)
     if change.layer_kind == LayerKind.MODEL:
         layering.find_layer(session, LayerKind.MODEL, change.layer_key)
     return _overviews(session, [change])[0]
@@ -495,7 +507,9 @@ def _end_others(session: Session, layer: Layer, *, now: datetime) -> None:
         is_told = other.layer_version is not None and other.swept_to is None
         if not is_told or other.state == ChangeState.ROLLING_BACK:
             raise ChangeUnderWay(
-                f"Change {other.id} of {layer.name} is under way; wait until it is through, abort it or roll it back."
+                "Change %(change_id)s of %(layer)s is under way; wait until it is through, abort it or roll it back.",
+                change_id=other.id,
+                layer=layer.name,
             )
         other.state, other.finished_at = ChangeState.COMPLETED, now
         other.reason = "the next change followed"
@@ -504,12 +518,15 @@ def _end_others(session: Session, layer: Layer, *, now: datetime) -> None:
 def _held(session: Session, change_id: int, *states: ChangeState) -> ConfigurationChange:
     change = session.get(ConfigurationChange, change_id, with_for_update=True)
     if change is None:
-        raise NotFound(f"There is no change {change_id}.")
+        raise NotFound("There is no change %(change_id)s.", change_id=change_id)
     previewing.check_scope(session, layer_of(change))
     if change.state not in states:
         wanted = ", ".join(state.replace("_", " ") for state in states)
         raise ChangeElsewhere(
-            f"Change {change_id} is {change.state.replace('_', ' ')}; this can be done while it is {wanted}."
+            "Change %(change_id)s is %(state)s; this can be done while it is %(wanted)s.",
+            change_id=change_id,
+            state=change.state.replace("_", " "),
+            wanted=wanted,
         )
     return change
 

@@ -214,7 +214,8 @@ def delete_group(session: Session, group_id: int, *, now: datetime) -> None:
         )
         if under_way or layering.layer_settings(session, layer):
             raise GroupInUse(
-                f"Group {group.name} still wants something of its nodes: take its settings back first."
+                "Group %(name)s still wants something of its nodes: take its settings back first.",
+                name=group.name,
             )
         session.execute(delete(NodeGroupMember).where(NodeGroupMember.group_id == group.id))
         session.delete(group)
@@ -405,7 +406,7 @@ def group_overview(session: Session, group_id: int) -> GroupOverview:
     """One group. Raises NotFound."""
     found = next((one for one in groups(session) if one.id == group_id), None)
     if found is None:
-        raise NotFound(f"There is no group {group_id}.")
+        raise NotFound("There is no group %(group_id)s.", group_id=group_id)
     return found
 
 
@@ -466,18 +467,25 @@ def follow_rules(session: Session, *, now: datetime) -> int:
 
 def _check(name: str, description: str, priority: int) -> None:
     if not (1 <= len(name) <= _NAME_MAX_LENGTH and name.isprintable() and name == name.strip()):
-        raise GroupWrong(f"A group's name has 1 to {_NAME_MAX_LENGTH} printable characters.")
+        raise GroupWrong(
+            "A group's name has 1 to %(longest)s printable characters.", longest=_NAME_MAX_LENGTH
+        )
     if name.isdecimal():
         raise GroupWrong("A group's name is no number: groups have numbers already.")
     if len(description) > _DESCRIPTION_MAX_LENGTH or "\0" in description:
-        raise GroupWrong(f"A group's description has up to {_DESCRIPTION_MAX_LENGTH} characters.")
+        raise GroupWrong(
+            "A group's description has up to %(longest)s characters.",
+            longest=_DESCRIPTION_MAX_LENGTH,
+        )
     if not -_PRIORITY_MAX <= priority <= _PRIORITY_MAX:
-        raise GroupWrong(f"A group's priority is from -{_PRIORITY_MAX} to {_PRIORITY_MAX}.")
+        raise GroupWrong(
+            "A group's priority is from -%(highest)s to %(highest)s.", highest=_PRIORITY_MAX
+        )
 
 
 def _check_free(session: Session, name: str) -> None:
     if session.scalar(select(NodeGroup.id).where(NodeGroup.name == name)) is not None:
-        raise GroupExists(f"There is already a group {name}.")
+        raise GroupExists("There is already a group %(name)s.", name=name)
 
 
 def check_whole(session: Session, query: Select[str], what: str) -> None:
@@ -488,7 +496,8 @@ def check_whole(session: Session, query: Select[str], what: str) -> None:
     strangers = select(func.count()).select_from(query.where(Node.model.not_in(models)).subquery())
     if session.scalar(strangers):
         raise rights.NotAllowed(
-            f"{what} has nodes that are not in your scope; somebody with all sites in scope can do this.",
+            "%(what)s has nodes that are not in your scope; somebody with all sites in scope can do this.",
+            what=what,
             right=Right.OPERATE_NODES,
         )
 
@@ -608,8 +617,10 @@ def _tell(session: Session, node_ids: Iterable[str], *, now: datetime, at_once: 
         changed += sum(one.changes and one.fault is None for one in found)
     if at_once is not None and changed > at_once:
         raise TooManyAtOnce(
-            f"This would give {changed} nodes another configuration at once, more than {at_once}: take the group's"
-            " settings back, set its members right, and then set them again, in waves.",
+            "This would give %(changed)s nodes another configuration at once, more than %(at_once)s: take "
+            "the group's settings back, set its members right, and then set them again, in waves.",
+            changed=changed,
+            at_once=at_once,
             nodes=changed,
         )
 

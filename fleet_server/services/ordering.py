@@ -100,7 +100,10 @@ def order_for_many(
     meant = preview.counts[OrderOutcome.TOLD]
     if confirmed_nodes != meant and (confirmed_nodes is not None or name in NEED_CONFIRMATION):
         raise NotConfirmed(
-            f"{name} would be told to {meant} nodes; confirm that number.", nodes=meant
+            "%(name)s would be told to %(meant)s nodes; confirm that number.",
+            name=name,
+            meant=meant,
+            nodes=meant,
         )
     batch = secrets.token_hex(_BATCH_BYTES)
     judged: list[tuple[str, OrderOutcome]] = []

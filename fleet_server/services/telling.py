@@ -104,7 +104,7 @@ def add_recipient(
     with db.writing(session):
         taken = select(AlertRecipient.id).where(AlertRecipient.name == new.name)
         if session.scalar(taken) is not None:
-            raise RecipientExists(f"There is already a recipient {new.name}.")
+            raise RecipientExists("There is already a recipient %(name)s.", name=new.name)
         row = AlertRecipient(
             name=new.name,
             channel=new.channel,
@@ -139,7 +139,7 @@ def set_recipient_active(
     with db.writing(session):
         row = session.get(AlertRecipient, recipient_id, with_for_update=True)
         if row is None:
-            raise NotFound(f"There is no recipient {recipient_id}.")
+            raise NotFound("There is no recipient %(recipient_id)s.", recipient_id=recipient_id)
         if row.is_active != is_active:
             row.is_active = is_active
             action = "recipient_told_again" if is_active else "recipient_told_no_more"
@@ -201,7 +201,7 @@ def enqueue_test(session: Session, recipient_id: int, *, now: datetime, wall_now
     """A message that says only that messages arrive. Committed on return."""
     with db.writing(session):
         if session.get(AlertRecipient, recipient_id) is None:
-            raise NotFound(f"There is no recipient {recipient_id}.")
+            raise NotFound("There is no recipient %(recipient_id)s.", recipient_id=recipient_id)
         session.add(
             Delivery(
                 recipient_id=recipient_id,
@@ -322,7 +322,7 @@ def try_again(session: Session, delivery_id: int, *, now: datetime, wall_now: da
     with db.writing(session):
         row = session.get(Delivery, delivery_id, with_for_update=True, populate_existing=True)
         if row is None:
-            raise NotFound(f"There is no message {delivery_id}.")
+            raise NotFound("There is no message %(delivery_id)s.", delivery_id=delivery_id)
         if row.dead_at is None:
             return
         row.dead_at, row.attempts, row.due_at = None, 0, wall_now
@@ -392,14 +392,18 @@ def _content(told: Told) -> dict[str, Any]:
 
 def _check(new: NewRecipient) -> None:
     if not 1 <= len(new.name) <= _NAME_LENGTH or not new.name.isprintable():
-        raise RecipientWrong(f"A recipient has a name of 1 to {_NAME_LENGTH} characters.")
+        raise RecipientWrong(
+            "A recipient has a name of 1 to %(longest)s characters.", longest=_NAME_LENGTH
+        )
     if new.language not in ("de", "en"):
         raise RecipientWrong("A recipient's language is de or en.")
     if new.site_kind not in (None, "tree", "water"):
         raise RecipientWrong("A recipient hears of tree, water, or both.")
     address = new.address.strip()
     if len(address) > _ADDRESS_LENGTH:
-        raise RecipientWrong(f"An address has at most {_ADDRESS_LENGTH} characters.")
+        raise RecipientWrong(
+            "An address has at most %(longest)s characters.", longest=_ADDRESS_LENGTH
+        )
     if new.channel is Channel.MAIL:
         if not all(is_mail_address(one.strip()) for one in address.split(",")):
             raise RecipientWrong(

@@ -20,6 +20,7 @@ from fleet_server.services.alert_rules import Rule
 from fleet_server.services.rights import Right
 from fleet_server.services.telling import NewRecipient
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 
 _HOURS_MAX = 90 * 24
 
@@ -52,12 +53,14 @@ def _page(*, fault: str = "") -> str:
 def change_alert_rule(name: str) -> ResponseReturnValue:
     """Let another rule hold from the next look on."""
     if name not in tuple(AlertKind):
-        raise NotFound(f"There is no rule {name}.")
+        raise NotFound("There is no rule %(name)s.", name=name)
     kind = AlertKind(name)
     try:
         severity = request.form.get("severity", "")
         if severity not in tuple(Severity):
-            raise Invalid(f"severity wants one of {', '.join(Severity)}.")
+            raise Invalid(
+                "%(name)s wants one of %(allowed)s.", name="severity", allowed=", ".join(Severity)
+            )
         escalates = request.form.get("escalate_after_s", "").strip()
         rule = Rule(
             Severity(severity),
@@ -68,7 +71,7 @@ def change_alert_rule(name: str) -> ResponseReturnValue:
         )
         alert_rules.change_rule(current_session(), kind, rule, now=clock.now())
     except Invalid as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     return _done(gettext("The rule holds from the next look on."))
 
 
@@ -80,7 +83,7 @@ def add_silence() -> ResponseReturnValue:
     try:
         hours = _whole("hours")
         if not 1 <= hours <= _HOURS_MAX:
-            raise Invalid(f"hours wants a whole number from 1 to {_HOURS_MAX}.")
+            raise Invalid("hours wants a whole number from 1 to %(highest)s.", highest=_HOURS_MAX)
         silencing.silence(
             current_session(),
             scope=_text("scope"),
@@ -91,7 +94,7 @@ def add_silence() -> ResponseReturnValue:
             now=now,
         )
     except (Invalid, NotFound, Refused) as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     return _done(gettext("Nobody is called for that until then."))
 
 
@@ -113,7 +116,7 @@ def add_recipient() -> ResponseReturnValue:
             current_session(), new, now=clock.now(), secret_key=settings.session_key
         )
     except (Invalid, Conflict) as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     if secret is None:
         return _done(gettext("%(name)s is told from now on.", name=new.name))
     return render_template(
@@ -190,5 +193,5 @@ def _whole(name: str) -> int:
     text = _text(name)
     digits = text.removeprefix("-")
     if not (digits.isdecimal() and digits.isascii() and len(digits) <= 9):
-        raise Invalid(f"{name} wants a whole number.")
+        raise Invalid("%(name)s wants a whole number.", name=name)
     return int(text)

@@ -103,7 +103,7 @@ def alert_subject(alert: AlertOverview) -> str:
 def _one_of(name: str, allowed: tuple[str, ...]) -> str:
     given = request.args.get(name, "")
     if given and given not in allowed:
-        raise Invalid(f"{name} wants one of {', '.join(allowed)}.")
+        raise Invalid("%(name)s wants one of %(allowed)s.", name=name, allowed=", ".join(allowed))
     return given
 
 
