@@ -36,6 +36,8 @@ def deliver(session: Session, settings: Settings, _now: datetime) -> None:
 def _send(due: DueDelivery, settings: Settings) -> None:
     if not due.recipient.is_active:
         raise sending.NotSent("The recipient is told no more.", is_final=True)
+    if due.address is None:
+        raise sending.NotSent("The account is closed, or has no mail address.", is_final=True)
     if due.recipient.channel == Channel.MAIL:
         sending.send_mail(due, settings)
         return

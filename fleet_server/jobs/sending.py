@@ -104,7 +104,7 @@ def compose_mail(due: DueDelivery, settings: Settings) -> EmailMessage:
     lines = _lines(due.content, language)
     mail = EmailMessage()
     mail["From"] = settings.mail_from
-    mail["To"] = ", ".join(one.strip() for one in due.recipient.address.split(","))
+    mail["To"] = ", ".join(one.strip() for one in (due.address or "").split(","))
     occasion = _OCCASIONS[due.occasion][language]
     about = lines[0].partition("\n")[0] if lines else _TEST[language]
     more = f" (+{len(lines) - 1})" if len(lines) > 1 else ""
