@@ -19,7 +19,7 @@ from fleet_server import clock
 from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import refuse_missing, settings_of
-from fleet_server.errors import FleetError, Unavailable
+from fleet_server.errors import Conflict, FleetError, Unavailable
 from fleet_server.models import Base
 from fleet_server.services import backups, scheduling
 from fleet_server.settings import Settings
@@ -141,14 +141,14 @@ def _noted(engine: Engine) -> Iterator[None]:
     """Whether it went well is known to whoever watches the fleet: a backup that fails or stays out is an alert."""
 
     def note(error: str | None) -> None:
-        with database.session_factory(engine)() as session:
+        # What became of the backup is what the person reads; what could not be noted calls as a backup that stays out.
+        with suppress(DBAPIError, FleetError), database.session_factory(engine)() as session:
             scheduling.note_backup(session, wall_now=datetime.now(UTC), error=error)
 
     try:
         yield
-    except Unavailable as problem:
-        with suppress(DBAPIError, FleetError):  # why the backup failed is what the person reads
-            note(str(problem))
+    except (Conflict, Unavailable) as problem:
+        note(str(problem))
         raise
     note(None)
 

@@ -115,6 +115,8 @@ def sentence(kind: AlertKind, details: Mapping[str, Any], language: str) -> str:
     told = {name: _plain(name, value) for name, value in details.items()}
     if kind is AlertKind.BATTERY:
         told["days"] = _days(details.get("days_low"), details.get("days_high"), language)
+    if kind is AlertKind.JOB and details.get("ran_at") is None:
+        told["ran_at"] = "nie" if language == "de" else "never"
     return _pattern(kind, details, language).format_map(_Lenient(told))
 
 

@@ -16,7 +16,7 @@ from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import language
 from fleet_server.http_shared.paging import cut_page
-from fleet_server.models import AlertKind, Severity
+from fleet_server.models import AlertKind, Severity, Silence
 from fleet_server.services import alert_words, alert_work, alerting, scheduling, silencing
 from fleet_server.services.alerting import AlertOverview, Wanted
 from fleet_server.services.rights import Right
@@ -81,6 +81,19 @@ def order_work_for_alert(alert_id: int) -> Response:
     )
     flash(gettext("The work is ordered."))
     return redirect(url_for("web.work_order", order_id=order.id), code=303)
+
+
+@web.app_template_global()
+def silence_subject(silence: Silence) -> str:
+    """What a maintenance window is for, as a sentence names it."""
+    words: dict[str, str] = {
+        "node": gettext("node %(name)s", name=silence.key),
+        "site": gettext("site %(name)s", name=silence.key),
+        "group": gettext("group %(name)s", name=silence.key),
+        "model": gettext("node model %(name)s", name=silence.key),
+        "all": gettext("all nodes"),
+    }
+    return words[silence.scope]
 
 
 @web.app_template_global()
