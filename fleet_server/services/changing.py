@@ -153,13 +153,13 @@ def propose_change(
             raise LayerChanged(f"{layer.name.capitalize()} was changed just now; look again.")
         _end_others(session, layer, now=now)
         change = _written_down(session, wish, plan, changing=len(changing), now=now)
-        rows = _rows(change, changing, cannot)
-        _add_nodes(session, rows[:WRITTEN_AT_ONCE])
-        if len(rows) <= WRITTEN_AT_ONCE:
+        if len(changing) + len(cannot) <= WRITTEN_AT_ONCE:
+            _add_nodes(session, _rows(change, changing, cannot))
             _begin(session, change, wish, cannot=len(cannot), above=approval_above, now=now)
             return change
     # Readings are stored in between; what nodes could take is asked again when they are told.
-    for start in range(WRITTEN_AT_ONCE, len(rows), WRITTEN_AT_ONCE):
+    rows = _rows(change, changing, cannot)
+    for start in range(0, len(rows), WRITTEN_AT_ONCE):
         with db.writing(session):
             _held(session, change.id, ChangeState.PREPARING)
             _add_nodes(session, rows[start : start + WRITTEN_AT_ONCE])
