@@ -121,7 +121,8 @@ def _run(
         try:
             if not is_known:
                 with sessions() as session:
-                    scheduling.add_jobs(session, names, wall_now=datetime.now(UTC))
+                    known = (*names, scheduling.BACKUP)
+                    scheduling.add_jobs(session, known, wall_now=datetime.now(UTC))
                 is_known = True
             while not stop.is_set() and run_due(sessions, settings, names) is not None:
                 pass

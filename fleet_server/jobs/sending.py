@@ -124,7 +124,7 @@ def compose_mail(due: DueDelivery, recipient: AlertRecipient, settings: Settings
     """The mail in the recipient's language; the same delivery has the same Message-ID, so that a repeated one is known as that."""
     language = recipient.language
     lines = _lines(due.content, language)
-    mail = _new_mail(due, recipient.address, settings)
+    mail = _new_mail(due, due.address or "", settings)
     occasion = _OCCASIONS[due.occasion][language]
     about = lines[0].partition("\n")[0] if lines else _TEST[language]
     more = f" (+{len(lines) - 1})" if len(lines) > 1 else ""

@@ -39,6 +39,7 @@ from fleet_server.models import (
     NodeGroup,
     NodeGroupMember,
     NodeTag,
+    Silence,
 )
 from fleet_server.services import auditing, keyset, layering, rights, selecting
 from fleet_server.services.rights import Right
@@ -159,9 +160,10 @@ def change_group(
         _check(
             name or group.name, description or "", group.priority if priority is None else priority
         )
-        _check_whole(session, group)
+        check_group_whole(session, group)
         if name is not None and name != group.name:
             _check_free(session, name)
+            _rename_silences(session, group.name, name)
             group.name = name
         if description is not None:
             group.description = description
@@ -173,7 +175,7 @@ def change_group(
             group.rule = None if rule.is_empty else selecting.as_rule(rule)
             session.flush()
             touched |= set(_follow_rule(session, group))
-            _check_whole(session, group)
+            check_group_whole(session, group)
         session.flush()
         _tell(session, touched, now=now, at_once=at_once)
         auditing.record(
@@ -196,7 +198,7 @@ def delete_group(session: Session, group_id: int, *, now: datetime) -> None:
     """
     with db.writing(session):
         group = layering.find_group(session, str(group_id))
-        _check_whole(session, group)
+        check_group_whole(session, group)
         layer = layering.group_layer(group)
         is_told = and_(
             ConfigurationChange.layer_version.is_not(None),
@@ -218,6 +220,8 @@ def delete_group(session: Session, group_id: int, *, now: datetime) -> None:
                 name=group.name,
             )
         session.execute(delete(NodeGroupMember).where(NodeGroupMember.group_id == group.id))
+        # A later group of the same name is another.
+        session.execute(delete(Silence).where(*_is_for_group(group.name)))
         session.delete(group)
         session.flush()
         auditing.record(session, "group_deleted", subject=f"group {group.name}", now=now)
@@ -502,7 +506,16 @@ def check_whole(session: Session, query: Select[str], what: str) -> None:
         )
 
 
-def _check_whole(session: Session, group: NodeGroup) -> None:
+def _is_for_group(name: str) -> tuple[ColumnElement[bool], ...]:
+    return (Silence.scope == "group", Silence.key == name)
+
+
+def _rename_silences(session: Session, before: str, after: str) -> None:
+    session.execute(update(Silence).where(*_is_for_group(before)).values(key=after))
+
+
+def check_group_whole(session: Session, group: NodeGroup) -> None:
+    """Raises NotAllowed when the group has nodes that the actor has nothing to do with."""
     query = layering.nodes_in_reach(layering.group_layer(group))
     check_whole(session, query, f"Group {group.name}")
 

@@ -353,7 +353,9 @@ def _forget_rows(session: Session, node_ids: Iterable[str]) -> None:
 
 def layer_settings(session: Session, layer: Layer, *, lock: bool = False) -> dict[str, Any]:
     """What a layer wants, passwords sealed; nothing when nobody ever wanted anything of it."""
-    row = session.get(ConfigurationLayer, layer.at, with_for_update=lock or None)
+    row = session.get(
+        ConfigurationLayer, layer.at, with_for_update=lock or None, populate_existing=lock
+    )
     return {} if row is None else dict(row.settings)
 
 

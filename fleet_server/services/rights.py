@@ -85,6 +85,11 @@ MACHINE = Actor("machine", frozenset(Right))
 """What a process does by itself."""
 
 
+def kinds_of(scope: Scope) -> tuple[str, ...]:
+    """Kinds of the sites in a scope."""
+    return _SITE_KINDS[scope]
+
+
 def rights_of(roles: Collection[Role]) -> frozenset[Right]:
     """All that these roles may, together.
 

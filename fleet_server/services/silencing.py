@@ -1,4 +1,4 @@
-"""Maintenance windows: from–to nobody is called for a node, a site, a model or all."""
+"""Maintenance windows: from–to nobody is called for a node, a site, a group, a model or all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Invalid, NotFound, Refused, Said
-from fleet_server.models import Node, Scope, Silence, Site
-from fleet_server.services import auditing, keyset, rights
+from fleet_server.models import Node, NodeGroup, Scope, Silence, Site
+from fleet_server.services import auditing, grouping, keyset, rights
 from hardware import catalogue
 
 LONGEST = timedelta(days=90)
 REASON_MAX_LENGTH = 300
-SCOPES = ("node", "site", "model", "all")
+SCOPES = ("node", "site", "group", "model", "all")
 
 
 _BY_END = keyset.Sorting((Silence.to_at, Silence.id), (datetime, int))  # type: ignore[arg-type] # columns of a class
@@ -41,7 +41,7 @@ def silence(
     """Call nobody for these nodes in that time; alerts that are open stay so, and are not escalated. Committed on return.
 
     Args:
-        scope: one of SCOPES; `key` is the node's id, the site's code or the node model, and empty for `all`.
+        scope: one of SCOPES; `key` is the node's id, the site's code, the group's name or the node model, and empty for `all`.
 
     Raises:
         SilenceWrong: scope, time or reason cannot be.
@@ -152,6 +152,13 @@ def _check_site(session: Session, key: str) -> None:
     rights.check_site_kind(session, site.kind, what=Said("site %(code)s", code=key))
 
 
+def _check_group(session: Session, key: str) -> None:
+    group = session.scalar(select(NodeGroup).where(NodeGroup.name == key))
+    if group is None:
+        raise NotFound("There is no group %(name)s.", name=key)
+    grouping.check_group_whole(session, group)
+
+
 def _check_model(session: Session, key: str) -> None:
     if key not in catalogue.node_model_ids():
         raise NotFound("There is no %(what)s.", what=Said("node model %(model)s", model=key))
@@ -167,6 +174,7 @@ def _check_all(session: Session, _key: str) -> None:
 _CHECKS: Mapping[str, Callable[[Session, str], None]] = {
     "node": _check_node,
     "site": _check_site,
+    "group": _check_group,
     "model": _check_model,
     "all": _check_all,
 }
