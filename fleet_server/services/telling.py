@@ -399,6 +399,14 @@ def forget(session: Session, delivery_id: int) -> None:
         session.execute(delete(Delivery).where(Delivery.id == delivery_id))
 
 
+def forget_resets(session: Session) -> None:
+    """Links for a new password that wait, or were given up: who asked may have got theirs since. Part of the caller's transaction."""
+    with db.writing(session):
+        session.execute(
+            delete(Delivery).where(Delivery.occasion == RESET, Delivery.delivered_at.is_(None))
+        )
+
+
 def claim_due(session: Session, *, wall_now: datetime, limit: int = 20) -> list[DueDelivery]:
     """Claim messages that are due, oldest first, alerts before what anybody can ask for. Committed on return.
 
