@@ -84,6 +84,24 @@ def pytest_make_collect_report(
     return report
 
 
+# ------------------------------------------------------------------------------------------------- cases on PostgreSQL
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`once_on_postgresql`: before `-m` chooses, all cases but a test's first become nightly ones on PostgreSQL."""
+    tried = set()
+    for item in items:
+        if item.get_closest_marker("once_on_postgresql") is None:
+            continue
+        if item.get_closest_marker("needs_postgresql") is None:
+            continue
+        name = item.nodeid.partition("[")[0]
+        if name in tried:
+            item.add_marker(pytest.mark.nightly)
+        tried.add(name)
+
+
 # ------------------------------------------------------------------------------------------------------------ figures
 
 
