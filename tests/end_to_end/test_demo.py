@@ -106,21 +106,18 @@ def test_the_same_on_real_servers(tmp_path: Path, postgresql_durable: Postgresql
     ("options", "status", "words"),
     [
         (["--nodes", "0"], 2, "--nodes"),
-        (["--series", "no-such-folder"], 2, "no-such-folder"),
-        (["--scene", "atlantis"], 2, "atlantis"),
-        (["--database-url", "mysql://localhost/fleet"], 2, "database_url"),
         (
             ["--database-url", "postgresql+psycopg://nobody@127.0.0.1:1/none"],
             1,
             "cannot be reached",
         ),
-        (["--broker-url", "amqp://127.0.0.1"], 2, "broker_url"),
         (["--broker-url", "mqtts://127.0.0.1:1"], 1, "127.0.0.1:1"),
     ],
 )
 def test_wrong_option_is_answered_with_a_sentence(
     tmp_path: Path, options: list[str], status: int, words: str
 ) -> None:
+    """All others that are used wrongly: tests/fleet_server/cli/test_cli_wrong_use.py."""
     done = run_command(
         "fleet", "demo", "--json", "--port", "0", "--data", str(tmp_path / "data"), *options
     )
