@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import hurried_engine
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, event
@@ -91,7 +92,7 @@ def sqlite_world(
 
 
 def _built(url: str, data_dir: Path) -> Iterator[World]:
-    engine = db.make_engine(url)
+    engine = hurried_engine(url)
     sessions = db.session_factory(engine)
     clock.use_clock(f"{int(small_world.NOW.timestamp())}@0x0")
     small_world.build_world(sessions)
