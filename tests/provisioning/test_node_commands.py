@@ -200,23 +200,25 @@ def test_a_fleet_of_another_authority_is_one_sentence(fleet: SmallFleet, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
+    ("typed", "status"),
     [
-        (["node", "enrol"], 2),
-        (["node", "flash", "--board", "ttyUSB0"], 2),
-        (["node", "flash", "--board", "/dev/ttyUSB77"], 1),
-        (["node", "fly"], 2),
-        (["--help"], 0),
-        (["node", "enrol", "--help"], 0),
-        (["node", "flash", "--help"], 0),
-        (["virtual", "run", "--help"], 0),
-        (["virtual", "bench", "--help"], 0),
+        ("node enrol", 2),
+        ("node flash --board ttyUSB0", 2),
+        ("node flash --board /dev/ttyUSB77", 1),
+        ("node fly", 2),
+        ("--help", 0),
+        ("node enrol --help", 0),
+        ("node flash --help", 0),
+        ("virtual run --help", 0),
+        ("virtual bench --help", 0),
     ],
 )
-def test_wrong_use_and_help_have_their_exit_codes(arguments: list[str], status: int) -> None:
-    result, out, _ = provision(*arguments)
+def test_wrong_use_and_help_have_their_exit_codes(
+    provision: Command, typed: str, status: int
+) -> None:
+    result, out, _ = provision(typed)
     assert result == status
-    if "--help" in arguments:
+    if "--help" in typed:
         assert "Example:" in out
 
 
