@@ -2,6 +2,8 @@
 
 import gc
 
+import slots
+
 # The longest nap between a wake that failed outright and the next try.
 _LAST_RESORT_MS = 900_000
 
@@ -14,6 +16,7 @@ def wake():
 
         cycle.run()
     except Exception as error:
+        slots.note_failed_wake()
         from node import crash
 
         crash.end_wake(error)

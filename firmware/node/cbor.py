@@ -100,12 +100,12 @@ def encode(value):
     raise TypeError("cbor")
 
 
-def decode(data, has_views=False):
+def decode(data, has_views=False, most_items=_MAX_ITEMS):
     """The one item that `data` holds. Raises Malformed; time and memory are bounded by the length of `data`.
 
     `has_views`: byte strings are views into `data` instead of copies.
     """
-    reader = _Reader(memoryview(data), memoryview if has_views else bytes)
+    reader = _Reader(memoryview(data), memoryview if has_views else bytes, most_items)
     value = reader.item(0)
     if reader.at != len(data):
         raise Malformed("trailing")
@@ -113,15 +113,16 @@ def decode(data, has_views=False):
 
 
 class _Reader:
-    def __init__(self, data, as_bytes):
+    def __init__(self, data, as_bytes, most_items):
         self.data = data
+        self.most_items = most_items
         self.as_bytes = as_bytes
         self.at = 0
         self.items = 0
 
     def item(self, depth):
         self.items += 1
-        if depth > _MAX_DEPTH or self.items > _MAX_ITEMS:
+        if depth > _MAX_DEPTH or self.items > self.most_items:
             raise Malformed("nested")
         initial = self.take(1)[0]
         major = initial >> 5

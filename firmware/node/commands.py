@@ -187,8 +187,7 @@ def _is_waiting(wake, order):
 
 
 def _answer(wake, order, name, result, details=()):
-    readings = [("_event", "answer"), ("id", order), ("name", name), ("result", result)]
-    _keep(wake, wake.clock.uptime_ms(), readings + list(details))
+    wake.tell(("answer", [("id", order), ("name", name), ("result", result)] + list(details)))
 
 
 def _keep(wake, uptime_ms, readings):

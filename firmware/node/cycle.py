@@ -6,6 +6,7 @@ from micropython import const
 from node import config, plan, power, rtc_memory
 from node.clock import Clock
 from node.deadline import Deadline
+from node.errors import LinkError
 from node.spool import Spool
 
 _SPOOL_FOLDER = "/spool"
@@ -20,7 +21,8 @@ class Wake:
     `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once. `field_ms`: uptime at
     which this wake of field mode began, None outside of it; `stages` that its talk reached. `is_connected`: somebody answered at
     the broker's address. `credentials`: what the state message says of them (identity.told); `renewed`: (certificate, authorities) that the talk has brought;
-    `has_new_credentials`: those are tried in the next wake.
+    `has_new_credentials`: those are tried in the next wake. `release`: the one that is desired, None for none, False when that was
+    not heard. `is_rebooting`: another version runs next. `is_broken`: a step failed by itself.
     """
 
     def __init__(self):
@@ -37,6 +39,9 @@ class Wake:
         self.credentials = [None, None, None]  # type: list[object]
         self.renewed = None
         self.has_new_credentials = False
+        self.release = False  # type: object
+        self.is_rebooting = False
+        self.is_broken = False
         self.receipt_before = 0
         self.events = []
         self.orders = []  # commands to be carried out after the talk
@@ -76,6 +81,8 @@ class Wake:
 
     def wait_ms(self):
         """Until the next wake."""
+        if self.is_rebooting:
+            return _SHORTEST_MS
         now_ms = self.clock.uptime_ms()
         wait_ms = plan.sleep_ms(self.clock.schedule_ms(now_ms), self.state, self.config)
         if self.field_ms is None:
@@ -90,8 +97,21 @@ class Wake:
         except Exception as error:
             from node import crash
 
+            self.is_broken = self.is_broken or not isinstance(error, (OSError, LinkError))
             self.state.last_error = crash.describe(error)
             return False
+
+    def tell(self, event):
+        """Keep an event, (name, details), as a pack of its own."""
+        from node import senml
+
+        name, details = event
+        uptime_ms, power_up = self.clock.uptime_ms(), self.state.power_up
+        readings = (("_event", name),) + tuple(details)
+        n_records, body = senml.body(
+            self.spool.id, self.spool.next_seq, power_up, uptime_ms, readings
+        )
+        self.spool.append(power_up, uptime_ms, n_records, body)
 
     def begin(self, step):
         """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
@@ -118,10 +138,13 @@ def run():
             wake.guard(_renew)
         elif wake.is_turned_away:
             wake.guard(_mend, deadline)
+        elif is_good and wake.release is not False:
+            wake.guard(_update, deadline)
         if wake.has_new_credentials:
             plan.talk_soon(state)
         if is_field:
             wake.guard(_show, "receipt" if is_good and wake.is_stored else "failed")
+    wake.guard(_judge)
     if wake.orders:
         wake.begin("obey")
         wake.guard(_obey)
@@ -142,6 +165,7 @@ def _sample(wake):
     uptime_ms = wake.clock.uptime_ms()
     # Before the probes: one that hangs again must not keep it from being told.
     wake.guard(waking.keep_crash, uptime_ms)
+    wake.guard(waking.keep_update)
     wake.begin("sample")
     readings = waking.sample(wake, uptime_ms)
     wake.guard(waking.judge, uptime_ms, readings)
@@ -190,6 +214,22 @@ def _mend(wake, deadline):
         del renew
         plan.forget_done()
         _renew(wake)
+
+
+def _update(wake, deadline):
+    if wake.release is None and not config.is_kept("upd", "job"):
+        return
+    wake.begin("update")
+    plan.forget_done()
+    from node.update import updating
+
+    updating.carry_on(wake, deadline)
+
+
+def _judge(wake):
+    from node.update import proof
+
+    proof.end(wake)
 
 
 def _show(wake, end):

@@ -38,6 +38,14 @@ _PASSING = (
     "node.link.exchange",
     "node.link.mqtt",
     "node.commands",
+    "node.link.https",
+    "node.update.updating",
+    "node.update.install",
+    "node.update.download",
+    "node.update.manifest",
+    "node.update.spare",
+    "node.update.proof",
+    "node.update.job",
 )
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15

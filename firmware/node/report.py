@@ -15,7 +15,7 @@ _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 
 def state(wake):
     """Pairs of field and value, in the order of the wire."""
-    slot = slots.select(machine.reset_cause())
+    slot = slots.select()
     running = bundle()
     memory, spool, config = wake.state, wake.spool, wake.config
     uptime_ms = wake.clock.uptime_ms()
@@ -51,6 +51,9 @@ def state(wake):
         ("certificate", wake.credentials[0]),
         ("roots", wake.credentials[1]),
         ("credential_state", wake.credentials[2]),
+        ("counter", running.get("counter", 0)),
+        ("assignment", running.get("assignment")),
+        ("attempt", running.get("attempt")),
     )
 
 
@@ -70,8 +73,8 @@ def reset_cause(wake):
 
 
 def bundle():
-    """What the running slot's VERSION file says: version, sha256, built_utc_s."""
-    with open("/" + slots.select(machine.reset_cause()).slot + "/VERSION") as file:
+    """What the running slot's VERSION file says: version, counter, sha256, built_utc_s; if an update brought it, assignment and attempt."""
+    with open("/" + slots.select().slot + "/VERSION") as file:
         return json.load(file)
 
 

@@ -6,6 +6,7 @@ A battery that is too low, and a supply that gave way again and again, end the w
 import machine
 from micropython import const
 
+import slots
 from node import battery, cbor, heap, measuring, plan, power, senml
 from node.deadline import Deadline
 
@@ -96,6 +97,16 @@ def keep_crash(wake, uptime_ms):
 
         keep(wake, uptime_ms, crash.readings(wake.state.crash, wake.state.boot_count))
         wake.state.crash = None
+
+
+def keep_update(wake):
+    """In the first wakes of another version it is told that it runs; in the first of one that came back, why."""
+    record = slots.select()
+    if wake.spool is not None and (record.reason or record.state == slots.TRIAL):
+        from node.update import proof
+
+        wake.has_news = True  # each wake of a new version is to be heard
+        proof.begin(wake)
 
 
 def _make_room(wake, day):

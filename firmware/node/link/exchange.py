@@ -174,6 +174,7 @@ class Exchange:
             plan.forget_done()
             fault = self._keep_renewed() or fault
             self._orders = self._part("commands") or []
+            wake.release = self._part("release")
         except (ValueError, KeyError, TypeError, AttributeError):
             fault = "des malformed"
         self._desired = b""

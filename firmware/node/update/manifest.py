@@ -1,0 +1,78 @@
+"""What a release is made of: the manifest, a CBOR map of at most 8 KiB, verified by TUF before anybody reads it here.
+
+Everything in it is checked all the same: what the release keys have signed by mistake must not take the node's own files either.
+"""
+
+import hashlib
+import sys
+
+from micropython import const
+
+from node import cbor
+
+MOST_BYTES = const(8_192)
+_FORMAT = const(1)
+_MPY_FORMAT = const(0xFF)
+_HASH_BYTES = const(32)
+_MOST_FILE_BYTES = const(65_536)
+_MOST_FILES = const(120)
+_MOST_ITEMS = const(640)
+
+
+class Manifest:
+    """`files`: [[path in the slot, bytes, SHA-256], …], sorted by path; views into `content`."""
+
+    def __init__(self, content):
+        """Raises ValueError with what is wrong with it."""
+        try:
+            fields = cbor.decode(content, True, _MOST_ITEMS)
+            self.version = fields["version"]
+            self.counter = fields["counter"]
+            self.models = fields["models"]
+            self.mpy = fields["mpy"]
+            self.micropython = tuple(fields["micropython"])
+            self.built_utc_s = fields["built_utc_s"]
+            self.allows_downgrade = fields["allow_downgrade"] is True
+            self.files = fields["files"]
+            is_right = fields["format"] == _FORMAT and type(self.version) is str
+            is_right = is_right and type(self.counter) is int and type(self.built_utc_s) is int
+            is_right = is_right and 0 < len(self.files) <= _MOST_FILES
+        except (ValueError, KeyError, TypeError):
+            is_right = False
+        if not is_right:
+            raise ValueError("manifest malformed")
+        before = ""
+        for entry in self.files:
+            if len(entry) != 3 or not _is_file(*entry) or entry[0] <= before:
+                raise ValueError("manifest files")
+            before = entry[0]
+
+    def fault(self, model):
+        """Why this node cannot run it; "" when it can."""
+        if model not in self.models:
+            return "wrong model"
+        if self.mpy != sys.implementation._mpy & _MPY_FORMAT:  # type: ignore[attr-defined]
+            return "mpy format"
+        if tuple(sys.implementation.version)[:3] < self.micropython:
+            return "MicroPython too old"
+        return ""
+
+    def bundle_sha256(self):
+        """By which the server knows what a slot runs (hex)."""
+        digest = hashlib.sha256()
+        for path, size, sha256 in self.files:
+            digest.update(path.encode() + b"\0" + str(size).encode() + b"\0")
+            digest.update(sha256)
+        return digest.digest().hex()
+
+
+def _is_file(path, size, sha256):
+    """True for a module of the slot: never what has to work when a slot does not, never a way out of the slot."""
+    if type(path) is not str or not path.startswith("node/") or not path.endswith(".mpy"):
+        return False
+    for part in path.split("/"):
+        if not part or part[0] == "." or len(part) > 60:
+            return False
+    if type(size) is not int or not 0 <= size <= _MOST_FILE_BYTES:
+        return False
+    return len(sha256) == _HASH_BYTES
