@@ -163,7 +163,11 @@ def _ended_by(cause):
 
 def _is_clock_right(record, utc_s, now_s):
     passed_s = now_s - record.last_s
-    due_s = record.utc_s + record.elapsed_s + (passed_s if 0 <= passed_s <= _LONGEST_WAKE_MS // 1000 else 0)
+    due_s = (
+        record.utc_s
+        + record.elapsed_s
+        + (passed_s if 0 <= passed_s <= _LONGEST_WAKE_MS // 1000 else 0)
+    )
     return abs(utc_s - due_s) <= _CLOCK_S + record.elapsed_s // 10
 
 

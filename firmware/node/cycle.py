@@ -7,7 +7,6 @@ from node import config, plan, power, rtc_memory
 from node.clock import Clock
 from node.deadline import Deadline
 from node.errors import LinkError
-from node.spool import Spool
 
 _SPOOL_FOLDER = "/spool"
 _FIELD_MS = const(30_000)  # from one wake of field mode to the next
@@ -22,7 +21,7 @@ class Wake:
     which this wake of field mode began, None outside of it; `stages` that its talk reached. `is_connected`: somebody answered at
     the broker's address. `credentials`: what the state message says of them (identity.told); `renewed`: (certificate, authorities) that the talk has brought;
     `has_new_credentials`: those are tried in the next wake. `release`: the one that is desired, None for none, False when that was
-    not heard. `is_rebooting`: another version runs next. `is_broken`: a step failed by itself.
+    not heard. `is_broken`: a step failed by itself.
     """
 
     def __init__(self):
@@ -40,7 +39,6 @@ class Wake:
         self.renewed = None
         self.has_new_credentials = False
         self.release = False  # type: object
-        self.is_rebooting = False
         self.is_broken = False
         self.receipt_before = 0
         self.events = []
@@ -73,6 +71,8 @@ class Wake:
 
     def open_spool(self):
         # What was noted holds until something changes. A wake that does not end well leaves no note, and the next one searches.
+        from node.spool import Spool
+
         saved, self.state.spool = self.state.spool, None
         self.spool = Spool(_SPOOL_FOLDER, saved)
         if saved is None or self.state.sent_high is None:
@@ -81,7 +81,7 @@ class Wake:
 
     def wait_ms(self):
         """Until the next wake."""
-        if self.is_rebooting:
+        if self.state.update == rtc_memory.UPDATE_SESSION:
             return _SHORTEST_MS
         now_ms = self.clock.uptime_ms()
         wait_ms = plan.sleep_ms(self.clock.schedule_ms(now_ms), self.state, self.config)
@@ -121,6 +121,8 @@ class Wake:
 
 def run():
     """Does not return."""
+    if rtc_memory.load().update == rtc_memory.UPDATE_SESSION:
+        _update()
     wake = Wake()
     state, clock = wake.state, wake.clock
     # Before all that is forgotten again, so that what stays lies together in memory.
@@ -139,7 +141,7 @@ def run():
         elif wake.is_turned_away:
             wake.guard(_mend, deadline)
         elif is_good and wake.release is not False:
-            wake.guard(_update, deadline)
+            wake.guard(_consider_update)
         if wake.has_new_credentials:
             plan.talk_soon(state)
         if is_field:
@@ -216,14 +218,18 @@ def _mend(wake, deadline):
         _renew(wake)
 
 
-def _update(wake, deadline):
-    if wake.release is None and not config.is_kept("upd", "job"):
-        return
-    wake.begin("update")
-    plan.forget_done()
-    from node.update import updating
+def _update():
+    """A wake of its own: what it loads and what a talk loads would be too much together. Does not return."""
+    from node.update import session
 
-    updating.carry_on(wake, deadline)
+    session.run()
+
+
+def _consider_update(wake):
+    if wake.release is not None or config.is_kept("upd", "job"):
+        from node.update import updating
+
+        updating.consider(wake)
 
 
 def _judge(wake):

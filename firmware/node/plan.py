@@ -40,12 +40,11 @@ _PASSING = (
     "node.commands",
     "node.link.https",
     "node.update.updating",
-    "node.update.install",
-    "node.update.download",
-    "node.update.manifest",
-    "node.update.spare",
     "node.update.proof",
     "node.update.job",
+    "node.update.install",
+    "node.update.download",
+    "node.update.spare",
 )
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
@@ -74,11 +73,23 @@ def forget_done():
     Whoever needs it once more loads it again.
     """
     for name in list(sys.modules):
-        package, _, module = name.rpartition(".")
-        if package in ("node.sensors", "node.bus") or name in _PASSING:
-            del sys.modules[name]
-            delattr(sys.modules[package], module)
+        if name.startswith(("node.sensors.", "node.bus.")) or name in _PASSING:
+            _forget(name)
     gc.collect()
+
+
+def forget(*names):
+    """Give back the memory of these modules; which of them are loaded does not matter."""
+    for name in names:
+        if name in sys.modules:
+            _forget(name)
+    gc.collect()
+
+
+def _forget(name):
+    package, _, module = name.rpartition(".")
+    del sys.modules[name]
+    delattr(sys.modules[package], module)
 
 
 def sleep_ms(schedule_ms, state, config):

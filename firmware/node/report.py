@@ -1,13 +1,13 @@
 """The state message: what the node says about itself at each connect."""
 
 import gc
-import json
 
 import esp32
 import machine
 
 import slots
 from node import heap
+from node.bundle import running_bundle
 from node.link import bearer
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
@@ -16,7 +16,7 @@ _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 def state(wake):
     """Pairs of field and value, in the order of the wire."""
     slot = slots.select()
-    running = bundle()
+    running = running_bundle()
     memory, spool, config = wake.state, wake.spool, wake.config
     uptime_ms = wake.clock.uptime_ms()
     is_empty = spool is None or spool.newest < spool.oldest
@@ -70,12 +70,6 @@ def reset_cause(wake):
     )
     cause = machine.reset_cause()
     return _CAUSES[numbers.index(cause)] if cause in numbers else "other"
-
-
-def bundle():
-    """What the running slot's VERSION file says: version, counter, sha256, built_utc_s; if an update brought it, assignment and attempt."""
-    with open("/" + slots.select().slot + "/VERSION") as file:
-        return json.load(file)
 
 
 def _largest_block():

@@ -7,7 +7,7 @@ import machine
 from micropython import const
 
 import slots
-from node import battery, cbor, heap, measuring, plan, power, senml
+from node import battery, cbor, config, heap, measuring, plan, power, senml
 from node.deadline import Deadline
 
 _SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
@@ -100,13 +100,15 @@ def keep_crash(wake, uptime_ms):
 
 
 def keep_update(wake):
-    """In the first wakes of another version it is told that it runs; in the first of one that came back, why."""
+    """In the first wakes of another version it is told that it runs; in the first of one that came back, why; and what a session did."""
     record = slots.select()
-    if wake.spool is not None and (record.reason or record.state == slots.TRIAL):
+    is_tried = record.state == slots.TRIAL
+    wake.has_news = wake.has_news or is_tried  # each wake of a new version is to be heard
+    is_any = record.reason or is_tried or wake.state.update or wake.is_switched_on
+    if is_any and wake.spool is not None and config.is_kept("upd", "job"):
         from node.update import proof
 
-        wake.has_news = True  # each wake of a new version is to be heard
-        proof.begin(wake)
+        proof.tell(wake)
 
 
 def _make_room(wake, day):

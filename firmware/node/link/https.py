@@ -5,7 +5,8 @@ Nothing blocks, every call takes a deadline, and nothing that the other side sen
 
 from micropython import const
 
-from node import identity, report
+from node import identity
+from node.bundle import running_bundle
 from node.errors import LinkError
 from node.link import tls
 from node.link.wait import READ, WRITE, Waiter
@@ -17,8 +18,8 @@ _BUFFER_BYTES = const(1_024)  # the longest head of an answer, and what is read 
 class Connection:
     """To the fleet's own listener, as the node that it is. Raises OSError, ValueError or LinkError, like every call."""
 
-    def __init__(self, wake, deadline):
-        self._host, port, server_name = wake.config.link["renew"]
+    def __init__(self, link, clock, deadline):
+        self._host, port, server_name = link["renew"]
         self._raw = tls.connect(tls.resolve(self._host, port), deadline.within(_TCP_MS))
         self._waiter = Waiter(self._raw)
         self._is_open = False
@@ -26,7 +27,7 @@ class Connection:
         self._have = 0  # bytes of the buffer that are read and not used
         self.is_reusable = True
         try:
-            wake.clock.show_to_tls(report.bundle()["built_utc_s"])
+            clock.show_to_tls(running_bundle()["built_utc_s"])
             own = identity.load()
             self._stream = tls.secure(self._raw, server_name, own[1], own[2])
         except Exception:

@@ -24,8 +24,9 @@ _CHUNK = const(512)
 class Fetcher:
     """One connection, opened when it is needed and again when the other side closes it. `gained`: bytes of bundles that came."""
 
-    def __init__(self, wake, deadline):
-        self._wake = wake
+    def __init__(self, link, clock, deadline):
+        self._link = link
+        self._clock = clock
         self._deadline = deadline
         self._connection = None
         self.gained = 0
@@ -71,18 +72,14 @@ class Fetcher:
         return True
 
     def _get(self, name, first=None, last=None):
-        for is_last_try in (False, True):
-            was_open = self._connection is not None and self._connection.is_reusable
-            if not was_open:
-                self.close()
-                self._connection = https.Connection(self._wake, self._deadline)
+        if self._connection is not None and self._connection.is_reusable:
             try:
                 return self._connection.get(_ROOT + name, first, last, self._deadline)
             except (OSError, LinkError):
-                self.close()
-                # The other side may have grown tired of a connection that lay still.
-                if not was_open or is_last_try or self._deadline.left_ms() < _RESERVE_MS:
-                    raise
+                pass  # the other side may have grown tired of a connection that lay still
+        self.close()
+        self._connection = https.Connection(self._link, self._clock, self._deadline)
+        return self._connection.get(_ROOT + name, first, last, self._deadline)
 
     def _body(self, length):
         while length:
@@ -117,9 +114,12 @@ def digest_of(path):
         return None, 0
 
 
-def size_of(path):
-    """Bytes of a file; −1 when it is not there."""
-    try:
-        return os.stat(path)[6]
-    except OSError:
-        return -1
+def make_folders(path):
+    """The folders that a file of this absolute path lies in."""
+    at = path.find("/", 1)
+    while at > 0:
+        try:
+            os.mkdir(path[:at])
+        except OSError:
+            pass
+        at = path.find("/", at + 1)

@@ -13,9 +13,11 @@ import os
 
 from micropython import const
 
+import slots
+from node import plan
 from node.errors import LinkError, Refused
 from node.update import spare
-from node.update.download import digest_of, size_of
+from node.update.download import digest_of, make_folders
 
 FOLDER = "/update"
 MANIFEST = "manifest"
@@ -27,35 +29,47 @@ _MARGIN_BLOCKS = const(16)
 _GAP_BYTES = const(256)  # sooner than another request
 
 
-def missing(running, slot, manifest):
-    """Places in the manifest of the files that have to be fetched; all others are in the slot when this returns."""
+def fill(manifest, fetcher, state):
+    """Every file of the manifest in the spare slot. Raises OSError or LinkError when the rest has to wait for another wake."""
+    record = slots.select()
+    slot, running = "/" + slots.spare_of(record), "/" + record.slot
+    slots.note_spare(False)
     _remove(slot + "/VERSION")
-    places = []
-    for place, (path, size, sha256) in enumerate(manifest.files):
-        target = slot + "/" + path
-        if _is(target, size, sha256):
-            continue
-        source = running + "/" + path
-        if _is(source, size, sha256):
-            _copy(source, target)
-        else:
-            places.append(place)
-    return places
-
-
-def check_room(slot, manifest, places, spool):
-    """Raises Refused when the files do not fit; what the server has of the spool makes room for them."""
     spare.keep_only(slot, [entry[0] for entry in manifest.files])
-    blocks = _MARGIN_BLOCKS
+    blocks, places = _MARGIN_BLOCKS, []
+    for place, (path, size, sha256) in enumerate(manifest.files):
+        if not _is(slot + "/" + path, size, sha256):
+            places.append(place)
+            blocks += size // _BLOCK_BYTES + 1
+    _check_room(blocks, state)
+    fetched = []
     for place in places:
-        blocks += manifest.files[place][1] // _BLOCK_BYTES + 1
+        path, size, sha256 = manifest.files[place]
+        if _is(running + "/" + path, size, sha256):
+            _copy(running + "/" + path, slot + "/" + path)
+        else:
+            fetched.append(place)
+    _fetch(slot, manifest, fetched, fetcher)
+
+
+def _check_room(blocks, state):
+    """Raises Refused when so many blocks are not to be had; what the server has of the spool makes room for them."""
+    if os.statvfs("/")[3] >= blocks:
+        return
+    from node.spool import Spool
+
+    saved, state.spool = state.spool, None
+    spool = Spool("/spool", saved)
     while os.statvfs("/")[3] < blocks:
         if not spool.give_up_stored():
             raise Refused("no room")
+    state.spool = spool.saved()
+    del spool
+    plan.forget("node.spool")
 
 
-def fetch(slot, manifest, places, bundle, fetcher):
-    """The files at these places. Raises OSError or LinkError when the rest has to wait for another wake."""
+def _fetch(slot, manifest, places, fetcher):
+    bundle = manifest.bundle_sha256()
     starts, at = [], 0
     for entry in manifest.files:
         starts.append(at)
@@ -73,8 +87,9 @@ def fetch(slot, manifest, places, bundle, fetcher):
         places = places[len(run) :]
 
 
-def finish(slot, manifest, job):
-    """The slot is whole, and says what it holds."""
+def finish(manifest, job):
+    """The spare slot is whole, and says what it holds."""
+    slot = "/" + slots.spare_of(slots.select())
     content = {
         "version": manifest.version,
         "counter": manifest.counter,
@@ -86,6 +101,7 @@ def finish(slot, manifest, job):
     with open(slot + "/VERSION.new", "w") as file:
         json.dump(content, file)
     os.rename(slot + "/VERSION.new", slot + "/VERSION")
+    forget()
 
 
 def forget():
@@ -150,7 +166,7 @@ class _Arriving:
         self._is_resumed = self.length > 0
         if not self._is_resumed:
             self._digest = hashlib.sha256()
-            spare.make_folders(self._path)
+            make_folders(self._path)
         self._file = open(self._path, "ab")
 
     @property
@@ -171,7 +187,7 @@ class _Arriving:
             if self._is_resumed:
                 raise LinkError("file hash")  # once more from its begin
             raise Refused("file hash")
-        spare.make_folders(path)
+        make_folders(path)
         os.rename(self._path, path)
 
     def close(self):
@@ -184,13 +200,15 @@ def _part_of(sha256):
 
 
 def _is(path, size, sha256):
-    if size_of(path) != size:
+    try:
+        is_as_long = os.stat(path)[6] == size
+    except OSError:
         return False
-    return digest_of(path)[0].digest() == bytes(sha256)
+    return is_as_long and digest_of(path)[0].digest() == bytes(sha256)
 
 
 def _copy(source, target):
-    spare.make_folders(_COPY)
+    make_folders(_COPY)
     buffer = memoryview(bytearray(512))
     with open(source, "rb") as reader, open(_COPY, "wb") as writer:
         while True:
@@ -198,7 +216,7 @@ def _copy(source, target):
             if not count:
                 break
             writer.write(buffer[:count])
-    spare.make_folders(target)
+    make_folders(target)
     os.rename(_COPY, target)
 
 

@@ -1,77 +1,89 @@
-"""The update that the node has been given: what it is and how far it has come, over every loss of power.
+"""The update that the node has been given: what it is, how far it has come, and what of that is still to be told.
 
-NVS `upd`.`job`: [assignment, attempt, target, counter, stage, faults, last reason told] (CBOR); a new assignment takes the old one's place.
-What happens with it is told by events, each kept in the spool as every reading is.
+NVS `upd`.`job`: [assignment, attempt, target, counter, stage, reason, faults, [[stage, reason], …] not told yet] (CBOR). A new assignment
+takes the old one's place. What happens is noted at once, whenever it happens; it becomes events of the next wake that has a spool.
 """
 
 import esp32
+from micropython import const
 
 from node import cbor, config
 from node.errors import NotProvisioned
 
-# In the order in which they follow each other; whoever reads them on the server has the same names (fleet_server/wire/updates.py).
-ACCEPTED = "accepted"
-DOWNLOADING = "downloading"
-VERIFIED = "verified"
-INSTALLING = "installing"
-REBOOTING = "rebooting"
-TESTING = "testing"
-# Ends.
-CONFIRMED = "confirmed"  # not told: the state message shows it
-ALREADY_INSTALLED = "already_installed"
-REJECTED = "rejected"
-FAILED = "failed"
-ROLLED_BACK = "rolled_back"
-CANCELED = "canceled"
+# In the order in which they follow each other; whoever reads them on the server has the same names (wire/states.py).
+ACCEPTED = const("accepted")
+DOWNLOADING = const("downloading")
+VERIFIED = const("verified")
+INSTALLING = const("installing")
+REBOOTING = const("rebooting")
+TESTING = const("testing")
+# Ends. `confirmed` is not told: the state message shows it.
+CONFIRMED = const("confirmed")
+ALREADY_INSTALLED = const("already_installed")
+REJECTED = const("rejected")
+FAILED = const("failed")
+ROLLED_BACK = const("rolled_back")
+CANCELED = const("canceled")
 
-_ON_THE_WAY = (ACCEPTED, DOWNLOADING, VERIFIED, INSTALLING)
-_FIELDS = 7
-_MAX_REASON = 40
-_MAX_TARGET = 96
+STAGES = (ACCEPTED, DOWNLOADING, VERIFIED, INSTALLING, REBOOTING, TESTING) + (
+    ALREADY_INSTALLED,
+    REJECTED,
+    FAILED,
+    ROLLED_BACK,
+    CANCELED,
+)
+
+_ON_THE_WAY = (ACCEPTED, DOWNLOADING, VERIFIED, INSTALLING, REBOOTING)
+_FIELDS = const(8)
+_MOST_BYTES = const(900)
+_MAX_REASON = const(40)
+_MAX_TARGET = const(96)
+_MOST_UNTOLD = const(12)
 
 
 class Job:
-    """`faults`: tries in a row that ended without a byte gained."""
+    """`faults`: tries in a row that ended without a byte gained. `untold`: [stage, reason] of what happened since the last telling."""
 
     def __init__(self, assignment, attempt, target, counter):
         self.assignment = assignment
         self.attempt = attempt
         self.target = target
         self.counter = counter
-        self.stage = ""
+        self.stage = self.reason = ""
         self.faults = 0
-        self.told = ""
+        self.untold = []  # type: list[list[str]]
 
     @property
     def is_on_the_way(self):
-        """True before the new version has had its first wake, and while nothing ended it."""
+        """True until the new version has had its first wake, while nothing ended it."""
         return self.stage in _ON_THE_WAY
 
     def is_for(self, wanted):
         return (self.assignment, self.attempt) == (wanted["assignment"], wanted["attempt"])
 
-    def enter(self, wake, stage, reason=""):
-        """Be at another stage, and tell of it once; a reason why it does not go on is told when it changes."""
-        if stage == self.stage and reason == self.told:
+    def enter(self, stage, reason=""):
+        """Be at another stage, or stand still for another reason."""
+        reason = reason[:_MAX_REASON]
+        if (stage, reason) != (self.stage, self.reason):
+            self.stage, self.reason = stage, reason
+            self.untold = self.untold[1 - _MOST_UNTOLD :] + [[stage, reason]]
+            self.keep()
+
+    def tell(self, wake):
+        """As events, each on flash before it is forgotten: what comes twice after a loss of power is known by its stage."""
+        if not self.untold:
             return
-        self.stage, self.told = stage, reason[:_MAX_REASON]
-        details = (("assignment", self.assignment), ("attempt", self.attempt), ("stage", stage))
-        if reason:
-            details += (("reason", self.told),)
-        # On flash before it is noted: told twice is harmless, not at all is not.
-        wake.tell(("update", details))
+        for stage, reason in self.untold:
+            details = (("assignment", self.assignment), ("attempt", self.attempt), ("stage", stage))
+            if reason:
+                details += (("reason", reason),)
+            wake.tell(("update", details))
+        self.untold = []
         self.keep()
 
     def keep(self):
-        fields = (
-            self.assignment,
-            self.attempt,
-            self.target,
-            self.counter,
-            self.stage,
-            self.faults,
-            self.told,
-        )
+        fields = [self.assignment, self.attempt, self.target, self.counter]
+        fields += [self.stage, self.reason, self.faults, self.untold]
         nvs = esp32.NVS("upd")
         nvs.set_blob("job", cbor.encode(fields))
         nvs.commit()
@@ -80,14 +92,21 @@ class Job:
 def load():
     """The job on flash; None when there is none."""
     try:
-        fields = cbor.decode(config.blob("upd", "job", 256))
+        fields = cbor.decode(config.blob("upd", "job", _MOST_BYTES))
     except (NotProvisioned, ValueError):
         return None
     if type(fields) is not list or len(fields) != _FIELDS:
         return None
     job = Job(*fields[:4])
-    job.stage, job.faults, job.told = fields[4:]
+    job.stage, job.reason, job.faults, job.untold = fields[4:]
     return job
+
+
+def forget():
+    """There is none any more."""
+    nvs = esp32.NVS("upd")
+    nvs.erase_key("job")
+    nvs.commit()
 
 
 def understood(wanted):

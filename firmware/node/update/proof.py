@@ -1,29 +1,31 @@
-"""How a new version shows that it works, and what is said of one that did not. Loaded while there is something of that."""
+"""How a new version shows that it works, and what is told of one that did not. Loaded while there is something of that."""
 
 import slots
-from node import plan
+from node import plan, rtc_memory
 from node.update import job
 
 
-def begin(wake):
-    """In the first wakes of a new version, and in the first of an old one that came back."""
+def tell(wake):
+    """What happened since the last wake that could tell: another version's first wake, one that came back, a session's steps."""
     record = slots.select()
     known = job.load()
+    if known is None:
+        return
     if record.reason:
-        if known is not None:
-            known.enter(wake, job.ROLLED_BACK, slots.REASONS[record.reason])
+        known.enter(job.ROLLED_BACK, slots.REASONS[record.reason])
+    elif record.state == slots.TRIAL and known.stage == job.REBOOTING:
+        known.enter(job.TESTING)
+    known.tell(wake)
+    wake.state.update = rtc_memory.UPDATE_NOTHING
+    if record.reason:
         slots.note_told()
-    elif record.state == slots.TRIAL and known is not None and known.stage == job.REBOOTING:
-        known.enter(wake, job.TESTING)
 
 
 def end(wake):
     """Whatever this wake was like, before it ends: it counts for or against a new version."""
     was_on_trial = slots.select().state == slots.TRIAL
     record = slots.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))
-    if not was_on_trial:
-        return
-    if record.state == slots.CONFIRMED and not record.reason:
+    if was_on_trial and record.state == slots.CONFIRMED and not record.reason:
         known = job.load()
         if known is not None and known.stage in (job.REBOOTING, job.TESTING):
             known.stage = job.CONFIRMED

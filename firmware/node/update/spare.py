@@ -4,13 +4,7 @@ import os
 
 import slots
 
-_VERSION_FILE = "/VERSION"
 _FOLDER = 0x4000
-
-
-def folder():
-    """Where it lies."""
-    return "/" + slots.spare_of(slots.select())
 
 
 def give_up():
@@ -35,17 +29,6 @@ def keep_only(spare, paths):
             is_changed = True
     _remove_empty(spare)
     return is_changed
-
-
-def make_folders(path):
-    """The folders that a file of this absolute path lies in."""
-    at = path.find("/", 1)
-    while at > 0:
-        try:
-            os.mkdir(path[:at])
-        except OSError:
-            pass
-        at = path.find("/", at + 1)
 
 
 def _files(folder):
