@@ -49,7 +49,7 @@ _TRIAL_S = const(259_200)
 _TRIAL_BOOTS = const(2_000)
 _CRASHES = const(12)
 _LONGEST_SLEEP_S = const(90_000)
-# An RC oscillator counts the time asleep: a tenth of it is no fault of a clock, nor is an hour.
+# Time awake is not counted, and an RC oscillator counts the time asleep: neither an hour nor a tenth of it is a clock's fault.
 _CLOCK_S = const(3_600)
 # A wake takes two minutes with the slowest probe and a radio that tries all it may.
 _LONGEST_WAKE_MS = const(300_000)
@@ -122,11 +122,13 @@ def after_wake(record, outcome, utc_s, now_s):
             record.counted = 0
         return record
     record.is_open = False
+    # Whatever the RTC was set to in this wake is no time that passed.
+    record.last_s = now_s
     if outcome == BROKEN:
         _count(record, _BROKE)
     elif outcome == UNHEARD:
         _count(record, _NO_RECEIPT)
-    elif utc_s is not None and record.utc_s and not _is_clock_right(record, utc_s, now_s):
+    elif utc_s is not None and record.utc_s and not _is_clock_right(record, utc_s):
         _count(record, _WRONG_CLOCK)
     elif outcome == STORED and record.stage == _SLEPT:
         confirmed = Record(record.counter, record.slot)
@@ -161,13 +163,8 @@ def _ended_by(cause):
     return _CRASHED if cause in (machine.DEEPSLEEP_RESET, machine.SOFT_RESET) else _NEVER_SLEPT
 
 
-def _is_clock_right(record, utc_s, now_s):
-    passed_s = now_s - record.last_s
-    due_s = (
-        record.utc_s
-        + record.elapsed_s
-        + (passed_s if 0 <= passed_s <= _LONGEST_WAKE_MS // 1000 else 0)
-    )
+def _is_clock_right(record, utc_s):
+    due_s = record.utc_s + record.elapsed_s
     return abs(utc_s - due_s) <= _CLOCK_S + record.elapsed_s // 10
 
 

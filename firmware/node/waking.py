@@ -103,8 +103,9 @@ def keep_update(wake):
     """In the first wakes of another version it is told that it runs; in the first of one that came back, why; and what a session did."""
     record = slots.select()
     is_tried = record.state == slots.TRIAL
-    wake.has_news = wake.has_news or is_tried  # each wake of a new version is to be heard
-    is_any = record.reason or is_tried or wake.state.update or wake.is_switched_on
+    # Each wake of a new version is to be heard, and why it was left.
+    wake.has_news = wake.has_news or is_tried or record.reason > 0
+    is_any = wake.has_news or wake.state.update or wake.is_switched_on
     if is_any and wake.spool is not None and config.is_kept("upd", "job"):
         from node.update import proof
 

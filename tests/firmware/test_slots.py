@@ -97,7 +97,7 @@ for wakes in {lives!r}:
         now += passed
         r = slots.decode(slots.encode(slots.after_reset(r, cause, now)))
         if outcome is not None and r.slot == "b":
-            utc = r.utc_s + r.elapsed_s + 3 + off
+            utc = r.utc_s + r.elapsed_s + off
             r = slots.decode(slots.encode(slots.after_wake(r, outcome, utc, now + 3)))
     print(r.slot, r.state, slots.REASONS[r.reason])
 """
