@@ -100,29 +100,44 @@ def encode(value):
     raise TypeError("cbor")
 
 
-def decode(data, has_views=False, most_items=_MAX_ITEMS):
+def decode(data, has_views=False):
     """The one item that `data` holds. Raises Malformed; time and memory are bounded by the length of `data`.
 
     `has_views`: byte strings are views into `data` instead of copies.
     """
-    reader = _Reader(memoryview(data), memoryview if has_views else bytes, most_items)
+    reader = Reader(memoryview(data), as_bytes=memoryview if has_views else bytes)
     value = reader.item(0)
     if reader.at != len(data):
         raise Malformed("trailing")
     return value
 
 
-class _Reader:
-    def __init__(self, data, as_bytes, most_items):
+class Reader:
+    """Item by item through `data`, from `at` on."""
+
+    def __init__(self, data, at=0, as_bytes=bytes):
         self.data = data
-        self.most_items = most_items
         self.as_bytes = as_bytes
-        self.at = 0
+        self.at = at
         self.items = 0
 
+    def map_head(self):
+        """Number of pairs that follow."""
+        return self._container(_MAP)
+
+    def array_head(self):
+        """Number of items that follow."""
+        return self._container(_ARRAY)
+
+    def _container(self, major):
+        initial = self.take(1)[0]
+        if initial >> 5 != major:
+            raise Malformed("container")
+        return self.countable(self.argument(initial & 31))
+
     def item(self, depth):
-        self.items += 1
-        if depth > _MAX_DEPTH or self.items > self.most_items:
+        self.items = self.items + 1 if depth else 1
+        if depth > _MAX_DEPTH or self.items > _MAX_ITEMS:
             raise Malformed("nested")
         initial = self.take(1)[0]
         major = initial >> 5

@@ -121,8 +121,6 @@ class Wake:
 
 def run():
     """Does not return."""
-    if rtc_memory.load().update == rtc_memory.UPDATE_SESSION:
-        _update()
     wake = Wake()
     state, clock = wake.state, wake.clock
     # Before all that is forgotten again, so that what stays lies together in memory.
@@ -216,13 +214,6 @@ def _mend(wake, deadline):
         del renew
         plan.forget_done()
         _renew(wake)
-
-
-def _update():
-    """A wake of its own: what it loads and what a talk loads would be too much together. Does not return."""
-    from node.update import session
-
-    session.run()
 
 
 def _consider_update(wake):

@@ -73,23 +73,11 @@ def forget_done():
     Whoever needs it once more loads it again.
     """
     for name in list(sys.modules):
-        if name.startswith(("node.sensors.", "node.bus.")) or name in _PASSING:
-            _forget(name)
+        package, _, module = name.rpartition(".")
+        if package in ("node.sensors", "node.bus") or name in _PASSING:
+            del sys.modules[name]
+            delattr(sys.modules[package], module)
     gc.collect()
-
-
-def forget(*names):
-    """Give back the memory of these modules; which of them are loaded does not matter."""
-    for name in names:
-        if name in sys.modules:
-            _forget(name)
-    gc.collect()
-
-
-def _forget(name):
-    package, _, module = name.rpartition(".")
-    del sys.modules[name]
-    delattr(sys.modules[package], module)
 
 
 def sleep_ms(schedule_ms, state, config):

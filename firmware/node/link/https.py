@@ -5,10 +5,8 @@ Nothing blocks, every call takes a deadline, and nothing that the other side sen
 
 from micropython import const
 
-from node import identity
 from node.bundle import running_bundle
 from node.errors import LinkError
-from node.link import tls
 from node.link.wait import READ, WRITE, Waiter
 
 _TCP_MS = const(5_000)
@@ -19,6 +17,9 @@ class Connection:
     """To the fleet's own listener, as the node that it is. Raises OSError, ValueError or LinkError, like every call."""
 
     def __init__(self, link, clock, deadline):
+        from node import identity
+        from node.link import tls  # as long as the connection lasts neither is needed again
+
         self._host, port, server_name = link["renew"]
         self._raw = tls.connect(tls.resolve(self._host, port), deadline.within(_TCP_MS))
         self._waiter = Waiter(self._raw)

@@ -36,6 +36,10 @@ class Fetcher:
             self._connection.close()
             self._connection = None
 
+    def open(self):
+        """Before anything else takes the memory that TLS needs to begin."""
+        self._connection = https.Connection(self._link, self._clock, self._deadline)
+
     def metadata(self, name, limit, path):
         """Metadata file `name` into `path`; False when the listener has none. Raises Refused when it is longer than `limit`."""
         return self._whole("metadata/" + name, limit, path)
@@ -78,7 +82,7 @@ class Fetcher:
             except (OSError, LinkError):
                 pass  # the other side may have grown tired of a connection that lay still
         self.close()
-        self._connection = https.Connection(self._link, self._clock, self._deadline)
+        self.open()
         return self._connection.get(_ROOT + name, first, last, self._deadline)
 
     def _body(self, length):

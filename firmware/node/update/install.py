@@ -14,7 +14,6 @@ import os
 from micropython import const
 
 import slots
-from node import plan
 from node.errors import LinkError, Refused
 from node.update import spare
 from node.update.download import digest_of, make_folders
@@ -26,7 +25,8 @@ _NAME_BYTES = const(8)
 _BLOCK_BYTES = const(4_096)
 # What littlefs takes for folders and while it renames, and what the spool needs until the next wake.
 _MARGIN_BLOCKS = const(16)
-_GAP_BYTES = const(256)  # sooner than another request
+# So many files in one answer at most: their names and hashes have to be kept meanwhile.
+_MOST_IN_ONE = const(16)
 
 
 def fill(manifest, fetcher, state):
@@ -35,21 +35,16 @@ def fill(manifest, fetcher, state):
     slot, running = "/" + slots.spare_of(record), "/" + record.slot
     slots.note_spare(False)
     _remove(slot + "/VERSION")
-    spare.keep_only(slot, [entry[0] for entry in manifest.files])
-    blocks, places = _MARGIN_BLOCKS, []
-    for place, (path, size, sha256) in enumerate(manifest.files):
+    spare.keep_only(slot, [path for path, _, _ in manifest.files()])
+    blocks = _MARGIN_BLOCKS
+    for path, size, sha256 in manifest.files():
         if not _is(slot + "/" + path, size, sha256):
-            places.append(place)
             blocks += size // _BLOCK_BYTES + 1
     _check_room(blocks, state)
-    fetched = []
-    for place in places:
-        path, size, sha256 = manifest.files[place]
-        if _is(running + "/" + path, size, sha256):
+    for path, size, sha256 in manifest.files():
+        if not _is(slot + "/" + path, size, sha256) and _is(running + "/" + path, size, sha256):
             _copy(running + "/" + path, slot + "/" + path)
-        else:
-            fetched.append(place)
-    _fetch(slot, manifest, fetched, fetcher)
+    _fetch(slot, manifest, fetcher)
 
 
 def _check_room(blocks, state):
@@ -64,27 +59,22 @@ def _check_room(blocks, state):
         if not spool.give_up_stored():
             raise Refused("no room")
     state.spool = spool.saved()
-    del spool
-    plan.forget("node.spool")
 
 
-def _fetch(slot, manifest, places, fetcher):
-    bundle = manifest.bundle_sha256()
-    starts, at = [], 0
-    for entry in manifest.files:
-        starts.append(at)
-        at += entry[1]
-    if places:
-        spare.keep_only(FOLDER, (MANIFEST, _part_of(manifest.files[places[0]][2])))
-    while places:
-        # Neighbours come in one answer.
-        run = [places[0]]
-        for place in places[1:]:
-            if starts[place] - starts[run[-1]] - manifest.files[run[-1]][1] > _GAP_BYTES:
-                break
-            run.append(place)
-        _fetch_run(slot, manifest, run, starts, bundle, fetcher)
-        places = places[len(run) :]
+def _fetch(slot, manifest, fetcher):
+    bundle, at = manifest.bundle_sha256(), 0
+    run, begin = [], 0  # neighbours, which come in one answer
+    for path, size, sha256 in manifest.files():
+        is_missing = not _is(slot + "/" + path, size, sha256)
+        if is_missing:
+            run.append((path, size, bytes(sha256)))
+            begin = begin if len(run) > 1 else at
+        if (run and not is_missing) or len(run) == _MOST_IN_ONE:
+            _fetch_run(slot, run, begin, bundle, fetcher)
+            run = []
+        at += size
+    if run:
+        _fetch_run(slot, run, begin, bundle, fetcher)
 
 
 def finish(manifest, job):
@@ -112,45 +102,31 @@ def forget():
 # --- private ---
 
 
-def _fetch_run(slot, manifest, run, starts, bundle, fetcher):
-    last = run[-1]
-    end = starts[last] + manifest.files[last][1] - 1
-    arriving = _Arriving(manifest.files[run[0]])
-    at = starts[run[0]] + arriving.length
-    pieces = _no_pieces() if at > end else fetcher.pieces(bundle, at, end)
-    piece = memoryview(b"")
+def _fetch_run(slot, run, begin, bundle, fetcher):
+    """These files, which lie one behind the other in the bundle from `begin` on."""
+    end = begin + sum([size for _, size, _ in run]) - 1
+    spare.keep_only(FOLDER, (MANIFEST, _part_of(run[0][2])))
+    arriving = _Arriving(run[0])
+    pieces, piece = None, b""
     try:
-        for place in run:
-            entry = manifest.files[place]
-            if place != run[0]:
+        for entry in run:
+            if entry is not run[0]:
                 arriving = _Arriving(entry)
-                piece, at = _pass_over(starts[place] + arriving.length - at, piece, pieces, at)
             while arriving.wants:
+                if pieces is None:
+                    pieces = fetcher.pieces(bundle, begin + arriving.length, end)
                 if not piece:
                     piece = next(pieces)
                 count = min(arriving.wants, len(piece))
                 arriving.write(piece[:count])
-                piece, at = piece[count:], at + count
+                piece = piece[count:]
             arriving.put_at(slot + "/" + entry[0])
+            if pieces is None:
+                begin += entry[1]
     except StopIteration:
         raise Refused("bundle length")
     finally:
         arriving.close()
-
-
-def _pass_over(count, piece, pieces, at):
-    """The piece and the place in the bundle after so many bytes that the node has already."""
-    at += count
-    while count:
-        if not piece:
-            piece = next(pieces)
-        passed = min(count, len(piece))
-        piece, count = piece[passed:], count - passed
-    return piece, at
-
-
-def _no_pieces():
-    return iter(())
 
 
 class _Arriving:

@@ -16,16 +16,16 @@ _MPY_FORMAT = const(0xFF)
 _HASH_BYTES = const(32)
 _MOST_FILE_BYTES = const(65_536)
 _MOST_FILES = const(120)
-_MOST_ITEMS = const(640)
 
 
 class Manifest:
-    """`files`: [[path in the slot, bytes, SHA-256], …], sorted by path; views into `content`."""
+    """Its fields. The files are read from `content` whenever they are wanted: as lists they would take twice as much memory."""
 
     def __init__(self, content):
         """Raises ValueError with what is wrong with it."""
+        self._content = memoryview(content)
         try:
-            fields = cbor.decode(content, True, _MOST_ITEMS)
+            fields = self._fields()
             self.version = fields["version"]
             self.counter = fields["counter"]
             self.models = fields["models"]
@@ -33,19 +33,45 @@ class Manifest:
             self.micropython = tuple(fields["micropython"])
             self.built_utc_s = fields["built_utc_s"]
             self.allows_downgrade = fields["allow_downgrade"] is True
-            self.files = fields["files"]
             is_right = fields["format"] == _FORMAT and type(self.version) is str
             is_right = is_right and type(self.counter) is int and type(self.built_utc_s) is int
-            is_right = is_right and 0 < len(self.files) <= _MOST_FILES
+            self._check_files()
         except (ValueError, KeyError, TypeError):
             is_right = False
         if not is_right:
             raise ValueError("manifest malformed")
+
+    def files(self):
+        """(path in the slot, bytes, SHA-256) of each file, sorted by path."""
+        reader = cbor.Reader(self._content, self._files_at)
+        for _ in range(self._n_files):
+            yield tuple(reader.item(0))
+
+    def _fields(self):
+        """All but the files, of which the place is kept."""
+        reader = cbor.Reader(self._content)
+        fields = {}
+        for _ in range(reader.map_head()):
+            key = reader.item(0)
+            if key != "files":
+                fields[key] = reader.item(0)
+                continue
+            self._n_files = reader.array_head()
+            self._files_at = reader.at
+            for _ in range(self._n_files):
+                reader.item(0)
+        if reader.at != len(self._content):
+            raise ValueError
+        return fields
+
+    def _check_files(self):
         before = ""
-        for entry in self.files:
-            if len(entry) != 3 or not _is_file(*entry) or entry[0] <= before:
-                raise ValueError("manifest files")
-            before = entry[0]
+        for path, size, sha256 in self.files():
+            if not _is_file(path, size, sha256) or path <= before:
+                raise ValueError
+            before = path
+        if not before or self._n_files > _MOST_FILES:
+            raise ValueError
 
     def fault(self, model):
         """Why this node cannot run it; "" when it can."""
@@ -60,7 +86,7 @@ class Manifest:
     def bundle_sha256(self):
         """By which the server knows what a slot runs (hex)."""
         digest = hashlib.sha256()
-        for path, size, sha256 in self.files:
+        for path, size, sha256 in self.files():
             digest.update(path.encode() + b"\0" + str(size).encode() + b"\0")
             digest.update(sha256)
         return digest.digest().hex()

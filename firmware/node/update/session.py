@@ -4,12 +4,14 @@ What is refused ends the job; what the network keeps from happening is tried aga
 running version as it is, and what has come so far.
 """
 
+import gc
 import os
+import sys
 
 from micropython import const
 
 import slots
-from node import config, heap, plan, power, rtc_memory
+from node import config, rtc_memory
 from node.bundle import running_bundle
 from node.clock import Clock
 from node.deadline import Deadline
@@ -24,15 +26,8 @@ _NO_SPACE = const(28)
 # So many sessions without a byte gained: what is slower than that is no download.
 _MOST_FAULTS = const(24)
 _TUF_FOLDER = "/tuf"
-_VERIFYING = (
-    "node.update.tuf",
-    "node.update.metadata",
-    "node.update.keys",
-    "node.update.rsa",
-    "node.update.p256",
-    "node.update.ed25519",
-    "node.update.sha512",
-)
+# What one part of a session leaves behind and the next has no room for.
+_VERIFYING = ("tuf", "metadata", "keys", "rsa", "p256", "ed25519", "sha512")
 
 
 def run():
@@ -49,11 +44,13 @@ def run():
         is_installed = session.work()
     finally:
         session.close()
-    wait_ms = _SOON_MS
+    from node import plan, power
+
+    plan.talk_soon(state)  # what happened here is to be told
+    clock, wait_ms = session.clock, _SOON_MS
     if not is_installed:
-        clock = session.clock
         wait_ms = plan.sleep_ms(clock.schedule_ms(clock.uptime_ms()), state, session.config)
-    power.sleep(state, session.clock.asleep_ms(wait_ms))
+    power.sleep(state, clock.asleep_ms(wait_ms))
 
 
 class _Session:
@@ -61,6 +58,8 @@ class _Session:
         self._state = state
         self.clock = Clock(state)
         self.config = config.Config()
+        self._model = self.config.node["model"]
+        self.config.node = {}  # it is the largest thing in memory, and no probe is read here
         self._job = job.load()
         self._deadline = Deadline(_RADIO_MS)
         self._fetcher = Fetcher(self.config.link, self.clock, self._deadline)
@@ -73,7 +72,6 @@ class _Session:
         known = self._job
         if known is None or not known.is_on_the_way:
             return False
-        plan.talk_soon(self._state)  # what happens here is to be told
         try:
             self._join()
             self._advance(known)
@@ -99,11 +97,14 @@ class _Session:
             self._state.bearer = carrier.memory(is_joined)
         bearer.keep_on()
         del carrier
-        plan.forget("node.link.wifi")
+        _forget("node.link", "wifi")
+        self._fetcher.open()
+        _forget("node.link", "tls")
+        _forget("node", "identity")
 
     def _advance(self, known):
         length, sha256 = self._signed()
-        plan.forget(*_VERIFYING)
+        _forget("node.update", *_VERIFYING)
         path = self._manifest_file(length, sha256)
         manifest = self._manifest(path, length)
         known.enter(job.DOWNLOADING)
@@ -111,7 +112,6 @@ class _Session:
 
         install.fill(manifest, self._fetcher, self._state)
         self._fetcher.close()
-        heap.note()
         known.enter(job.VERIFIED)
         known.enter(job.INSTALLING)
         install.finish(manifest, known)
@@ -129,11 +129,10 @@ class _Session:
         client = tuf.Client(_TUF_FOLDER, fetch, self._now_s())
         client.refresh()
         found = client.target(self._job.target)
-        heap.note()
         if found is None:
             raise Refused("not signed")
         length, sha256, custom = found
-        if custom.get("model") != self.config.node["model"]:
+        if custom.get("model") != self._model:
             raise Refused("wrong model")
         if custom.get("counter") != self._job.counter:
             raise Refused("counter differs")
@@ -165,7 +164,7 @@ class _Session:
             manifest = Manifest(content)
         except ValueError as error:
             raise Refused(str(error))
-        fault = manifest.fault(self.config.node["model"])
+        fault = manifest.fault(self._model)
         if not fault and manifest.counter != self._job.counter:
             fault = "counter differs"
         if not fault and not manifest.allows_downgrade:
@@ -195,6 +194,13 @@ class _Session:
 
         install.forget()
         self._job.enter(stage, reason)
+
+
+def _forget(package, *modules):
+    for module in modules:
+        if sys.modules.pop(package + "." + module, None):
+            delattr(sys.modules[package], module)
+    gc.collect()
 
 
 def _is_file(path, length, sha256):
