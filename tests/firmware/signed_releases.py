@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import cbor2
 from securesystemslib.signer import CryptoSigner
@@ -134,5 +134,18 @@ class SignedReleases:
         for metadata in (self.role, self.snapshot, self.timestamp):
             metadata.signed.version += 1
 
-    def at(self, seconds: int) -> datetime:
-        return datetime.fromtimestamp(seconds, UTC)
+    def replace_role_key(self) -> None:
+        """The model's role is signed by another key from now on."""
+        old, new = self.signers[MODEL].public_key, CryptoSigner.generate_ecdsa()
+        self.targets.signed.revoke_key(old.keyid, MODEL)
+        self.targets.signed.add_key(new.public_key, MODEL)
+        self.signers[MODEL] = new
+
+    def replace_timestamp_key(self) -> None:
+        """The next root names another key for the timestamp."""
+        old, new = self.signers["timestamp"].public_key, CryptoSigner.generate_ecdsa()
+        self.root.signed.revoke_key(old.keyid, "timestamp")
+        self.root.signed.add_key(new.public_key, "timestamp")
+        self.signers["timestamp"] = new
+        self.root.signed.version += 1
+        self.sign_root()

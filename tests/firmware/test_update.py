@@ -68,6 +68,13 @@ class Place:
         printed = self.board.exec("import slots\nprint(slots.select().state)")
         return printed.strip() == "trial"
 
+    def wakes_until_told(self, step: str) -> None:
+        for _ in range(12):
+            self.wakes(1)
+            if self.steps()[-1:] == [step]:
+                return
+        raise AssertionError(f"{step} was not told, but {self.steps()}")
+
     def is_session_next(self) -> bool:
         """True once the node knows of its job and begins with it in the next wake."""
         code = "from node import rtc_memory\nprint(rtc_memory.load().update)"
@@ -97,18 +104,12 @@ class Place:
         return [told[seq] for seq in sorted(told)]
 
 
-@pytest.fixture(scope="session")
-def authority() -> TestAuthority:
-    return TestAuthority()
-
-
-@pytest.fixture
-def place(tmp_path: Path, authority: TestAuthority) -> Iterator[Place]:
-    context = authority.server_context(authority.issue("localhost"), tmp_path)
+def place_of(folder: Path, authority: TestAuthority) -> Iterator[Place]:
+    context = authority.server_context(authority.issue("localhost"), folder)
     broker, listener = ScriptedBroker(context), ScriptedListener(context)
     releases = SignedReleases(NOW)
     board = nodes.make_board(
-        tmp_path / "node",
+        folder / "node",
         nodes.soil(),
         node=nodes.tree_3(),
         port=broker.port,
@@ -121,19 +122,27 @@ def place(tmp_path: Path, authority: TestAuthority) -> Iterator[Place]:
     listener.close()
 
 
+@pytest.fixture
+def place(tmp_path: Path, authority: TestAuthority) -> Iterator[Place]:
+    yield from place_of(tmp_path, authority)
+
+
+def compiled(path: str, changes: list[tuple[str, str]], scratch: Path) -> bytes:
+    """One of our modules with some places of it written otherwise."""
+    source = (firmware_dir() / path).read_text()
+    for old, new in changes:
+        assert source.count(old) == 1, f"{path} holds {source.count(old)} times: {old}"
+        source = source.replace(old, new)
+    changed = scratch / "module.py"
+    changed.write_text(source)
+    return compile_module(changed, name=path)
+
+
 def patched(version: str, path: str, old: str, new: str, folder: Path) -> FirmwareBundle:
     """Our firmware as another version, with one place of one module written otherwise."""
-    source = (firmware_dir() / path).read_text()
-    assert source.count(old) == 1, f"{path} holds {source.count(old)} times: {old}"
-    changed = folder / "module.py"
-    changed.write_text(source.replace(old, new))
     name = path.replace(".py", ".mpy")
-    bundle = nodes.bundle()
-    return replace(
-        bundle,
-        version=version,
-        slot_files={**bundle.slot_files, name: compile_module(changed, name=path)},
-    )
+    changed = {**nodes.bundle().slot_files, name: compiled(path, [(old, new)], folder)}
+    return replace(nodes.bundle(), version=version, slot_files=changed)
 
 
 def another(version: str, *, files: int = 3) -> FirmwareBundle:
