@@ -52,3 +52,10 @@ def test_every_way_into_sleep_is_the_one_function() -> None:
     users = {path.name for path in SOURCES if "deepsleep(" in path.read_text()}
 
     assert users == {"power.py", "main.py"}
+
+
+def test_nobody_but_the_judge_of_slots_feeds_the_watchdog() -> None:
+    """Else a version that never sleeps could feed it for ever."""
+    users = {path.name for path in SOURCES if re.search(r"WDT\(", path.read_text())}
+
+    assert users == {"boot.py", "slots.py"}
