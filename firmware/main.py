@@ -2,8 +2,6 @@
 
 import gc
 
-import slots
-
 # The longest nap between a wake that failed outright and the next try.
 _LAST_RESORT_MS = 900_000
 
@@ -16,7 +14,9 @@ def wake():
 
         start.run()
     except Exception as error:
-        slots.note_failed_wake()
+        import judge
+
+        judge.note_failed_wake()
         from node import crash
 
         crash.end_wake(error)

@@ -23,7 +23,7 @@ from provisioning.errors import BenchError
 Slot = Literal["a", "b"]
 
 # Never part of an update: what has to work when a slot does not.
-_BOOT_FILES = ("boot.py", "main.py", "slots.py")
+_BOOT_FILES = ("boot.py", "main.py", "slots.py", "judge.py")
 _VERSION_FILE = "VERSION"
 
 

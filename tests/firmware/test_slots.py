@@ -89,16 +89,16 @@ LIVES = (
 )
 
 _LIVE = """
-import slots
+import judge, slots
 for wakes in {lives!r}:
     now = 5000
-    r = slots.on_trial(slots.Record(7), 1790000000, now)
+    r = judge.on_trial(slots.Record(7), 1790000000, now)
     for cause, passed, outcome, off in [one for times, one in wakes for _ in range(times)]:
         now += passed
-        r = slots.decode(slots.encode(slots.after_reset(r, cause, now)))
+        r = slots.decode(slots.encode(judge.after_reset(r, cause, now)))
         if outcome is not None and r.slot == "b":
             utc = r.utc_s + r.elapsed_s + off
-            r = slots.decode(slots.encode(slots.after_wake(r, outcome, utc, now + 3)))
+            r = slots.decode(slots.encode(judge.after_wake(r, outcome, utc, now + 3)))
     print(r.slot, r.state, slots.REASONS[r.reason])
 """
 
@@ -118,15 +118,15 @@ def test_a_new_version_is_confirmed_gives_way_or_stays_on_trial(
 
 
 _CONFIRMED = """
-import slots
+import judge, slots
 for is_whole, causes, good_after in {lives!r}:
     r = slots.Record()
     r.is_spare_whole = is_whole
     for n, cause in enumerate(causes):
-        r = slots.after_reset(r, cause, 0)
-        r = slots.note_crash(r) if cause != 3 else r
+        r = judge.after_reset(r, cause, 0)
+        r = judge.note_crash(r) if cause != 3 else r
         if n == good_after:
-            r = slots.after_wake(r, "stored", None, 0)
+            r = judge.after_wake(r, "stored", None, 0)
     print(r.slot, r.state, slots.REASONS[r.reason])
 """
 

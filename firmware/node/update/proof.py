@@ -1,5 +1,6 @@
 """How a new version shows that it works, and what is told of one that did not. Loaded while there is something of that."""
 
+import judge
 import slots
 from node import plan, rtc_memory
 from node.update import job
@@ -24,7 +25,7 @@ def tell(wake):
 def end(wake):
     """Whatever this wake was like, before it ends: it counts for or against a new version."""
     was_on_trial = slots.select().state == slots.TRIAL
-    record = slots.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))
+    record = judge.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))
     if was_on_trial and record.state == slots.CONFIRMED and not record.reason:
         known = job.load()
         if known is not None and known.stage in (job.REBOOTING, job.TESTING):
@@ -36,7 +37,7 @@ def end(wake):
 
 def _outcome(wake):
     if wake.is_broken:
-        return slots.BROKEN
+        return judge.BROKEN
     if "broker" not in wake.stages:
-        return slots.QUIET
-    return slots.STORED if wake.is_stored else slots.UNHEARD
+        return judge.QUIET
+    return judge.STORED if wake.is_stored else judge.UNHEARD

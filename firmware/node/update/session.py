@@ -10,7 +10,6 @@ import sys
 
 from micropython import const
 
-import slots
 from node import config, rtc_memory
 from node.bundle import running_bundle
 from node.clock import Clock
@@ -117,7 +116,9 @@ class _Session:
         install.finish(manifest, known)
         known.enter(job.REBOOTING)
         # The last step: if the power goes before it, the version that runs now does all this again, and most of it is there.
-        slots.begin_trial(self._now_s())
+        import judge
+
+        judge.begin_trial(self._now_s())
 
     def _signed(self):
         """(length, SHA-256 in hex) of the manifest, by the metadata."""
