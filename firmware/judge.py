@@ -9,6 +9,8 @@ twelve crashed wakes in a row the other slot comes back, if it is still whole.
 What decides is pure: (record, what happened, seconds) -> record.
 """
 
+import binascii
+import struct
 import time
 
 import machine
@@ -23,7 +25,8 @@ QUIET = "quiet"  # no talk, or nobody there
 UNHEARD = "unheard"  # the broker let the node in, and no receipt came
 BROKEN = "broken"  # a step of it failed by itself
 
-# Places in slots.REASONS.
+# Why a slot was left, and the places in it.
+REASONS = ("", "crashed", "hung", "never slept", "no receipt", "broke", "wrong clock", "too long")
 _CRASHED = const(1)
 _HUNG = const(2)
 _NEVER_SLEPT = const(3)
@@ -144,29 +147,77 @@ def begin_wake(cause):
     """At every reset: the record that holds now."""
     slots.begin_wake()
     record = slots.select()
-    before = slots.encode(record)
+    before = encode(record)
     record = after_reset(record, cause, int(time.time()))
-    slots.keep(record, before)
+    _keep(record, before)
     return record
 
 
 def end_wake(outcome, utc_s):
     """Before every sleep that a wake comes to by itself: how it went."""
     record = slots.select()
-    before = slots.encode(record)
+    before = encode(record)
     record = after_wake(record, outcome, utc_s, int(time.time()))
-    slots.keep(record, before)
+    _keep(record, before)
     return record
 
 
 def begin_trial(utc_s):
     """The other slot runs from the next reset on."""
     record = slots.select()
-    slots.keep(on_trial(record, utc_s, int(time.time())), slots.encode(record))
+    _keep(on_trial(record, utc_s, int(time.time())), encode(record))
 
 
 def note_failed_wake():
     """The wake ended in an exception that nobody caught."""
     record = slots.select()
-    before = slots.encode(record)
-    slots.keep(note_crash(record), before)
+    before = encode(record)
+    _keep(note_crash(record), before)
+
+
+def note_told():
+    """The reason why the other slot was left is on its way to the server."""
+    record = slots.select()
+    before = encode(record)
+    record.reason = 0
+    _keep(record, before)
+
+
+def note_spare(is_whole):
+    """The other slot is about to be written, or to be removed."""
+    record = slots.select()
+    before = encode(record)
+    record.is_spare_whole = is_whole
+    _keep(record, before)
+
+
+def encode(record):
+    head = struct.pack(
+        slots.FORMAT,
+        slots.MAGIC,
+        record.counter,
+        slots.SLOTS.index(record.slot),
+        slots.STATES.index(record.state),
+        record.counted,
+        record.stage,
+        record.is_open,
+        record.is_spare_whole,
+        record.reason,
+        record.boots,
+        record.elapsed_s,
+        record.last_s,
+        record.utc_s,
+    )
+    return head + struct.pack("<I", binascii.crc32(head))
+
+
+def _keep(record, before):
+    """Written only when something changed: the flash wears."""
+    if encode(record) == before:
+        return
+    import esp32
+
+    record.counter += 1
+    nvs = esp32.NVS("slot")
+    nvs.set_blob(slots.KEYS[record.counter & 1], encode(record))
+    nvs.commit()

@@ -13,15 +13,13 @@ from micropython import const
 
 CONFIRMED = "confirmed"
 TRIAL = "trial"
-# Why a slot was left; judge.py has their numbers.
-REASONS = ("", "crashed", "hung", "never slept", "no receipt", "broke", "wrong clock", "too long")
 
-_FORMAT = "<3sIBBBBBBBHIII"
-_MAGIC = b"SL2"
+FORMAT = "<3sIBBBBBBBHIII"
+MAGIC = b"SL2"
 _SIZE = const(28)  # and a CRC-32
-_SLOTS = "ab"
-_STATES = (CONFIRMED, TRIAL)
-_KEYS = ("rec0", "rec1")
+SLOTS = "ab"
+STATES = (CONFIRMED, TRIAL)
+KEYS = ("rec0", "rec1")
 
 # A wake takes two minutes with the slowest probe and a radio that tries all it may.
 _LONGEST_WAKE_MS = const(300_000)
@@ -61,37 +59,17 @@ def spare_of(record):
 # --- the record on flash ---
 
 
-def encode(record):
-    head = struct.pack(
-        _FORMAT,
-        _MAGIC,
-        record.counter,
-        _SLOTS.index(record.slot),
-        _STATES.index(record.state),
-        record.counted,
-        record.stage,
-        record.is_open,
-        record.is_spare_whole,
-        record.reason,
-        record.boots,
-        record.elapsed_s,
-        record.last_s,
-        record.utc_s,
-    )
-    return head + struct.pack("<I", binascii.crc32(head))
-
-
 def decode(copy):
     """The record in one copy; None when it is missing or damaged."""
-    if copy is None or len(copy) != _SIZE + 4 or copy[:3] != _MAGIC:
+    if copy is None or len(copy) != _SIZE + 4 or copy[:3] != MAGIC:
         return None
     (crc,) = struct.unpack_from("<I", copy, _SIZE)
     if crc != binascii.crc32(copy[:_SIZE]):
         return None
-    _, counter, slot, state, *rest = struct.unpack_from(_FORMAT, copy)
-    if slot >= len(_SLOTS) or state >= len(_STATES):
+    _, counter, slot, state, *rest = struct.unpack_from(FORMAT, copy)
+    if slot >= len(SLOTS) or state >= len(STATES):
         return None
-    record = Record(counter, _SLOTS[slot], _STATES[state])
+    record = Record(counter, SLOTS[slot], STATES[state])
     record.counted, record.stage, is_open, is_spare_whole, record.reason = rest[:5]
     record.is_open, record.is_spare_whole = bool(is_open), bool(is_spare_whole)
     record.boots, record.elapsed_s, record.last_s, record.utc_s = rest[5:]
@@ -114,29 +92,13 @@ def select():
     import esp32
 
     nvs = esp32.NVS("slot")
-    return choose(_blob(nvs, _KEYS[0]), _blob(nvs, _KEYS[1]))
+    return choose(_blob(nvs, KEYS[0]), _blob(nvs, KEYS[1]))
 
 
 def begin_wake():
     """From now on the watchdog is fed for as long as a wake may take."""
     global _began_ms
     _began_ms = time.ticks_ms()
-
-
-def note_told():
-    """The reason why the other slot was left is on its way to the server."""
-    record = select()
-    before = encode(record)
-    record.reason = 0
-    keep(record, before)
-
-
-def note_spare(is_whole):
-    """The other slot is about to be written, or to be removed."""
-    record = select()
-    before = encode(record)
-    record.is_spare_whole = is_whole
-    keep(record, before)
 
 
 def feed():
@@ -147,18 +109,6 @@ def feed():
     if _watchdog is None:
         _watchdog = machine.WDT(timeout=_WATCHDOG_MS)
     _watchdog.feed()
-
-
-def keep(record, before):
-    """`before`: what is on flash, encoded. Written only when something changed: the flash wears."""
-    if encode(record) == before:
-        return
-    import esp32
-
-    record.counter += 1
-    nvs = esp32.NVS("slot")
-    nvs.set_blob(_KEYS[record.counter & 1], encode(record))
-    nvs.commit()
 
 
 def _blob(nvs, key):

@@ -121,20 +121,6 @@ class Reader:
         self.at = at
         self.items = 0
 
-    def map_head(self):
-        """Number of pairs that follow."""
-        return self._container(_MAP)
-
-    def array_head(self):
-        """Number of items that follow."""
-        return self._container(_ARRAY)
-
-    def _container(self, major):
-        initial = self.take(1)[0]
-        if initial >> 5 != major:
-            raise Malformed("container")
-        return self.countable(self.argument(initial & 31))
-
     def item(self, depth):
         self.items = self.items + 1 if depth else 1
         if depth > _MAX_DEPTH or self.items > _MAX_ITEMS:

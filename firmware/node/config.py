@@ -199,6 +199,18 @@ def blob(namespace, key, most_bytes=_MAX_BLOB):
     return bytes(buffer[:length])
 
 
+def running_bundle():
+    """What the running slot's VERSION file says: version, counter (0: no release), sha256, built_utc_s; if an update brought it,
+    assignment and attempt.
+    """
+    import json
+
+    import slots
+
+    with open("/" + slots.select().slot + "/VERSION") as file:
+        return json.load(file)
+
+
 def is_kept(namespace, key):
     """True when NVS holds such a blob."""
     try:

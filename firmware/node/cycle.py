@@ -3,6 +3,7 @@
 import machine
 from micropython import const
 
+import slots
 from node import config, plan, power, rtc_memory
 from node.clock import Clock
 from node.deadline import Deadline
@@ -101,18 +102,6 @@ class Wake:
             self.state.last_error = crash.describe(error)
             return False
 
-    def tell(self, event):
-        """Keep an event, (name, details), as a pack of its own."""
-        from node import senml
-
-        name, details = event
-        uptime_ms, power_up = self.clock.uptime_ms(), self.state.power_up
-        readings = (("_event", name),) + tuple(details)
-        n_records, body = senml.body(
-            self.spool.id, self.spool.next_seq, power_up, uptime_ms, readings
-        )
-        self.spool.append(power_up, uptime_ms, n_records, body)
-
     def begin(self, step):
         """Keep what this wake is about to do: should it hang or crash, the next one knows, and has its memory."""
         self.state.step = step
@@ -194,6 +183,7 @@ def _dial(wake, deadline):
 
 def _renew(wake):
     """After the talk, whose memory is free again."""
+    plan.forget_done()
     from node import renewal
 
     renewal.take(wake, *wake.renewed)
@@ -224,9 +214,13 @@ def _consider_update(wake):
 
 
 def _judge(wake):
-    from node.update import proof
+    """How this wake went counts for or against a new version, and ends a series of crashes."""
+    record = slots.select()
+    if record.state == slots.TRIAL or record.counted:
+        plan.forget_done()
+        from node.update import proof
 
-    proof.end(wake)
+        proof.end(wake)
 
 
 def _show(wake, end):

@@ -32,9 +32,5 @@ class TimedOut(LinkError):
     """A deadline passed."""
 
 
-class Refused(Exception):
-    """The node does not take an update; the text says why, as the server's pages do (fleet_server/wire/updates.py)."""
-
-
 class NotProvisioned(Exception):
     """The node has no identity or no configuration."""

@@ -7,7 +7,7 @@ import machine
 
 import slots
 from node import heap
-from node.bundle import running_bundle
+from node.config import running_bundle
 from node.link import bearer
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")

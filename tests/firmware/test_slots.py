@@ -95,11 +95,11 @@ for wakes in {lives!r}:
     r = judge.on_trial(slots.Record(7), 1790000000, now)
     for cause, passed, outcome, off in [one for times, one in wakes for _ in range(times)]:
         now += passed
-        r = slots.decode(slots.encode(judge.after_reset(r, cause, now)))
+        r = slots.decode(judge.encode(judge.after_reset(r, cause, now)))
         if outcome is not None and r.slot == "b":
             utc = r.utc_s + r.elapsed_s + off
-            r = slots.decode(slots.encode(judge.after_wake(r, outcome, utc, now + 3)))
-    print(r.slot, r.state, slots.REASONS[r.reason])
+            r = slots.decode(judge.encode(judge.after_wake(r, outcome, utc, now + 3)))
+    print(r.slot, r.state, judge.REASONS[r.reason])
 """
 
 
@@ -127,7 +127,7 @@ for is_whole, causes, good_after in {lives!r}:
         r = judge.note_crash(r) if cause != 3 else r
         if n == good_after:
             r = judge.after_wake(r, "stored", None, 0)
-    print(r.slot, r.state, slots.REASONS[r.reason])
+    print(r.slot, r.state, judge.REASONS[r.reason])
 """
 
 
@@ -170,9 +170,9 @@ COPIES = (
 def test_the_whole_copy_with_the_higher_counter_names_the_slot(shared_board: Board) -> None:
     printed = run_on(
         shared_board,
-        f"import slots\nfor first, second in {[copies[:2] for copies in COPIES]!r}:\n"
+        f"import judge, slots\nfor first, second in {[copies[:2] for copies in COPIES]!r}:\n"
         "    r = slots.choose(first, second)\n    print(r.slot, r.state, r.counted)\n"
-        "    assert slots.encode(slots.decode(slots.encode(r))) == slots.encode(r)",
+        "    assert judge.encode(slots.decode(judge.encode(r))) == judge.encode(r)",
     )
 
     assert printed == [copies[2] for copies in COPIES]

@@ -3,7 +3,7 @@
 from micropython import const
 
 from node import identity
-from node.bundle import running_bundle
+from node.config import running_bundle
 from node.errors import LinkError
 from node.link import bearer, sntp, tls
 

@@ -5,7 +5,7 @@ Nothing blocks, every call takes a deadline, and nothing that the other side sen
 
 from micropython import const
 
-from node.bundle import running_bundle
+from node.config import running_bundle
 from node.errors import LinkError
 from node.link.wait import READ, WRITE, Waiter
 

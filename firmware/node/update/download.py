@@ -8,8 +8,9 @@ import os
 
 from micropython import const
 
-from node.errors import LinkError, Refused
+from node.errors import LinkError
 from node.link import https
+from node.update import Refused
 
 _ROOT = "/node/v1/tuf/"
 _OK = const(200)

@@ -13,9 +13,10 @@ import os
 
 from micropython import const
 
+import judge
 import slots
-from node.errors import LinkError, Refused
-from node.update import spare
+from node.errors import LinkError
+from node.update import Refused, spare
 from node.update.download import digest_of, make_folders
 
 FOLDER = "/update"
@@ -33,7 +34,7 @@ def fill(manifest, fetcher, state):
     """Every file of the manifest in the spare slot. Raises OSError or LinkError when the rest has to wait for another wake."""
     record = slots.select()
     slot, running = "/" + slots.spare_of(record), "/" + record.slot
-    slots.note_spare(False)
+    judge.note_spare(False)
     _remove(slot + "/VERSION")
     spare.keep_only(slot, [path for path, _, _ in manifest.files()])
     blocks = _MARGIN_BLOCKS

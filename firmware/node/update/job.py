@@ -73,11 +73,13 @@ class Job:
         """As events, each on flash before it is forgotten: what comes twice after a loss of power is known by its stage."""
         if not self.untold:
             return
+        from node.telling import tell
+
         for stage, reason in self.untold:
             details = (("assignment", self.assignment), ("attempt", self.attempt), ("stage", stage))
             if reason:
                 details += (("reason", reason),)
-            wake.tell(("update", details))
+            tell(wake, "update", details)
         self.untold = []
         self.keep()
 

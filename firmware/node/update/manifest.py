@@ -12,6 +12,8 @@ from node import cbor
 
 MOST_BYTES = const(8_192)
 _FORMAT = const(1)
+_ARRAY = const(4)
+_MAP = const(5)
 _MPY_FORMAT = const(0xFF)
 _HASH_BYTES = const(32)
 _MOST_FILE_BYTES = const(65_536)
@@ -51,12 +53,12 @@ class Manifest:
         """All but the files, of which the place is kept."""
         reader = cbor.Reader(self._content)
         fields = {}
-        for _ in range(reader.map_head()):
+        for _ in range(_count(reader, _MAP)):
             key = reader.item(0)
             if key != "files":
                 fields[key] = reader.item(0)
                 continue
-            self._n_files = reader.array_head()
+            self._n_files = _count(reader, _ARRAY)
             self._files_at = reader.at
             for _ in range(self._n_files):
                 reader.item(0)
@@ -90,6 +92,14 @@ class Manifest:
             digest.update(path.encode() + b"\0" + str(size).encode() + b"\0")
             digest.update(sha256)
         return digest.digest().hex()
+
+
+def _count(reader, major):
+    """Of what an array or a map holds, whose head comes next."""
+    initial = reader.take(1)[0]
+    if initial >> 5 != major:
+        raise ValueError
+    return reader.countable(reader.argument(initial & 31))
 
 
 def _is_file(path, size, sha256):

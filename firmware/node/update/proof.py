@@ -13,13 +13,13 @@ def tell(wake):
     if known is None:
         return
     if record.reason:
-        known.enter(job.ROLLED_BACK, slots.REASONS[record.reason])
+        known.enter(job.ROLLED_BACK, judge.REASONS[record.reason])
     elif record.state == slots.TRIAL and known.stage == job.REBOOTING:
         known.enter(job.TESTING)
     known.tell(wake)
     wake.state.update = rtc_memory.UPDATE_NOTHING
     if record.reason:
-        slots.note_told()
+        judge.note_told()
 
 
 def end(wake):

@@ -11,11 +11,11 @@ import sys
 from micropython import const
 
 from node import config, rtc_memory
-from node.bundle import running_bundle
 from node.clock import Clock
+from node.config import running_bundle
 from node.deadline import Deadline
-from node.errors import LinkError, Refused
-from node.update import job
+from node.errors import LinkError
+from node.update import Refused, job
 from node.update.download import Fetcher, digest_of, make_folders
 
 _RADIO_MS = const(30_000)

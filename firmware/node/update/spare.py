@@ -2,6 +2,7 @@
 
 import os
 
+import judge
 import slots
 
 _FOLDER = 0x4000
@@ -16,7 +17,7 @@ def give_up():
     if record.state != slots.CONFIRMED:
         return False
     spare = "/" + slots.spare_of(record)
-    slots.note_spare(False)
+    judge.note_spare(False)
     return keep_only(spare, ())
 
 

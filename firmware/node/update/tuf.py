@@ -16,8 +16,7 @@ import time
 
 from micropython import const
 
-from node.errors import Refused
-from node.update import keys
+from node.update import Refused, keys
 from node.update.metadata import PLACE, Scanner
 
 _UNIX_TO_RTC_S = const(946_684_800)  # an ESP32 counts from 2000-01-01

@@ -2,7 +2,7 @@
 
 import slots
 from node import plan, rtc_memory
-from node.bundle import running_bundle
+from node.config import running_bundle
 from node.update import job
 
 
