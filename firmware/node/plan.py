@@ -37,6 +37,7 @@ _PASSING = (
     "node.identity",
     "node.link.renew",
     "node.link.exchange",
+    "node.report",
     "node.link.mqtt",
     "node.commands",
     "node.link.https",

@@ -24,13 +24,14 @@ class Connection:
         self._raw = tls.connect(tls.resolve(self._host, port), deadline.within(_TCP_MS))
         self._waiter = Waiter(self._raw)
         self._is_open = False
-        self._buffer = bytearray(_BUFFER_BYTES)
         self._have = 0  # bytes of the buffer that are read and not used
         self.is_reusable = True
         try:
             clock.show_to_tls(running_bundle()["built_utc_s"])
             own = identity.load()
             self._stream = tls.secure(self._raw, server_name, own[1], own[2])
+            del own
+            self._buffer = bytearray(_BUFFER_BYTES)
         except Exception:
             self.close()
             raise
