@@ -4,8 +4,9 @@ MicroPython's own `json` accepts what is none (`[1,]`, `01`, a name twice) and w
 must be sorted, as python-tuf writes them: so the canonical bytes, which a signature is over, come out of the same pass, and no name is
 there twice. The heap needed does not grow with the file.
 
-A template says what is kept of a value: None nothing, True all of it, PLACE the offset at which it begins, {name: template} those of an
-object ("*": all others), [template] the items of an array, (template, function) what the function makes of it. Items that come to None are left out.
+A template says what is kept of a value: None nothing, True all of it, `str`, `int` or `bool` one of that type and no other, PLACE the offset
+at which it begins, {name: template} those of an object ("*": all others), [template] the items of an array, (template, function) what the
+function makes of it. What comes to None is left out.
 """
 
 import binascii
@@ -16,7 +17,7 @@ PLACE = 0
 
 _BUFFER_BYTES = const(256)
 _MOST_TEXT = const(1_152)  # the longest that is wanted is a signature of RSA-4096: 1,024 digits
-_MOST_DEPTH = const(10)
+_MOST_DEPTH = const(8)  # python-tuf's own goes to 6; every step takes C stack
 _MOST_KEPT = const(1_536)
 _MOST_DIGITS = const(20)
 _QUOTE = const(34)
@@ -35,30 +36,36 @@ _ESCAPED = b'"\\/bfnrt'
 _MEANT = b'"\\/\b\f\n\r\t'
 
 
+# Of these there is one, whatever is scanned: long pieces are hard to find in a heap that is in use.
+_buffer = bytearray(_BUFFER_BYTES)
+_view = memoryview(_buffer)
+_room = bytearray(_MOST_TEXT)
+_texts = memoryview(_room)
+
+
 class Scanner:
-    """One pass over an open file. `canonical` and `raw` are given bytes: those of what is signed, and all as they are."""
+    """One pass over an open file. `canonical` and `raw` are given bytes: those of what is signed, and all as they are. One at a time."""
 
     def __init__(self, file, canonical=None, raw=None):
         self._file = file
         self._canonical = canonical
         self._raw = raw
         self._put = _nowhere
-        self._buffer = bytearray(_BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
-        self._room = bytearray(_MOST_TEXT)
         self._at = self._end = self._read = 0
         self._left = _MOST_KEPT
 
     def document(self, template):
         """What the template wants of the whole file. Raises ValueError when the file is none such."""
-        kept = self.value(template, 0)
+        kept = self._item(self._token(), template, 0)
         if self._token() != _NOTHING:
             raise ValueError
         return kept
 
-    def value(self, template, depth=1):
-        """What the template wants of the value that begins here, or after some space."""
-        return self._item(self._token(), template, depth)
+    def value_at(self, place, template):
+        """What the template wants of the value that begins there; `canonical` is given all of it."""
+        self._file.seek(place)
+        self._put = self._canonical or _nowhere
+        return self._item(self._token(), template, 1)
 
     def _item(self, byte, template, depth):
         if template is None:
@@ -87,9 +94,14 @@ class Scanner:
         if byte == _BRACKET:
             return self._array(template, depth + 1)
         if byte == _QUOTE:
-            text = self._string(template is not None)
-            return None if template is None else str(text, "utf-8")
-        return self._number_or_word(byte)
+            value = self._string(template is not None)
+            if template is not None:
+                value = str(value, "utf-8")
+        else:
+            value = self._word(byte)
+        if template not in (None, True, type(value)):
+            raise ValueError
+        return value
 
     def _object(self, template, depth):
         kept = {}
@@ -98,7 +110,7 @@ class Scanner:
         byte = self._token()
         while byte != _BRACE_END:
             if last is not None:
-                byte = self._after_comma(byte)
+                byte = self._comma(byte)
             if byte != _QUOTE:
                 raise ValueError
             name = self._string(True)
@@ -111,12 +123,11 @@ class Scanner:
             if template is not None:
                 name = str(name, "utf-8")
                 child = True if template is True else template.get(name, template.get("*"))
-            is_signed = depth == 1 and self._canonical is not None and last == b"signed"
-            if is_signed:
-                self._put = self._canonical
-            value = self.value(child, depth)
-            if is_signed:
-                self._put = _nowhere
+            put = self._put
+            if depth == 1 and last == b"signed":
+                self._put = self._canonical or _nowhere
+            value = self._item(self._token(), child, depth)
+            self._put = put
             if child is not None and value is not None:
                 kept[name] = value
             byte = self._token()
@@ -131,7 +142,7 @@ class Scanner:
         byte = self._token()
         while byte != _BRACKET_END:
             if not is_first:
-                byte = self._after_comma(byte)
+                byte = self._comma(byte)
             is_first = False
             value = self._item(byte, child, depth)
             if child is not None and value is not None:
@@ -140,7 +151,7 @@ class Scanner:
         self._put(b"]")
         return kept
 
-    def _after_comma(self, byte):
+    def _comma(self, byte):
         if byte != _COMMA:
             raise ValueError
         self._put(b",")
@@ -155,7 +166,7 @@ class Scanner:
                 raise ValueError
             stop = self._find(b'"', self._find(b"\\", self._end))
             if stop > self._at:
-                piece = self._view[self._at : stop]
+                piece = _view[self._at : stop]
                 if min(piece) < 32:
                     raise ValueError
                 self._at = stop
@@ -169,13 +180,13 @@ class Scanner:
             if is_kept:
                 if have + len(piece) > _MOST_TEXT:
                     raise ValueError
-                self._room[have : have + len(piece)] = piece
+                _room[have : have + len(piece)] = piece
                 have += len(piece)
         self._put(b'"')
-        return bytes(memoryview(self._room)[:have])
+        return bytes(_texts[:have])
 
     def _find(self, what, stop):
-        found = self._buffer.find(what, self._at, stop)
+        found = _buffer.find(what, self._at, stop)
         return stop if found < 0 else found
 
     def _escape(self):
@@ -186,21 +197,18 @@ class Scanner:
         if byte != _LETTER_U:
             raise ValueError
         code = self._unit()
-        if 0xD800 <= code < 0xDC00:
-            if self._byte() != _BACKSLASH or self._byte() != _LETTER_U:
-                raise ValueError
+        if 0xD800 <= code < 0xDC00 and self._byte() == _BACKSLASH and self._byte() == _LETTER_U:
             low = self._unit()
-            if not 0xDC00 <= low < 0xE000:
-                raise ValueError
-            code = 0x10000 + (code - 0xD800 << 10) + low - 0xDC00
-        elif 0xDC00 <= code < 0xE000:
-            raise ValueError
+            if 0xDC00 <= low < 0xE000:
+                code = 0x10000 + (code - 0xD800 << 10) + low - 0xDC00
+        if 0xD800 <= code < 0xE000:
+            raise ValueError  # half of a pair
         return chr(code).encode()
 
     def _unit(self):
         return int.from_bytes(binascii.unhexlify(bytes([self._byte() for _ in range(4)])), "big")
 
-    def _number_or_word(self, byte):
+    def _word(self, byte):
         """An integer, true, false or null. Canonical JSON has no other numbers."""
         word = bytearray()
         while byte in _WORD and len(word) < _MOST_DIGITS:
@@ -208,11 +216,11 @@ class Scanner:
             byte = self._byte()
         self._at -= 1
         self._put(word)
-        if word in (b"true", b"false"):
-            return word == b"true"
-        if word == b"null":
-            return None
         text = str(word, "ascii")
+        if text in ("true", "false"):
+            return text == "true"
+        if text == "null":
+            return None
         number = int(text)
         if str(number) != text:
             raise ValueError
@@ -225,7 +233,7 @@ class Scanner:
         while True:
             if self._at == self._end and not self._fill():
                 return _NOTHING
-            byte = self._buffer[self._at]
+            byte = _buffer[self._at]
             self._at += 1
             if byte not in _SPACE:
                 return byte
@@ -234,14 +242,14 @@ class Scanner:
         if self._at == self._end and not self._fill():
             raise ValueError
         self._at += 1
-        return self._buffer[self._at - 1]
+        return _buffer[self._at - 1]
 
     def _fill(self):
-        count = self._file.readinto(self._buffer)
+        count = self._file.readinto(_buffer)
         if not count:
             return False
         if self._raw is not None:
-            self._raw(self._view[:count])
+            self._raw(_view[:count])
         self._read += count
         self._at, self._end = 0, count
         return True

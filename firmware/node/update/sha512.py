@@ -1,19 +1,21 @@
 """SHA-512 (FIPS 180-4), which an ESP32's MicroPython does not have. Slow: some 3,000 long additions for 128 bytes."""
 
 import struct
+from array import array
 
 from micropython import const
 
 _BLOCK_BYTES = const(128)
 _MASK = 0xFFFFFFFFFFFFFFFF
+_TWICE = 0x10000000000000001
 
 
 def _roots(count, power):
     """First 64 bits behind the point of the roots of the first primes (FIPS 180-4 §4.2.3 and §5.3.5), by Newton's method."""
     primes = []  # type: list[int]
-    roots = []  # type: list[int]
+    roots = bytearray()
     number, root = 1, 1 << 64
-    while len(roots) < count:
+    while len(primes) < count:
         number += 1
         if all([number % prime for prime in primes]):
             primes.append(number)
@@ -26,10 +28,11 @@ def _roots(count, power):
                 if better >= root:
                     break
                 root = better
-            roots.append(root & _MASK)
+            roots.extend((root & _MASK).to_bytes(8, "big"))
     return roots
 
 
+# As bytes: numbers that stay would lie all over the heap, and leave no long piece in it.
 _K = _roots(80, 3)
 _H = _roots(8, 2)
 
@@ -53,26 +56,28 @@ class Sha512:
     def digest(self):
         end = (8 * self._size).to_bytes(16, "big")
         self.update(b"\x80" + bytes((-self._size - 17) % _BLOCK_BYTES) + end)
-        return struct.pack(">8Q", *self._state)
+        return self._state
 
     def _compress(self, block):
-        w = list(struct.unpack(">16Q", block))
-        a, b, c, d, e, f, g, h = self._state
+        w = array("Q", struct.unpack(">16Q", block))
+        a, b, c, d, e, f, g, h = struct.unpack(">8Q", self._state)
         for t in range(80):
             at = t & 15
+            # A word beside itself turns by being shifted; what is above 64 bits falls away with the sum's.
             if t > 15:
-                x, y = w[t - 15 & 15], w[t - 2 & 15]
-                x = _turned(x, 1) ^ _turned(x, 8) ^ x >> 7
-                y = _turned(y, 19) ^ _turned(y, 61) ^ y >> 6
+                x, y = w[t - 15 & 15] * _TWICE, w[t - 2 & 15] * _TWICE
+                x = x >> 1 ^ x >> 8 ^ (x & _MASK) >> 7
+                y = y >> 19 ^ y >> 61 ^ (y & _MASK) >> 6
                 w[at] = w[at] + x + w[t - 7 & 15] + y & _MASK
-            x = h + (_turned(e, 14) ^ _turned(e, 18) ^ _turned(e, 41))
-            x += (g ^ e & (f ^ g)) + _K[t] + w[at]
-            y = (_turned(a, 28) ^ _turned(a, 34) ^ _turned(a, 39)) + (a & b | c & (a | b))
+            x, y = e * _TWICE, a * _TWICE
+            x = (
+                h
+                + (x >> 14 ^ x >> 18 ^ x >> 41)
+                + (g ^ e & (f ^ g))
+                + struct.unpack_from(">Q", _K, 8 * t)[0]
+                + w[at]
+            )
+            y = (y >> 28 ^ y >> 34 ^ y >> 39) + (a & b | c & (a | b))
             h, g, f, e, d, c, b, a = g, f, e, d + x & _MASK, c, b, a, x + y & _MASK
-        now = (a, b, c, d, e, f, g, h)
-        self._state = [old + new & _MASK for old, new in zip(self._state, now)]
-
-
-def _turned(x, count):
-    """To the right."""
-    return (x >> count | x << 64 - count) & _MASK
+        sums = zip(struct.unpack(">8Q", self._state), (a, b, c, d, e, f, g, h))
+        self._state = struct.pack(">8Q", *[old + new & _MASK for old, new in sums])
