@@ -6,10 +6,7 @@ machine.WDT(timeout=30_000)
 
 import sys
 
-import judge
+import slots
 
 # Not in front: what is built in is looked for there.
-sys.path.insert(1, "/" + judge.begin_wake(machine.reset_cause()).slot)
-
-# Whoever needs it at the end of the wake loads it again.
-del judge, sys.modules["judge"]
+sys.path.insert(1, "/" + slots.begin_wake(machine.reset_cause()).slot)

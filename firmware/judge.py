@@ -10,6 +10,7 @@ What decides is pure: (record, what happened, seconds) -> record.
 """
 
 import binascii
+import os
 import struct
 import time
 
@@ -50,11 +51,13 @@ _HEARD = const(1)
 _SLEPT = const(2)
 
 
-def after_reset(record, cause, now_s):
-    """Judge the wake before by what ended it, and open the one that begins. `now_s`: the RTC's seconds."""
+def after_reset(record, cause, now_s, is_spare_whole):
+    """Judge the wake before by what ended it, and open the one that begins. `now_s`: the RTC's seconds. `is_spare_whole`: the
+    other slot could run.
+    """
     if record.state != TRIAL:
         if cause == machine.WDT_RESET:
-            note_crash(record, _HUNG)
+            note_crash(record, is_spare_whole, _HUNG)
         return record
     passed_s = now_s - record.last_s
     # What is longer than a sleep is no time that passed: the RTC was set, or began again.
@@ -87,9 +90,7 @@ def after_wake(record, outcome, utc_s, now_s):
     elif utc_s is not None and record.utc_s and not _is_clock_right(record, utc_s):
         _count(record, _WRONG_CLOCK)
     elif outcome == STORED and record.stage == _SLEPT:
-        confirmed = Record(record.counter, record.slot)
-        confirmed.is_spare_whole = True
-        return confirmed
+        return Record(record.counter, record.slot)
     elif outcome == STORED and record.stage == _UNPROVEN:
         record.stage = _HEARD
     return record
@@ -100,13 +101,12 @@ def on_trial(record, utc_s, now_s):
     tried = Record(record.counter, spare_of(record), TRIAL)
     tried.last_s = now_s
     tried.utc_s = utc_s or 0
-    tried.is_spare_whole = True
     return tried
 
 
-def note_crash(record, reason=_CRASHED):
+def note_crash(record, is_spare_whole, reason=_CRASHED):
     """One more wake of a confirmed version that crashed or hung."""
-    if record.state == CONFIRMED and record.is_spare_whole:
+    if record.state == CONFIRMED and is_spare_whole:
         record.counted += 1
         if record.counted >= _CRASHES:
             _give_way(record, reason)
@@ -135,8 +135,6 @@ def _give_way(record, reason):
     record.state = CONFIRMED
     record.counted = record.stage = 0
     record.is_open = False
-    # What was left has shown that it does not work.
-    record.is_spare_whole = False
     record.reason = reason
 
 
@@ -144,11 +142,10 @@ def _give_way(record, reason):
 
 
 def begin_wake(cause):
-    """At every reset: the record that holds now."""
-    slots.begin_wake()
+    """After a reset that has to be judged: the record that holds now."""
     record = slots.select()
     before = encode(record)
-    record = after_reset(record, cause, int(time.time()))
+    record = after_reset(record, cause, int(time.time()), _is_spare_whole(record))
     _keep(record, before)
     return record
 
@@ -172,7 +169,7 @@ def note_failed_wake():
     """The wake ended in an exception that nobody caught."""
     record = slots.select()
     before = encode(record)
-    _keep(note_crash(record), before)
+    _keep(note_crash(record, _is_spare_whole(record)), before)
 
 
 def note_told():
@@ -183,12 +180,13 @@ def note_told():
     _keep(record, before)
 
 
-def note_spare(is_whole):
-    """The other slot is about to be written, or to be removed."""
-    record = slots.select()
-    before = encode(record)
-    record.is_spare_whole = is_whole
-    _keep(record, before)
+def _is_spare_whole(record):
+    """VERSION is the last file of a slot that is written, and the first that goes."""
+    try:
+        os.stat("/" + spare_of(record) + "/VERSION")
+    except OSError:
+        return False
+    return True
 
 
 def encode(record):
@@ -201,7 +199,6 @@ def encode(record):
         record.counted,
         record.stage,
         record.is_open,
-        record.is_spare_whole,
         record.reason,
         record.boots,
         record.elapsed_s,

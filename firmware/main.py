@@ -14,6 +14,7 @@ def wake():
 
         start.run()
     except Exception as error:
+        gc.collect()
         import judge
 
         judge.note_failed_wake()

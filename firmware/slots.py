@@ -6,6 +6,7 @@ with the higher counter holds.
 
 import binascii
 import struct
+import sys
 import time
 
 import machine
@@ -14,9 +15,9 @@ from micropython import const
 CONFIRMED = "confirmed"
 TRIAL = "trial"
 
-FORMAT = "<3sIBBBBBBBHIII"
+FORMAT = "<3sIBBBBBBHIII"
 MAGIC = b"SL2"
-_SIZE = const(28)  # and a CRC-32
+_SIZE = const(27)  # and a CRC-32
 SLOTS = "ab"
 STATES = (CONFIRMED, TRIAL)
 KEYS = ("rec0", "rec1")
@@ -32,7 +33,7 @@ _began_ms = None
 
 class Record:
     """`slot` runs, in `state`. `counted`: wakes held against it. `stage`: how far its trial has come. `is_open`: a wake of the trial has
-    begun and not ended. `is_spare_whole`: the other slot could run. `reason`: number of why the other slot was left, until it is told.
+    begun and not ended. `reason`: number of why the other slot was left, until it is told.
     `boots`, `elapsed_s` of the trial; `last_s`: the RTC when that was counted; `utc_s` at its begin, 0 when unknown.
     """
 
@@ -43,7 +44,6 @@ class Record:
         self.counted = 0
         self.stage = 0
         self.is_open = False
-        self.is_spare_whole = False
         self.reason = 0
         self.boots = 0
         self.elapsed_s = 0
@@ -70,9 +70,9 @@ def decode(copy):
     if slot >= len(SLOTS) or state >= len(STATES):
         return None
     record = Record(counter, SLOTS[slot], STATES[state])
-    record.counted, record.stage, is_open, is_spare_whole, record.reason = rest[:5]
-    record.is_open, record.is_spare_whole = bool(is_open), bool(is_spare_whole)
-    record.boots, record.elapsed_s, record.last_s, record.utc_s = rest[5:]
+    record.counted, record.stage, is_open, record.reason = rest[:4]
+    record.is_open = bool(is_open)
+    record.boots, record.elapsed_s, record.last_s, record.utc_s = rest[4:]
     return record
 
 
@@ -95,10 +95,17 @@ def select():
     return choose(_blob(nvs, KEYS[0]), _blob(nvs, KEYS[1]))
 
 
-def begin_wake():
-    """From now on the watchdog is fed for as long as a wake may take."""
+def begin_wake(cause):
+    """At every reset: the record that holds now. From here on the watchdog is fed for as long as a wake may take."""
     global _began_ms
     _began_ms = time.ticks_ms()
+    record = select()
+    if record.state == TRIAL or cause == machine.WDT_RESET:
+        import judge  # only now: to compile it takes a tenth of a second and much memory
+
+        record = judge.begin_wake(cause)
+        del sys.modules["judge"]
+    return record
 
 
 def feed():

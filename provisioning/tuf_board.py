@@ -34,7 +34,7 @@ import sys
 sys.path.insert(0, '/a')
 from uctypes import addressof
 from _board import call
-from node.errors import Refused
+from node.update import Refused
 from node.update import tuf
 
 piece = bytearray(512)

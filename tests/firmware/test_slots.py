@@ -95,7 +95,7 @@ for wakes in {lives!r}:
     r = judge.on_trial(slots.Record(7), 1790000000, now)
     for cause, passed, outcome, off in [one for times, one in wakes for _ in range(times)]:
         now += passed
-        r = slots.decode(judge.encode(judge.after_reset(r, cause, now)))
+        r = slots.decode(judge.encode(judge.after_reset(r, cause, now, True)))
         if outcome is not None and r.slot == "b":
             utc = r.utc_s + r.elapsed_s + off
             r = slots.decode(judge.encode(judge.after_wake(r, outcome, utc, now + 3)))
@@ -121,10 +121,9 @@ _CONFIRMED = """
 import judge, slots
 for is_whole, causes, good_after in {lives!r}:
     r = slots.Record()
-    r.is_spare_whole = is_whole
     for n, cause in enumerate(causes):
-        r = judge.after_reset(r, cause, 0)
-        r = judge.note_crash(r) if cause != 3 else r
+        r = judge.after_reset(r, cause, 0, is_whole)
+        r = judge.note_crash(r, is_whole) if cause != 3 else r
         if n == good_after:
             r = judge.after_wake(r, "stored", None, 0)
     print(r.slot, r.state, judge.REASONS[r.reason])
@@ -148,7 +147,7 @@ def test_a_confirmed_version_that_crashes_twelve_times_in_a_row_gives_way_to_a_w
 
 
 def _copy(counter: int, slot: int, state: int, counted: int = 0) -> bytes:
-    head = struct.pack("<3sIBBBBBBBHIII", b"SL2", counter, slot, state, counted, *[0] * 8)
+    head = struct.pack("<3sIBBBBBBHIII", b"SL2", counter, slot, state, counted, *[0] * 7)
     return head + struct.pack("<I", zlib.crc32(head))
 
 

@@ -21,6 +21,9 @@ _MISSING = const(404)
 _RESERVE_MS = const(1_500)
 _CHUNK = const(512)
 
+# Made before the memory is in pieces.
+buffer = memoryview(bytearray(_CHUNK))
+
 
 class Fetcher:
     """One connection, opened when it is needed and again when the other side closes it. `gained`: bytes of bundles that came."""
@@ -106,7 +109,6 @@ class Fetcher:
 def digest_of(path):
     """SHA-256 of a file and its length; (None, 0) when it is not there."""
     digest, length = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(_CHUNK))
     try:
         with open(path, "rb") as file:
             while True:

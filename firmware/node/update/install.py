@@ -13,11 +13,10 @@ import os
 
 from micropython import const
 
-import judge
 import slots
 from node.errors import LinkError
 from node.update import Refused, spare
-from node.update.download import digest_of, make_folders
+from node.update.download import buffer, digest_of, make_folders
 
 FOLDER = "/update"
 MANIFEST = "manifest"
@@ -34,8 +33,6 @@ def fill(manifest, fetcher, state):
     """Every file of the manifest in the spare slot. Raises OSError or LinkError when the rest has to wait for another wake."""
     record = slots.select()
     slot, running = "/" + slots.spare_of(record), "/" + record.slot
-    judge.note_spare(False)
-    _remove(slot + "/VERSION")
     spare.keep_only(slot, [path for path, _, _ in manifest.files()])
     blocks = _MARGIN_BLOCKS
     for path, size, sha256 in manifest.files():
@@ -186,7 +183,6 @@ def _is(path, size, sha256):
 
 def _copy(source, target):
     make_folders(_COPY)
-    buffer = memoryview(bytearray(512))
     with open(source, "rb") as reader, open(_COPY, "wb") as writer:
         while True:
             count = reader.readinto(buffer)

@@ -21,11 +21,12 @@ _MOST_FILES = const(120)
 
 
 class Manifest:
-    """Its fields. The files are read from `content` whenever they are wanted: as lists they would take twice as much memory."""
+    """Its fields. The files are read from flash whenever they are wanted: in memory they would take as much as a whole talk."""
 
-    def __init__(self, content):
-        """Raises ValueError with what is wrong with it."""
-        self._content = memoryview(content)
+    def __init__(self, path):
+        """Raises ValueError with what is wrong with it, OSError when it cannot be read."""
+        self._path = path
+        self._n_files = self._files_at = 0
         try:
             fields = self._fields()
             self.version = fields["version"]
@@ -45,25 +46,27 @@ class Manifest:
 
     def files(self):
         """(path in the slot, bytes, SHA-256) of each file, sorted by path."""
-        reader = cbor.Reader(self._content, self._files_at)
-        for _ in range(self._n_files):
-            yield tuple(reader.item(0))
+        with open(self._path, "rb") as file:
+            reader = _Reader(file, self._files_at)
+            for _ in range(self._n_files):
+                yield tuple(reader.item(0))
 
     def _fields(self):
         """All but the files, of which the place is kept."""
-        reader = cbor.Reader(self._content)
         fields = {}
-        for _ in range(_count(reader, _MAP)):
-            key = reader.item(0)
-            if key != "files":
-                fields[key] = reader.item(0)
-                continue
-            self._n_files = _count(reader, _ARRAY)
-            self._files_at = reader.at
-            for _ in range(self._n_files):
-                reader.item(0)
-        if reader.at != len(self._content):
-            raise ValueError
+        with open(self._path, "rb") as file:
+            reader = _Reader(file, 0)
+            for _ in range(reader.count(_MAP)):
+                key = reader.item(0)
+                if key != "files":
+                    fields[key] = reader.item(0)
+                    continue
+                self._n_files = reader.count(_ARRAY)
+                self._files_at = reader.at
+                for _ in range(self._n_files):
+                    reader.item(0)
+            if reader.at != reader.size:
+                raise ValueError
         return fields
 
     def _check_files(self):
@@ -94,12 +97,32 @@ class Manifest:
         return digest.digest().hex()
 
 
-def _count(reader, major):
-    """Of what an array or a map holds, whose head comes next."""
-    initial = reader.take(1)[0]
-    if initial >> 5 != major:
-        raise ValueError
-    return reader.countable(reader.argument(initial & 31))
+class _Reader(cbor.Reader):
+    """Item by item from a file."""
+
+    def __init__(self, file, at):
+        super().__init__(b"", at)
+        self._file = file
+        self.size = file.seek(0, 2)
+        file.seek(at)
+
+    def count(self, major):
+        """Of what an array or a map holds, whose head comes next."""
+        initial = self.take(1)[0]
+        if initial >> 5 != major:
+            raise ValueError
+        return self.countable(self.argument(initial & 31))
+
+    def countable(self, number):
+        if number > self.size - self.at:
+            raise ValueError
+        return number
+
+    def take(self, length):
+        self.at += length
+        if self.at > self.size:
+            raise ValueError
+        return self._file.read(length)
 
 
 def _is_file(path, size, sha256):

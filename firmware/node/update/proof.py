@@ -19,6 +19,9 @@ def tell(wake):
     known.tell(wake)
     wake.state.update = rtc_memory.UPDATE_NOTHING
     if record.reason:
+        from node.update import spare
+
+        spare.void("/" + slots.spare_of(record))  # it has shown that it does not work
         judge.note_told()
 
 

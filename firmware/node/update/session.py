@@ -105,6 +105,15 @@ class _Session:
         length, sha256 = self._signed()
         _forget("node.update", *_VERIFYING)
         path = self._manifest_file(length, sha256)
+        self._install(path, length, known)
+        known.enter(job.REBOOTING)
+        # The last step: if the power goes before it, the version that runs now does all this again, and most of it is there.
+        _forget("node.update", "install", "spare", "manifest")
+        import judge
+
+        judge.begin_trial(self._now_s())
+
+    def _install(self, path, length, known):
         manifest = self._manifest(path, length)
         known.enter(job.DOWNLOADING)
         from node.update import install
@@ -114,11 +123,6 @@ class _Session:
         known.enter(job.VERIFIED)
         known.enter(job.INSTALLING)
         install.finish(manifest, known)
-        known.enter(job.REBOOTING)
-        # The last step: if the power goes before it, the version that runs now does all this again, and most of it is there.
-        import judge
-
-        judge.begin_trial(self._now_s())
 
     def _signed(self):
         """(length, SHA-256 in hex) of the manifest, by the metadata."""
@@ -158,11 +162,8 @@ class _Session:
 
         if length > MOST_BYTES:
             raise Refused("manifest too long")
-        content = bytearray(length)
-        with open(path, "rb") as file:
-            file.readinto(content)
         try:
-            manifest = Manifest(content)
+            manifest = Manifest(path)
         except ValueError as error:
             raise Refused(str(error))
         fault = manifest.fault(self._model)

@@ -2,7 +2,6 @@
 
 import os
 
-import judge
 import slots
 
 _FOLDER = 0x4000
@@ -16,20 +15,27 @@ def give_up():
     record = slots.select()
     if record.state != slots.CONFIRMED:
         return False
-    spare = "/" + slots.spare_of(record)
-    judge.note_spare(False)
-    return keep_only(spare, ())
+    return keep_only("/" + slots.spare_of(record), ())
 
 
 def keep_only(spare, paths):
     """Remove every file of the slot that is not among `paths`, which are relative to it, and folders that are empty then."""
-    is_changed = False
+    is_changed = void(spare)
     for path in _files(spare):
         if path[len(spare) + 1 :] not in paths:
             os.remove(path)
             is_changed = True
     _remove_empty(spare)
     return is_changed
+
+
+def void(spare):
+    """The slot counts as not whole from now on; False when it did not anyway."""
+    try:
+        os.remove(spare + "/VERSION")
+    except OSError:
+        return False
+    return True
 
 
 def _files(folder):
