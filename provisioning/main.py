@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from fleet_server.wire.errors import RepositoryWrong
 from hardware.catalogue import CatalogueError
 from hardware.virtual_board.unavailable import VmUnavailable
 from provisioning.board_commands import read, wipe
@@ -16,6 +17,8 @@ from provisioning.commission_command import commission_nodes, label_node
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.node_commands import node
 from provisioning.packet_command import upload
+from provisioning.release_commands import release
+from provisioning.release_root_commands import root
 from provisioning.self_test_command import test_node
 from provisioning.virtual_boards import virtual_command
 
@@ -23,7 +26,7 @@ from provisioning.virtual_boards import virtual_command
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stadtsensor", prog_name="provision")
 def provision() -> None:
-    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones.
+    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones; sign releases.
 
     Example: provision node enrol --help
     """
@@ -31,7 +34,8 @@ def provision() -> None:
 
 for of_node in (test_node, commission_nodes, label_node, upload, read, wipe):
     node.add_command(of_node)
-for command in (boards, sensors, wiring, parts, node, virtual_command()):
+release.add_command(root)
+for command in (boards, sensors, wiring, parts, node, release, virtual_command()):
     provision.add_command(command)
 
 
@@ -44,7 +48,7 @@ def main() -> NoReturn:
         sys.exit(problem.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (BenchError, CatalogueError, VmUnavailable) as problem:
+    except (BenchError, CatalogueError, RepositoryWrong, VmUnavailable) as problem:
         click.echo(f"provision: {problem}", err=True)
         sys.exit(2 if isinstance(problem, UsedWrongly) else 1)
     except UnicodeEncodeError:
