@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -290,3 +291,45 @@ def _compare(path: Path, known: object) -> None:
         raise BenchError(
             f"{path} is not what was signed as {told.models[0]} {told.version}: other sources, date, counter or notes."
         )
+
+
+@release.command()
+@folder_option
+@click.option("--server", required=True, help="Address of the fleet's pages: https://HOST.")
+@click.option(
+    "--server-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="CA that its certificate comes from; the system's when not given.",
+)
+@click.option(
+    "--api-key",
+    envvar="PROVISION_API_KEY",
+    required=True,
+    help="An API key of a release author; better by PROVISION_API_KEY.",
+)
+@json_option
+def publish(folder: Path, server: str, server_ca: Path | None, api_key: str, as_json: bool) -> None:
+    """Send what is signed to the server, which checks all of it and takes all of it or nothing. Safe to repeat.
+
+    Example: provision release publish --server https://fleet.example
+    """
+    from provisioning.publishing import Server, publish_folder
+    from provisioning.release_folder import ReleaseFolder
+
+    sent = publish_folder(
+        ReleaseFolder(folder), Server(server, server_ca, api_key), now=datetime.now(UTC), say=tell
+    )
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"event": "published", "files": sent.files, "releases": _told(sent.releases)}
+            )
+        )
+    elif sent.releases:
+        click.echo(f"Published: {', '.join(' '.join(one) for one in sent.releases)}.")
+    else:
+        click.echo("The server has everything already." if not sent.metadata else "Published.")
+
+
+def _told(releases: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"model": model, "version": version} for model, version in releases]

@@ -108,6 +108,10 @@ class Desk:
     ) -> None:
         """Build a release and have all authors sign it."""
         self.build(version, counter, sources=sources, models=models, **more)
+        self.release_built(version, models=models)
+
+    def release_built(self, version: str, *, models: Sequence[str] = ()) -> None:
+        """Have all authors sign what was built."""
         for author in self.authors:
             sign_release(
                 self.folder,
