@@ -25,6 +25,7 @@ class AlertKind(StrEnum):
     CERTIFICATE = "certificate"
     SENSOR = "sensor"
     RADIO = "radio"
+    SIGNATURE = "signature"  # what is signed of releases runs out
 
 
 class Severity(StrEnum):

@@ -1,6 +1,9 @@
-"""Releases with their parts, and the metadata that sign them."""
+"""Releases with their parts, the metadata that sign them, and alerts about what runs out of these."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +16,11 @@ depends_on = None
 _MOMENT = sa.DateTime(timezone=True).with_variant(sa.Integer(), "sqlite")
 
 
+_ALERT = "signature"
+
+
 def upgrade() -> None:
+    _allow_kinds(lambda kinds: [*kinds, _ALERT])
     op.create_table(
         "release",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -67,3 +74,34 @@ def downgrade() -> None:
     op.drop_table("signed_metadata")
     op.drop_table("release_component")
     op.drop_table("release")
+    for table in ("alert", "alert_rule"):
+        op.execute(f"DELETE FROM {table} WHERE kind = '{_ALERT}'")  # noqa: S608 - our own words
+    _allow_kinds(lambda kinds: [kind for kind in kinds if kind != _ALERT])
+
+
+def _allow_kinds(change: Callable[[list[str]], list[str]]) -> None:
+    is_open = sa.text("closed_at IS NULL")
+    # A table that SQLite makes anew would have a whole index in the place of one for a part.
+    op.drop_index("uq_alert_open", "alert")
+    for table in ("alert", "alert_rule"):
+        name = op.f(f"ck_{table}_kind")
+        allowed = ", ".join(f"'{kind}'" for kind in change(_kinds_of(table, str(name))))
+        with op.batch_alter_table(table) as changed:
+            changed.drop_constraint(name, type_="check")
+            changed.create_check_constraint(name, f"kind IN ({allowed})")
+    op.create_index(
+        "uq_alert_open",
+        "alert",
+        ["kind", "subject"],
+        unique=True,
+        sqlite_where=is_open,
+        postgresql_where=is_open,
+    )
+
+
+def _kinds_of(table: str, name: str) -> list[str]:
+    """Those that the table knows now: other migrations add theirs."""
+    for check in sa.inspect(op.get_bind()).get_check_constraints(table):
+        if check["name"] == name:
+            return re.findall(r"'([a-z_]+)'", check["sqltext"])
+    raise LookupError(f"{table} has no check of its kinds")

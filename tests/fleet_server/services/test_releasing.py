@@ -17,8 +17,10 @@ from tuf.ngclient import Updater
 
 from fleet_server import db
 from fleet_server.errors import FleetError, NotFound
-from fleet_server.models import AuditEntry, Node, NodeStatus, Release, SignedMetadata
+from fleet_server.models import AlertKind, AuditEntry, Node, NodeStatus, Release, SignedMetadata
 from fleet_server.services import (
+    alert_words,
+    alerting,
     online_keys,
     release_repository,
     releases,
@@ -455,14 +457,18 @@ def test_somebody_is_called_a_week_before_a_role_runs_out(city: City) -> None:
     # Nobody has renewed the timestamp for days.
     assert called(timedelta(days=4)) == ["timestamp"]
     assert called(timedelta(days=24)) == ["timestamp", "snapshot"]
-    assert called(timedelta(days=359)) == [
-        "timestamp",
-        "snapshot",
-        "pond-1",
-        "root",
-        "targets",
-        "tree-3",
-    ]
+    look = alerting.look(city.session, now=NOW + timedelta(days=359), wall_now=NOW)
+    assert look.opened == 6
+    assert alerting.look(city.session, now=NOW + timedelta(days=359), wall_now=NOW).opened == 0
+    alert = alerting.alerts(city.session, alerting.Wanted(kinds=[AlertKind.SIGNATURE]), limit=9)[0]
+    said = alert_words.sentence(alert.kind, alert.details, "en")
+    assert said.startswith("What tree-3 signs of the releases runs out at 2027-07-14 12:00 UTC;")
+    release_ceremony.renew(city.desk.folder, "tree-3", now=NOW + timedelta(days=300))
+    city.desk.sign_all("author")
+    city.publish(now=NOW + timedelta(days=359))
+    # The timestamp and the snapshot were signed in the same breath.
+    assert alerting.look(city.session, now=NOW + timedelta(days=359), wall_now=NOW).closed == 3
+    assert called(timedelta(days=359)) == ["pond-1", "root", "targets"]
 
 
 # ---------------------------------------------------------------------------------------------------------- who runs what
