@@ -48,11 +48,13 @@ def _file(data: bytes, kind: str, *, is_fixed: bool = True) -> Response:
     answer = Response(data, content_type=kind)
     answer.set_etag(hashlib.sha256(data).hexdigest()[:32])
     answer.headers["Cache-Control"] = _FOR_EVER if is_fixed else "no-cache"
-    # Several ranges in one answer would be MIME parts, which no node reads: they get the whole.
-    has_many = "," in request.headers.get("Range", "")
-    if has_many:
-        return answer
-    answer.make_conditional(request, accept_ranges=True, complete_length=len(data))
+    asked = request.headers.get("Range", "bytes=0-")
+    # Several ranges in one answer would be MIME parts, which no node reads, and other units are nobody's: they get the whole
+    # (RFC 9110 §14.2 allows both).
+    if asked.startswith("bytes=") and "," not in asked:
+        answer.make_conditional(request, accept_ranges=True, complete_length=len(data))
+    else:
+        answer.make_conditional(request)
     return answer
 
 

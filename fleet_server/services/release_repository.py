@@ -26,7 +26,7 @@ from fleet_server.services.file_store import FileStore
 from fleet_server.services.online_keys import ONLINE_ROLES
 from fleet_server.wire import signed_releases
 from fleet_server.wire.errors import RepositoryWrong
-from fleet_server.wire.manifest import TARGET_SUFFIX
+from fleet_server.wire.manifest import TARGET_SUFFIX, is_version
 from fleet_server.wire.signed_releases import (
     ROOT,
     SBOM_SUFFIX,
@@ -115,17 +115,25 @@ def target_file(session: Session, store: Callable[[], FileStore], model: str, fi
         NotFound: no release that is not withdrawn has it.
     """
     sha256, _, name = file.partition(".")
-    release = select(Release).where(Release.model == model, Release.withdrawn_at.is_(None))
-    if name.endswith(TARGET_SUFFIX):
-        version = name.removesuffix(TARGET_SUFFIX)
-        found = session.scalar(release.where(Release.version == version))
-        if found is not None and found.manifest_sha256 == sha256:
-            return found.manifest
-    elif name.endswith(SBOM_SUFFIX):
-        version = name.removesuffix(SBOM_SUFFIX)
-        found = session.scalar(release.where(Release.version == version))
-        if found is not None and found.sbom_sha256 == sha256:
-            return store().get(file_name(sha256))
+    suffix = SBOM_SUFFIX if name.endswith(SBOM_SUFFIX) else TARGET_SUFFIX
+    version = name.removesuffix(suffix)
+    is_possible = (
+        signed_releases.is_role_of_model(model)
+        and name.endswith(suffix)
+        and is_version(version)
+        and _SHA256.fullmatch(sha256) is not None
+    )
+    if not is_possible:
+        raise _no_file()
+    found = session.scalar(
+        select(Release).where(
+            Release.model == model, Release.version == version, Release.withdrawn_at.is_(None)
+        )
+    )
+    if found and suffix == TARGET_SUFFIX and found.manifest_sha256 == sha256:
+        return found.manifest
+    if found and suffix == SBOM_SUFFIX and found.sbom_sha256 == sha256:
+        return store().get(file_name(sha256))
     raise _no_file()
 
 

@@ -215,7 +215,7 @@ def nodes_with(
 def highest_counters(session: Session) -> dict[str, int]:
     """Of every model that has a release."""
     query = select(Release.model, func.max(Release.counter)).group_by(Release.model)
-    return dict(session.execute(query).tuples().all())
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def component_names(session: Session) -> list[str]:
