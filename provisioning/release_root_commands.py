@@ -137,6 +137,7 @@ def init(
     default="ecdsa",
     show_default=True,
 )
+@days_option
 @click.option(
     "--now",
     "now_utc_s",
@@ -144,37 +145,40 @@ def init(
     metavar="UTC_S",
     help="Time of day of a demo whose clock is another.",
 )
+@click.option(
+    "--with-release", is_flag=True, help="Also build and sign the firmware that is here, once."
+)
 @json_option
 def trial(
-    folder: Path, keys: Path, online: Path, kind: str, now_utc_s: int | None, as_json: bool
+    *,
+    folder: Path,
+    keys: Path,
+    online: Path,
+    kind: str,
+    days: int,
+    now_utc_s: int | None,
+    with_release: bool,
+    as_json: bool,
 ) -> None:
     """A whole repository at once, for a trial and never for a city: all keys in one folder, under one passphrase. Safe to repeat.
 
     Example: provision release root trial --keys trial-keys --online server.json
     """
-    from provisioning.release_ceremony import Signatories, begin, sign_drafts
     from provisioning.release_folder import ReleaseFolder
-    from provisioning.release_keys import make_key, open_signer, read_card, write_card
+    from provisioning.release_trial import Trial
 
     where = ReleaseFolder(folder)
-    passphrase = new_passphrase()
-    cards = []
-    for holder in ("first-root", "second-root", "targets", "releases"):
-        path = keys / f"{holder}.pub"
-        if not path.exists():
-            (keys / f"{holder}.key").unlink(missing_ok=True)  # of a trial that was cut short
-            card, private_key = make_key(kind, holder)
-            write_card(card, keys, private_key, passphrase)
-        cards.append(read_card(path))
-    now = datetime.now(UTC) if now_utc_s is None else datetime.fromtimestamp(now_utc_s, UTC)
-    if not where.versions("root") and where.draft("root") is None:
-        signatories = {"root": Signatories(cards[:2], 2), "targets": Signatories(cards[2:3], 1)}
-        signatories |= {name: Signatories([card], 1) for name, card in _online(online).items()}
-        models = dict.fromkeys(node_model_ids(), Signatories(cards[3:], 1))
-        begin(where, signatories, models, now=now)
-    for card in cards[:3]:
-        if where.drafts():
-            sign_drafts(where, card, lambda card=card: open_signer(card, lambda _: passphrase))  # type: ignore[misc] # bound now
+    made = Trial(
+        where,
+        keys,
+        passphrase=new_passphrase(),
+        kind=kind,
+        now=datetime.now(UTC) if now_utc_s is None else datetime.fromtimestamp(now_utc_s, UTC),
+        lifetime=timedelta(days=days),
+    )
+    made.begin(_online(online))
+    if with_release:
+        made.release_once()
     _show(where, as_json=as_json)
 
 
