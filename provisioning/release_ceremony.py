@@ -314,8 +314,10 @@ def sign_drafts(
     result = []
     for name in names or tuple(folder.drafts()):
         data = folder.draft(name)
-        if data is None:
+        if data is None and names:
             raise UsedWrongly(f"No draft of {name} waits.")
+        if data is None:  # it waited only for the one before, and has taken effect with it
+            continue
         states = _states(folder, name, data)
         if all(card.keyid not in state.unsigned for state in states):
             continue

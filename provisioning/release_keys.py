@@ -38,8 +38,9 @@ LEAST_PASSPHRASE = 12
 CARD_SUFFIX, KEY_SUFFIX = ".pub", ".key"
 _FORMAT = 1
 _HOLDER = re.compile(r"[^\W_][\w .@'-]{0,39}")
-# 32 MiB and a tenth of a second for each guess (128 · n · r bytes).
-_N, _R, _P = 1 << 15, 8, 1
+COST = 1 << 15
+"""Of a guess: 32 MiB and a tenth of a second (128 · n · r bytes)."""
+_R, _P = 8, 1
 _MOST_BYTES = 1 << 26
 _HEAD = re.compile(rb"scrypt n=(\d{1,7}) r=(\d{1,2}) p=(\d{1,2}) salt=([0-9a-f]{32})\n")
 _KEY_MODE = 0o600
@@ -233,13 +234,13 @@ def locked_pem(key: PrivateKeyTypes, passphrase: str) -> bytes:
             f"A passphrase has at least {LEAST_PASSPHRASE} characters; four random words are good."
         )
     salt = secrets.token_bytes(16)
-    secret = _stretched(passphrase, salt, _N, _R, _P)
+    secret = _stretched(passphrase, salt, COST, _R, _P)
     pem = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(secret),
     )
-    return f"scrypt n={_N} r={_R} p={_P} salt={salt.hex()}\n".encode() + pem
+    return f"scrypt n={COST} r={_R} p={_P} salt={salt.hex()}\n".encode() + pem
 
 
 def unlocked_key(pem: bytes, passphrase: str, *, what: str) -> PrivateKeyTypes:
