@@ -290,17 +290,17 @@ def sign_online(session: Session, keys_dir: Path, *, now: datetime) -> list[str]
     named = {name: row.data for name, row in newest.items() if name not in (ROOT, *ONLINE_ROLES)}
     snapshot = newest.get(SNAPSHOT)
     if snapshot is None or not _is_fit(snapshot, named, keys_dir, now):
-        version = snapshot.version + 1 if snapshot else 1
+        version = _next_version(snapshot, now)
         made = signed_releases.snapshot_of(
             named.pop(TARGETS), named, version=version, expires=_end(now, SNAPSHOT_LIFETIME)
         )
         snapshot = _sign(session, SNAPSHOT, made, keys_dir, now)
         signed.append(SNAPSHOT)
-        _forget_old_snapshots(session, version)
+        _forget_old_snapshots(session)
     timestamp = newest.get(TIMESTAMP)
     is_new = timestamp is not None and now - timestamp.stored_at < TIMESTAMP_EVERY
     if timestamp is None or signed or not is_new or not _is_ours(timestamp, keys_dir):
-        version = timestamp.version + 1 if timestamp else 1
+        version = _next_version(timestamp, now)
         stamped = signed_releases.timestamp_of(
             snapshot.data, version=version, expires=_end(now, TIMESTAMP_LIFETIME)
         )
@@ -365,12 +365,25 @@ def _sign(
     return row
 
 
-def _forget_old_snapshots(session: Session, version: int) -> None:
+def _forget_old_snapshots(session: Session) -> None:
+    kept = (
+        select(SignedMetadata.version)
+        .where(SignedMetadata.role == SNAPSHOT)
+        .order_by(SignedMetadata.version.desc())
+        .limit(_SNAPSHOTS_KEPT)
+    )
+    oldest = min(session.scalars(kept))
     session.execute(
         delete(SignedMetadata).where(
-            SignedMetadata.role == SNAPSHOT, SignedMetadata.version <= version - _SNAPSHOTS_KEPT
+            SignedMetadata.role == SNAPSHOT, SignedMetadata.version < oldest
         )
     )
+
+
+def _next_version(row: SignedMetadata | None, now: datetime) -> int:
+    """Minutes since 1970, so that versions go on growing after a backup was restored: a node never takes a lower one (TUF 1.0 §5.4.3)."""
+    minutes = int(now.timestamp()) // 60
+    return minutes if row is None else max(row.version + 1, minutes)
 
 
 def _end(now: datetime, lifetime: timedelta) -> datetime:

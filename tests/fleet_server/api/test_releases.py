@@ -130,7 +130,7 @@ def test_what_the_author_publishes_is_what_nodes_fetch(
     for name, data in desk.targets().items():
         assert nodes.get(f"/node/v1/tuf/targets/{name}").data == data
     timestamp = nodes.get("/node/v1/tuf/metadata/timestamp.json")
-    assert json.loads(timestamp.data)["signed"]["version"] == 1
+    assert json.loads(timestamp.data)["signed"]["_type"] == "timestamp"
     assert timestamp.headers["Cache-Control"] == "no-cache"
     _check_ranges(nodes, desk)
     _check_missing(nodes)

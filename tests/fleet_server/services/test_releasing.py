@@ -408,12 +408,27 @@ def test_the_timestamp_is_a_day_old_at_most_and_the_snapshot_never_runs_out(city
     city.publish()
     assert keep(LATER + timedelta(hours=23)) == []
     assert keep(LATER + timedelta(days=1)) == ["timestamp"]
-    assert (_version(city, "snapshot"), _version(city, "timestamp")) == (1, 2)
+    first = int(LATER.timestamp()) // 60
+    assert (_version(city, "snapshot"), _version(city, "timestamp")) == (first, first + 24 * 60)
     assert keep(LATER + timedelta(days=15)) == ["snapshot", "timestamp"]
     for role in ("snapshot", "timestamp"):
         row = release_repository.newest_metadata(city.session)[role]
         assert row.expires_at - (LATER + timedelta(days=15)) >= timedelta(days=7)
-    assert release_repository.metadata_file(city.session, "1.snapshot.json")
+    assert release_repository.metadata_file(city.session, f"{first}.snapshot.json")
+
+
+def test_after_a_restore_nodes_are_not_told_of_lower_versions(city: City) -> None:
+    """What the server signed since the backup is gone, and nodes have seen it."""
+    city.publish()
+    for days in range(1, 4):
+        release_repository.keep_fresh(city.session, city.keys_dir, now=LATER + timedelta(days=days))
+    seen = _version(city, "timestamp")
+    with db.writing(city.session):
+        for role in ("snapshot", "timestamp"):
+            row = release_repository.newest_metadata(city.session)[role]
+            row.version, row.stored_at = int(LATER.timestamp()) // 60, LATER
+    release_repository.keep_fresh(city.session, city.keys_dir, now=LATER + timedelta(days=4))
+    assert _version(city, "timestamp") > seen
 
 
 def test_new_keys_of_the_server_sign_as_soon_as_the_root_names_them(
@@ -429,8 +444,11 @@ def test_new_keys_of_the_server_sign_as_soon_as_the_root_names_them(
     }
     release_ceremony.set_online(city.desk.folder, cards, now=NOW)
     city.desk.sign_all("root-1", "root-2")
+    before = (_version(city, "snapshot"), _version(city, "timestamp"))
     city.publish()
-    assert (_version(city, "snapshot"), _version(city, "timestamp")) == (2, 2)
+    assert (_version(city, "snapshot"), _version(city, "timestamp")) == tuple(
+        version + 1 for version in before
+    )
     root = signed_releases.read(
         city.desk.folder.newest("root") or b"", signed_releases.Root, what=""
     ).signed
