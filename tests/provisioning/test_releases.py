@@ -282,6 +282,31 @@ def test_one_key_under_two_ids_does_not_reach_a_threshold_of_two(tmp_path: Path)
         signed_releases.verify_roots([root.to_bytes()])
 
 
+def test_roots_that_do_not_follow_one_another_are_refused(desk: Desk) -> None:
+    desk.rotate("root", "root-1", "root-3")
+    desk.rotate("root", "root-3", "root-4")
+    roots = desk.folder.roots()
+    assert len(signed_releases.verify_roots(roots)) == 3
+    for some in ([roots[0], roots[2]], roots[::-1], [roots[0], roots[0]]):
+        with pytest.raises(RepositoryWrong, match=r"does not follow|signatures"):
+            signed_releases.verify_roots(some)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("threshold", "1 signature;"), ("snapshots", "consistent snapshots")]
+)
+def test_a_root_that_breaks_a_convention_is_refused(desk: Desk, change: str, said: str) -> None:
+    root = signed_releases.read(desk.folder.metadata("root", 1), signed_releases.Root, what="")
+    if change == "threshold":
+        root.signed.roles["root"].threshold = 1
+    else:
+        root.signed.consistent_snapshot = False
+    for holder in ("root-1", "root-2"):
+        root.sign(desk.signers[holder], append=holder == "root-2")
+    with pytest.raises(RepositoryWrong, match=said):
+        signed_releases.verify_roots([root.to_bytes()])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

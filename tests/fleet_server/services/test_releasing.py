@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Delegations, Metadata, TargetFile
 from tuf.ngclient import Updater
 
 from fleet_server import db
@@ -279,6 +280,14 @@ def _of_ponds(role: signed_releases.Targets) -> None:
     role.targets["pond-1/0.7.0.cbor"] = role.targets["tree-3/0.7.0.cbor"]
 
 
+def _delegating(role: signed_releases.Targets) -> None:
+    role.delegations = Delegations(keys={}, roles={})
+
+
+def _with_twin(role: signed_releases.Targets) -> None:
+    role.targets["tree-3/0.7.1.cbor"] = role.targets["tree-3/0.7.0.cbor"]
+
+
 def _counted(counter: int) -> Callable[[signed_releases.Targets], None]:
     def change(role: signed_releases.Targets) -> None:
         role.targets["tree-3/0.7.0.cbor"].unrecognized_fields["custom"]["counter"] = counter
@@ -308,6 +317,8 @@ _REFUSALS: list[tuple[Spoil, type[FleetError], str]] = [
     (_signed_by("targets"), ReleaseRefused, "tree-3 1 has 0 of 1 signatures"),
     (_role_changed(_without_sbom), ReleaseRefused, "has no parts list"),
     (_role_changed(_expired), ReleaseRefused, "tree-3 1 expired"),
+    (_role_changed(_delegating), ReleaseRefused, "tree-3 1 delegates further"),
+    (_role_changed(_with_twin), ReleaseRefused, "two releases of one counter"),
     (_role_changed(_of_ponds), ReleaseRefused, "names pond-1/0.7.0.cbor, which is not its own"),
     (_role_changed(_counted(8)), ReleaseRefused, "another version, counter or model"),
     (_root_without_old_keys, ReleaseRefused, "root 2 has 1 of 2 signatures"),
@@ -383,6 +394,77 @@ def test_a_rotated_root_and_new_keys_of_a_model_are_followed(city: City) -> None
     states = {state.role: state for state in release_repository.role_states(city.session)}
     assert [one.holder for one in states["tree-3"].signatures if one.has_signed] == ["author-2"]
     assert [one.holder for one in states["root"].signatures] == ["root-2", "root-3"]
+
+
+def test_a_model_that_was_given_up_has_no_releases_but_stays_in_the_snapshot(city: City) -> None:
+    """Nodes refuse a snapshot that lacks what an earlier one named (TUF 1.0 §5.5.5)."""
+    city.publish()
+    targets = _targets_changed(city, lambda signed: _roles(signed).pop("pond-1"))
+    given = replace(city.given(), targets=targets, roles={}, documents={})
+    assert city.publish(given).withdrawn == [("pond-1", "0.7.0")]
+    snapshot = Metadata.from_bytes(
+        release_repository.newest_metadata(city.session)["snapshot"].data
+    )
+    assert set(snapshot.signed.meta) == {"targets.json", "tree-3.json", "pond-1.json"}
+    assert "pond-1" not in {state.role for state in release_repository.role_states(city.session)}
+    assert release_repository.delegated_models(city.session) == ["tree-3"]
+
+
+def _roles(signed: signed_releases.Targets) -> dict[str, Any]:
+    assert signed.delegations is not None
+    assert signed.delegations.roles is not None
+    return signed.delegations.roles
+
+
+def _targets_changed(city: City, change: Callable[[signed_releases.Targets], object]) -> bytes:
+    data = city.desk.folder.newest("targets") or b""
+    targets = signed_releases.read(data, signed_releases.Targets, what="")
+    targets.signed.version += 1
+    change(targets.signed)
+    targets.sign(city.desk.signers["targets"])
+    return targets.to_bytes()
+
+
+def _with_target(signed: signed_releases.Targets) -> None:
+    signed.targets["tree-3/0.7.0.cbor"] = TargetFile.from_data(
+        "tree-3/0.7.0.cbor", b"x", ["sha256"]
+    )
+
+
+def _with_wide_paths(signed: signed_releases.Targets) -> None:
+    _roles(signed)["tree-3"].paths = ["*/*"]
+
+
+def _not_terminating(signed: signed_releases.Targets) -> None:
+    _roles(signed)["tree-3"].terminating = False
+
+
+def _oddly_named(signed: signed_releases.Targets) -> None:
+    role = _roles(signed).pop("tree-3")
+    role.name, role.paths = "Tree 3", ["Tree 3/*"]
+    _roles(signed)["Tree 3"] = role
+
+
+def _with_few_keys(signed: signed_releases.Targets) -> None:
+    _roles(signed)["tree-3"].threshold = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_with_target, "names targets itself"),
+        (_with_wide_paths, r"lets tree-3 sign other targets than tree-3/\*"),
+        (_not_terminating, "does not end the search at tree-3"),
+        (_oddly_named, "called as no node model is"),
+        (_with_few_keys, "2 signatures are wanted of 1 keys"),
+    ],
+)
+def test_what_breaks_a_convention_is_refused(
+    city: City, change: Callable[[signed_releases.Targets], None], said: str
+) -> None:
+    targets = _targets_changed(city, change)
+    with pytest.raises(ReleaseRefused, match=said):
+        city.publish(replace(city.given(), targets=targets))
 
 
 def test_a_file_that_is_not_what_its_hash_says_is_not_kept(city: City) -> None:
