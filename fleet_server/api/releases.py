@@ -23,6 +23,7 @@ from fleet_server.services.releases import ReleaseFilter, ReleaseLine, RunningNo
 from fleet_server.services.releasing import Published
 from fleet_server.services.rights import Right
 from fleet_server.settings import Settings
+from fleet_server.wire.manifest import MOST_FILE_BYTES
 from fleet_server.wire.signed_releases import MOST_METADATA_BYTES
 
 release_noun = Noun("releases", "Signed versions of the firmware")
@@ -157,7 +158,7 @@ class RunningNodeSchema(Schema):
 
 class FileSchema(Schema):
     sha256 = fields.String(required=True, validate=_SHA256)
-    content = Base64(required=True, most_bytes=releasing.MOST_FILE_BYTES)
+    content = Base64(required=True, most_bytes=MOST_FILE_BYTES)
 
 
 class HashesSchema(Schema):

@@ -24,11 +24,10 @@ from fleet_server.services import auditing, release_repository, rights
 from fleet_server.services.file_store import FileStore
 from fleet_server.wire import signed_releases
 from fleet_server.wire.errors import RepositoryWrong
-from fleet_server.wire.manifest import MOST_SLOT_BYTES, Manifest, target_path
+from fleet_server.wire.manifest import MOST_FILE_BYTES, Manifest, target_path
 from fleet_server.wire.signed_releases import ROOT, TARGETS, NamedTargets, Repository, delegated
 from hardware import catalogue
 
-MOST_FILE_BYTES = MOST_SLOT_BYTES
 MOST_SBOM_BYTES = 256 * 1024
 _SUPPORT_UNTIL = "stadtsensor:support_until"
 _MOST_COMPONENTS = 1000

@@ -20,14 +20,15 @@ MOST_BYTES = 8 * 1024
 MOST_NOTES_BYTES = 500
 MOST_SLOT_BYTES = 120 * 1024
 """Of compiled files in one slot (docs/budgets.md)."""
+MOST_FILE_BYTES = 64 * 1024
+MOST_FILES = 120
 TARGET_SUFFIX = ".cbor"
 
 _U32 = 2**32 - 1
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")
 _MODEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_PATH = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*\.[a-z]{1,5}")
+_PATH = re.compile(r"node(/[A-Za-z0-9_]+)+\.mpy")
 _MOST_PATH = 64
-_BOOT_FILES = ("boot", "main", "slots")
 _KEYS = (
     "format", "version", "counter", "models", "mpy", "micropython", "built_utc_s", "allow_downgrade", "notes", "files",
 )  # fmt: skip
@@ -94,12 +95,8 @@ def is_version(text: str) -> bool:
 
 
 def is_bundle_path(path: str) -> bool:
-    """Whether a file of a slot can be called so: relative, nothing above the slot, none of the boot files."""
-    return (
-        len(path) <= _MOST_PATH
-        and _PATH.fullmatch(path) is not None
-        and path.partition(".")[0] not in _BOOT_FILES
-    )
+    """Whether a file of a slot can be called so: a module below `node`, so none of the boot files and nothing above the slot."""
+    return len(path) <= _MOST_PATH and _PATH.fullmatch(path) is not None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -205,8 +202,10 @@ def _check_files(manifest: Manifest) -> None:
     for file in manifest.files:
         if not is_bundle_path(file.path):
             _refuse(f"names a file that may not be in a bundle: {file.path!r}")
-        if file.size_bytes < 0 or len(file.sha256) != 32:
-            _refuse(f"has no size or hash of {file.path}")
+        if not 0 <= file.size_bytes <= MOST_FILE_BYTES or len(file.sha256) != 32:
+            _refuse(f"has no possible size or hash of {file.path}")
+    if len(manifest.files) > MOST_FILES:
+        _refuse(f"names {len(manifest.files)} files; a node takes {MOST_FILES}")
     paths = [file.path for file in manifest.files]
     if paths != sorted(set(paths)):
         _refuse("does not name its files sorted and once each")

@@ -42,7 +42,14 @@ from fleet_server.wire.manifest import (
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
 TOP_LEVEL = (ROOT, TARGETS, SNAPSHOT, TIMESTAMP)
 LEAST_ROOT_THRESHOLD = 2
-MOST_METADATA_BYTES = 256 * 1024
+MOST_METADATA_BYTES = 128 * 1024
+_MOST_BYTES = {
+    ROOT: 32 * 1024,
+    TARGETS: MOST_METADATA_BYTES,
+    SNAPSHOT: 32 * 1024,
+    TIMESTAMP: 8 * 1024,
+}
+"""What a node takes of each kind (firmware/node/update/tuf.py)."""
 SCHEMES = ("rsassa-pss-sha256", "ecdsa-sha2-nistp256", "ed25519", "rsa-pkcs1v15-sha256")
 """What a node verifies."""
 HOLDERS = "x-holders"
@@ -101,6 +108,8 @@ def read(data: bytes, kind: type[T], *, what: str) -> Metadata[T]:
     metadata = _read_any(data, what=what)
     if not isinstance(metadata.signed, kind):
         _wrong(f"{what} is {metadata.signed.type}, not {kind.type}")
+    if len(data) > _MOST_BYTES[kind.type]:
+        _wrong(f"{what} has {len(data)} bytes; nodes take {_MOST_BYTES[kind.type]} at most")
     return metadata
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fleet_server.wire.errors import WireError
 from fleet_server.wire.manifest import (
-    MOST_SLOT_BYTES,
+    MOST_FILE_BYTES,
     BundleFile,
     Manifest,
     bundle_sha256,
@@ -38,7 +38,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 
 
 def test_its_bytes_are_these() -> None:
-    small = Manifest("1", 1, ("tree-3",), (1, 24, 0), 0, (BundleFile("a.mpy", 1, bytes(32)),))
+    small = Manifest("1", 1, ("tree-3",), (1, 24, 0), 0, (BundleFile("node/a.mpy", 1, bytes(32)),))
     assert encode_manifest(small).hex() == (
         "aa"
         "66666f726d6174" "01"
@@ -50,7 +50,7 @@ def test_its_bytes_are_these() -> None:
         "6b6275696c745f7574635f73" "00"
         "6f616c6c6f775f646f776e6772616465" "f4"
         "656e6f746573" "60"
-        "6566696c6573" "818365612e6d707901" "5820" + "00" * 32
+        "6566696c6573" "81836a6e6f64652f612e6d707901" "5820" + "00" * 32
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def _with_path(path: str) -> Manifest:
 @pytest.mark.parametrize(
     "path",
     ["boot.py", "boot.mpy", "main.py", "slots.mpy", "../main.py", "node/../boot.py", "/node/cycle.mpy",
-     "node//cycle.mpy", "node/cycle", "", "node/.mpy", "node\\cycle.mpy", "a" * 65 + ".mpy"],
+     "node//cycle.mpy", "node/cycle", "", "node/.mpy", "cycle.mpy", "node/cycle.py", "node\\cycle.mpy", "node/" + "a" * 65 + ".mpy"],
 )  # fmt: skip
 def test_a_file_that_may_not_be_in_a_bundle_is_refused(path: str) -> None:
     with pytest.raises(WireError, match="may not be in a bundle"):
@@ -91,9 +91,11 @@ def test_a_file_that_may_not_be_in_a_bundle_is_refused(path: str) -> None:
         ({"files": ()}, "no file"),
         ({"files": FILES[::-1]}, "sorted"),
         ({"files": (FILES[0], FILES[0])}, "sorted"),
-        ({"files": (BundleFile("a.mpy", MOST_SLOT_BYTES + 1, bytes(32)),)}, "slot holds"),
-        ({"files": (BundleFile("a.mpy", 1, bytes(31)),)}, "hash"),
-        ({"files": tuple(BundleFile(f"node/m{n:03}.mpy", 1, bytes(32)) for n in range(200))}, "8192"),
+        ({"files": tuple(BundleFile(f"node/{n}.mpy", 62_000, bytes(32)) for n in (1, 2))}, "slot holds"),
+        ({"files": (BundleFile("node/a.mpy", MOST_FILE_BYTES + 1, bytes(32)),)}, "size or hash"),
+        ({"files": (BundleFile("node/a.mpy", 1, bytes(31)),)}, "size or hash"),
+        ({"files": tuple(BundleFile(f"node/{n:03}.mpy", 1, bytes(32)) for n in range(121))}, "121 files"),
+        ({"files": tuple(BundleFile(f"node/{'m' * 40}{n:03}.mpy", 1, bytes(32)) for n in range(118))}, "8192"),
     ],
 )  # fmt: skip
 def test_what_no_node_could_take_is_not_written(wrong: dict[str, object], said: str) -> None:
