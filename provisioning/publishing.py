@@ -130,9 +130,9 @@ def _published(folder: ReleaseFolder, checked: Checked, known: _Known) -> dict[s
                 documents |= _documents(folder, release, checked.manifests[name, release.version])
     return {
         "roots": [
+            # All of them: a server that began with a later one hands the earlier ones to nodes that slept.
             _text(folder.metadata(ROOT, version))
             for version in folder.versions(ROOT)
-            if is_new(ROOT, version)
         ],
         "targets": _text(folder.metadata(TARGETS, targets)) if is_new(TARGETS, targets) else None,
         "roles": {

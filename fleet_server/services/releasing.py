@@ -128,7 +128,7 @@ def _publish(
         raise release_repository.RootUntrusted(
             "This server trusts no root yet: whoever runs it says `fleet release trust 1.root.json`."
         )
-    roots = _new_roots(session, given.roots)
+    earlier_roots, roots = _sort_roots(session, given.roots)
     targets = _newer(newest, TARGETS, given.targets)
     roles = {name: _newer(newest, name, data) for name, data in given.roles.items()}
     known = {name: row.data for name, row in newest.items()}
@@ -138,7 +138,9 @@ def _publish(
     named = {name: data or known[name] for name, data in roles.items()}
     repository = _verified(known, roots, whole_targets, named, now=now)
     release_repository.check_online_keys(repository.root.signed, keys_dir)
-    new = [(ROOT, root.signed.version, root.to_bytes()) for root in repository.roots[1:]]
+    new = [
+        (ROOT, signed_releases.kind_and_version(data)[1], data) for data in (*earlier_roots, *roots)
+    ]
     new += [(TARGETS, repository.targets.signed.version, targets)] if targets else []
     new += [
         (name, repository.roles[name].signed.version, data) for name, data in roles.items() if data
@@ -149,7 +151,7 @@ def _publish(
     session.flush()
     added, withdrawn = _take_releases(session, repository, given.documents, store, now)
     signed = release_repository.sign_online(session, keys_dir, now=now)
-    outcome = Outcome({name: version for name, version, _ in new}, added, withdrawn)
+    outcome = Outcome(dict(sorted((name, version) for name, version, _ in new)), added, withdrawn)
     if new:
         auditing.record(
             session,
@@ -187,23 +189,30 @@ def _verified(
     )
 
 
-def _new_roots(session: Session, roots: Sequence[bytes]) -> list[bytes]:
-    """Those that are not stored. Raises ReleaseRefused: one differs from what is stored as the same version."""
+def _sort_roots(session: Session, roots: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Those that come before the stored ones, which nodes that slept need to follow the chain, and those that come after.
+
+    Raises:
+        ReleaseRefused: one differs from what is stored as the same version.
+        RepositoryWrong: the earlier ones do not lead to the stored ones.
+    """
     stored = {
         row.version: row.data
         for row in session.scalars(select(SignedMetadata).where(SignedMetadata.role == ROOT))
     }
-    first = min(stored)
-    new = []
+    before: list[bytes] = []
+    after: list[bytes] = []
     for data in roots:
         kind, version = signed_releases.kind_and_version(data)
         if kind != ROOT:
             raise ReleaseRefused(f"What was sent as a root is {kind}.")
         if version in stored and stored[version] != data:
             raise ReleaseRefused(f"Another root {version} is known here.")
-        if version not in stored and version > first:
-            new.append(data)
-    return new
+        if version not in stored:
+            (before if version < min(stored) else after).append(data)
+    if before:
+        signed_releases.verify_roots([*before, stored[min(stored)]])
+    return before, after
 
 
 def _newer(newest: Mapping[str, SignedMetadata], name: str, data: bytes | None) -> bytes | None:

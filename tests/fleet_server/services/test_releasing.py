@@ -211,6 +211,22 @@ def test_without_a_root_that_somebody_trusts_nothing_is_taken(
         release_repository.trust_root(session, b"{}", city.keys_dir, now=NOW)
 
 
+def test_a_server_that_begins_with_a_later_root_serves_the_earlier_ones_too(
+    session: Session, tmp_path: Path
+) -> None:
+    """For nodes that slept while the roots changed, and the server was set up anew."""
+    city = City(session, tmp_path, models=("tree-3",))
+    city.desk.rotate("root", "root-1", "root-3")
+    folder = city.desk.folder
+    release_repository.trust_root(session, folder.metadata("root", 2), city.keys_dir, now=NOW)
+    stranger = Desk(tmp_path / "stranger", now=NOW, models=("tree-3",)).folder.metadata("root", 1)
+    with pytest.raises(ReleaseRefused, match="root 2 has 0 of 2 signatures"):
+        city.publish(replace(city.given(), roots=[stranger]))
+    assert city.publish().metadata == {"root": 1, "targets": 1}
+    assert release_repository.metadata_file(session, "1.root.json") == folder.metadata("root", 1)
+    assert release_repository.newest_root(session) == folder.metadata("root", 2)
+
+
 # ------------------------------------------------------------------------------------------------------- what is refused
 
 Spoil = Callable[[City], Published]
