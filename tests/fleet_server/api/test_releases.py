@@ -205,6 +205,20 @@ def _check_reading(client: FlaskClient, key: str) -> None:
     assert (wrong.status_code, wrong.get_json()["code"]) == (400, "release_refused")
 
 
+def test_many_releases_at_once_may_be_long(
+    settings: Settings, sessions: sessionmaker[Session], author_key: str, desk: Desk
+) -> None:
+    client = create_app(settings, sessions).test_client()
+    bearer = {"Authorization": f"Bearer {author_key}"}
+    document = base64.b64encode(bytes(200_000)).decode()
+    long = {"documents": {f"tree-3/{n}.cbor": document for n in range(8)}}
+    answer = client.post("/api/v1/releases", json=long, headers=bearer)
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "release_refused")
+    assert client.post("/api/v1/releases", json=long).status_code in (401, 413)
+    longer = {"documents": {f"tree-3/{n}.cbor": document for n in range(70)}}
+    assert client.post("/api/v1/releases", json=longer, headers=bearer).status_code == 413
+
+
 def test_nobody_but_an_author_publishes(
     settings: Settings, sessions: sessionmaker[Session], session: Session
 ) -> None:

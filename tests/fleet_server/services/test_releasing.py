@@ -207,6 +207,8 @@ def test_without_a_root_that_somebody_trusts_nothing_is_taken(
         release_repository.trust_root(
             session, stranger.folder.metadata("root", 1), city.keys_dir, now=NOW
         )
+    with pytest.raises(ReleaseRefused, match="Another root 1 is known here"):
+        city.publish(replace(city.given(), roots=[stranger.folder.metadata("root", 1)]))
     with pytest.raises(RootWrong, match="no TUF metadata"):
         release_repository.trust_root(session, b"{}", city.keys_dir, now=NOW)
 
