@@ -62,11 +62,11 @@ def test_the_list_shows_releases_with_support_nodes_and_who_signs(client: FlaskC
     page = _page(client, "/fleet/releases")
     assert page.count(">0.7.0</a>") == 2
     assert "2031-12-31" in page
-    assert "1 of 1 have to sign" in page
+    assert "wanted: 1 of 1 keys" in page
     assert "author" in page
     german = _page(client, "/fleet/releases", "de")
     assert "Firmware-Versionen" in german
-    assert "1 von 1 müssen signieren" in german
+    assert "verlangt: 1 von 1 Schlüsseln" in german
     only = _page(client, "/fleet/releases?model=pond-1&component=micropython&versions=<1.28")
     assert only.count(">0.7.0</a>") == 1
     assert "No release fits." in _page(client, "/fleet/releases?versions=>9")
