@@ -33,6 +33,8 @@ _CONNECT_TIMEOUT_S = 10
 _SQLITE_LACKS = re.compile(r"no such (column|table)|has no column named")
 _POSTGRESQL_LACKS = ("42703", "42P01")  # undefined_column, undefined_table
 # insufficient_privilege, duplicate_table, read_only_sql_transaction
+_POSTGRESQL_CROSSED = frozenset({"23505", "40001", "40P01"})
+"""unique_violation, serialization_failure, deadlock_detected (PostgreSQL 15, appendix A)."""
 _POSTGRESQL_UNFIT = ("42501", "42P07", "25006")
 # A damaged file comes as the bare base class.
 _SQLITE_UNFIT = (sqlite3.DatabaseError, sqlite3.OperationalError)
@@ -300,6 +302,11 @@ def check_columns(engine: Engine, metadata: MetaData) -> None:
         missing = {column.name for column in table.columns} - columns.get(table.name, set())
         if missing:
             raise _tables_of_another_version(f"{table.name} has no {', '.join(sorted(missing))}")
+
+
+def is_crossed(error: Exception) -> bool:
+    """Whether two wrote the same at one moment, and this one came second. On SQLite there is one writer: it finds what the first wrote."""
+    return _sqlstate(error) in _POSTGRESQL_CROSSED
 
 
 def trouble_of(error: Exception) -> Unavailable | None:

@@ -112,6 +112,48 @@ class Settings:
             "an administrator without a second factor has to set one up before anything else"
         ),
     )
+    oidc_issuer: str = field(
+        default="",
+        metadata=_about(
+            "another place where people may log in with OpenID Connect: its issuer, like `https://login.example.org/realms/city`",
+            default_text="local accounts only",
+        ),
+    )
+    oidc_client_id: str = field(
+        default="", metadata=_about("what this server is called there", default_text="none")
+    )
+    oidc_client_secret: str = field(
+        default="", metadata=_about("its secret there", default_text="none")
+    )
+    oidc_name: str = field(
+        default="",
+        metadata=_about("what the login page calls that place", default_text="the issuer's host"),
+    )
+    oidc_roles_claim: str = field(
+        default="",
+        metadata=_about(
+            "claim of the ID token that roles follow at each login, like `groups`",
+            default_text="none: an administrator gives roles",
+        ),
+    )
+    oidc_roles: str = field(
+        default="",
+        metadata=_about(
+            "which values of that claim mean which roles: `fleet-ops=operator, fleet-audit=auditor`",
+            default_text="none",
+        ),
+    )
+    oidc_scope: str = field(
+        default="all",
+        metadata=_about("scope of accounts that such a login makes: `trees`, `waters` or `all`"),
+    )
+    oidc_hosts: str = field(
+        default="",
+        metadata=_about(
+            "hosts, addresses and networks, separated by commas, where that place may be though they are private (and without TLS)",
+            default_text="public ones only",
+        ),
+    )
     metrics_token: str = field(
         default="",
         metadata=_about("closes `/metrics` to who does not bear it", default_text="open"),
@@ -153,6 +195,11 @@ class Settings:
     def ca_dir(self) -> Path:
         """Where the fleet's own certificate authority lives."""
         return self.data_dir / "ca"
+
+    @property
+    def release_keys_dir(self) -> Path:
+        """Where the two keys lie with which the server signs for nodes."""
+        return self.data_dir / "release_keys"
 
     @property
     def broker_status_path(self) -> Path:
@@ -302,6 +349,7 @@ def _checked(settings: Settings) -> Settings:
     if _split("public_url", settings.public_url).scheme not in ("http", "https"):
         raise SettingWrong("public_url must begin with http:// or https://.")
     _check_mail(settings)
+    _check_oidc(settings)
     for name in ("port", "node_port"):
         if getattr(settings, name) > 65535:
             raise SettingWrong(f"{name} must be at most 65535.")
@@ -376,6 +424,23 @@ def _check_mail(settings: Settings) -> None:
         raise SettingWrong(
             "smtp_url must be smtps://host or smtp://host, with user:password@ and :port where wanted."
         )
+
+
+def _check_oidc(settings: Settings) -> None:
+    if not settings.oidc_issuer:
+        for name in ("oidc_client_id", "oidc_client_secret", "oidc_roles_claim", "oidc_roles"):
+            if getattr(settings, name):
+                raise SettingWrong(f"{name} wants oidc_issuer, which says where people log in.")
+        return
+    parts = _split("oidc_issuer", settings.oidc_issuer)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+        raise SettingWrong("oidc_issuer must be an address like https://login.example.org/city.")
+    if not settings.oidc_client_id or not settings.oidc_client_secret:
+        raise SettingWrong("oidc_issuer wants oidc_client_id and oidc_client_secret, too.")
+    if bool(settings.oidc_roles_claim) != bool(settings.oidc_roles):
+        raise SettingWrong("oidc_roles_claim and oidc_roles want each other.")
+    if settings.oidc_scope not in ("trees", "waters", "all"):
+        raise SettingWrong("oidc_scope must be trees, waters or all.")
 
 
 def _split(name: str, url: str) -> SplitResult:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from fleet_server.wire.errors import RepositoryWrong
 from hardware.data_files import CatalogueError
 from hardware.virtual_board.unavailable import VmUnavailable
 from provisioning.errors import BenchError, UsedWrongly
@@ -25,7 +26,7 @@ def run_to_its_end(
         sys.exit(problem.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (BenchError, CatalogueError, VmUnavailable) as problem:
+    except (BenchError, CatalogueError, RepositoryWrong, VmUnavailable) as problem:
         click.echo(f"provision: {problem}", err=True)
         sys.exit(2 if isinstance(problem, UsedWrongly) else 1)
     except UnicodeEncodeError:

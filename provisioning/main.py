@@ -12,6 +12,8 @@ from provisioning.commission_command import commission_nodes, label_node
 from provisioning.ending import run_to_its_end
 from provisioning.node_commands import node
 from provisioning.packet_command import upload
+from provisioning.release_commands import release
+from provisioning.release_root_commands import root
 from provisioning.self_test_command import test_node
 from provisioning.virtual_boards import virtual_command
 
@@ -19,7 +21,7 @@ from provisioning.virtual_boards import virtual_command
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stadtsensor", prog_name="provision")
 def provision() -> None:
-    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones.
+    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones; sign releases.
 
     Example: provision node enrol --help
     """
@@ -27,7 +29,8 @@ def provision() -> None:
 
 for of_node in (test_node, commission_nodes, label_node, upload, read, wipe):
     node.add_command(of_node)
-for command in (boards, sensors, wiring, parts, node, virtual_command()):
+release.add_command(root)
+for command in (boards, sensors, wiring, parts, node, release, virtual_command()):
     provision.add_command(command)
 
 

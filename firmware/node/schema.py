@@ -85,6 +85,13 @@ def _is_possible(name, value, slots, keys):
         return _is_list(value, 0, _MAX_RULES) and all([_is_rule(rule, keys) for rule in value])
     if name in ("host", "server_name"):
         return _is_host(value)
+    if name == "renew":
+        return (
+            _is_list(value, 3, 3)
+            and _is_host(value[0])
+            and _is_integer(value[1], *_INTEGERS["port"])
+            and _is_host(value[2])
+        )
     if name == "wifi":
         return _is_list(value, 1, _MAX_NETWORKS) and all([_is_network(pair) for pair in value])
     return False

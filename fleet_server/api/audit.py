@@ -12,7 +12,7 @@ from fleet_server.api.schemas import ListQuery
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.models import AuditEntry
-from fleet_server.services import audit_list, keyset
+from fleet_server.services import audit_list, auditing, keyset
 from fleet_server.services.rights import Right
 
 audit = Noun("audit", "Who did what, when: a chain that shows every change")
@@ -31,6 +31,13 @@ class AuditEntrySchema(Schema):
     sha256 = fields.String(required=True)
 
 
+class HeadSchema(Schema):
+    """The newest entry: who notes it elsewhere sees later whether the log was cut."""
+
+    seq = fields.Integer(required=True)
+    sha256 = fields.String(required=True)
+
+
 class AuditQuery(ListQuery):
     actor = fields.String(metadata={"description": "like anna, or machine"})
     action = fields.String(metadata={"description": "like node_configured"})
@@ -45,3 +52,12 @@ class Audit(MethodView):
     def get(self, query: dict[str, Any]) -> keyset.Page[AuditEntry]:
         """Entries, newest first"""
         return audit_list.entry_page(current_session(), **query)
+
+
+@audit.route("/head")
+class Head(MethodView):
+    @needs(Right.READ_AUDIT)
+    @audit.shows(HeadSchema)
+    def get(self) -> auditing.Head:
+        """The newest entry's number and hash; `fleet audit verify` follows the chain up to it"""
+        return auditing.log_head(current_session())

@@ -51,7 +51,7 @@ class CommandQuery(ListQuery):
 
 
 class OrderSchema(SelectionSchema):
-    """`confirmed_nodes`: for a reboot, how many nodes are meant; a dry run says it."""
+    """`confirmed_nodes`: how many nodes are told, as a dry run says; when they are others by now, none is. A reboot wants it."""
 
     name = fields.String(required=True, validate=validate.OneOf(list(CommandName)))
     arguments = fields.Dict(keys=fields.String(), load_default=dict)

@@ -18,14 +18,19 @@ from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.people import people
+from fleet_server.api.releases import components, release_noun
 from fleet_server.api.sites import sites
+from fleet_server.api.summary import summary
+from fleet_server.api.views import views
 from fleet_server.api.work import work_orders
 from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
 from fleet_server.wire.topics import NODE_ID_PATTERN
 
 _NOUNS = (
     me,
+    summary,
     nodes,
+    views,
     sites,
     deployments,
     work_orders,
@@ -43,6 +48,8 @@ _NOUNS = (
     models,
     commands,
     credentials.tokens,
+    release_noun,
+    components,
 )
 _HANG_ON_NODES = (twin, credentials)
 """Imported for the views that they hang on a noun."""

@@ -73,6 +73,11 @@ _IF_MATCH = {
     "schema": {"type": "string"},
     "description": "the ETag of what is to be changed, or *",
 }
+_IF_REHEARSED = {
+    **_IF_MATCH,
+    "required": False,
+    "description": "the `tag` of a dry run: when something else would become of any of them, the answer is 412 and nothing is done",
+}
 _KEY = {
     "in": "header",
     "name": IDEMPOTENCY_KEY,
@@ -159,9 +164,17 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         return decorate
 
     def acts(
-        self, given: _Kind | None, shown: _Kind | None, *, query: _Kind | None = None
+        self,
+        given: _Kind | None,
+        shown: _Kind | None,
+        *,
+        query: _Kind | None = None,
+        is_rehearsed: bool = False,
     ) -> Callable[[_View], _View]:
-        """A POST that makes no entity: the view returns what `shown` shows; without it the answer is 204."""
+        """A POST that makes no entity: the view returns what `shown` shows; without it the answer is 204.
+
+        `is_rehearsed`: the request may say by If-Match which rehearsal it goes by (`rehearsed_tags`).
+        """
 
         def decorate(view: _View) -> _View:
             def done(*arguments: Any, **parts: Any) -> Response:
@@ -170,7 +183,16 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
             once = _once(wraps(view)(done))
             success: _Success = (204 if shown is None else 200, shown, {})
-            return self._told(once, success, body=given, query=query, more=(409,), is_post=True)
+            more = (409, 412) if is_rehearsed else (409,)
+            return self._told(
+                once,
+                success,
+                body=given,
+                query=query,
+                more=more,
+                is_post=True,
+                is_rehearsed=is_rehearsed,
+            )
 
         return decorate
 
@@ -216,6 +238,7 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         query: _Kind | None = None,
         more: tuple[int, ...] = (),
         is_post: bool = False,
+        is_rehearsed: bool = False,
         is_tagged: bool = False,
     ) -> _View:
         """The view with its arguments read, and its place in the document."""
@@ -230,7 +253,7 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             view = self.arguments(body)(view)
         if is_post:
             statuses.add(422)
-            view = self.doc(parameters=[_KEY])(view)
+            view = self.doc(parameters=[_KEY, _IF_REHEARSED] if is_rehearsed else [_KEY])(view)
         if is_tagged:
             statuses |= {412, 428}
             view = self.doc(parameters=[_IF_MATCH])(view)
@@ -243,6 +266,13 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
                 description=_SENTENCES[number],
             )(view)
         return view
+
+
+def rehearsed_tags() -> frozenset[str] | None:
+    """Tags of the rehearsals that the request may go by; None when it does not say."""
+    if not request.if_match or request.if_match.star_tag:
+        return None
+    return frozenset(request.if_match.as_set())
 
 
 def tag_of(schema: Schema, entity: Mapping[str, Any]) -> str:

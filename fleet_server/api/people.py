@@ -5,23 +5,40 @@ Keys are made by their owners, in a browser: a key that made keys would outlive 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import current_app, url_for
 from flask.views import MethodView
+from flask_babel import get_locale
 from marshmallow import Schema, fields, validate
 
 from fleet_server import clock
 from fleet_server.api.noun import Noun
 from fleet_server.api.schemas import ListQuery, reported
+from fleet_server.errors import Conflict
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.models import ApiKey, Role, Scope, User
-from fleet_server.services import accounts, keys, keyset, logins, people_list, second_factor
+from fleet_server.services import (
+    accounts,
+    keys,
+    keyset,
+    logins,
+    people_list,
+    second_factor,
+    telling,
+)
 from fleet_server.services.rights import Right
 
 people = Noun("people", "Who looks after the fleet, and what each may")
 _ROLES, _SCOPES = [role.value for role in Role], [scope.value for scope in Scope]
+
+
+class NoMail(Conflict):
+    """Nothing can be mailed to this person."""
+
+    code = "no_mail"
 
 
 class _RoleSchema(Schema):
@@ -33,6 +50,11 @@ def _role_names() -> fields.Pluck:
     return fields.Pluck(_RoleSchema, "role", many=True, required=True)
 
 
+def _mail_address(**given: Any) -> fields.String:
+    about = {"description": "where a link for a new password goes"}
+    return fields.String(validate=validate.Length(1, 254), metadata=about, **given)
+
+
 class PersonSchema(Schema):
     """One account; a closed one (`is_active` false) lets nobody in."""
 
@@ -41,6 +63,7 @@ class PersonSchema(Schema):
     roles = _role_names()
     scope = fields.String(required=True, validate=validate.OneOf(_SCOPES))
     is_active = fields.Boolean(required=True)
+    mail = fields.String(required=True, allow_none=True)
     created_at = fields.AwareDateTime(required=True)
     last_login_at = reported(fields.AwareDateTime, allow_none=True)
 
@@ -58,6 +81,7 @@ class NewPersonSchema(Schema):
         fields.Enum(Role, by_value=True), required=True, validate=validate.Length(1, len(Role))
     )
     scope = fields.Enum(Scope, by_value=True, required=True)
+    mail = _mail_address(allow_none=True)
 
 
 class PersonChangeSchema(Schema):
@@ -66,6 +90,7 @@ class PersonChangeSchema(Schema):
     roles = fields.List(fields.Enum(Role, by_value=True), validate=validate.Length(1, len(Role)))
     scope = fields.Enum(Scope, by_value=True)
     is_active = fields.Boolean()
+    mail = _mail_address(allow_none=True)
 
 
 class CodeSchema(Schema):
@@ -87,6 +112,11 @@ class KeySchema(Schema):
     expires_at = fields.AwareDateTime(required=True)
     last_used_at = reported(fields.AwareDateTime, allow_none=True)
     revoked_at = fields.AwareDateTime(required=True, allow_none=True)
+    held_at = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "since a backup was restored: good again once it is confirmed"},
+    )
 
 
 @people.route("")
@@ -109,6 +139,7 @@ class People(MethodView):
             None,
             roles=given["roles"],
             scope=given["scope"],
+            mail=given.get("mail"),
             now=clock.now(),
         )
 
@@ -137,6 +168,8 @@ class Person(MethodView):
                 scope=given.get("scope", Scope(user.scope)),
                 now=now,
             )
+        if "mail" in given:
+            accounts.set_mail(session, user.name, given["mail"], now=now)
         if "is_active" in given:
             accounts.set_active(session, user.name, is_active=given["is_active"], now=now)
 
@@ -152,6 +185,25 @@ class PersonReset(MethodView):
         code = accounts.begin_reset(session, user.name, now=clock.now())
         public_url = current_app.config["FLEET_SETTINGS"].public_url
         return {"code": code, "link": f"{public_url}{url_for('web.reset')}#{code}"}
+
+
+@people.route("/<row_id:user_id>/reset/mail")
+class PersonResetByMail(MethodView):
+    @needs(Right.MANAGE_PEOPLE)
+    @people.acts(None, None)
+    def post(self, user_id: int) -> None:
+        """Mail somebody a link with which they set a new password"""
+        session = current_session()
+        user = accounts.find_account(session, user_id)
+        if not (user.mail and user.is_active and current_app.config["FLEET_SETTINGS"].smtp_url):
+            raise NoMail("That wants an open account, a mail address and a mail server (smtp_url).")
+        telling.ask_for_reset(
+            session,
+            user.name,
+            language=str(get_locale()),
+            now=clock.now(),
+            wall_now=datetime.now(UTC),
+        )
 
 
 @people.route("/<row_id:user_id>/log-out")
@@ -181,6 +233,17 @@ class PersonKeys(MethodView):
     def get(self, query: dict[str, Any], user_id: int) -> keyset.Page[ApiKey]:
         """Keys of somebody, newest first"""
         return people_list.key_page(current_session(), user_id, **query)
+
+
+@people.route("/<row_id:user_id>/keys/<row_id:key_id>/confirm")
+class PersonKeyConfirm(MethodView):
+    @needs(Right.MANAGE_PEOPLE)
+    @people.acts(None, None)
+    def post(self, user_id: int, key_id: int) -> None:
+        """Let a key be good again that waits since a backup was restored"""
+        session = current_session()
+        accounts.find_account(session, user_id)
+        keys.confirm_key(session, key_id, owner_id=user_id, now=clock.now())
 
 
 @people.route("/<row_id:user_id>/keys/<row_id:key_id>")

@@ -53,9 +53,10 @@ class ResultSchema(Schema):
 
 
 class BulkSchema(Schema):
-    """Of a dry run `is_dry_run` is true: nothing was kept."""
+    """Of a dry run `is_dry_run` is true: nothing was kept. `tag` is of what became of whom: as If-Match, only exactly this is done."""
 
     is_dry_run = fields.Boolean(required=True)
+    tag = fields.String(required=True)
     results = fields.List(fields.Nested(ResultSchema), required=True)
 
 

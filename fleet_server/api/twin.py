@@ -12,6 +12,7 @@ from marshmallow import Schema, fields, validate
 
 from fleet_server import clock
 from fleet_server.api.nodes import nodes
+from fleet_server.api.noun import rehearsed_tags
 from fleet_server.api.schemas import BulkQuery, BulkSchema
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
@@ -142,14 +143,14 @@ class Command(MethodView):
 @nodes.route("/configure")
 class ConfigureMany(MethodView):
     @needs(Right.OPERATE_NODES)
-    @nodes.acts(ConfigureManySchema, BulkSchema, query=BulkQuery)
+    @nodes.acts(ConfigureManySchema, BulkSchema, query=BulkQuery, is_rehearsed=True)
     def post(self, given: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
         """Want other settings of many nodes; of more than need an approval, only a rehearsal"""
         if not query["dry_run"]:
             above = current_app.config["FLEET_SETTINGS"].approval_wanted_above
             changing.check_without_approval(len(set(given["node_ids"])), approval_above=above)
         return _to_each(
-            given["node_ids"],
+            given,
             lambda node_id: _configure(node_id, given["settings"]),
             is_rehearsal=query["dry_run"],
         )
@@ -158,23 +159,29 @@ class ConfigureMany(MethodView):
 @nodes.route("/command")
 class CommandMany(MethodView):
     @needs(Right.OPERATE_NODES)
-    @nodes.acts(CommandManySchema, BulkSchema, query=BulkQuery)
+    @nodes.acts(CommandManySchema, BulkSchema, query=BulkQuery, is_rehearsed=True)
     def post(self, given: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
         """Tell many nodes to do something once"""
         return _to_each(
-            given["node_ids"],
+            given,
             lambda node_id: _order(node_id, given) > 0,
             is_rehearsal=query["dry_run"],
         )
 
 
 def _to_each(
-    node_ids: list[str], do: Callable[[str], bool], *, is_rehearsal: bool
+    given: dict[str, Any], do: Callable[[str], bool], *, is_rehearsal: bool
 ) -> dict[str, Any]:
     results = many_at_once.do_to_each(
-        current_session(), dict.fromkeys(node_ids), do, is_rehearsal=is_rehearsal
+        current_session(),
+        dict.fromkeys(given["node_ids"]),
+        do,
+        is_rehearsal=is_rehearsal,
+        wish=given,
+        rehearsed=rehearsed_tags(),
     )
-    return {"is_dry_run": is_rehearsal, "results": results}
+    tag = many_at_once.tag_of(results, given)
+    return {"is_dry_run": is_rehearsal, "tag": tag, "results": results}
 
 
 def _configure(node_id: str, settings: dict[str, Any]) -> bool:

@@ -43,6 +43,8 @@ _LISTS = (
     "/fleet/?firmware_version=1.3.1&health=fresh",
     "/fleet/?site=water-050001",
     "/fleet/?battery_below_mv=3500",
+    "/fleet/?sort=heard",
+    "/fleet/?tag=shade&sort=battery",
     "/api/v1/nodes?limit=200&health=offline",
     "/api/v1/nodes?limit=200&model=soil-1&battery_below_mv=3600",
     "/api/v1/nodes?limit=200&heard_before=2020-01-01T00:00:00Z",

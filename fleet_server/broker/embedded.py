@@ -58,15 +58,22 @@ from fleet_server.broker import access
 from fleet_server.broker.access import Client, ListenerName
 from fleet_server.broker.refusals import Refusal, Tally
 from fleet_server.broker.revocations import RevocationList
-from fleet_server.errors import Invalid, Unavailable
-from fleet_server.services.authority import AuthorityFiles, existing_files
+from fleet_server.errors import FleetError, Invalid, Unavailable
+from fleet_server.services.authority import (
+    AuthorityFiles,
+    check_pair,
+    check_public_files,
+    existing_files,
+)
+from fleet_server.services.fresh_files import Stamp, stamp_of
 from fleet_server.settings import Settings, is_loopback
 
 log = structlog.get_logger(__name__)
 
 MAX_PACKET_BYTES = 64 * 1024
-# A node on a bad line needs a second or two for its handshake; ten is an attacker or a dead line.
-HANDSHAKE_TIMEOUT_S = 10.0
+# A node on a bad line needs a second or two for its handshake. When a whole fleet comes at once, it is this machine that keeps them
+# waiting: to end them then would throw away what was computed, and they come again.
+HANDSHAKE_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 PACKET_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
@@ -172,6 +179,7 @@ class EmbeddedBroker(Broker):
             ListenerName.SERVICES: RevocationList(authority.services_authority.crl),
         }
         self._sockets: dict[ListenerName, socket.socket] = {}
+        self._shown: Stamp = ()
         self._subscribed = asyncio.Event()
         self._wildcard_filters: set[str] = set()
         self._tick_task: asyncio.Task[None] | None = None
@@ -310,17 +318,51 @@ class EmbeddedBroker(Broker):
         return CountingSSLObject
 
     async def _start_listeners(self) -> None:
+        self._shown = stamp_of(*self._authority.read_by_broker)
+        await self._open_doors(self._contexts())
+
+    def _contexts(self) -> dict[ListenerName, ssl.SSLContext]:
+        return {name: self.make_context(name) for name in self._sockets}
+
+    async def _open_doors(self, contexts: dict[ListenerName, ssl.SSLContext]) -> None:
         for name, listening in self._sockets.items():
             server = await asyncio.start_server(
                 partial(self.stream_connected, listener_name=name.value),
                 sock=listening,
-                ssl=self.make_context(name),
+                ssl=contexts[name],
                 ssl_handshake_timeout=self.limits.handshake_s,
                 ssl_shutdown_timeout=CLOSE_GRACE_S,
                 backlog=BACKLOG,
                 limit=self.limits.packet_bytes,
             )
             self._servers[name.value] = Server(name.value, server)
+
+    async def _take_certificates(self) -> None:
+        """Show the broker's certificate, and trust the authorities, as they are now. Who is connected stays so.
+
+        asyncio keeps to the context with which a door was opened: behind each a new one is opened at the same socket.
+        """
+        stamp = stamp_of(*self._authority.read_by_broker)
+        if stamp == self._shown:
+            return
+        self._shown = stamp  # when the rest comes, that is another one
+        try:
+            check_pair(self._authority.folder, "broker")
+            check_public_files(self._authority.folder)
+            contexts = self._contexts()
+        except (FleetError, OSError) as problem:  # half of it is there; the rest comes in a moment
+            log.warning("certificate_not_taken", pair="broker", reason=str(problem))
+            return
+        before = [server.instance for server in self._servers.values()]
+        for listening in self._sockets.values():
+            self._loop.remove_reader(listening)
+        # Who has just come in is at the old door still, which must not be gone before asyncio has noted that.
+        await asyncio.sleep(0)
+        self._sockets = {name: listening.dup() for name, listening in self._sockets.items()}
+        await self._open_doors(contexts)
+        for door in before:
+            door.close()
+        log.info("certificate_taken", pair="broker")
 
     def _bind(self, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -517,11 +559,12 @@ class EmbeddedBroker(Broker):
     # --- housekeeping
 
     async def _tick(self) -> None:
-        """Let go who is silent or revoked, read the revocation list when it changed, write the status."""
+        """Let go who is silent or revoked, read certificates and revocation lists when they changed, write the status."""
         while True:
             now = self._loop.time()
             for revocations in self._revocations.values():
                 revocations.reload_when_changed()
+            await self._take_certificates()
             for _, handler in list(self._sessions.values()):
                 if isinstance(handler, FleetHandler):
                     self._look_after(handler, now)

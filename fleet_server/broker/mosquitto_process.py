@@ -31,6 +31,7 @@ from fleet_server.broker.revocations import RevocationList
 from fleet_server.errors import FleetError, Unavailable
 from fleet_server.services import authority
 from fleet_server.services.authority import AuthorityFiles
+from fleet_server.services.fresh_files import Stamp, stamp_of
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class MosquittoProcess:
             ListenerName.NODES: RevocationList(files.issuing.crl),
             ListenerName.SERVICES: RevocationList(files.services_authority.crl),
         }
+        self._shown: Stamp = ()
         # Name → how often mosquitto had to have read the lists before a session of this name could be a good one.
         self._revoked: dict[str, int] = {}
         self._reloads_needed = 0
@@ -100,6 +102,7 @@ class MosquittoProcess:
         _end_predecessor(self._configuration)
         for revocations in self._lists.values():
             revocations.load()
+        self._shown = stamp_of(*self._files.read_by_broker)
         self._revoked.clear()
         self._reloads_needed = 0
         self._log = MosquittoLog(self._doors, refuse=self.tally.refuse, prefix=self._prefix)
@@ -126,13 +129,14 @@ class MosquittoProcess:
         self.write_status()
 
     def look_after(self) -> None:
-        """Let it read lists that have changed, end sessions of the revoked, write the status.
+        """Let it read lists and certificates that have changed, end sessions of the revoked, write the status.
 
         Raises:
             Unavailable: it has ended.
         """
         self._check_alive()
         self._look_at_lists()
+        self._look_at_certificates()
         self._end_revoked_sessions()
         self.write_status()
 
@@ -198,6 +202,22 @@ class MosquittoProcess:
         process.terminate()  # should it live on without a reader, it would stand still once the pipe is full
         words = " ".join(self._last_words)
         raise Unavailable(f"mosquitto ended with exit {process.wait(STOP_TIMEOUT_S)}: {words}")
+
+    # --- certificates
+
+    def _look_at_certificates(self) -> None:
+        stamp = stamp_of(*self._files.read_by_broker)
+        if stamp == self._shown or self._log.reloads < self._reloads_needed:
+            return
+        self._shown = stamp  # when the rest comes, that is another one
+        try:
+            authority.check_pair(self._files.folder, "broker")
+            authority.check_public_files(self._files.folder)
+        except (FleetError, OSError) as problem:  # half of it is there; the rest comes in a moment
+            log.warning("certificate_not_taken", pair="broker", reason=str(problem))
+            return
+        self._reloads_needed = self._log.reloads + 1
+        self.hang_up()
 
     # --- revocation
 

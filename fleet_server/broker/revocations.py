@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleet_server.services.authority import RevocationListUnreadable, load_crl
+from fleet_server.services.fresh_files import Stamp, stamp_of
 
 
 class RevocationList:
@@ -17,7 +18,7 @@ class RevocationList:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
+        self._seen: Stamp | None = None
         self._context: ssl.SSLContext | None = None
         self.serials: frozenset[int] = frozenset()
 
@@ -32,7 +33,7 @@ class RevocationList:
         Raises:
             RevocationListUnreadable: it is not there, or is no revocation list.
         """
-        stamp = self._stamp()
+        stamp = stamp_of(self._path)
         self.serials = frozenset(entry.serial_number for entry in load_crl(self._path))
         self._seen = stamp
         if self._context is not None:
@@ -49,11 +50,4 @@ class RevocationList:
 
     def is_current(self) -> bool:
         """True when what is known here is what the file says now."""
-        return self._stamp() == self._seen
-
-    def _stamp(self) -> tuple[int, int] | None:
-        """What changes with the file; None when there is none."""
-        with suppress(OSError):
-            stat = self._path.stat()
-            return stat.st_mtime_ns, stat.st_ino
-        return None
+        return stamp_of(self._path) == self._seen

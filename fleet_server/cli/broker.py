@@ -241,7 +241,7 @@ def move(
 def kick(node_id: str, data_dir: str | None, as_json: bool) -> None:
     """End a node's live session on a mosquitto that `fleet broker mosquitto` does not look after.
 
-    First `fleet ca revoke`, then SIGHUP to mosquitto so that it reads the list, then this.
+    First `fleet node revoke`, then SIGHUP to mosquitto so that it reads the list, then this.
 
     Example: fleet broker kick n-3f9a1c
     """

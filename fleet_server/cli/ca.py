@@ -113,12 +113,12 @@ def issue(
 @data_option
 @json_option
 def revoke(name_or_serial: str, data_dir: str | None, as_json: bool) -> None:
-    """Put a certificate on the revocation list, by its name or serial.
+    """Put a certificate of a service or listener, or the one with a serial, on the revocation list.
 
-    A broker that `fleet broker` runs ends the live session within a second. Another mosquitto wants a SIGHUP, so that it
-    reads the list, and then `fleet broker kick NODE_ID`.
+    A node is taken out with `fleet node revoke`, which also lets the server know. A broker that `fleet broker` runs ends the
+    live session within a second. Another mosquitto wants a SIGHUP, so that it reads the list, and then `fleet broker kick NODE_ID`.
 
-    Example: fleet ca revoke n-3f9a1c
+    Example: fleet ca revoke svc-ingest
     """
     folder = load_settings(data_dir=data_dir).ca_dir
     serials = [f"{serial:x}" for serial in authority.revoke(folder, name_or_serial)]

@@ -146,7 +146,7 @@ def next_root(data_dir: str | None, as_json: bool) -> None:
 @data_option
 @json_option
 def switch(*, force: bool, data_dir: str | None, as_json: bool) -> None:
-    """Let the broker's certificate come from the next root: the second step. Then restart broker, serve, ingest and worker.
+    """Let the broker's certificate come from the next root: the second step.
 
     Example: fleet ca root switch
     """
@@ -154,7 +154,9 @@ def switch(*, force: bool, data_dir: str | None, as_json: bool) -> None:
     with open_session(data_dir) as session:
         name = rolling_over.switch(session, ca_dir, now=datetime.now(UTC), force=force)
         state = rolling_over.roll_over(session)
-    sentence = f"Root {name} is the current one; restart broker, serve, ingest and worker."
+    sentence = (
+        f"Root {name} is the current one; take its key away with `fleet ca root export FILE`."
+    )
     _answer_roll_over(state, sentence, as_json)
 
 
@@ -163,7 +165,7 @@ def switch(*, force: bool, data_dir: str | None, as_json: bool) -> None:
 @data_option
 @json_option
 def finish(*, force: bool, data_dir: str | None, as_json: bool) -> None:
-    """Let the old root go: the last step. Then restart broker and serve.
+    """Let the old root go: the last step.
 
     Example: fleet ca root finish
     """
@@ -171,7 +173,7 @@ def finish(*, force: bool, data_dir: str | None, as_json: bool) -> None:
     with open_session(data_dir) as session:
         name = rolling_over.finish(session, ca_dir, now=datetime.now(UTC), force=force)
         state = rolling_over.roll_over(session)
-    _answer_roll_over(state, f"Root {name} was let go; restart broker and serve.", as_json)
+    _answer_roll_over(state, f"Root {name} was let go.", as_json)
 
 
 @root.command(name="status")

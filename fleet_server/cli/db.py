@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import click
 from rich.console import Console
@@ -18,7 +19,8 @@ from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import refuse_missing, settings_of
 from fleet_server.models import Base
-from fleet_server.services import backups
+from fleet_server.services import backups, keys
+from fleet_server.settings import Settings
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
 
@@ -111,11 +113,23 @@ def backup(
     settings = settings_of(data_dir, database_url)
     refuse_missing(settings)
     with _engine(data_dir, database_url) as engine, _busy("Backing up"):
-        made = backups.back_up(engine, settings.data_dir, into, now=datetime.now(UTC))
+        made = backups.back_up(
+            engine,
+            settings.data_dir,
+            into,
+            now=datetime.now(UTC),
+            files_dir=_files_dir(settings),
+        )
     removed = [] if keep is None else backups.prune(into, keep=keep)
+    elsewhere = _kept_elsewhere(settings)
+    lacks = "".join(f" Not in it, keep it yourself: {what}." for what in elsewhere)
     answer(
-        {**_told(made), "removed": [str(path) for path in removed]},
-        f"{_summary(made)} It is in {made.folder}.",
+        {
+            **_told(made),
+            "removed": [str(path) for path in removed],
+            "kept_elsewhere": elsewhere,
+        },
+        f"{_summary(made)} It is in {made.folder}.{lacks}",
         as_json=as_json,
     )
 
@@ -141,6 +155,8 @@ def restore(
 ) -> None:
     """Put a backup in place, and ask every node to send again what came after it. End all services first.
 
+    Nobody stays logged in, and keys wait for a word: what was ended or revoked after the backup must not be good again.
+
     Example: fleet db restore /var/backups/stadtsensor/2026-07-01T02-00-00Z --data /var/lib/stadtsensor --replace
     """
     found = backups.check_backup(backup_dir)
@@ -153,13 +169,43 @@ def restore(
             settings.data_dir,
             replaces=replaces,
             now=clock.now(),
+            files_dir=_files_dir(settings),
         )
+        with (
+            _engine(data_dir, database_url) as engine,
+            database.session_factory(engine)() as session,
+        ):
+            held = [f"{key.id} of {key.user.name}" for key in keys.held_keys(session)]
     moved = f" Moved aside: {', '.join(str(path) for path in aside)}." if aside else ""
     answer(
-        {**_told(found), "moved_aside": [str(path) for path in aside]},
-        f"Restored. {_summary(found)}{moved} Start the services: the nodes are asked for what came after that.",
+        {**_told(found), "moved_aside": [str(path) for path in aside], "keys_held": held},
+        f"Restored. {_summary(found)}{moved} Start the services: the nodes are asked for what came after that.\n"
+        "Everybody logs in again; enrolment tokens are revoked; look through `fleet user list` for accounts that were closed or changed since."
+        f"{_about_held(held)}",
         as_json=as_json,
     )
+
+
+def _files_dir(settings: Settings) -> Path | None:
+    """The folder of the files; None where they are in an object store."""
+    parts = urlsplit(settings.files_url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _kept_elsewhere(settings: Settings) -> list[str]:
+    """What a restore needs and a backup does not hold."""
+    found = []
+    if _files_dir(settings) is None:
+        found.append(f"the files at {settings.files_url}")
+    if settings.secret_key:
+        found.append("the secret key in FLEET_SECRET_KEY")
+    return found
+
+
+def _about_held(held: list[str]) -> str:
+    if not held:
+        return ""
+    return f"\nKeys that wait until `fleet user key confirm NUMBER`, or their owners, say that they were not revoked since: {', '.join(held)}."
 
 
 def _told(found: backups.Backup) -> dict[str, object]:

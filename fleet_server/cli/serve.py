@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import click
 import structlog
 from cheroot import wsgi
-from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,6 +18,7 @@ from fleet_server import clock, db, logs
 from fleet_server.app import create_app, create_node_app
 from fleet_server.cli.answers import data_option
 from fleet_server.cli.database import refuse_missing, wait_for_database
+from fleet_server.cli.node_tls import NODE_LISTENER, NodeServer, NodeTls
 from fleet_server.cli.stopping import told_to_end
 from fleet_server.errors import Unavailable
 from fleet_server.services import authority, key_files
@@ -28,11 +27,10 @@ from fleet_server.web import assets
 
 log = structlog.get_logger(__name__)
 
-_NODE_LISTENER = "node-listener"
 _PAGE_THREADS = 8
-_NODE_THREADS = 4
-_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for. Here, and at no broker."""
+_NODE_THREADS = 8
+_WAITING_CONNECTIONS = 128
+"""Before one is accepted; cheroot's five would turn a fleet away that comes back at once."""
 _ASSETS_PATIENCE_S = 10.0
 """How long a first start waits for the chart library before pages answer without it; usually it takes one second."""
 
@@ -97,14 +95,21 @@ def _is_there(engine: Engine) -> bool:
 
 
 def listen(
-    app: Flask, host: str, port: int, *, threads: int, tls: BuiltinSSLAdapter | None = None
+    app: Flask, host: str, port: int, *, threads: int, tls: NodeTls | None = None
 ) -> wsgi.Server:
     """A bound server; `url_of` tells its port, `serve()` runs it.
 
     Raises:
         Unavailable: the address is taken or not ours.
     """
-    server = wsgi.Server((host, port), app, numthreads=threads, server_name="stadtsensor")
+    kind = wsgi.Server if tls is None else NodeServer
+    server = kind(
+        (host, port),
+        app,
+        numthreads=threads,
+        server_name="stadtsensor",
+        request_queue_size=_WAITING_CONNECTIONS,
+    )
     server.ssl_adapter = tls
     server.shutdown_timeout = 2
     try:
@@ -128,28 +133,18 @@ def _has_node_listener(settings: Settings) -> bool:
         PairUnusable: the listener's key or certificate cannot be used.
     """
     files = authority.AuthorityFiles(settings.ca_dir)
-    certificate, key = files.certificate(_NODE_LISTENER), files.key(_NODE_LISTENER)
+    certificate, key = files.certificate(NODE_LISTENER), files.key(NODE_LISTENER)
     if not (certificate.exists() or key.exists()):
         log.warning("node_listener_off", missing=str(certificate), next_step="fleet ca init")
         return False
-    authority.check_pair(settings.ca_dir, _NODE_LISTENER)
+    authority.check_pair(settings.ca_dir, NODE_LISTENER)
     return True
 
 
 def _listen_to_nodes(settings: Settings, sessions: sessionmaker[Session], host: str) -> wsgi.Server:
     app = create_node_app(settings, sessions)
-    tls = node_tls(authority.AuthorityFiles(settings.ca_dir))
+    tls = NodeTls(authority.AuthorityFiles(settings.ca_dir))
     return listen(app, host, settings.node_port, threads=_NODE_THREADS, tls=tls)
-
-
-def node_tls(files: authority.AuthorityFiles) -> BuiltinSSLAdapter:
-    """TLS of the nodes' listener: a bench comes without a certificate, a node with its own, which may have run out."""
-    tls = BuiltinSSLAdapter(str(files.certificate(_NODE_LISTENER)), str(files.key(_NODE_LISTENER)))
-    tls.context.minimum_version = ssl.TLSVersion.TLSv1_2
-    tls.context.verify_mode = ssl.CERT_OPTIONAL
-    tls.context.load_verify_locations(files.chain)
-    tls.context.verify_flags |= _NO_CHECK_TIME
-    return tls
 
 
 def _fetch_assets() -> None:

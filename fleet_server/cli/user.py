@@ -55,6 +55,7 @@ def user() -> None:
 @click.argument("name")
 @_roles_option()
 @_scope_option
+@click.option("--mail", help="Where a link for a new password goes.")
 @_password_option
 @data_option
 @json_option
@@ -63,6 +64,7 @@ def add(
     name: str,
     roles: tuple[str, ...],
     scope: str,
+    mail: str | None,
     password_stdin: bool,
     data_dir: str | None,
     as_json: bool,
@@ -80,6 +82,7 @@ def add(
             now=clock.now(),
             roles=[Role(role) for role in roles],
             scope=Scope(scope),
+            mail=mail,
         )
         answer({"id": made.id, **_row(made)}, f"Made account {_line(made)}.", as_json=as_json)
 
@@ -167,6 +170,22 @@ def reset(*, name: str, data_dir: str | None, as_json: bool) -> None:
     answer({"name": name, "code": code, "link": link}, link, as_json=as_json)
 
 
+@user.command(name="mail")
+@click.argument("name")
+@click.argument("address", required=False)
+@data_option
+@json_option
+def set_mail(*, name: str, address: str | None, data_dir: str | None, as_json: bool) -> None:
+    """Say where a link for a new password goes; without an address: nowhere.
+
+    Example: fleet user mail anna anna@example.org
+    """
+    with open_session(data_dir) as session:
+        changed = accounts.set_mail(session, name, address, now=clock.now())
+        sentence = f"Links for {name} go to {address or 'nobody'}."
+        answer(_row(changed), sentence, as_json=as_json)
+
+
 @user.command(name="log-out")
 @click.argument("name")
 @data_option
@@ -220,12 +239,13 @@ def _row(account: User) -> dict[str, object]:
         "roles": [row.role for row in account.roles],
         "scope": account.scope,
         "is_active": account.is_active,
+        "mail": account.mail,
         "last_login_at": None if last is None else last.isoformat(),
     }
 
 
 def _line(account: User) -> str:
-    roles = ", ".join(row.role for row in account.roles)
+    roles = ", ".join(row.role for row in account.roles) or "no role"
     closed = "" if account.is_active else ", closed"
     last = account.last_login_at
     seen = "never logged in" if last is None else f"last login {last:%Y-%m-%d}"

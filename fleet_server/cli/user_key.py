@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from fleet_server import clock
+from fleet_server import clock, db
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.models import ApiKey, Role, Scope
@@ -107,10 +107,33 @@ def revoke(*, number: int, data_dir: str | None, as_json: bool) -> None:
     answer(_row(revoked), f"Revoked key {number} of {revoked.user.name}.", as_json=as_json)
 
 
+@key.command()
+@click.argument("numbers", type=click.IntRange(1, 2**31 - 1), nargs=-1, required=True)
+@data_option
+@json_option
+def confirm(*, numbers: tuple[int, ...], data_dir: str | None, as_json: bool) -> None:
+    """Let keys be good again that wait since a backup was restored, because they were not revoked in between.
+
+    Example: fleet user key confirm 7 9
+    """
+    with open_session(data_dir) as session, db.writing(session):
+        now = clock.now()
+        confirmed = [keys.confirm_key(session, one, owner_id=None, now=now) for one in numbers]
+    lines = [f"Key {one.id} of {one.user.name}: {_standing(one, now)}." for one in confirmed]
+    answer({"keys": [_row(one) for one in confirmed]}, "\n".join(lines), as_json=as_json)
+
+
 def _line(one: ApiKey, now: datetime) -> str:
     roles = ", ".join(row.role for row in one.roles)
-    ends = f"{'expired' if one.expires_at <= now else 'until'} {one.expires_at:%Y-%m-%d}"
-    return f"{one.id}: {one.note}; {roles} for {one.scope}; {'revoked' if one.revoked_at else ends}"
+    return f"{one.id}: {one.note}; {roles} for {one.scope}; {_standing(one, now)}"
+
+
+def _standing(one: ApiKey, now: datetime) -> str:
+    if one.revoked_at:
+        return "revoked"
+    if one.expires_at <= now:
+        return f"expired {one.expires_at:%Y-%m-%d}"
+    return "waits to be confirmed" if one.held_at else f"until {one.expires_at:%Y-%m-%d}"
 
 
 def _told(moment: datetime | None) -> str | None:
@@ -127,4 +150,5 @@ def _row(one: ApiKey) -> dict[str, object]:
         "expires_at": _told(one.expires_at),
         "last_used_at": _told(one.last_used_at),
         "revoked_at": _told(one.revoked_at),
+        "held_at": _told(one.held_at),
     }

@@ -23,6 +23,7 @@ from fleet_server.errors import (
     Unavailable,
 )
 from fleet_server.http_shared.database import note_database_away
+from fleet_server.services.many_at_once import RehearsalOutdated
 from fleet_server.services.repeating import KeyReused
 
 log = structlog.get_logger(__name__)
@@ -58,11 +59,18 @@ class TagOutdated(FleetError):
     code = "changed_meanwhile"
 
 
+class Crossed(Conflict):
+    """Two did the same at one moment, and the database let the other one through."""
+
+    code = "crossed"
+
+
 _STATUS: tuple[tuple[type[FleetError], int], ...] = (
     (KeyReused, 422),
     (NotProcessable, 422),
     (TagWanted, 428),
     (TagOutdated, 412),
+    (RehearsalOutdated, 412),
     (NotFound, 404),
     (Unauthenticated, 401),
     (Refused, 403),
@@ -117,6 +125,13 @@ def register_problems(app: Flask, *, page: PageForProblem | None = None) -> None
     @app.errorhandler(SQLAlchemyError)
     @app.errorhandler(sqlite3.Error)
     def _database_error(problem: Exception) -> Response:
+        if db.is_crossed(problem):
+            log.warning(
+                "requests_crossed", path=request.path, reason=str(problem).partition("\n")[0]
+            )
+            return _fleet_error(
+                Crossed("Somebody else did the same at this moment; look again, then repeat it.")
+            )
         trouble = db.trouble_of(problem)
         if trouble is None:
             raise problem

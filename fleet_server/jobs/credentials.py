@@ -21,9 +21,10 @@ def keep_revocation_lists(session: Session, settings: Settings, now: datetime) -
 
 
 def keep_certificates(session: Session, settings: Settings, now: datetime) -> None:
-    """Sign, see in use and take back nodes' certificates."""
+    """Sign, see in use and take back nodes' certificates; give listeners and services new ones in time."""
     del now
     tend_certificates(session, settings, now=datetime.now(UTC))
+    renew_pairs(settings, now=datetime.now(UTC))
 
 
 def renew_lists(settings: Settings, *, now: datetime) -> None:
@@ -40,6 +41,16 @@ def renew_lists(settings: Settings, *, now: datetime) -> None:
     except (FleetError, OSError) as problem:
         log.error("revocation_list_not_renewed", reason=str(problem))
         raise
+
+
+def renew_pairs(settings: Settings, *, now: datetime) -> None:
+    """At real UTC `now`. Nothing where the authority lives on another machine."""
+    try:
+        renewed = authority.renew_pairs_when_due(settings.ca_dir, now=now)
+    except authority.AuthorityMissing:
+        return
+    if renewed:
+        log.info("pairs_renewed", names=renewed)
 
 
 def tend_certificates(session: Session, settings: Settings, *, now: datetime) -> None:

@@ -18,7 +18,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import alerts, configuration_changes, credentials, deliveries, life
+from fleet_server.jobs import (
+    alerts,
+    answers,
+    configuration_changes,
+    credentials,
+    deliveries,
+    life,
+    releases,
+)
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -50,6 +58,8 @@ JOBS = {
     "make_trends": Scheduled(alerts.make_trends, every_s=86_400),
     "certificates": Scheduled(credentials.keep_certificates, every_s=60),
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
+    "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
+    "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import http.client
-import ipaddress
 import json
 import smtplib
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -23,12 +20,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fleet_server.errors import FleetError
-from fleet_server.models import AlertKind, Severity
+from fleet_server.http_shared import outgoing
+from fleet_server.models import AlertKind, AlertRecipient, Severity
 from fleet_server.services import alert_words
+from fleet_server.services.accounts import MailedReset
 from fleet_server.services.telling import DueDelivery
 from fleet_server.settings import Settings, is_loopback
 
-TIMEOUT_S = 10
 _ANSWER_BYTES = 2000
 _SMTPS_PORT, _SUBMISSION_PORT = 465, 587
 _SUBJECT_LENGTH = 120
@@ -41,6 +39,11 @@ _OCCASIONS = {
 _TEST = {
     "en": "This is a test: messages of the fleet arrive here.",
     "de": "Dies ist eine Probe: Nachrichten der Flotte kommen hier an.",
+}
+_RESET = {"en": "New password", "de": "Neues Passwort"}
+_RESET_BODY = {
+    "en": "Somebody, probably you, asked for a new password of {name}.\n\n{link}\n\nThe link is good for an hour, and once. If you asked for nothing, do nothing: your password stays as it is.\n",
+    "de": "Jemand, wahrscheinlich Sie, hat um ein neues Passwort für {name} gebeten.\n\n{link}\n\nDer Link gilt eine Stunde und einmal. Haben Sie um nichts gebeten, tun Sie nichts: Ihr Passwort bleibt, wie es ist.\n",
 }
 _MORE = {"en": "… and {more} more", "de": "… und {more} weitere"}
 
@@ -58,7 +61,7 @@ class NotSent(FleetError):
 # ---------------------------------------------------------------------------------------------------------------- mail
 
 
-def send_mail(due: DueDelivery, settings: Settings) -> None:
+def send_mail(mail: EmailMessage, settings: Settings) -> None:
     """Hand the message to the mail server.
 
     Raises:
@@ -74,7 +77,7 @@ def send_mail(due: DueDelivery, settings: Settings) -> None:
                 server.starttls(context=ssl.create_default_context())
             if parts.username:
                 server.login(unquote(parts.username), unquote(parts.password or ""))
-            refused = server.send_message(compose_mail(due, settings))
+            refused = server.send_message(mail)
     except smtplib.SMTPRecipientsRefused as problem:
         raise NotSent(f"The mail server refuses {', '.join(problem.recipients)}.") from problem
     except smtplib.SMTPResponseException as problem:
@@ -87,28 +90,49 @@ def send_mail(due: DueDelivery, settings: Settings) -> None:
         raise NotSent(f"The mail server refuses {', '.join(refused)}; the others have it.", is_final=True)  # fmt: skip
 
 
+def send_reset(begun: MailedReset, due: DueDelivery, language: str, settings: Settings) -> None:
+    """The link with which somebody sets a new password; the code stands behind `#`, which no server is sent.
+
+    Raises:
+        NotSent: it was not taken; says why.
+    """
+    mail = _new_mail(due, begun.mail, settings)
+    mail["Subject"] = f"[Stadtsensor] {_RESET[language]}"
+    link = f"{settings.public_url}/reset#{begun.code}"
+    mail.set_content(_RESET_BODY[language].format(name=begun.name, link=link))
+    send_mail(mail, settings)
+
+
 def _connected(scheme: str, host: str, port: int | None) -> smtplib.SMTP:
     if scheme == "smtps":
         return smtplib.SMTP_SSL(
             host,
             port or _SMTPS_PORT,
-            timeout=TIMEOUT_S,
+            timeout=outgoing.TIMEOUT_S,
             context=ssl.create_default_context(),
         )
-    return smtplib.SMTP(host, port or _SUBMISSION_PORT, timeout=TIMEOUT_S)
+    return smtplib.SMTP(host, port or _SUBMISSION_PORT, timeout=outgoing.TIMEOUT_S)
 
 
-def compose_mail(due: DueDelivery, settings: Settings) -> EmailMessage:
+def compose_mail(due: DueDelivery, recipient: AlertRecipient, settings: Settings) -> EmailMessage:
     """The mail in the recipient's language; the same delivery has the same Message-ID, so that a repeated one is known as that."""
-    language = due.recipient.language
+    language = recipient.language
     lines = _lines(due.content, language)
-    mail = EmailMessage()
-    mail["From"] = settings.mail_from
-    mail["To"] = ", ".join(one.strip() for one in due.recipient.address.split(","))
+    mail = _new_mail(due, recipient.address, settings)
     occasion = _OCCASIONS[due.occasion][language]
     about = lines[0].partition("\n")[0] if lines else _TEST[language]
     more = f" (+{len(lines) - 1})" if len(lines) > 1 else ""
     mail["Subject"] = _one_line(f"[Stadtsensor] {occasion}: {about}")[:_SUBJECT_LENGTH] + more
+    body = "\n\n".join(lines) if lines else _TEST[language]
+    mail.set_content(f"{body}\n\n{settings.public_url}/fleet/alerts\n")
+    return mail
+
+
+def _new_mail(due: DueDelivery, addresses: str, settings: Settings) -> EmailMessage:
+    """Headers that every mail has."""
+    mail = EmailMessage()
+    mail["From"] = settings.mail_from
+    mail["To"] = ", ".join(one.strip() for one in addresses.split(","))
     mail["Date"] = format_datetime(due.made_at)
     domain = urlsplit(settings.public_url).hostname or "stadtsensor"
     mail["Message-ID"] = make_msgid(f"delivery-{due.id}", domain=domain)
@@ -116,8 +140,6 @@ def compose_mail(due: DueDelivery, settings: Settings) -> EmailMessage:
         "Message-ID", f"<delivery-{due.id}.{int(due.made_at.timestamp())}@{domain}>"
     )
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
-    body = "\n\n".join(lines) if lines else _TEST[language]
-    mail.set_content(f"{body}\n\n{settings.public_url}/fleet/alerts\n")
     return mail
 
 
@@ -144,7 +166,7 @@ def _one_line(text: str) -> str:
 
 
 def send_webhook(
-    due: DueDelivery, secret: bytes, settings: Settings, *, wall_now: datetime
+    due: DueDelivery, address: str, secret: bytes, settings: Settings, *, wall_now: datetime
 ) -> None:
     """POST the message as JSON; any answer but 2xx is a failure, 410 Gone a final one (Standard Webhooks, "Operational
     considerations").
@@ -152,8 +174,7 @@ def send_webhook(
     Raises:
         NotSent: it was not taken, or its address leads where nothing of ours may go.
     """
-    parts = urlsplit(due.recipient.address)
-    host = parts.hostname or ""
+    host = urlsplit(address).hostname or ""
     body = json.dumps(
         {
             "type": f"alert.{due.occasion}",
@@ -171,20 +192,17 @@ def send_webhook(
         "webhook-timestamp": timestamp,
         "webhook-signature": sign(secret, message_id, timestamp, body),
     }
-    is_allowed = _is_allow_listed(host, settings)
-    if parts.scheme != "https" and not is_allowed:
-        raise NotSent(f"{host} is not spoken to without TLS.", is_final=True)
-    address = look_up(host, parts.port or (443 if parts.scheme == "https" else 80), settings)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = _Connection(host, address, is_tls=parts.scheme == "https")
     try:
-        connection.request("POST", target, body=body, headers=headers)
-        answer = connection.getresponse()
-        answer.read(_ANSWER_BYTES)
-    except (OSError, http.client.HTTPException, ValueError) as problem:
-        raise NotSent(f"{host} cannot be reached: {problem}") from problem
-    finally:
-        connection.close()
+        answer = outgoing.ask(
+            "POST",
+            address,
+            allowed=_allowed(settings),
+            longest_bytes=_ANSWER_BYTES,
+            body=body,
+            headers=headers,
+        )
+    except outgoing.NotReached as problem:
+        raise NotSent(str(problem), is_final=problem.is_final) from problem
     if not 200 <= answer.status < 300:
         raise NotSent(f"{host} answered {answer.status}.", is_final=answer.status == 410)
 
@@ -200,59 +218,16 @@ def look_up(host: str, port: int, settings: Settings) -> tuple[str, int]:
     """One address of this host to connect to.
 
     Raises:
-        NotSent: there is none, or any of them is private, loopback, link-local or otherwise not public, and not allow-listed.
+        NotSent: there is none, or it leads where nothing of ours may go.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as problem:
-        raise NotSent(f"{host} is not known to the name servers.") from problem
-    addresses = [str(one[4][0]).partition("%")[0] for one in found]
-    if not _is_allow_listed(host, settings):
-        for address in addresses:
-            if not _is_public(address) and not _is_allow_listed(address, settings):
-                raise NotSent(
-                    f"{host} leads to {address}, which is no public address; webhook_hosts can allow it.",
-                    is_final=True,
-                )
-    return addresses[0], port
+        return outgoing.look_up(host, port, _allowed(settings))
+    except outgoing.NotReached as problem:
+        raise NotSent(str(problem), is_final=problem.is_final) from problem
 
 
-def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text)
-    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    if mapped is not None:
-        address = mapped
-    return address.is_global and not address.is_multicast
-
-
-def _is_allow_listed(host: str, settings: Settings) -> bool:
-    for one in settings.webhook_hosts.split(","):
-        allowed = one.strip()
-        if not allowed:
-            continue
-        if host == allowed:
-            return True
-        try:
-            if ipaddress.ip_address(host) in ipaddress.ip_network(allowed, strict=False):
-                return True
-        except ValueError:
-            continue  # one of the two is a name
-    return False
-
-
-class _Connection(http.client.HTTPConnection):
-    """To an address that was looked up before, under the name that it was looked up for."""
-
-    def __init__(self, host: str, address: tuple[str, int], *, is_tls: bool) -> None:
-        super().__init__(host, address[1], timeout=TIMEOUT_S)
-        self._address = address
-        self._is_tls = is_tls
-
-    def connect(self) -> None:
-        self.sock = socket.create_connection(self._address, TIMEOUT_S)
-        if self._is_tls:
-            context = ssl.create_default_context()
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+def _allowed(settings: Settings) -> outgoing.Allowed:
+    return outgoing.Allowed("webhook_hosts", settings.webhook_hosts)
 
 
 def _text(error: bytes | str) -> str:

@@ -35,6 +35,7 @@ from fleet_server.models.datastream import Datastream
 from fleet_server.models.deployment import Deployment
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
+from fleet_server.models.external_identity import ExternalIdentity
 from fleet_server.models.field_note import FieldNote
 from fleet_server.models.gap import Gap
 from fleet_server.models.job import Job
@@ -53,6 +54,7 @@ from fleet_server.models.password_reset import PasswordReset
 from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
+from fleet_server.models.release import Release, ReleaseComponent, SignedMetadata
 from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
@@ -92,6 +94,7 @@ __all__ = [
     "Deployment",
     "EnrolmentToken",
     "Event",
+    "ExternalIdentity",
     "FieldNote",
     "Gap",
     "Job",
@@ -116,6 +119,8 @@ __all__ = [
     "RawReading",
     "Receipt",
     "RecoveryCode",
+    "Release",
+    "ReleaseComponent",
     "Role",
     "RootState",
     "SavedView",
@@ -123,6 +128,7 @@ __all__ = [
     "SecondFactor",
     "Sensor",
     "Severity",
+    "SignedMetadata",
     "Silence",
     "Site",
     "ThinnedPack",

@@ -25,6 +25,7 @@ class AlertKind(StrEnum):
     CERTIFICATE = "certificate"
     SENSOR = "sensor"
     RADIO = "radio"
+    SIGNATURE = "signature"  # what is signed of releases runs out
 
 
 class Severity(StrEnum):
@@ -144,11 +145,13 @@ class AlertRecipient(Base):
 
 
 class Delivery(Base):
-    """One message to one recipient: tried until it arrives or is given up (`dead_at`). Claims and due times are wall clock."""
+    """One message to one recipient, or a link for a new password to whoever has the name in `content`: tried until it arrives or is given up (`dead_at`). Claims and due times are wall clock."""
 
     __tablename__ = "delivery"
     __table_args__ = (
-        CheckConstraint("occasion IN ('opened', 'escalated', 'closed', 'test')", name="occasion"),
+        CheckConstraint(
+            "occasion IN ('opened', 'escalated', 'closed', 'test', 'reset')", name="occasion"
+        ),
         Index(
             "ix_delivery_due",
             "due_at",
@@ -158,7 +161,7 @@ class Delivery(Base):
     )
 
     id: Mapped[BigKey]
-    recipient_id: Mapped[int] = mapped_column(ForeignKey("alert_recipient.id"))
+    recipient_id: Mapped[int | None] = mapped_column(ForeignKey("alert_recipient.id"))
     occasion: Mapped[str]
     content: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # the alerts as they were then
     made_at: Mapped[Moment]

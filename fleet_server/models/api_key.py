@@ -13,7 +13,10 @@ _SCOPES = ", ".join(f"'{scope}'" for scope in Scope)
 
 
 class ApiKey(Base):
-    """Good until it expires or is revoked, and never for more than its owner may. `last_used_at` is to the hour."""
+    """Good until it expires or is revoked, and never for more than its owner may. `last_used_at` is to the hour.
+
+    `held_at`: a backup brought it back, and nobody has said yet that it was not revoked in between; until then it is good for nothing.
+    """
 
     __tablename__ = "api_key"
     __table_args__ = (
@@ -30,6 +33,7 @@ class ApiKey(Base):
     expires_at: Mapped[Moment]
     last_used_at: Mapped[Moment | None]
     revoked_at: Mapped[Moment | None]
+    held_at: Mapped[Moment | None]
     user: Mapped[User] = relationship()
     roles: Mapped[list[ApiKeyRole]] = relationship(
         lazy="selectin", cascade="all, delete-orphan", order_by="ApiKeyRole.role"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MessageType, MQTTErrorCode
 
-from fleet_server.errors import Unavailable
+from fleet_server.errors import FleetError, Unavailable
 from fleet_server.services import authority
 from fleet_server.settings import Settings
 
@@ -126,6 +129,36 @@ class _BufferedSocket(ssl.SSLSocket):
         return True
 
 
+class _FreshContext(ssl.SSLContext):
+    """Certificates as they are at each connect: roots and pairs are replaced while a service runs."""
+
+    _folder: Path
+    _service: str
+
+    def __new__(cls, folder: Path, service: str) -> _FreshContext:
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        made._folder, made._service = folder, service
+        return made
+
+    def wrap_socket(self, sock: socket.socket, *args: Any, **options: Any) -> ssl.SSLSocket:
+        try:
+            context = _context(authority.existing_files(self._folder), self._service)
+        except FleetError as problem:
+            # What paho tries again after; the authority's folder may be moving just now.
+            raise OSError(str(problem)) from problem
+        return context.wrap_socket(sock, *args, **options)
+
+
+def _context(files: authority.AuthorityFiles, service: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=files.root_certificate)
+    for root in files.roots:  # one may be taking another's place
+        context.load_verify_locations(root)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _BufferedSocket
+    context.load_cert_chain(files.certificate(service), files.key(service))
+    return context
+
+
 def make_client(
     settings: Settings,
     address: ServiceAddress,
@@ -154,14 +187,7 @@ def make_client(
         reconnect_on_failure=reconnects,
     )
     if address.is_tls:
-        files = authority.existing_files(settings.ca_dir)
-        context = ssl.create_default_context(cafile=files.root_certificate)
-        for root in files.roots:  # one may take another's place while the service runs
-            context.load_verify_locations(root)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _BufferedSocket
-        context.load_cert_chain(files.certificate(service), files.key(service))
-        client.tls_set_context(context)
+        client.tls_set_context(_FreshContext(settings.ca_dir, service))
     client.connect_timeout = CONNECT_TIMEOUT_S
     client.max_inflight_messages_set(MAX_IN_FLIGHT)
     client.max_queued_messages_set(0)

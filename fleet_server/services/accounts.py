@@ -9,6 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
@@ -19,6 +20,7 @@ from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused
 from fleet_server.models import PasswordReset, Role, Scope, UnknownName, User, UserRole
 from fleet_server.services import auditing, logins, passwords, rights, second_factor
+from fleet_server.services.mail_addresses import LONGEST, is_mail_address
 
 FREE_FAILURES = 5
 """Wrong passwords in a row before the account waits."""
@@ -27,8 +29,11 @@ LONGEST_LOCK = timedelta(minutes=15)
 RESET_LIFETIME = timedelta(hours=1)
 """Long enough to hand it over, short enough to be no second password."""
 
-_NAME_MAX_LENGTH = 64
-_RESERVED_NAME = re.compile(r"machine|(console|key|token) .*", re.IGNORECASE | re.DOTALL)
+RESET_PAUSE = timedelta(minutes=10)
+"""So soon after a code none is mailed: nobody's mailbox is flooded by who knows their name."""
+
+NAME_MAX_LENGTH = 64
+_RESERVED_NAME = re.compile(r"machine|(console|key|token|login) .*", re.IGNORECASE | re.DOTALL)
 """How the audit log names who is no person."""
 _RESET_BYTES = 24
 _UNKNOWN_NAMES_KEPT = timedelta(days=1)
@@ -76,6 +81,15 @@ class LastAdministrator(Conflict):
     code = "last_administrator"
 
 
+@dataclass(frozen=True)
+class MailedReset:
+    """What goes into a mail, this once."""
+
+    name: str
+    mail: str
+    code: str
+
+
 def create_user(
     session: Session,
     name: str,
@@ -84,6 +98,7 @@ def create_user(
     now: datetime,
     roles: Collection[Role] = (),
     scope: Scope = Scope.ALL,
+    mail: str | None = None,
 ) -> User:
     """A new account. Committed on return.
 
@@ -92,23 +107,26 @@ def create_user(
         roles: what the person does; none is given to the first account only, which becomes an administrator's.
 
     Raises:
-        AccountWrong: name, password or roles are not acceptable.
+        AccountWrong: name, password, roles or mail address are not acceptable.
         AccountExists: the name is taken.
         BeyondScope: the scope is not that of who makes the account.
     """
-    if not 1 <= len(name) <= _NAME_MAX_LENGTH or not name.isprintable() or name != name.strip():
-        raise AccountWrong(f"A name has 1 to {_NAME_MAX_LENGTH} printable characters.")
-    if _RESERVED_NAME.fullmatch(name):
-        raise AccountWrong(f"The audit log calls others {name!r}; take another name.")
+    check_name(name)
     password_hash = passwords.NONE if password is None else _hash(password, name=name)
     _refuse_beyond_scope(session, scope)
+    _check_mail(mail)
     with db.writing(session):
         if session.scalar(select(User.id).where(User.name == name)) is not None:
             raise AccountExists(f"There is already an account {name!r}.")
         if not roles and session.scalar(select(User.id).limit(1)) is None:
             roles = (Role.ADMINISTRATOR,)
         user = User(
-            name=name, password_hash=password_hash, scope=scope, is_active=True, created_at=now
+            name=name,
+            mail=mail,
+            password_hash=password_hash,
+            scope=scope,
+            is_active=True,
+            created_at=now,
         )
         user.roles = _rows(roles)
         session.add(user)
@@ -122,6 +140,14 @@ def create_user(
             scope=scope,
         )
     return user
+
+
+def check_name(name: str) -> None:
+    """Raises AccountWrong for what nobody can be called."""
+    if not 1 <= len(name) <= NAME_MAX_LENGTH or not name.isprintable() or name != name.strip():
+        raise AccountWrong(f"A name has 1 to {NAME_MAX_LENGTH} printable characters.")
+    if _RESERVED_NAME.fullmatch(name):
+        raise AccountWrong(f"The audit log calls others {name!r}; take another name.")
 
 
 def allow(
@@ -174,6 +200,40 @@ def set_active(session: Session, name: str, *, is_active: bool, now: datetime) -
             action = "account_opened" if is_active else "account_closed"
             auditing.record(session, action, subject=f"account {name}", now=now)
     return user
+
+
+def set_mail(session: Session, name: str, mail: str | None, *, now: datetime) -> User:
+    """Where a link for a new password of this account goes; None: nowhere. Committed on return; safe to repeat.
+
+    Raises:
+        AccountWrong: this is no mail address.
+        NotFound: no such account.
+    """
+    _check_mail(mail)
+    with db.writing(session):
+        user = _managed_user(session, name)
+        if user.mail != mail:
+            user.mail = mail
+            session.flush()
+            auditing.record(
+                session, "mail_changed", subject=f"account {name}", now=now, has_mail=bool(mail)
+            )
+    return user
+
+
+def change_own_mail(
+    session: Session, user_id: int, mail: str | None, *, password: str, now: datetime
+) -> None:
+    """Wants the password: who finds a browser open does not lead links to themselves. Committed on return, a wrong password too.
+
+    Raises:
+        AccountWrong: this is no mail address.
+        LoginLocked: too many wrong passwords in a row; nothing was tried.
+        LoginRefused: the password is wrong.
+    """
+    _check_mail(mail)
+    check_password(session, user_id, password, now=now)
+    set_mail(session, session.get_one(User, user_id).name, mail, now=now)
 
 
 def set_password(session: Session, name: str, password: str, *, now: datetime) -> None:
@@ -229,11 +289,39 @@ def begin_reset(session: Session, name: str, *, now: datetime) -> str:
         AccountWrong: the account is closed.
         NotFound: no such account.
     """
-    code = secrets.token_urlsafe(_RESET_BYTES)
     with db.writing(session):
         user = _managed_user(session, name)
         if not user.is_active:
             raise AccountWrong(f"The account {name!r} is closed; open it first.")
+        return _new_reset(session, user, now=now, is_mailed=False)
+
+
+def begin_mailed_reset(
+    session: Session, name: str, *, now: datetime, is_repeated: bool
+) -> MailedReset | None:
+    """A code to be mailed; None when nobody is called like this, or has a mail address, or had a code a moment ago. Committed on return.
+
+    Args:
+        is_repeated: the mail with the code before did not arrive, so there is no pause.
+    """
+    with db.writing(session):
+        user = session.scalar(
+            select(User)
+            .where(User.name == name, User.is_active, User.mail.is_not(None))
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        if user is None or user.mail is None:
+            return None
+        begun = session.get(PasswordReset, user.id, populate_existing=True)
+        if begun is not None and begun.made_at > now - RESET_PAUSE and not is_repeated:
+            return None
+        return MailedReset(name, user.mail, _new_reset(session, user, now=now, is_mailed=True))
+
+
+def _new_reset(session: Session, user: User, *, now: datetime, is_mailed: bool) -> str:
+    code = secrets.token_urlsafe(_RESET_BYTES)
+    with db.writing(session):
         _forget_reset(session, user)
         session.add(
             PasswordReset(
@@ -244,7 +332,13 @@ def begin_reset(session: Session, name: str, *, now: datetime) -> str:
             )
         )
         session.flush()
-        auditing.record(session, "password_reset_begun", subject=f"account {name}", now=now)
+        auditing.record(
+            session,
+            "password_reset_begun",
+            subject=f"account {user.name}",
+            now=now,
+            is_mailed=is_mailed,
+        )
     return code
 
 
@@ -361,14 +455,21 @@ def _locked_user(session: Session, name: str) -> User:
     return user
 
 
-def _refuse_without_administrator(session: Session) -> None:
+def has_administrator(session: Session, *, but: int | None = None) -> bool:
+    """Whether anybody, but perhaps this account, can manage all people."""
     left = (
         select(User.id)
         .join(UserRole, UserRole.user_id == User.id)
         .where(User.is_active, UserRole.role == Role.ADMINISTRATOR, User.scope == Scope.ALL)
         .limit(1)
     )
-    if session.scalar(left) is None:
+    if but is not None:
+        left = left.where(User.id != but)
+    return session.scalar(left) is not None
+
+
+def _refuse_without_administrator(session: Session) -> None:
+    if not has_administrator(session):
         raise LastAdministrator(
             "Nobody would be left to manage people; make somebody else an administrator first."
         )
@@ -397,19 +498,46 @@ def log_in(
         LoginRefused: name, password or code is wrong.
     """
     user_id = _try_password(session, name, password, now=now)
+    return _finish_login(session, user_id, code, secret_key=secret_key, now=now)
+
+
+def log_in_by_code(
+    session: Session, user_id: int, code: str, *, secret_key: str, now: datetime
+) -> User:
+    """The second half of a login of whom another place has vouched for; wrong codes count as wrong passwords do. Committed on return.
+
+    Raises:
+        LoginLocked: too many wrong ones in a row; nothing was tried.
+        LoginRefused: the code is wrong, or the account is closed.
+    """
+    user = session.get(User, user_id)
+    if user is None or _begin_attempt(session, user.name, now)[2] != user_id:
+        raise _refused()  # a restored backup may not know who was half in
+    return _finish_login(session, user_id, code, secret_key=secret_key, now=now)
+
+
+def _finish_login(
+    session: Session, user_id: int, code: str, *, secret_key: str, now: datetime
+) -> User:
     with db.writing(session):
         user = session.get_one(User, user_id, with_for_update=True, populate_existing=True)
         if not second_factor.take_code(session, user, code, secret_key=secret_key, now=now):
             raise _refused()
+        note_login(session, user, now=now)
+    return user
+
+
+def note_login(session: Session, user: User, *, now: datetime, **details: str) -> None:
+    """Somebody is in. Part of the caller's transaction."""
+    with db.writing(session):
         rights.act_as(session, actor_of(user))
         user.failures, user.locked_until, user.last_login_at = 0, None, now
-        auditing.record(session, "logged_in", subject=f"account {name}", now=now)
-    return user
+        auditing.record(session, "logged_in", subject=f"account {user.name}", now=now, **details)
 
 
 def _try_password(session: Session, name: str, password: str, *, now: datetime) -> int:
     """Id of the account that name and password belong to; who is right still has to end the row of failures."""
-    user_id, password_hash = _begin_attempt(session, name, now)
+    user_id, password_hash, _ = _begin_attempt(session, name, now)
     if not passwords.is_right(password_hash, password) or user_id is None:
         raise _refused()
     return user_id
@@ -419,8 +547,10 @@ def _refused() -> LoginRefused:
     return LoginRefused("Name, password or code is wrong.")
 
 
-def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | None, str]:
-    """Count the attempt; returns whose password to try, with nobody's hash when there is no such account.
+def _begin_attempt(
+    session: Session, name: str, now: datetime
+) -> tuple[int | None, str, int | None]:
+    """Count the attempt; returns whose password to try, with nobody's hash when there is none, and whose account it is.
 
     Names that nobody has wait as accounts do: otherwise the wait would tell which names exist.
     """
@@ -439,7 +569,7 @@ def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | No
         if tried.failures >= FREE_FAILURES:
             tried.locked_until = now + lock_after(tried.failures)
         if user is None:
-            return None, passwords.nobodys_hash()
+            return None, passwords.nobodys_hash(), None
         if user.locked_until is not None and user.locked_until > now:
             auditing.record(
                 session,
@@ -449,8 +579,8 @@ def _begin_attempt(session: Session, name: str, now: datetime) -> tuple[int | No
                 failures=user.failures,
             )
         if user.password_hash == passwords.NONE:
-            return None, passwords.nobodys_hash()
-        return user.id, user.password_hash
+            return None, passwords.nobodys_hash(), user.id
+        return user.id, user.password_hash, user.id
 
 
 def _unknown_name(session: Session, name: str, now: datetime) -> UnknownName:
@@ -473,6 +603,11 @@ def lock_after(failures: int) -> timedelta:
     """
     doublings = min(max(failures - FREE_FAILURES, 0), 10)
     return min(FIRST_LOCK * (1 << doublings), LONGEST_LOCK)
+
+
+def _check_mail(mail: str | None) -> None:
+    if mail is not None and not (len(mail) <= LONGEST and is_mail_address(mail)):
+        raise AccountWrong("Give one e-mail address, like anna@example.org.", field="mail")
 
 
 def _hash(password: str, *, name: str) -> str:

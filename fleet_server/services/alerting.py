@@ -32,7 +32,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound
 from fleet_server.models import Alert, AlertKind, Deployment, Node, NodeStatus, Severity, Site
-from fleet_server.services import alert_rules, auditing, rights, telling
+from fleet_server.services import alert_rules, auditing, release_repository, rights, telling
 from fleet_server.services.alert_conditions import (
     CONDITIONS,
     QUICK,
@@ -123,6 +123,8 @@ def look(session: Session, *, now: datetime, wall_now: datetime, is_quick: bool 
         _look_at_places(view)
         for kind in QUICK if is_quick else CONDITIONS:
             _look_at_nodes(view, kind)
+        if not is_quick:
+            _look_at_signatures(view)
         _end(session, held, now)
         escalated = _escalate(session, held, now)
         return _tell(session, newest, escalated, now=now, wall_now=wall_now)
@@ -320,6 +322,23 @@ def _is_in_a_silent_place(rule: Rule, now: datetime) -> ColumnElement[bool]:
         .correlate(Node, NodeStatus)
         .exists()
     )
+
+
+# --------------------------------------------------------------------------------------------------- about the releases
+
+
+def _look_at_signatures(view: _View) -> None:
+    """What is signed of the releases runs out: somebody has to sign, or the schedule does not do its work."""
+    expiring = release_repository.expiring(view.session, now=view.now)
+    found = [
+        _Found(f"role {row.role}", None, {"role": row.role, "expires_at": _moment(row.expires_at)})
+        for row in expiring
+    ]
+    lasting = select(Alert.subject).where(
+        Alert.kind == AlertKind.SIGNATURE, Alert.subject.in_([one.subject for one in found])
+    )
+    is_active = view.rules[AlertKind.SIGNATURE].is_active
+    _keep(view, AlertKind.SIGNATURE, found if is_active else [], lasting, Alert.subject)
 
 
 # ------------------------------------------------------------------------------------------------------ open, end, escalate

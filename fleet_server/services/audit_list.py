@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import AuditEntry
-from fleet_server.services import keyset
+from fleet_server.services import auditing, keyset
 
 _BY_SEQ = keyset.Sorting((AuditEntry.seq,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 
@@ -23,8 +23,8 @@ def entry_page(
     subject: str | None = None,
     since: datetime | None = None,
 ) -> keyset.Page[AuditEntry]:
-    """Entries; only those of an actor, an action or a subject, or from a moment on. One statement."""
-    query = select(AuditEntry)
+    """Entries that concern who reads; only those of an actor, an action or a subject, or from a moment on. One statement."""
+    query = select(AuditEntry).where(*auditing.concerning_reader(session))
     for column, wanted in (
         (AuditEntry.actor, actor),
         (AuditEntry.action, action),

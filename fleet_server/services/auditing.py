@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, String, case, cast, func, literal, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fleet_server import db
-from fleet_server.models import AuditEntry, AuditHead
+from fleet_server.models import ApiKey, AuditEntry, AuditHead, Node, Scope, Site, User
 from fleet_server.services import rights
 
 FIRST_SHA256 = "0" * 64
@@ -121,8 +121,9 @@ def newest_entries(
     action: str | None = None,
     subject: str | None = None,
 ) -> list[AuditEntry]:
-    """Newest first; only those of an actor, an action or a subject where named. One statement."""
-    query = select(AuditEntry).order_by(AuditEntry.seq.desc()).limit(limit)
+    """Newest first, as far as they concern who reads; only those of an actor, an action or a subject where named. One statement."""
+    query = select(AuditEntry).where(*concerning_reader(session))
+    query = query.order_by(AuditEntry.seq.desc()).limit(limit)
     if before_seq is not None:
         query = query.where(AuditEntry.seq < before_seq)
     for column, wanted in (
@@ -133,6 +134,34 @@ def newest_entries(
         if wanted is not None:
             query = query.where(column == wanted)
     return list(session.scalars(query))
+
+
+def concerning_reader(session: Session) -> list[ColumnElement[bool]]:
+    """Conditions for entries that who reads has to do with: all of them, or what was done to the own kind of sites and their nodes, to
+    accounts and keys of the own scope. What may be about both (groups, changes, settings) is for who has to do with all.
+    """
+    actor = rights.actor_of(session)
+    if actor.scope is Scope.ALL:
+        return []
+    subject = AuditEntry.subject
+    key_name = literal("key ") + cast(ApiKey.id, String) + " of " + User.name
+    mine = (
+        select(Node.node_id).where(
+            Node.node_id == _named(subject, "node "),
+            Node.model.in_(rights.node_models(session) or ()),
+        ),
+        select(Site.id).where(
+            Site.code == _named(subject, "site "), Site.kind.in_(actor.site_kinds)
+        ),
+        select(User.id).where(User.name == _named(subject, "account "), User.scope == actor.scope),
+        select(ApiKey.id).join(ApiKey.user).where(key_name == subject, User.scope == actor.scope),
+    )
+    return [or_(*(found.exists() for found in mine))]
+
+
+def _named(subject: InstrumentedAttribute[str], kind: str) -> ColumnElement[str | None]:
+    """The name of a subject of this kind; null of another."""
+    return case((subject.startswith(kind), func.substr(subject, len(kind) + 1)))
 
 
 def _entries_after(session: Session, seq: int) -> list[AuditEntry]:

@@ -18,6 +18,7 @@ import ipaddress
 import json
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from fleet_server.errors import Conflict, FleetError, Invalid, NotFound, Refused, Unavailable
 from fleet_server.services import key_files
 from fleet_server.wire.topics import SERVICE_CONTROL, SERVICE_INGEST, SERVICE_PUBLIC, is_node_id
 
@@ -42,6 +43,10 @@ LEAF_LIFETIME = timedelta(days=2 * 365)
 CRL_LIFETIME = timedelta(days=30)
 CRL_RENEW_BEFORE = timedelta(days=10)
 """An expired list locks every node out, so it is renewed long before."""
+PAIR_RENEW_BEFORE = timedelta(days=60)
+"""Where a pair was copied to another machine, somebody has to copy it again: people are on holiday for weeks."""
+LISTED_BEYOND_ITS_END = CRL_LIFETIME
+"""A revoked certificate that has run out is taken off the list after it stood on one beyond its end (RFC 5280 §3.3)."""
 CLOCK_MARGIN = timedelta(hours=1)
 """A new certificate is valid a little earlier, for peers whose clock is behind."""
 
@@ -185,9 +190,24 @@ class AuthorityFiles:
         return self.folder / "chain.pem"
 
     @property
+    def read_by_broker(self) -> tuple[Path, ...]:
+        """What a broker shows and trusts, besides the revocation lists."""
+        return (
+            self.certificate("broker"),
+            self.key("broker"),
+            self.chain,
+            self.services_authority.certificate,
+        )
+
+    @property
     def register(self) -> Path:
         """One JSON line for each certificate ever issued."""
         return self.folder / "issued.jsonl"
+
+    @property
+    def revoked_earlier(self) -> Path:
+        """Serials that were taken off the list because their certificates have run out: revoked they stay."""
+        return self.folder / "revoked-earlier.txt"
 
     @property
     def ingest_group(self) -> Path:
@@ -248,7 +268,7 @@ def initialise(
     start = min(valid_from or now, now) - CLOCK_MARGIN
     files = AuthorityFiles(folder)
     made: list[Path] = []
-    with _locked(folder):
+    with held(folder):
         if not files.root_certificate.exists():
             made += _make_root("root", files.root_certificate, files.root_key, start)
         if not files.services_authority.certificate.exists():
@@ -335,7 +355,7 @@ def issue_pair(
         raise Invalid(f"{name!r} is no service or listener of the fleet; there are {known}.")
     now = now or datetime.now(UTC)
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         return _write_pair(files, name, start=now - CLOCK_MARGIN, now=now, hosts=hosts)
 
 
@@ -378,7 +398,7 @@ def _sign_node_key(
 ) -> IssuedCertificate:
     now = now or datetime.now(UTC)
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         issuer = _load_certificate(files.issuing.certificate)
         builder = _leaf(node_id, public_key, start=issuer.not_valid_before_utc, now=now)
         builder = builder.add_extension(
@@ -410,7 +430,7 @@ def make_next_root(folder: Path, *, now: datetime | None = None) -> x509.Certifi
     """
     now = now or datetime.now(UTC)
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         if files.old_root_certificate.exists():
             raise RollOverUnderWay(
                 "Nodes are still leaving the root before: end that with `fleet ca root finish` first."
@@ -433,7 +453,7 @@ def switch_root(folder: Path) -> x509.Certificate:
         AuthorityKeyMissing: its key was taken away before it has signed.
     """
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         if not files.next_root_certificate.exists():
             raise RollOverMissing("There is no next root; make one with `fleet ca root next`.")
         following = _load_certificate(files.next_root_certificate)
@@ -466,7 +486,7 @@ def drop_old_root(folder: Path) -> None:
         AuthorityMissing: the authority was never made.
     """
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         for path in (
             files.old_issuing_certificate,
             files.old_root_key,
@@ -490,7 +510,7 @@ def lock_keys(folder: Path, passphrase: str) -> list[Path]:
     """
     files = existing_files(folder)
     locked = []
-    with _locked(folder):
+    with held(folder):
         for path in _signing_keys(files):
             pem = path.read_bytes()
             if not key_files.is_locked(pem):
@@ -507,7 +527,7 @@ def unlock_keys(folder: Path) -> list[Path]:
     """
     files = existing_files(folder)
     unlocked = []
-    with _locked(folder):
+    with held(folder):
         keys = {path: _load_key(path) for path in _signing_keys(files)}
         for path, key in keys.items():
             if key_files.is_locked(path.read_bytes()):
@@ -541,7 +561,7 @@ def remove_root_key(folder: Path, copy: Path, passphrase: str) -> None:
         Refused: the copy is of another key, or does not open.
     """
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         _same_key(copy, _load_key(files.root_key), passphrase)
         # Overwritten first: not every file system lets go of what was in a file.
         with files.root_key.open("r+b") as file:
@@ -623,10 +643,10 @@ def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) ->
     """
     now = now or datetime.now(UTC)
     files = existing_files(folder)
-    with _locked(folder):
+    with held(folder):
         found = {
             serial: files.issuer_of(name)
-            for name, serial in _register(files)
+            for name, serial, _ in _register(files)
             if name_or_serial == name or name_or_serial.lower() == f"{serial:x}"
         }
         if not found:
@@ -650,7 +670,7 @@ def revoke_node_serials(
     """
     now = now or datetime.now(UTC)
     issuer = existing_files(folder).issuing
-    with _locked(folder):
+    with held(folder):
         revoked = _revoked(issuer)
         for serial in serials:
             revoked.setdefault(serial, now)
@@ -658,15 +678,28 @@ def revoke_node_serials(
 
 
 def write_crl(folder: Path, *, now: datetime | None = None) -> datetime:
-    """Sign the revocation lists anew, with the same entries; returns when they run out.
+    """Sign the revocation lists anew, without what has long run out; returns when they run out.
 
     Raises:
         AuthorityMissing: the authority was never made.
     """
     now = now or datetime.now(UTC)
     files = existing_files(folder)
-    with _locked(folder):
-        return max(_write_crl(issuer, _revoked(issuer), now=now) for issuer in _issuers(files))
+    with held(folder):
+        past = _long_run_out(files, now)
+        listed = {issuer: _revoked(issuer) for issuer in _issuers(files)}
+        # Noted first: cut short in between, a serial stands in both.
+        _note_revoked_earlier(
+            files, {serial for revoked in listed.values() for serial in revoked if serial in past}
+        )
+        return max(
+            _write_crl(
+                issuer,
+                {serial: at for serial, at in revoked.items() if serial not in past},
+                now=now,
+            )
+            for issuer, revoked in listed.items()
+        )
 
 
 def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
@@ -683,14 +716,68 @@ def renew_crl_when_due(folder: Path, *, now: datetime | None = None) -> bool:
     return True
 
 
+def renew_pairs_when_due(folder: Path, *, now: datetime | None = None) -> list[str]:
+    """New pairs, under the same names, for services and listeners whose certificate ends within `PAIR_RENEW_BEFORE`; returns whose.
+
+    The pairs before stay good until they end.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+        FleetError: its keys cannot be used.
+    """
+    now = now or datetime.now(UTC)
+    files = existing_files(folder)
+    renewed = []
+    for name in (*LISTENERS, *SERVICES):
+        if not files.certificate(name).exists():
+            continue
+        known = _load_certificate(files.certificate(name))
+        if known.not_valid_after_utc - now < PAIR_RENEW_BEFORE:
+            issue_pair(folder, name, now=now, hosts=_hosts_of(known))
+            renewed.append(name)
+    return renewed
+
+
 def revoked_serials(folder: Path) -> frozenset[int]:
-    """Serials on the revocation lists.
+    """Serials of all that was ever revoked, on the lists or not any more.
 
     Raises:
         AuthorityMissing: the authority was never made.
     """
     files = existing_files(folder)
-    return frozenset(serial for issuer in _issuers(files) for serial in _revoked(issuer))
+    listed = frozenset(serial for issuer in _issuers(files) for serial in _revoked(issuer))
+    return listed | _revoked_earlier(files)
+
+
+def serials_by_name(folder: Path) -> dict[str, set[int]]:
+    """Serials of every certificate that was ever issued, by the name that it was issued to.
+
+    Raises:
+        AuthorityMissing: the authority was never made.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    for name, serial, _ in _register(existing_files(folder)):
+        found[name].add(serial)
+    return found
+
+
+def is_continued_by(folder: Path, newer: Path) -> bool:
+    """Whether `newer` is whole, and the same authority as the one in `folder` at the same time or later.
+
+    Nothing that it has issued is unknown there, and it may know more: what was issued and revoked since.
+    """
+    before, after = AuthorityFiles(folder), AuthorityFiles(newer)
+    try:
+        check_public_files(newer)
+        for mine, its in zip(_issuers(before), _issuers(after), strict=True):
+            key = _load_certificate(its.certificate).public_key()
+            if key != _load_certificate(mine.certificate).public_key():
+                return False
+            if mine.key.exists() and not its.key.exists():
+                return False
+        return after.register.read_bytes().startswith(before.register.read_bytes())
+    except (FleetError, OSError):
+        return False
 
 
 def load_crl(path: Path) -> x509.CertificateRevocationList:
@@ -711,8 +798,17 @@ def load_crl(path: Path) -> x509.CertificateRevocationList:
 def names_of(folder: Path, serials: Collection[int]) -> frozenset[str]:
     """Names that certificates with these serials were issued to; serials of others are passed over."""
     return frozenset(
-        name for name, serial in _register(AuthorityFiles(folder)) if serial in serials
+        name for name, serial, _ in _register(AuthorityFiles(folder)) if serial in serials
     )
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """One signer at a time, across processes: register and revocation list are read, changed and written."""
+    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _requested_key(csr_pem: str | bytes) -> ec.EllipticCurvePublicKey:
@@ -819,6 +915,12 @@ def _write_pair(
     return issued
 
 
+def _hosts_of(certificate: x509.Certificate) -> list[str]:
+    """Names and addresses, in the order in which they were given."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
 def _shown_by(files: AuthorityFiles, listener: str) -> Path:
     """The issuing certificate that a listener shows: the nodes' own one shows the old root's as long as there is one."""
     old = files.old_issuing_certificate
@@ -873,8 +975,8 @@ def _sign_leaf(
     return IssuedCertificate(name, certificate.serial_number, not_after, _pem(certificate).decode())
 
 
-def _register(files: AuthorityFiles) -> Iterator[tuple[str, int]]:
-    """Name and serial of every certificate issued, oldest first."""
+def _register(files: AuthorityFiles) -> Iterator[tuple[str, int, datetime]]:
+    """Name, serial and end of every certificate issued, oldest first."""
     if not files.register.exists():
         return
     with files.register.open(encoding="utf-8") as register:
@@ -884,10 +986,10 @@ def _register(files: AuthorityFiles) -> Iterator[tuple[str, int]]:
                 yield _entry(files.register, line)
 
 
-def _entry(register: Path, line: str) -> tuple[str, int]:
+def _entry(register: Path, line: str) -> tuple[str, int, datetime]:
     try:
         entry = json.loads(line)
-        return entry["name"], entry["serial"]
+        return entry["name"], entry["serial"], datetime.fromisoformat(entry["not_after"])
     except (ValueError, TypeError, KeyError) as problem:
         raise AuthorityDamaged(
             f"{register} is damaged: restore it from your copy of the ca folder."
@@ -898,6 +1000,33 @@ def _revoked(issuer: Issuer) -> dict[int, datetime]:
     if not issuer.crl.exists():
         return {}
     return {entry.serial_number: entry.revocation_date_utc for entry in load_crl(issuer.crl)}
+
+
+def _long_run_out(files: AuthorityFiles, now: datetime) -> set[int]:
+    """Serials of certificates that no TLS library takes any more, whoever holds them."""
+    return {
+        serial
+        for _, serial, not_after in _register(files)
+        if not_after + LISTED_BEYOND_ITS_END < now
+    }
+
+
+def _revoked_earlier(files: AuthorityFiles) -> frozenset[int]:
+    try:
+        lines = files.revoked_earlier.read_text(encoding="ascii").split()
+        return frozenset(int(line, 16) for line in lines)
+    except FileNotFoundError:
+        return frozenset()
+    except ValueError as problem:
+        raise AuthorityDamaged(
+            f"{files.revoked_earlier} is damaged: restore it from your copy of the ca folder."
+        ) from problem
+
+
+def _note_revoked_earlier(files: AuthorityFiles, serials: Collection[int]) -> None:
+    if serials:
+        known = sorted(_revoked_earlier(files).union(serials))
+        _write(files.revoked_earlier, "".join(f"{serial:x}\n" for serial in known).encode())
 
 
 def _write_crl(issuer: Issuer, revoked: dict[int, datetime], *, now: datetime) -> datetime:
@@ -1048,12 +1177,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One signer at a time, across processes: register and revocation list are read, changed and written."""
-    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -11,8 +11,6 @@ from pathlib import Path
 from fleet_server.services import authority, key_files
 from fleet_server.services.authority import LISTENERS, SERVICES, AuthorityFiles
 
-RENEW_BEFORE = timedelta(days=60)
-"""A listener's or service's certificate is renewed by hand; people are on holiday for weeks."""
 RENEW_AUTHORITY_BEFORE = timedelta(days=3 * 365)
 """Node certificates end with what signs them, and live two years."""
 
@@ -77,7 +75,7 @@ def _step_of_authority(name: str, place: KeyPlace) -> str | None:
     if name == "old root":
         return "fleet ca root finish, when the nodes know the new one"
     if name == "root" and place is not KeyPlace.AWAY:
-        return "fleet ca root export FILE, then fleet ca root remove FILE"
+        return "fleet ca root export FILE && fleet ca root remove FILE"
     if place is KeyPlace.CLEAR:
         return "fleet ca lock"
     return None
@@ -86,7 +84,7 @@ def _step_of_authority(name: str, place: KeyPlace) -> str | None:
 def _pair(files: AuthorityFiles, name: str, now: datetime) -> Entry:
     path = files.certificate(name)
     ends_at = authority.read_certificate(path).not_valid_after_utc
-    step = f"fleet ca issue {name}" if ends_at - now < RENEW_BEFORE else None
+    step = f"fleet ca issue {name}" if ends_at - now < authority.PAIR_RENEW_BEFORE else None
     return Entry(name, path, _place(files.key(name)), ends_at, step)
 
 

@@ -1,14 +1,17 @@
 """Backup and restore: everything that cannot be made anew, as it was at one moment, in a folder of its own.
 
-A backup holds the database, the files (photos, …), the authority and the server's secret key, with a manifest that names each with its
+A backup holds the database, the files (photos, …), the authority, the server's keys for releases and its secret key, with a manifest that names each with its
 hash. The database comes first and is one snapshot; files are named by their content and never change, so those that come after it are at
 least those that it names. A backup appears whole or not at all. It holds keys: it is as secret as the server.
 
-After a restore the nodes are asked to send again what came after the backup: they keep at least thirty days on flash.
+After a restore the nodes are asked to send again what came after the backup: they keep at least thirty days on flash. An authority that
+is still there stays: it knows who was revoked since. And what lets people, programs and benches in is shut, because a backup does not
+know what was taken from whom since.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,31 +20,33 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sqlalchemy import URL, Engine, func, make_url, select, text
+from sqlalchemy import URL, Engine, delete, func, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, Unavailable
-from fleet_server.models import Node, Receipt
-from fleet_server.services import auditing, commanding
+from fleet_server.models import EnrolmentToken, Node, PasswordReset, Receipt
+from fleet_server.services import auditing, authority, commanding, credentials, keys, logins
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.senml import U32_MAX
 from fleet_server.wire.states import NodeState
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-KEPT = ("ca", "secret_key", "files")
+_AUTHORITY, _FILES = "ca", "files"
+KEPT = (_AUTHORITY, "release_keys", "secret_key", _FILES)
 """What of the data folder goes into a backup; the rest (broker's memory, logs) is made anew."""
 
 _SQLITE_NAME, _POSTGRESQL_NAME = "database.sqlite3", "database.dump"
 _PARTIAL = ".partial"
+_CUT_SHORT = f"????-??-??T??-??-??Z{_PARTIAL}"
 _CHUNK = 1 << 20
 _TABLES = ("node", "pack", "observation", "audit_entry")
 _OTHER_SESSIONS = (
@@ -62,6 +67,12 @@ class BackupWrong(Invalid):
     """This is no backup, or not one for this database."""
 
     code = "backup_wrong"
+
+
+class BackupRunning(Conflict):
+    """Two backups at once into one folder."""
+
+    code = "backup_running"
 
 
 class DataThere(Conflict):
@@ -95,39 +106,57 @@ class Backup:
 # -------------------------------------------------------------------------------------------------------------- making
 
 
-def back_up(engine: Engine, data_dir: Path, into: Path, *, now: datetime) -> Backup:
+def back_up(
+    engine: Engine, data_dir: Path, into: Path, *, now: datetime, files_dir: Path | None = None
+) -> Backup:
     """Make a backup in a new folder below `into`, named by the time. Other processes go on meanwhile.
+
+    Args:
+        files_dir: Where photos and the like are, when not in the data folder.
 
     Raises:
         SchemaOutdated: the tables are not of this version.
+        BackupRunning: another one is being made there.
+        BackupWrong: the place is part of what is backed up.
         Unavailable: the place cannot be written to, or PostgreSQL's own programs are not here.
     """
     db.check_schema(engine)
+    places = _places(data_dir, files_dir)
+    for place in places.values():
+        if into.resolve().is_relative_to(place.resolve()):
+            raise BackupWrong(
+                f"{into} is part of what is backed up; name a folder outside of {place}."
+            )
     folder = into / f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
     partial = folder.with_name(folder.name + _PARTIAL)
     try:
-        if folder.exists():
-            raise Conflict(f"{folder} is there already; wait a second.")
         into.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # what was cut short
-        partial.mkdir(mode=0o700)
-        backend = engine.dialect.name
-        if backend == "sqlite":
-            rows = _copy_sqlite(engine, partial / _SQLITE_NAME)
-        else:
-            rows = _dump_postgresql(engine, partial / _POSTGRESQL_NAME)
-        for name in KEPT:
-            _copy(data_dir / name, partial / name)
-        files = {
-            str(PurePosixPath(path.relative_to(partial))): _sha256(path)
-            for path in _files_below(partial)
-        }
-        backup = Backup(folder, now.replace(microsecond=0), backend, _revision(engine), rows, files)
-        _write_manifest(partial / MANIFEST, backup)
-        for path in [*_files_below(partial), *_folders_below(partial)]:
-            _sync(path)
-        partial.rename(folder)
-        _sync(into)
+        with _alone_in(into):
+            if folder.exists():
+                raise Conflict(f"{folder} is there already; wait a second.")
+            for cut_short in into.glob(_CUT_SHORT):
+                shutil.rmtree(cut_short)
+            partial.mkdir(mode=0o700)
+            backend = engine.dialect.name
+            if backend == "sqlite":
+                rows = _copy_sqlite(engine, partial / _SQLITE_NAME)
+            else:
+                rows = _dump_postgresql(engine, partial / _POSTGRESQL_NAME)
+            for name, place in places.items():
+                with _unchanging(place):
+                    _copy(place, partial / name)
+            files = {
+                str(PurePosixPath(path.relative_to(partial))): _sha256(path)
+                for path in _files_below(partial)
+            }
+            backup = Backup(
+                folder, now.replace(microsecond=0), backend, _revision(engine), rows, files
+            )
+            _write_manifest(partial / MANIFEST, backup)
+            for path in [*_files_below(partial), *_folders_below(partial)]:
+                _sync(path)
+            partial.rename(folder)
+            _sync(into)
     except OSError as problem:
         raise Unavailable(
             f"The backup cannot be written to {into}: {problem.strerror}."
@@ -137,11 +166,46 @@ def back_up(engine: Engine, data_dir: Path, into: Path, *, now: datetime) -> Bac
 
 def prune(into: Path, *, keep: int) -> list[Path]:
     """Remove all but the newest `keep` backups below `into`; what is no backup of ours stays."""
-    found = sorted(path.parent for path in into.glob(f"*/{MANIFEST}"))
+    found = sorted(
+        path.parent for path in into.glob(f"*/{MANIFEST}") if path.parent.suffix != _PARTIAL
+    )
     surplus = found[: max(0, len(found) - keep)]
     for folder in surplus:
         shutil.rmtree(folder)
     return surplus
+
+
+def _places(data_dir: Path, files_dir: Path | None) -> dict[str, Path]:
+    """Where what goes into a backup is, by its name there."""
+    places = {name: data_dir / name for name in KEPT}
+    if files_dir is not None:
+        places[_FILES] = files_dir
+    return places
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Until the end nobody else makes a backup there, so what looks cut short was."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupRunning(
+            f"Another backup is being made in {folder}; wait until it is done."
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _unchanging(place: Path) -> Iterator[None]:
+    """While the authority is copied nobody signs: its files belong together. Files have their names from their content."""
+    if place.name != _AUTHORITY or not place.is_dir():
+        yield
+        return
+    with authority.held(place):
+        yield
 
 
 def _copy_sqlite(engine: Engine, target: Path) -> dict[str, int]:
@@ -251,14 +315,22 @@ def _check_sqlite(backup: Backup) -> None:
 
 
 def restore(
-    backup: Backup, database_url: str, data_dir: Path, *, replaces: bool, now: datetime
+    backup: Backup,
+    database_url: str,
+    data_dir: Path,
+    *,
+    replaces: bool,
+    now: datetime,
+    files_dir: Path | None = None,
 ) -> list[Path]:
     """Put a backup in place, bring its tables to this version, and ask the nodes for what came after it.
 
-    Nothing of what is there changes before the whole backup was read. Safe to repeat after it was cut short.
+    Nothing of what is there changes before the whole backup was read. Safe to repeat after it was cut short. The authority that is there
+    stays when it is the backup's own: who was revoked since stays out.
 
     Args:
         replaces: what is there makes way: files are moved aside, PostgreSQL's tables into a schema of their own.
+        files_dir: as for `back_up`.
 
     Returns:
         What was moved aside: files, folders, the name of a schema.
@@ -275,26 +347,32 @@ def restore(
             "restore it into one of its own kind."
         )
     suffix = f".before-restore-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-    differing = [name for name in KEPT if _differs(backup, name, data_dir)]
+    places = _places(data_dir, files_dir)
+    differing = [name for name, place in places.items() if _differs(backup, name, place)]
     if not replaces and differing:
         raise DataThere(
-            f"{data_dir} holds another {differing[0]}; with --replace it is moved aside."
+            f"{places[differing[0]].parent} holds another {places[differing[0]].name}; with --replace it is moved aside."
         )
     if backup.backend == "sqlite":
         aside = _restore_sqlite(backup, Path(str(url.database)), suffix, replaces=replaces)
     else:
         aside = _restore_postgresql(backup, url, suffix, replaces=replaces)
     for name in differing:
-        aside.append(_move_aside(data_dir / name, suffix))
+        aside.append(_move_aside(places[name], suffix))
     data_dir.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        if not (data_dir / name).exists():
-            _copy(backup.folder / name, data_dir / name)
+    for name, place in places.items():
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _copy(backup.folder / name, place)
     engine = db.make_engine(database_url)
     try:
         db.upgrade(engine)
         with db.session_factory(engine)() as session:
-            ask_for_missing(session, backup, now=now)
+            with suppress(authority.AuthorityMissing):
+                credentials.follow_list(session, data_dir / _AUTHORITY, now=datetime.now(UTC))
+            with db.writing(session):
+                ask_for_missing(session, backup, now=now)
+                _shut_doors(session, backup, now=now)
     finally:
         engine.dispose()
     return aside
@@ -337,6 +415,32 @@ def ask_for_missing(session: Session, backup: Backup, *, now: datetime) -> int:
             nodes=len(rows),
         )
     return asked
+
+
+def _shut_doors(session: Session, backup: Backup, *, now: datetime) -> None:
+    """What was ended, used up or revoked after the backup is good again in it, and nobody knows what that was.
+
+    So nobody stays logged in, no code or enrolment token is good, and keys wait for a word of their owners.
+    """
+    ended = logins.end_everybodys(session, now=now)
+    held = keys.hold_all(session, now=now)
+    session.execute(delete(PasswordReset))
+    tokens = session.scalars(
+        update(EnrolmentToken)
+        .where(EnrolmentToken.revoked_at.is_(None), EnrolmentToken.expires_at > now)
+        .where(EnrolmentToken.uses_left > 0)
+        .values(revoked_at=now)
+        .returning(EnrolmentToken.id)
+    ).all()
+    auditing.record(
+        session,
+        "doors_shut",
+        subject=f"backup {backup.folder.name}",
+        now=now,
+        sessions_ended=ended,
+        keys_held=[key.id for key in held],
+        tokens_revoked=sorted(tokens),
+    )
 
 
 def _restore_sqlite(backup: Backup, file: Path, suffix: str, *, replaces: bool) -> list[Path]:
@@ -426,20 +530,18 @@ def _has_nodes(engine: Engine) -> bool:
         engine.dispose()
 
 
-def _differs(backup: Backup, name: str, data_dir: Path) -> bool:
+def _differs(backup: Backup, name: str, there: Path) -> bool:
     """Whether what is there under this name lacks or changes something of the backup."""
-    there = data_dir / name
     if not there.exists():
         return False
+    if name == _AUTHORITY and authority.is_continued_by(backup.folder / name, there):
+        return False
     wanted = {
-        path: sha256
+        there / PurePosixPath(path).relative_to(name): sha256
         for path, sha256 in backup.files.items()
         if path == name or path.startswith(f"{name}/")
     }
-    return any(
-        not (data_dir / path).is_file() or _sha256(data_dir / path) != sha256
-        for path, sha256 in wanted.items()
-    )
+    return any(not path.is_file() or _sha256(path) != sha256 for path, sha256 in wanted.items())
 
 
 def _move_aside(path: Path, suffix: str) -> Path:
@@ -458,9 +560,10 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
         target.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(source.iterdir()):
-            if path.name != ".lock" and not path.is_symlink():
+            if not path.name.startswith(".") and not path.is_symlink():
                 _copy(path, target / path.name)
-    elif source.is_file():
+        return
+    with suppress(FileNotFoundError):  # none, or it was being written and has its own name by now
         shutil.copy2(source, target)
 
 

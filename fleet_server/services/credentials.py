@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
@@ -32,7 +33,7 @@ from fleet_server.models import (
     TrustedRoot,
 )
 from fleet_server.models.outbox import DESIRED
-from fleet_server.services import auditing, authority, node_life, outbox, rights
+from fleet_server.services import auditing, authority, bulk, node_life, outbox, rights
 from fleet_server.services.authority import IssuedCertificate
 from fleet_server.wire.credentials import name_of
 from fleet_server.wire.states import ConfigState, NodeState
@@ -45,6 +46,8 @@ ASKED_AGAIN_AFTER = timedelta(hours=1)
 """A node that asks more often gets the same certificate again."""
 AT_ONCE = 20
 """In one transaction: each signature is written to disk first, and on SQLite ingest waits for it."""
+_NAMED_AT_ONCE = 500
+_ON_THE_LIST = "its certificates were on the revocation list already when the database was restored"
 _GONE = node_life.OUT_OF_SERVICE
 _MAX_REASON = node_life.REASON_MAX_LENGTH
 
@@ -266,15 +269,14 @@ def renew_for_bearer(
     gets what it was offered, not another one.
 
     Raises:
-        RenewalRefused: it is no node's, or was revoked, or its key is not the one that is registered for this node.
+        RenewalRefused: its key is not the one that is registered for the node of this name, or it was revoked.
     """
     presented = x509.load_der_x509_certificate(presented_der)
-    serial = f"{presented.serial_number:x}"
     with db.writing(session):
-        known = session.scalar(select(Certificate).where(Certificate.serial == serial))
-        node = None if known is None else session.get(Node, known.node_id, with_for_update=True)
-        if known is None or node is None or not _may_renew(node, known, presented, ca_dir):
+        node = _node_with_key_of(session, presented)
+        if node is None or not _may_renew(session, node, presented, ca_dir):
             raise RenewalRefused("This certificate is not renewed; the node must be enrolled anew.")
+        known = _entered(session, node, presented, now=now)
         wanted = _wanted_certificate(session, known, ca_dir, now=now)
     status = session.get_one(NodeStatus, known.node_id)
     return Renewal(
@@ -304,8 +306,11 @@ def revoke_node(
         certificates = session.scalars(
             select(Certificate).where(Certificate.node_id == node_id).order_by(Certificate.id)
         ).all()
-        serials = [certificate.serial for certificate in certificates]
-        authority.revoke_node_serials(ca_dir, [int(serial, 16) for serial in serials], now=now)
+        # The authority may have signed more than a database says that was restored since.
+        numbers = {int(certificate.serial, 16) for certificate in certificates}
+        numbers |= authority.serials_by_name(ca_dir).get(node_id, set())
+        serials = [f"{number:x}" for number in sorted(numbers)]
+        authority.revoke_node_serials(ca_dir, numbers, now=now)
         for certificate in certificates:
             if certificate.state != CertificateState.REVOKED:
                 certificate.state, certificate.changed_at = CertificateState.REVOKED, now
@@ -319,6 +324,37 @@ def revoke_node(
                 session, node, NodeState.REVOKED, now=now, reason=reason, certificates=serials
             )
     return serials
+
+
+def follow_list(session: Session, ca_dir: Path, *, now: datetime) -> list[str]:
+    """Take out the nodes whose every certificate is on the revocation list: they were revoked after the backup from which the database
+    came. Returns their ids. Committed on return; safe to repeat.
+
+    Raises:
+        AuthorityMissing: the authority lives on another machine.
+    """
+    revoked = authority.revoked_serials(ca_dir)
+    by_name = authority.serials_by_name(ca_dir)
+    gone = sorted(name for name, serials in by_name.items() if serials <= revoked)
+    with db.writing(session):
+        nodes = [
+            node
+            for some in bulk.chunks(gone, _NAMED_AT_ONCE)
+            for node in session.scalars(
+                select(Node).where(Node.node_id.in_(some), Node.state != NodeState.REVOKED)
+            )
+        ]
+        for node in nodes:
+            session.execute(
+                update(Certificate)
+                .where(Certificate.node_id == node.node_id)
+                .values(state=CertificateState.REVOKED, changed_at=now)
+            )
+            _offer(session, node.node_id, None)
+            node_life.pass_on(
+                session, node, NodeState.REVOKED, now=now, reason=_ON_THE_LIST, certificates=[]
+            )
+    return [node.node_id for node in nodes]
 
 
 def credentials_of(session: Session, node_id: str, *, now: datetime) -> CredentialsOfNode:
@@ -497,14 +533,44 @@ def _offer(session: Session, node_id: str, der: bytes | None) -> None:
     )
 
 
-def _may_renew(node: Node, known: Certificate, presented: x509.Certificate, ca_dir: Path) -> bool:
+def _node_with_key_of(session: Session, presented: x509.Certificate) -> Node | None:
     key = presented.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return session.scalar(
+        select(Node)
+        .where(Node.public_key_sha256 == hashlib.sha256(key).hexdigest())
+        .with_for_update()
+    )
+
+
+def _may_renew(session: Session, node: Node, presented: x509.Certificate, ca_dir: Path) -> bool:
+    names = [name.value for name in presented.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    known = _with_serial(session, presented.serial_number)
     return (
-        node.state not in _GONE
-        and known.state != CertificateState.REVOKED
-        and hashlib.sha256(key).hexdigest() == node.public_key_sha256
+        names == [node.node_id]
+        and node.state not in _GONE
+        and (known is None or known.state != CertificateState.REVOKED)
         and presented.serial_number not in authority.revoked_serials(ca_dir)
     )
+
+
+def _with_serial(session: Session, serial: int) -> Certificate | None:
+    return session.scalar(select(Certificate).where(Certificate.serial == f"{serial:x}"))
+
+
+def _entered(
+    session: Session, node: Node, presented: x509.Certificate, *, now: datetime
+) -> Certificate:
+    """The presented certificate as it stands here. One that was signed after the backup from which the database came is entered."""
+    known = _with_serial(session, presented.serial_number)
+    if known is not None:
+        return known
+    issued = IssuedCertificate(
+        node.node_id,
+        presented.serial_number,
+        presented.not_valid_after_utc,
+        presented.public_bytes(Encoding.PEM).decode(),
+    )
+    return enter_issued(session, node.node_id, issued, now=now, state=CertificateState.SUPERSEDED)
 
 
 def _wanted_certificate(

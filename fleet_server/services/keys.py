@@ -120,19 +120,49 @@ def revoke_key(session: Session, key_id: int, *, owner_id: int | None, now: date
         NotFound: there is no such key.
     """
     with db.writing(session):
-        key = session.get(ApiKey, key_id, with_for_update=True, populate_existing=True)
-        scope = rights.actor_of(session).scope
-        if (
-            key is None
-            or owner_id not in (None, key.user_id)
-            or (owner_id is None and scope not in (Scope.ALL, Scope(key.user.scope)))
-        ):
-            raise NotFound(f"There is no key {key_id}.")
+        key = _locked_key(session, key_id, owner_id)
         if key.revoked_at is None:
             key.revoked_at = now
             session.flush()
             auditing.record(
                 session, "key_revoked", subject=f"key {key.id} of {key.user.name}", now=now
+            )
+    return key
+
+
+def hold_all(session: Session, *, now: datetime) -> Sequence[ApiKey]:
+    """Make all keys wait for a word, because a backup brought them back: some may have been revoked since. Returns which. Committed on return."""
+    with db.writing(session):
+        held = update(ApiKey).where(
+            ApiKey.revoked_at.is_(None), ApiKey.expires_at > now, ApiKey.held_at.is_(None)
+        )
+        session.execute(held.values(held_at=now))
+        return held_keys(session)
+
+
+def held_keys(session: Session) -> Sequence[ApiKey]:
+    """Keys that wait for a word. Two statements, however many."""
+    query = select(ApiKey).where(ApiKey.held_at.is_not(None), ApiKey.revoked_at.is_(None))
+    query = query.options(joinedload(ApiKey.user)).order_by(ApiKey.id)
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def confirm_key(session: Session, key_id: int, *, owner_id: int | None, now: datetime) -> ApiKey:
+    """This key was not revoked: let it be good again. Committed on return; safe to repeat. A revoked one stays revoked.
+
+    Args:
+        owner_id: whose key it must be; None when who acts may confirm others' keys.
+
+    Raises:
+        NotFound: there is no such key.
+    """
+    with db.writing(session):
+        key = _locked_key(session, key_id, owner_id)
+        if key.held_at is not None and key.revoked_at is None:
+            key.held_at = None
+            session.flush()
+            auditing.record(
+                session, "key_confirmed", subject=f"key {key.id} of {key.user.name}", now=now
             )
     return key
 
@@ -160,6 +190,10 @@ def find_key(session: Session, secret: str, *, now: datetime) -> ApiKey:
         raise KeyRefused("There is no such API key; make one on your account's page.")
     if key.revoked_at is not None:
         raise KeyRefused("This API key was revoked.")
+    if key.held_at is not None:
+        raise KeyRefused(
+            "This API key waits since a backup was restored: its owner confirms it on the account's page, or `fleet user key confirm` does."
+        )
     if key.expires_at <= now:
         raise KeyRefused(f"This API key expired on {key.expires_at:%Y-%m-%d}; make a new one.")
     if not key.user.is_active:
@@ -168,7 +202,7 @@ def find_key(session: Session, secret: str, *, now: datetime) -> ApiKey:
 
 
 def actor_of(key: ApiKey) -> rights.Actor:
-    """Who acts when a program does with this key: what both key and owner may.
+    """Who acts when a program does with this key: what both key and owner may, but nothing that is for persons only.
 
     Raises:
         KeyRefused: they have no site in common.
@@ -179,7 +213,8 @@ def actor_of(key: ApiKey) -> rights.Actor:
         raise KeyRefused(
             "This API key is for sites that its owner has nothing to do with any more."
         )
-    return rights.Actor(f"key {key.id} of {key.user.name}", rights.rights_of(roles), scope)
+    may = rights.rights_of(roles) - rights.FOR_PERSONS_ONLY
+    return rights.Actor(f"key {key.id} of {key.user.name}", may, scope, is_program=True)
 
 
 def note_use(session: Session, key: ApiKey, *, now: datetime) -> None:
@@ -194,6 +229,18 @@ def note_use(session: Session, key: ApiKey, *, now: datetime) -> None:
             .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour))
             .values(last_used_at=hour)
         )
+
+
+def _locked_key(session: Session, key_id: int, owner_id: int | None) -> ApiKey:
+    key = session.get(ApiKey, key_id, with_for_update=True, populate_existing=True)
+    scope = rights.actor_of(session).scope
+    if (
+        key is None
+        or owner_id not in (None, key.user_id)
+        or (owner_id is None and scope not in (Scope.ALL, Scope(key.user.scope)))
+    ):
+        raise NotFound(f"There is no key {key_id}.")
+    return key
 
 
 def _refuse_beyond(owner: User, roles: Collection[Role], scope: Scope) -> None:

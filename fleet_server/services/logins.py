@@ -137,5 +137,12 @@ def end_all(session: Session, user: User, *, now: datetime, but: int | None = No
     return ended
 
 
+def end_everybodys(session: Session, *, now: datetime) -> int:
+    """End all sessions of all people; returns how many. Committed on return."""
+    query = update(LoginSession).where(LoginSession.ended_at.is_(None)).values(ended_at=now)
+    with db.writing(session):
+        return len(session.execute(query.returning(LoginSession.id)).all())
+
+
 def _sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -144,14 +144,14 @@ def _nodes(session: Session) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def _configurations(session: Session) -> Iterator[tuple[Configuration, Node, NodeStatus, str]]:
-    """Of every node that is in service, a page at a time."""
+    """Of every node that can be told, a page at a time: who is enrolled later finds the address that holds then."""
     last = ""
     while True:
         query = (
             select(Configuration, Node, NodeStatus, configuring.standing_of())
             .join(Node, Node.node_id == Configuration.node_id)
             .join(NodeStatus, NodeStatus.node_id == Configuration.node_id)
-            .where(Configuration.node_id > last, Node.state.not_in(node_life.OUT_OF_SERVICE))
+            .where(Configuration.node_id > last, Node.state.not_in(node_life.NOT_REACHABLE))
             .order_by(Configuration.node_id)
             .limit(_NODES_AT_ONCE)
         )

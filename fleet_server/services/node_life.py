@@ -134,6 +134,8 @@ WAYS: Mapping[NodeState, Mapping[NodeState, Way]] = MappingProxyType(
 """From → to → how. A retired node keeps its certificate until that is revoked; what is revoked stays so."""
 
 OUT_OF_SERVICE = (_S.RETIRED, _S.REVOKED)
+NOT_REACHABLE = (_S.REGISTERED, _S.FLASHED, *OUT_OF_SERVICE)
+"""Has no identity yet, or none any more: nobody waits for what such a node says."""
 _STANDS = (_S.DEPLOYED, _S.MAINTENANCE)
 _STANDS_NOWHERE = (_S.ENROLLED, _S.CALIBRATED, _S.RETIRED)
 

@@ -7,18 +7,42 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 from sqlalchemy.orm import Session
 
-from fleet_server.models import Deployment, Node, NodeStatus, Receipt, Site
+from fleet_server.models import (
+    Deployment,
+    Node,
+    NodeGroup,
+    NodeGroupMember,
+    NodeStatus,
+    NodeTag,
+    Receipt,
+    Site,
+)
 from fleet_server.services import fleet_totals, health, keyset, rights
 from fleet_server.services.node_life import OUT_OF_SERVICE
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LABEL = keyset.Sorting((Node.label, Node.node_id), (str, str))  # type: ignore[arg-type] # columns of a class
+# Those of whom nothing is known come first, as if it were the least: they call for a look.
+_HEARD_AT = func.coalesce(NodeStatus.last_heard_at, literal(_NEVER, NodeStatus.last_heard_at.type))
+_HEARD = keyset.Sorting((_HEARD_AT, Node.node_id), (datetime, str))  # type: ignore[arg-type] # a column of a class
+_BATTERY = keyset.Sorting(
+    (func.coalesce(NodeStatus.battery_mv, -1), Node.node_id),  # type: ignore[arg-type] # as above
+    (int, str),
+)
+
+
+def _both_ways(name: str, sorting: keyset.Sorting) -> dict[str, keyset.Sorting]:
+    other_way = keyset.Sorting(sorting.columns, sorting.kinds, is_descending=True)
+    return {name: sorting, f"-{name}": other_way}
+
+
 SORTINGS = {
-    "label": _LABEL,
-    "-label": keyset.Sorting(_LABEL.columns, _LABEL.kinds, is_descending=True),
+    **_both_ways("label", _LABEL),
+    **_both_ways("heard", _HEARD),
+    **_both_ways("battery", _BATTERY),
 }
 
 
@@ -29,6 +53,8 @@ class NodeFilter:
     model: str | None = None
     state: str | None = None
     site: str | None = None  # its code
+    group: str | None = None  # its name
+    tag: str | None = None
     label: str | None = None
     firmware_version: str | None = None
     battery_below_mv: int | None = None
@@ -46,6 +72,7 @@ class NodeLine:
     state: str
     health: str
     enrolled_at: datetime | None
+    site_id: int | None
     site_code: str | None
     site_name: str | None
     last_heard_at: datetime | None
@@ -90,7 +117,7 @@ def labels(session: Session, ids: Collection[str]) -> Mapping[str, str]:
 
 def _nodes(session: Session, wanted: NodeFilter, now: datetime) -> Select[*tuple[Any, ...]]:
     query = (
-        select(Node, NodeStatus, Receipt.seq, Site.code, Site.name)
+        select(Node, NodeStatus, Receipt.seq, Site.id, Site.code, Site.name)
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
         .join(Receipt, Receipt.node_id == Node.node_id)
         .outerjoin(Deployment, (Deployment.node_id == Node.node_id) & Deployment.to_at.is_(None))
@@ -113,6 +140,14 @@ def conditions(wanted: NodeFilter, *, now: datetime) -> list[ColumnElement[bool]
         found.append(
             Node.node_id.in_(at_site.where(Site.code == wanted.site, Deployment.to_at.is_(None)))
         )
+    if wanted.group is not None:
+        members = select(NodeGroupMember.node_id).join(
+            NodeGroup, NodeGroup.id == NodeGroupMember.group_id
+        )
+        found.append(Node.node_id.in_(members.where(NodeGroup.name == wanted.group)))
+    if wanted.tag is not None:
+        tagged = select(NodeTag.node_id).where(NodeTag.tag == wanted.tag)
+        found.append(Node.node_id.in_(tagged))
     if wanted.health is not None:
         # A node that is out of service stands nowhere in the counts either.
         found += [
@@ -126,8 +161,7 @@ def conditions(wanted: NodeFilter, *, now: datetime) -> list[ColumnElement[bool]
     if wanted.battery_below_mv is not None:
         found.append(NodeStatus.battery_mv < wanted.battery_below_mv)
     if wanted.heard_before is not None:
-        heard = func.coalesce(NodeStatus.last_heard_at, _NEVER, type_=NodeStatus.last_heard_at.type)
-        found.append(heard < wanted.heard_before)
+        found.append(wanted.heard_before > _HEARD_AT)
     return found
 
 
@@ -146,6 +180,7 @@ def _line(row: Any, now: datetime) -> NodeLine:
         state=node.state,
         health=_health_word(status, now),
         enrolled_at=node.enrolled_at,
+        site_id=row.id,
         site_code=row.code,
         site_name=row.name,
         last_heard_at=status.last_heard_at,

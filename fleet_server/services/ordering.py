@@ -90,7 +90,7 @@ def order_for_many(
     """Tell all these nodes to do something once. Committed a thousand nodes at a time.
 
     Args:
-        confirmed_nodes: For what cannot be undone: how many nodes whoever orders it has in mind.
+        confirmed_nodes: How many nodes whoever orders it has in mind; what cannot be undone is not ordered without.
 
     Raises:
         NotConfirmed: that many are not meant.
@@ -98,7 +98,7 @@ def order_for_many(
     """
     preview = preview_order(session, selection, name, arguments, now=now, lifetime=lifetime)
     meant = preview.counts[OrderOutcome.TOLD]
-    if name in NEED_CONFIRMATION and confirmed_nodes != meant:
+    if confirmed_nodes != meant and (confirmed_nodes is not None or name in NEED_CONFIRMATION):
         raise NotConfirmed(
             f"{name} would be told to {meant} nodes; confirm that number.", nodes=meant
         )

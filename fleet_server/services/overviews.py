@@ -115,6 +115,9 @@ class NodeOverview:
     model: str
     state: str
     health: str
+    enrolled_at: datetime | None
+    site_id: int | None
+    site_code: str | None
     site_name: str | None
     last_heard_at: datetime | None
     spool_depth: int | None
@@ -350,6 +353,9 @@ def node_overview(session: Session, node_id: str, *, now: datetime) -> NodeOverv
         model=one.node.model,
         state=one.node.state,
         health=health_word(one),
+        enrolled_at=one.node.enrolled_at,
+        site_id=one.site.id if one.site else None,
+        site_code=one.site.code if one.site else None,
         site_name=one.site.name if one.site else None,
         last_heard_at=one.status.last_heard_at,
         spool_depth=one.status.spool_depth,

@@ -35,6 +35,12 @@ class StillWorkedOn(Conflict):
     code = "still_worked_on"
 
 
+class AnswerLost(Conflict):
+    """The request was done; what was answered can no longer be read."""
+
+    code = "answer_lost"
+
+
 @dataclass(frozen=True)
 class Ticket:
     """The right to do a request. `answer`: it was done before, this was said."""
@@ -47,26 +53,29 @@ class Ticket:
 def begin(
     session: Session, key: str, *, request_sha256: str, secret_key: str, now: datetime
 ) -> Ticket:
-    """Take up a request of whoever acts in this session. Committed on return; old answers are thrown away.
+    """Take up a request of whoever acts in this session. Committed on return.
 
     Raises:
         KeyReused: this key was for another request.
+        AnswerLost: it was done, under another secret_key.
         StillWorkedOn: the same request is worked on.
     """
     actor = rights.actor_of(session).name
     lease = secrets.token_hex(8)
     try:
         with db.writing(session):
-            session.execute(delete(KeptAnswer).where(KeptAnswer.begun_at <= now - KEPT_FOR))
             kept = session.get(KeptAnswer, (actor, key), with_for_update=True)
+            if kept is not None and kept.begun_at <= now - KEPT_FOR:
+                session.delete(kept)
+                session.flush()
+                kept = None
             if kept is None:
                 kept = KeptAnswer(actor=actor, key=key, request_sha256=request_sha256, answer=None)
                 session.add(kept)
             elif kept.request_sha256 != request_sha256:
                 raise KeyReused("This Idempotency-Key was for another request; draw a new one.")
             elif kept.answer is not None:
-                said = sealing.unseal(kept.answer, owner=_owner(actor, key), secret_key=secret_key)
-                return Ticket(key, kept.lease, said)
+                return Ticket(key, kept.lease, _said(kept, secret_key))
             elif kept.begun_at > now - _LEASE:
                 raise StillWorkedOn("This request is worked on; ask again in a moment.")
             kept.lease, kept.begun_at = lease, now
@@ -92,6 +101,12 @@ def keep(session: Session, ticket: Ticket, answer: str, *, secret_key: str) -> N
     session.flush()
 
 
+def forget_old(session: Session, *, now: datetime) -> None:
+    """Throw away the answers that nobody can ask for again. Committed on return, safe to repeat."""
+    with db.writing(session):
+        session.execute(delete(KeptAnswer).where(KeptAnswer.begun_at <= now - KEPT_FOR))
+
+
 def give_up(session: Session, ticket: Ticket) -> None:
     """Nothing was done: the key is free again. Committed on return."""
     actor = rights.actor_of(session).name
@@ -104,6 +119,16 @@ def give_up(session: Session, ticket: Ticket) -> None:
                 KeptAnswer.answer.is_(None),
             )
         )
+
+
+def _said(kept: KeptAnswer, secret_key: str) -> str:
+    try:
+        owner = _owner(kept.actor, kept.key)
+        return sealing.unseal(kept.answer or "", owner=owner, secret_key=secret_key)
+    except sealing.SealBroken as error:
+        raise AnswerLost(
+            "This request was done, but its answer was sealed under another secret_key; look at what it did."
+        ) from error
 
 
 def _owner(actor: str, key: str) -> str:

@@ -54,6 +54,9 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.ADMINISTRATOR: frozenset(Right),
 }
 
+FOR_PERSONS_ONLY = frozenset({Right.MANAGE_PEOPLE})
+"""What no key may, whoever its owner is: a key asks for no second factor, and who manages people can make themselves everything."""
+
 _SITE_KINDS = {Scope.TREES: ("tree",), Scope.WATERS: ("water",), Scope.ALL: ("tree", "water")}
 
 
@@ -70,6 +73,7 @@ class Actor:
     name: str
     rights: frozenset[Right]
     scope: Scope = Scope.ALL
+    is_program: bool = False
 
     @property
     def site_kinds(self) -> tuple[str, ...]:
@@ -103,6 +107,8 @@ def actor_of(session: Session) -> Actor:
 
 def require(actor: Actor, right: Right) -> None:
     """Raises NotAllowed when `actor` lacks `right`; the sentence says which roles have it."""
+    if actor.is_program and right in FOR_PERSONS_ONLY:
+        raise NotAllowed("No key may do this; log in with a browser for it.", right=right)
     if right not in actor.rights:
         roles = ", ".join(role for role in Role if right in RIGHTS[role])
         raise NotAllowed(

@@ -25,7 +25,7 @@ from fleet_server.models.outbox import DESIRED
 from fleet_server.services import auditing, authority, node_life, outbox, rights
 from fleet_server.wire.credentials import name_of
 
-_SHOWN = 20
+_SHOWN, _NAMED = 20, 5
 
 
 class NodesMissing(Refused):
@@ -95,7 +95,7 @@ def switch(session: Session, ca_dir: Path, *, now: datetime, force: bool = False
     following = _root_in(state, RootState.NEXT)
     if following is None:
         raise StepWrong("No next root was announced; begin with `fleet ca root next`.")
-    _refuse_missing(state, "does not trust the next root", force=force)
+    _refuse_missing(state, "do not trust the next root", force=force)
     if authority.existing_files(ca_dir).next_root_certificate.exists():
         authority.switch_root(ca_dir)
     with db.writing(session):
@@ -117,7 +117,7 @@ def finish(session: Session, ca_dir: Path, *, now: datetime, force: bool = False
     old = _root_in(state, RootState.OLD)
     if old is None:
         raise StepWrong("There is no old root to let go of.")
-    _refuse_missing(state, "does not trust the new root", force=force)
+    _refuse_missing(state, "do not trust the new root", force=force)
     authority.drop_old_root(ca_dir)
     with db.writing(session):
         _move(session, RootState.OLD, RootState.DROPPED, now=now)
@@ -157,7 +157,7 @@ def _count() -> Select[int]:
         select(func.count())
         .select_from(NodeStatus)
         .join(Node, Node.node_id == NodeStatus.node_id)
-        .where(Node.state.not_in(node_life.OUT_OF_SERVICE))
+        .where(Node.state.not_in(node_life.NOT_REACHABLE))
     )
 
 
@@ -166,7 +166,7 @@ def _stragglers(session: Session, lacks: ColumnElement[bool]) -> list[Straggler]
     query = (
         select(Node.node_id, Node.label, NodeStatus.last_heard_at)
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-        .where(Node.state.not_in(node_life.OUT_OF_SERVICE), or_(NodeStatus.roots.is_(None), lacks))
+        .where(Node.state.not_in(node_life.NOT_REACHABLE), or_(NodeStatus.roots.is_(None), lacks))
         .order_by(NodeStatus.last_heard_at.desc(), Node.node_id)
         .limit(_SHOWN)
     )
@@ -178,9 +178,10 @@ def _stragglers(session: Session, lacks: ColumnElement[bool]) -> list[Straggler]
 
 def _refuse_missing(state: RollOver, what: str, *, force: bool) -> None:
     if state.missing and not force:
-        names = ", ".join(one.label for one in state.stragglers[:5])
+        named = [one.label for one in state.stragglers[:_NAMED]]
+        names = ", ".join(named) + (", …" if state.missing > len(named) else "")
         raise NodesMissing(
-            f"{state.missing} of {state.nodes} nodes: each {what} ({names}…). Wait until they were heard, or force it.",
+            f"{state.missing} of {state.nodes} nodes {what} yet ({names}). Wait until they were heard, or force it.",
             count=state.missing,
         )
 
@@ -200,7 +201,7 @@ def _move(session: Session, before: RootState, after: RootState, *, now: datetim
 
 def _tell_everybody(session: Session, *, now: datetime) -> None:
     node_ids = list(
-        session.scalars(select(Node.node_id).where(Node.state.not_in(node_life.OUT_OF_SERVICE)))
+        session.scalars(select(Node.node_id).where(Node.state.not_in(node_life.NOT_REACHABLE)))
     )
     outbox.mark_changed(session, DESIRED, node_ids, now=now)
 

@@ -66,17 +66,7 @@ def site_view(session: Session, site_id: int) -> SiteView:
         .order_by(Channel.property, Channel.depth_cm, Channel.key, Channel.from_at)
     )
     for channel, sensor_type, serial in channels:
-        probes[channel.deployment_id].append(
-            ProbePeriod(
-                key=channel.key,
-                property=channel.property,
-                depth_cm=channel.depth_cm,
-                sensor_type=sensor_type,
-                serial=serial,
-                from_at=channel.from_at,
-                to_at=channel.to_at,
-            )
-        )
+        probes[channel.deployment_id].append(_period(channel, sensor_type, serial))
     stays = tuple(
         Stay(
             node_id=row.Deployment.node_id,
@@ -89,6 +79,21 @@ def site_view(session: Session, site_id: int) -> SiteView:
         for row in deployments
     )
     return SiteView(site, overview, stays)
+
+
+def probes_of(session: Session, node_id: str) -> list[ProbePeriod]:
+    """The probes that a node has where it stands, by channel; none at no site. One statement.
+
+    The caller has checked that the node is the actor's business.
+    """
+    rows = session.execute(
+        select(Channel, Sensor.sensor_type, Sensor.serial)
+        .join(Deployment, Deployment.id == Channel.deployment_id)
+        .join(Sensor, Sensor.id == Channel.sensor_id)
+        .where(Deployment.node_id == node_id, Deployment.to_at.is_(None), Channel.to_at.is_(None))
+        .order_by(Channel.property, Channel.depth_cm, Channel.key)
+    )
+    return [_period(*row) for row in rows]
 
 
 def standing_of(session: Session, node_id: str) -> tuple[Site, datetime, dict[str, str]] | None:
@@ -110,3 +115,15 @@ def standing_of(session: Session, node_id: str) -> tuple[Site, datetime, dict[st
         .where(Channel.deployment_id == deployment_id, Channel.to_at.is_(None))
     )
     return site, since, {row.key: row.serial for row in serials}
+
+
+def _period(channel: Channel, sensor_type: str, serial: str) -> ProbePeriod:
+    return ProbePeriod(
+        key=channel.key,
+        property=channel.property,
+        depth_cm=channel.depth_cm,
+        sensor_type=sensor_type,
+        serial=serial,
+        from_at=channel.from_at,
+        to_at=channel.to_at,
+    )

@@ -7,7 +7,6 @@ wall clock: they are between processes and other people's servers.
 from __future__ import annotations
 
 import base64
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import case, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -24,6 +23,7 @@ from fleet_server.models import Alert, AlertKind, AlertRecipient, Delivery, Seve
 from fleet_server.models.alert import Channel
 from fleet_server.services import auditing, sealing
 from fleet_server.services.configuring import SecretKey
+from fleet_server.services.mail_addresses import is_mail_address
 from hardware import catalogue
 
 FIRST_BACK_OFF, LAST_BACK_OFF = timedelta(minutes=1), timedelta(hours=6)
@@ -31,11 +31,12 @@ ATTEMPTS = 12
 """With these pauses about a day and a half: a mail server that is away over night is back by then."""
 LEASE = timedelta(minutes=5)
 KEPT = timedelta(days=30)
+RESET = "reset"
+"""The occasion of a link for a new password."""
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks marks a secret
 _SECRET_BYTES = 24
 _ERROR_LENGTH = 300
 _NAME_LENGTH, _ADDRESS_LENGTH = 64, 500
-_MAIL = re.compile(r"[^@\s,;<>\"]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 _RANK = {Severity.NOTICE: 0, Severity.WARNING: 1, Severity.URGENT: 2}
 
 
@@ -78,7 +79,7 @@ class DueDelivery:
     """A message to send; say afterwards how it went."""
 
     id: int
-    recipient: AlertRecipient
+    recipient: AlertRecipient | None  # None: whoever has the name in `content`
     occasion: str
     content: Sequence[dict[str, Any]]
     made_at: datetime
@@ -213,8 +214,38 @@ def enqueue_test(session: Session, recipient_id: int, *, now: datetime, wall_now
         )
 
 
+def ask_for_reset(
+    session: Session, name: str, *, language: str, now: datetime, wall_now: datetime
+) -> None:
+    """A link for a new password to whoever has this name, and a mail address. Committed on return. One statement.
+
+    Nobody looks here whether there is such an account: whatever the name, this is the same work. Who sends looks.
+    """
+    with db.writing(session):
+        session.add(
+            Delivery(
+                recipient_id=None,
+                occasion=RESET,
+                content=[{"name": name, "language": language}],
+                made_at=now,
+                due_at=wall_now,
+                attempts=0,
+            )
+        )
+
+
+def forget(session: Session, delivery_id: int) -> None:
+    """A message that concerns nobody; what somebody typed is not kept. Committed on return."""
+    with db.writing(session):
+        session.execute(delete(Delivery).where(Delivery.id == delivery_id))
+
+
 def claim_due(session: Session, *, wall_now: datetime, limit: int = 20) -> list[DueDelivery]:
-    """Claim messages that are due, oldest first. Committed on return. A claim ends by itself after LEASE."""
+    """Claim messages that are due, oldest first, alerts before what anybody can ask for. Committed on return.
+
+    A claim ends by itself after LEASE.
+    """
+    order = (case((Delivery.occasion == RESET, 1), else_=0), Delivery.due_at, Delivery.id)
     waiting = (Delivery.delivered_at.is_(None), Delivery.dead_at.is_(None))
     due = select(Delivery.id).where(
         *waiting,
@@ -226,18 +257,16 @@ def claim_due(session: Session, *, wall_now: datetime, limit: int = 20) -> list[
         return []
     with db.writing(session):
         ids = session.scalars(
-            due.order_by(Delivery.due_at, Delivery.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)  # nothing on SQLite
+            due.order_by(*order).limit(limit).with_for_update(skip_locked=True)  # nothing on SQLite
         ).all()
         session.execute(
             update(Delivery).where(Delivery.id.in_(ids)).values(claimed_until=wall_now + LEASE)
         )
         rows = session.execute(
             select(Delivery, AlertRecipient)
-            .join(AlertRecipient, AlertRecipient.id == Delivery.recipient_id)
+            .outerjoin(AlertRecipient, AlertRecipient.id == Delivery.recipient_id)
             .where(Delivery.id.in_(ids))
-            .order_by(Delivery.due_at, Delivery.id)
+            .order_by(*order)
             .execution_options(populate_existing=True)
         ).all()
     return [
@@ -301,10 +330,10 @@ def try_again(session: Session, delivery_id: int, *, now: datetime, wall_now: da
 
 
 def dead_letters(session: Session, *, limit: int = 50) -> list[tuple[Delivery, str]]:
-    """Messages that were given up, newest first, with the recipient's name. One statement."""
+    """Messages that were given up, newest first, with the recipient's name; who asked for a link is not told. One statement."""
     rows = session.execute(
-        select(Delivery, AlertRecipient.name)
-        .join(AlertRecipient, AlertRecipient.id == Delivery.recipient_id)
+        select(Delivery, func.coalesce(AlertRecipient.name, "–"))
+        .outerjoin(AlertRecipient, AlertRecipient.id == Delivery.recipient_id)
         .where(Delivery.dead_at.is_not(None))
         .order_by(Delivery.dead_at.desc(), Delivery.id.desc())
         .limit(limit)
@@ -372,7 +401,7 @@ def _check(new: NewRecipient) -> None:
     if len(address) > _ADDRESS_LENGTH:
         raise RecipientWrong(f"An address has at most {_ADDRESS_LENGTH} characters.")
     if new.channel is Channel.MAIL:
-        if not all(_MAIL.fullmatch(one.strip()) for one in address.split(",")):
+        if not all(is_mail_address(one.strip()) for one in address.split(",")):
             raise RecipientWrong(
                 "Give e-mail addresses like office@example.org, separated by commas."
             )

@@ -23,6 +23,7 @@ _WORDS = (
     "health_words",
     "kind_word",
     "local_time",
+    "order_word",
     "place",
     "quantity",
     "refusal_words",
@@ -41,7 +42,13 @@ _SITE_WORDS = (
     "work_kind_word",
     "work_state_word",
 )
-_CREDENTIAL_WORDS = ("certificate_word", "credential_words", "key_place_word", "token_word")
+_CREDENTIAL_WORDS = (
+    "authority_word",
+    "certificate_word",
+    "credential_words",
+    "key_place_word",
+    "token_word",
+)
 
 
 @web.record_once

@@ -21,6 +21,15 @@ _KEYS = {
     KeyPlace.LOCKED: lazy_gettext("encrypted"),
     KeyPlace.AWAY: lazy_gettext("not on this machine"),
 }
+_AUTHORITIES = {
+    "root": lazy_gettext("root"),
+    "next root": lazy_gettext("next root"),
+    "old root": lazy_gettext("old root"),
+    "issuing": lazy_gettext("issuing authority"),
+    "services": lazy_gettext("authority of the services"),
+    "revocations of nodes": lazy_gettext("revocation list of the nodes"),
+    "revocations of services": lazy_gettext("revocation list of the services"),
+}
 _TOKENS = {
     TokenStanding.GOOD: lazy_gettext("good"),
     TokenStanding.USED_UP: lazy_gettext("used up"),
@@ -31,6 +40,11 @@ _TOKENS = {
 
 def certificate_word(state: str) -> str:
     return str(_CERTIFICATES[CertificateState(state)])
+
+
+def authority_word(name: str) -> str:
+    """Listeners and services go by the names of their files."""
+    return str(_AUTHORITIES.get(name, name))
 
 
 def key_place_word(place: KeyPlace | None) -> str:

@@ -15,7 +15,7 @@ from fleet_server.errors import FleetError, Invalid
 from fleet_server.http_shared.languages import TIME_ZONE
 
 _T = TypeVar("_T")
-_CITY = ZoneInfo(TIME_ZONE)
+CITY = ZoneInfo(TIME_ZONE)
 _FRACTION = re.compile(r"[+-]?[0-9]{1,12}(?:[.,][0-9]{1,12})?", re.ASCII)
 _WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
@@ -54,7 +54,7 @@ def moment(name: str, *, now: datetime) -> datetime:
         local = datetime.fromisoformat(typed)
     except ValueError as problem:
         raise Invalid(gettext("Write the time like 2026-07-01 14:30.")) from problem
-    found = (local if local.tzinfo else local.replace(tzinfo=_CITY)).astimezone(now.tzinfo)
+    found = (local if local.tzinfo else local.replace(tzinfo=CITY)).astimezone(now.tzinfo)
     if found > now:
         raise Invalid(gettext("This time lies in the future."))
     return found
@@ -66,7 +66,7 @@ def end_of_day(name: str) -> datetime:
         day = date.fromisoformat(text(name))
     except ValueError as problem:
         raise Invalid(gettext("Write the day like 2026-07-01.")) from problem
-    return datetime.combine(day, time(23, 59, 59), _CITY)
+    return datetime.combine(day, time(23, 59, 59), CITY)
 
 
 def lines(name: str) -> dict[str, str]:

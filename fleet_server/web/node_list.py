@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,8 +13,8 @@ from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
-from fleet_server.errors import Invalid
-from fleet_server.http_shared.access import may, needs
+from fleet_server.errors import Invalid, NotFound
+from fleet_server.http_shared.access import has_to_do_with_all, may, needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor, with_query
 from fleet_server.services import (
@@ -26,13 +26,17 @@ from fleet_server.services import (
     node_list,
     saved_views,
 )
+from fleet_server.services.many_at_once import Outcome
 from fleet_server.services.node_list import NodeFilter
 from fleet_server.services.rights import Right
+from fleet_server.web import words
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
+from fleet_server.web.forms import CITY
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S
 from fleet_server.wire.states import NodeState
+from fleet_server.wire.topics import is_node_id
 from hardware import catalogue
 
 PAGE_SIZE = 50
@@ -49,11 +53,12 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "state": tuple(NodeState),
     "sort": tuple(node_list.SORTINGS),
 }
-_TEXTS = ("model", "site", "label", "firmware_version")
+_TEXTS = ("model", "site", "group", "tag", "label", "firmware_version")
 _NUMBERS = ("battery_below_mv",)
 _MOMENTS = ("heard_before",)
 _FILTERS = (*_TEXTS, *_NUMBERS, *_MOMENTS, "health", "state")
 _MOST_DIGITS = 6
+_SHOWN_OF_STRANGE = 20
 
 
 @web.get("/fleet/")
@@ -72,24 +77,27 @@ def nodes() -> str:
         limit=PAGE_SIZE,
         after=None if after is None else from_cursor(after, sorting=sort),
     )
-    counts = fleet_totals.health_counts(session, now=now)
+    counts, sees_all = fleet_totals.health_counts(session, now=now), has_to_do_with_all()
     return render_template(
         "nodes.html",
         nodes=page.items,
         following=None if page.next_key is None else as_cursor(page.next_key, sorting=sort),
         is_first=after is None,
         given=given,
+        heard_before=_as_field(given.get("heard_before")),
         filters={name: value for name, value in given.items() if name != "sort"},
         counts=counts,
         all_nodes=sum(counts.values()),
-        quarantined=fleet_totals.quarantine_size(session),
-        packs=fleet_totals.pack_totals(session),
+        # Of the whole fleet; who has to do with trees or waters alone would take them for theirs.
+        quarantined=fleet_totals.quarantine_size(session) if sees_all else None,
+        packs=fleet_totals.pack_totals(session) if sees_all else None,
         views=saved_views.views(session),
         models=catalogue.node_model_ids(),
         choices=_CHOICES,
         may_operate=may(Right.OPERATE_NODES),
         commands=COMMANDS,
         settings=SETTINGS,
+        most_at_once=many_at_once.MOST_AT_ONCE,
     )
 
 
@@ -98,6 +106,7 @@ def nodes() -> str:
 def save_view() -> Response:
     """Keep the filters that are on."""
     given = _given(dict(parse_qsl(request.form.get("query", ""))))
+    _filter(given)  # what the list would refuse is not kept
     view = saved_views.save_view(
         current_session(),
         request.form.get("name", ""),
@@ -119,32 +128,70 @@ def forget_view(view_id: int) -> Response:
 
 @web.post("/fleet/many")
 @needs(Right.OPERATE_NODES)
-def many_nodes() -> str:
-    """The same to many nodes: first a rehearsal that says what would become of each, then, confirmed, the deed."""
-    session = current_session()
+def many_nodes() -> str | Response:
+    """The same to many nodes: a rehearsal says what would become of each; confirmed, exactly that is done, or nothing."""
     form = request.form
     node_ids = _chosen(form.getlist("node_id"), form.get("query", ""), form.get("which", ""))
-    is_rehearsal = form.get("confirmed") != "yes"
     action, value = form.get("action", ""), form.get("value", "")
-    if action in SETTINGS and not is_rehearsal:
-        above = server_settings().approval_wanted_above
-        changing.check_without_approval(len(node_ids), approval_above=above)
-    results = many_at_once.do_to_each(
-        session, node_ids, _deed(action, value), is_rehearsal=is_rehearsal
+    wanted = _Wanted(
+        action, value, node_ids, _deed(action, value), _why_not_alone(action, node_ids)
     )
-    tally = {
-        outcome: sum(result.outcome is outcome for result in results)
-        for outcome in many_at_once.Outcome
-    }
+    if wanted.why_not or form.get("confirmed") != "yes":
+        return _rehearse(wanted)
+    try:
+        results = many_at_once.do_to_each(
+            current_session(),
+            node_ids,
+            wanted.deed,
+            is_rehearsal=False,
+            wish=[action, value],
+            rehearsed=[form.get("rehearsed", "")],
+        )
+    except many_at_once.RehearsalOutdated:
+        return _rehearse(wanted, is_outdated=True)
+    done = _tally(results)[Outcome.DONE]
+    flash(gettext("%(what)s: done to %(count)s nodes.", what=action, count=words.whole(done)))
+    return redirect(url_for("web.nodes"), code=303)  # a page that is loaded again does nothing
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """`why_not`: why one person alone may not do it to so many; empty when they may."""
+
+    action: str
+    value: str
+    node_ids: list[str]
+    deed: Callable[[str], bool]
+    why_not: str
+
+
+def _rehearse(wanted: _Wanted, *, is_outdated: bool = False) -> str:
+    session = current_session()
+    results = many_at_once.do_to_each(session, wanted.node_ids, wanted.deed, is_rehearsal=True)
     return render_template(
         "many_nodes.html",
-        action=action,
-        value=value,
+        wanted=wanted,
+        is_outdated=is_outdated,
         results=results,
-        tally=tally,
-        is_rehearsal=is_rehearsal,
-        labels=node_list.labels(session, node_ids),
+        tag=many_at_once.tag_of(results, [wanted.action, wanted.value]),
+        tally=_tally(results),
+        labels=node_list.labels(session, wanted.node_ids),
     )
+
+
+def _tally(results: Sequence[many_at_once.Result]) -> dict[Outcome, int]:
+    return {outcome: sum(result.outcome is outcome for result in results) for outcome in Outcome}
+
+
+def _why_not_alone(action: str, node_ids: list[str]) -> str:
+    if action not in SETTINGS:
+        return ""
+    try:
+        above = server_settings().approval_wanted_above
+        changing.check_without_approval(len(node_ids), approval_above=above)
+    except changing.ApprovalWanted as problem:
+        return str(problem)
+    return ""
 
 
 def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
@@ -154,10 +201,16 @@ def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
         node_ids = node_list.node_ids(current_session(), found, now=clock.now(), limit=most + 1)
         if len(node_ids) > most:
             raise Invalid(
-                f"The filter finds more than {most} nodes; narrow it, and do it in parts."
+                f"The filter finds more than {most} nodes, and at most {most} are done at once; narrow it,"
+                " or go by a group or model: settings under Configuration, commands under Commands."
             )
     else:
         node_ids = list(dict.fromkeys(ticked))
+        stranger = next((one for one in node_ids if not is_node_id(one)), None)
+        if stranger is not None:
+            raise NotFound(f"There is no node {stranger[:_SHOWN_OF_STRANGE]}.")
+    if len(node_ids) > many_at_once.MOST_AT_ONCE:
+        raise Invalid(f"At most {many_at_once.MOST_AT_ONCE} nodes at once.")
     if not node_ids:
         raise Invalid("No node is chosen; tick some, or choose all that the filter finds.")
     return node_ids
@@ -215,6 +268,12 @@ def _moment(name: str, text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise Invalid(f"{name} wants a time like 2026-07-14T12:00:00Z.") from error
-    if moment.tzinfo is None:
-        raise Invalid(f"{name} wants its time zone, like 2026-07-14T12:00:00Z.")
-    return moment
+    # As a browser's own field gives it: by the city's clock.
+    return moment if moment.tzinfo else moment.replace(tzinfo=CITY)
+
+
+def _as_field(text: str | None) -> str:
+    """A moment as a browser's field for date and time wants it, by the city's clock."""
+    if text is None:
+        return ""
+    return f"{_moment('heard_before', text).astimezone(CITY):%Y-%m-%dT%H:%M}"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from flask import (
     Response,
+    flash,
     jsonify,
     redirect,
     render_template,
@@ -23,7 +24,16 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.http_shared.access import needs, open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import TIME_ZONE
-from fleet_server.services import commanding, configuring, credentials, overviews, working
+from fleet_server.services import (
+    commanding,
+    configuring,
+    credentials,
+    naming,
+    overviews,
+    site_view,
+    working,
+)
+from fleet_server.services.enrolment import LABEL_MAX_LENGTH
 from fleet_server.services.rights import Right
 from fleet_server.services.working import WorkFilter
 from fleet_server.web import assets, words
@@ -91,7 +101,9 @@ def node(node_id: str) -> str:
         node=found,
         heard_s_ago=_heard_in_field_mode(events, found.last_heard_at, now),
         looks_again_s=_LOOKS_AGAIN_S,
+        longest_label=LABEL_MAX_LENGTH,
         configuration=configuring.configuration_of(session, node_id),
+        probes=site_view.probes_of(session, node_id),
         orders=working.work_lines(session, WorkFilter(node_id=node_id), limit=_ORDERS),
         now=now,
         commands=commanding.commands_of(session, node_id, now=now),
@@ -104,6 +116,16 @@ def node(node_id: str) -> str:
         has_charts=assets.has_assets(assets.vendor_folder()),
         sensorthings="/v1.1",
     )
+
+
+@web.post("/fleet/nodes/<node_id:node_id>/label")
+@needs(Right.OPERATE_NODES)
+def label_node(node_id: str) -> Redirection:
+    """Call the node by another label, and back to its page."""
+    label = request.form.get("label", "").strip()
+    naming.label_node(current_session(), node_id, label, now=clock.now())
+    flash(gettext("It is called %(label)s now.", label=label))
+    return redirect(url_for("web.node", node_id=node_id), code=303)
 
 
 def _heard_in_field_mode(

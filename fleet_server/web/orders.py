@@ -26,6 +26,7 @@ from fleet_server.wire.topics import is_node_id
 from hardware import catalogue
 
 _COMMANDS = 50
+_CHOSEN_BY = ("model", "site_kind", "tag", "group")
 NEEDS_YES = (CommandName.FACTORY_RESET, CommandName.REBOOT)
 """What a person confirms on the node's page."""
 
@@ -109,7 +110,8 @@ def order_for_many() -> Response | tuple[str, int]:
     """Order it."""
     try:
         name, arguments, selection = _typed()
-        confirmed = request.form.get("confirmed_nodes", type=int)
+        # Without the number that the preview said, nothing is told: the nodes may be others by now.
+        confirmed = request.form.get("confirmed_nodes", default=-1, type=int)
         report = ordering.order_for_many(
             current_session(),
             selection,
@@ -142,9 +144,7 @@ def cancel_command(command_id: int) -> Response:
 
 
 def _typed() -> tuple[str, dict[str, Any], Selection]:
-    given = {
-        name: request.form.get(name) or None for name in ("model", "site_kind", "tag", "group")
-    }
+    given = {name: request.form.get(name) or None for name in _CHOSEN_BY}
     selection = Selection(**given)  # type: ignore[arg-type] # texts or nothing
     if selection.is_empty and not request.form.get("all"):
         raise Invalid("Say which nodes, or tick that you mean all.")
@@ -175,6 +175,8 @@ def _page(*, preview: ordering.OrderReport | None = None, fault: str = "") -> st
         models=catalogue.node_model_ids(),
         site_kinds=SITE_KINDS,
         preview=preview,
+        previewed=[name for name in ("name", *_CHOSEN_BY, "all") if request.form.get(name)],
+        need_confirmation=ordering.NEED_CONFIRMATION,
         typed=request.form,
         fault=fault,
     )

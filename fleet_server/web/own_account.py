@@ -17,7 +17,7 @@ from fleet_server.http_shared.auth import current_person
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
 from fleet_server.models import Role, Scope, User
-from fleet_server.services import accounts, keys, logins, second_factor
+from fleet_server.services import accounts, external_logins, keys, logins, passwords, second_factor
 from fleet_server.web.blueprint import web
 from fleet_server.web.people_words import fault_words
 
@@ -34,17 +34,24 @@ def account() -> str:
 
 def _page(*, fault: str = "") -> str:
     person, session = current_person(), current_session()
+    user = _own_row()
     return render_template(
         "account.html",
         fault=fault,
-        user=_own_row(),
+        user=user,
+        has_password=user.password_hash != passwords.NONE,
         sessions=logins.open_sessions(session, person.id, now=clock.now()),
         this_session=person.login_id,
         keys=keys.keys_of(session, person.id),
         now=clock.now(),
         days=_DAYS,
+        issuers=external_logins.issuers_of(session, person.id) if _has_other_login() else [],
         codes_left=second_factor.recovery_codes_left(session, person.id),
     )
+
+
+def _has_other_login() -> bool:
+    return bool(current_app.config["FLEET_SETTINGS"].oidc_issuer)
 
 
 def _own_row() -> User:
@@ -81,6 +88,23 @@ def change_password() -> ResponseReturnValue:
     except (Refused, Invalid) as problem:
         return _refused(problem)
     return _done(gettext("The password is changed; your other sessions are ended."))
+
+
+@web.post("/fleet/account/mail")
+@for_everybody_logged_in
+@limiter.limit(LOGIN_LIMIT)
+def change_mail() -> ResponseReturnValue:
+    try:
+        accounts.change_own_mail(
+            current_session(),
+            current_person().id,
+            typed_mail(),
+            password=request.form.get("password", ""),
+            now=clock.now(),
+        )
+    except (Refused, Invalid) as problem:
+        return _refused(problem)
+    return _done(gettext("The mail address is kept."))
 
 
 @web.post("/fleet/account/sessions/<row_id:login_id>/end")
@@ -130,6 +154,14 @@ def make_key() -> ResponseReturnValue:
 def revoke_own_key(key_id: int) -> ResponseReturnValue:
     keys.revoke_key(current_session(), key_id, owner_id=current_person().id, now=clock.now())
     return _done(gettext("Key %(number)s is revoked.", number=key_id))
+
+
+@web.post("/fleet/account/keys/<row_id:key_id>/confirm")
+@for_everybody_logged_in
+def confirm_own_key(key_id: int) -> ResponseReturnValue:
+    """For a key that waits since a backup was restored."""
+    keys.confirm_key(current_session(), key_id, owner_id=current_person().id, now=clock.now())
+    return _done(gettext("Key %(number)s is good again.", number=key_id))
 
 
 @web.get("/fleet/account/second-factor")
@@ -223,6 +255,11 @@ def remove_second_factor() -> ResponseReturnValue:
     except FleetError as problem:
         return _refused(problem)
     return _done(gettext("The second factor is taken off."))
+
+
+def typed_mail() -> str | None:
+    """None for an empty field."""
+    return request.form.get("mail", "").strip() or None
 
 
 def chosen_roles() -> list[Role]:

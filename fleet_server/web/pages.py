@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from flask import Flask, render_template
+from flask_babel import lazy_gettext
+from werkzeug import exceptions
 
 # Imported for the views that they hang on the blueprint.
 from fleet_server.web import (
@@ -14,9 +16,11 @@ from fleet_server.web import (
     change_words,
     configuration,
     credentials,
+    external_login,
     field,
     files,
     groups,
+    navigation,
     node_life,
     node_list,
     nodes,
@@ -27,6 +31,7 @@ from fleet_server.web import (
     people,
     public,
     quarantine,
+    releases,
     site_import,
     sites,
     work,
@@ -43,9 +48,11 @@ __all__ = [
     "configuration",
     "credentials",
     "error_page",
+    "external_login",
     "field",
     "files",
     "groups",
+    "navigation",
     "node_life",
     "node_list",
     "nodes",
@@ -57,6 +64,7 @@ __all__ = [
     "public",
     "quarantine",
     "register_pages",
+    "releases",
     "site_import",
     "sites",
     "work",
@@ -67,5 +75,37 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(web)
 
 
+_TITLES = {
+    400: lazy_gettext("This does not fit"),
+    403: lazy_gettext("Not allowed"),
+    404: lazy_gettext("Not there"),
+    405: lazy_gettext("Not in this way"),
+    409: lazy_gettext("Not in this state"),
+    413: lazy_gettext("Too much at once"),
+    429: lazy_gettext("Too often"),
+    500: lazy_gettext("Something went wrong"),
+    503: lazy_gettext("Not now"),
+}
+
+
+# What werkzeug says where nobody said more, in its English for programmers.
+_DETAILS = {
+    exceptions.NotFound.description: lazy_gettext("There is nothing at this address."),
+    exceptions.MethodNotAllowed.description: lazy_gettext(
+        "This address is for a form; go to the page with the form."
+    ),
+    exceptions.RequestEntityTooLarge.description: lazy_gettext("What was sent is too long."),
+    exceptions.InternalServerError.description: lazy_gettext(
+        "That is our fault. It was noted; try again, and tell who runs this server if it stays so."
+    ),
+}
+
+
 def error_page(status: int, title: str, detail: str) -> str:
-    return render_template("error.html", status=status, title=title, detail=detail)
+    """`title` is HTTP's own, for what we have no words."""
+    return render_template(
+        "error.html",
+        status=status,
+        title=_TITLES.get(status, title),
+        detail=_DETAILS.get(detail, detail),
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from flask import current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_babel import gettext
+from flask_babel import get_locale, gettext
 
 from fleet_server import clock
 from fleet_server.errors import Conflict, FleetError, Invalid, Refused
@@ -12,10 +14,10 @@ from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import cut_page
 from fleet_server.models import User
-from fleet_server.services import accounts, keys, logins, second_factor
+from fleet_server.services import accounts, keys, logins, second_factor, telling
 from fleet_server.services.rights import Right
 from fleet_server.web.blueprint import web
-from fleet_server.web.own_account import chosen_roles, chosen_scope
+from fleet_server.web.own_account import chosen_roles, chosen_scope, typed_mail
 from fleet_server.web.people_words import fault_words
 
 _PAGE_SIZE = 50
@@ -45,11 +47,18 @@ def add_person() -> ResponseReturnValue:
     session, name = current_session(), request.form.get("name", "").replace("\0", "")
     try:
         accounts.create_user(
-            session, name, None, now=clock.now(), roles=chosen_roles(), scope=chosen_scope()
+            session,
+            name,
+            None,
+            now=clock.now(),
+            roles=chosen_roles(),
+            scope=chosen_scope(),
+            mail=typed_mail(),
         )
     except (Conflict, Invalid, Refused) as problem:
         return _people_page(fault=fault_words(problem)), 400
-    return _code_page(name)
+    user = accounts.account_named(session, name)
+    return _mail_link(user) if _sends_mail_to(user) else _code_page(name)
 
 
 @web.get("/fleet/people/<row_id:user_id>")
@@ -69,6 +78,7 @@ def _person_page(user_id: int, *, fault: str = "") -> str:
         keys=keys.keys_of(session, user.id),
         has_second_factor=second_factor.has_factor(session, user.id),
         now=now,
+        sends_mail=_sends_mail_to(user),
     )
 
 
@@ -115,6 +125,28 @@ def reset_person(user_id: int) -> ResponseReturnValue:
     return _code_page(user.name)
 
 
+@web.post("/fleet/people/<row_id:user_id>/reset/mail")
+@needs(Right.MANAGE_PEOPLE)
+def mail_reset_to_person(user_id: int) -> ResponseReturnValue:
+    """A link by mail, which nobody else sees."""
+    user = _account(user_id)
+    if not _sends_mail_to(user) or not user.is_active:
+        fault = gettext("No link can be mailed: that wants an open account, a mail address and a mail server.")  # fmt: skip
+        return _person_page(user_id, fault=fault), 400
+    return _mail_link(user)
+
+
+@web.post("/fleet/people/<row_id:user_id>/mail")
+@needs(Right.MANAGE_PEOPLE)
+def change_mail_of_person(user_id: int) -> ResponseReturnValue:
+    user = _account(user_id)
+    try:
+        accounts.set_mail(current_session(), user.name, typed_mail(), now=clock.now())
+    except Invalid as problem:
+        return _refused(user_id, problem)
+    return _done(user_id, gettext("The mail address is kept."))
+
+
 @web.post("/fleet/people/<row_id:user_id>/sessions/end")
 @needs(Right.MANAGE_PEOPLE)
 def end_sessions_of_person(user_id: int) -> ResponseReturnValue:
@@ -138,8 +170,32 @@ def revoke_key_of_person(user_id: int, key_id: int) -> ResponseReturnValue:
     return _done(user_id, gettext("Key %(number)s is revoked.", number=key_id))
 
 
+@web.post("/fleet/people/<row_id:user_id>/keys/<row_id:key_id>/confirm")
+@needs(Right.MANAGE_PEOPLE)
+def confirm_key_of_person(user_id: int, key_id: int) -> ResponseReturnValue:
+    """For a key that waits since a backup was restored."""
+    user = _account(user_id)
+    keys.confirm_key(current_session(), key_id, owner_id=user.id, now=clock.now())
+    return _done(user_id, gettext("Key %(number)s is good again.", number=key_id))
+
+
 def _account(user_id: int) -> User:
     return accounts.find_account(current_session(), user_id)
+
+
+def _sends_mail_to(user: User) -> bool:
+    return bool(user.mail and current_app.config["FLEET_SETTINGS"].smtp_url)
+
+
+def _mail_link(user: User) -> ResponseReturnValue:
+    telling.ask_for_reset(
+        current_session(),
+        user.name,
+        language=str(get_locale()),
+        now=clock.now(),
+        wall_now=datetime.now(UTC),
+    )
+    return _done(user.id, gettext("A link goes to %(mail)s; it is good for an hour.", mail=user.mail))  # fmt: skip
 
 
 def _code_page(name: str) -> str:

@@ -48,6 +48,8 @@ FAULT_WORDS = {
     "api_key_wrong": lazy_gettext(
         "A key wants a role, a purpose of at most 120 characters, and 1 to 366 days."
     ),
+    "identity_taken": lazy_gettext("One account belongs to one login, and the other way round."),
+    "only_way_in": lazy_gettext("Set a password first: without it you could not log in any more."),
     "last_administrator": lazy_gettext(
         "Nobody would be left to manage people; make somebody else an administrator first."
     ),
@@ -74,6 +76,8 @@ def fault_words(problem: FleetError) -> str:
     if problem.code == "login_locked":
         wait_s = problem.fields["wait_s"]
         return str(gettext("Too many wrong passwords; try again in %(wait)s s.", wait=wait_s))
+    if problem.code == "account_wrong" and problem.fields.get("field") == "mail":
+        return str(gettext("Give one e-mail address, like anna@example.org."))
     if problem.code == "account_wrong":
         return str(gettext("An account wants a name of 1 to 64 characters and at least one role."))
     return str(FAULT_WORDS.get(problem.code, problem))

@@ -237,6 +237,21 @@ def refusal_words(reason: str) -> str:
     return str(REFUSAL_WORDS.get(reason, reason))
 
 
+ORDER_WORDS = {
+    "label": lazy_gettext("by label"),
+    "-label": lazy_gettext("by label, from the end"),
+    "heard": lazy_gettext("longest silent first"),
+    "-heard": lazy_gettext("heard last first"),
+    "battery": lazy_gettext("lowest battery first"),
+    "-battery": lazy_gettext("fullest battery first"),
+}
+
+
+def order_word(sorting: str) -> str:
+    """How a list of nodes is sorted."""
+    return str(ORDER_WORDS.get(sorting, sorting))
+
+
 def flag_words(number: int) -> Word:
     return FLAG_WORDS[QualityFlag(number)]
 

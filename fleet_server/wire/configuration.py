@@ -19,6 +19,7 @@ from fleet_server.wire import cbor
 SAMPLE_S = "sample_s"
 PUBLISH_S = "publish_s"
 WIFI = "wifi"
+RENEW = "renew"
 
 _DAY_S = 86_400
 _SHORTEST_S = 60
@@ -35,7 +36,7 @@ INTEGERS: Mapping[str, tuple[int, int, str]] = MappingProxyType(
         "urgent_s": (_SHORTEST_S, _DAY_S, "seconds"),
     }
 )
-NAMES = tuple(sorted((*INTEGERS, "every_s", "host", "limits", "server_name", WIFI)))
+NAMES = tuple(sorted((*INTEGERS, "every_s", "host", "limits", RENEW, "server_name", WIFI)))
 MAX_RULES = 16
 MAX_NETWORKS = 8
 MAX_BYTES = 400
@@ -152,6 +153,8 @@ def _fault_of_value(name: str, value: object, channels: Channels) -> str | None:
         return _fault_of_rules(value, channels)
     if name in ("host", "server_name"):
         return None if _is_host(value) else f"{name} is no name or address of a machine."
+    if name == RENEW:
+        return _fault_of_listener(value)
     if name == WIFI:
         return _fault_of_networks(value)
     return f"{name} is no setting of a node; there are {', '.join(NAMES)}."
@@ -198,6 +201,17 @@ def _ends(kind: str, limit: float, clear: float) -> bool:
     if kind == "above":
         return clear <= limit
     return 0 <= clear <= limit and limit > 0
+
+
+def _fault_of_listener(value: object) -> str | None:
+    if isinstance(value, list) and len(value) == 3:
+        host, port, server_name = value
+        if _is_host(host) and _is_integer(port, *INTEGERS["port"][:2]) and _is_host(server_name):
+            return None
+    return (
+        'renew must look like ["fleet.example.org", 8443, "fleet.example.org"]: where the nodes\' listener is found,'
+        " its port, and the name in its certificate."
+    )
 
 
 def _fault_of_networks(value: object) -> str | None:

@@ -33,6 +33,7 @@ def configuration_schema(channels: Channels, *, title: str) -> dict[str, Any]:
         "limits": _rules(channels),
         "host": _host("the broker"),
         "server_name": _host("the name in the broker's certificate"),
+        configuration.RENEW: _listener(),
         WIFI: _networks(),
     }
     return {
@@ -92,6 +93,20 @@ def _host(description: str) -> dict[str, Any]:
         "minLength": 1,
         "maxLength": configuration.LONGEST_HOST,
         "pattern": _HOST,
+    }
+
+
+def _listener() -> dict[str, Any]:
+    return {
+        "type": "array",
+        "description": "where a node asks for a certificate that no broker can bring it",
+        "prefixItems": [
+            _host("the nodes' listener"),
+            _integer(*INTEGERS["port"]),
+            _host("the name in its certificate"),
+        ],
+        "minItems": 3,
+        "maxItems": 3,
     }
 
 

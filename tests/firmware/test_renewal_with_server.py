@@ -19,17 +19,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from databases import SqliteDatabases
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.app import create_node_app
-from fleet_server.cli.serve import listen, node_tls
+from fleet_server.cli.node_tls import NodeTls
+from fleet_server.cli.serve import listen
 from fleet_server.models import Node, NodeStatus
 from fleet_server.mqtt.consumer import Consumer
 from fleet_server.mqtt.publisher import Publisher
 from fleet_server.services import (
     authority,
+    configuring,
     credentials,
     enrolment,
     moving,
@@ -111,7 +113,7 @@ class Fleet:
             running.enter_context(at_work(Consumer(settings, self.sessions)))
             running.enter_context(at_work(Publisher(settings, self.sessions)))
             app = create_node_app(settings, self.sessions)
-            tls = node_tls(self.certificates.files)
+            tls = NodeTls(self.certificates.files)
             listener = listen(app, "127.0.0.1", 0, threads=2, tls=tls)
             self.listener_door.target = listener.bind_addr[1]
             thread = Thread(target=listener.serve)
@@ -120,11 +122,18 @@ class Fleet:
             running.callback(listener.stop)
             yield
 
-    def enrol(self, count: int, *, at: datetime | None = None) -> list[str]:
-        """New nodes; `at`: when their certificates were signed."""
-        return [self._enrol(at) for _ in range(count)]
+    def enrol(
+        self, count: int, *, at: datetime | None = None, knows_listener: bool = True
+    ) -> list[str]:
+        """New nodes; `at`: when their certificates were signed; `knows_listener`: not of a server that had none."""
+        return [self._enrol(at, knows_listener=knows_listener) for _ in range(count)]
 
-    def _enrol(self, at: datetime | None) -> str:
+    @property
+    def listener(self) -> list[object]:
+        """As a node is told it."""
+        return ["127.0.0.1", self.listener_door.port, "localhost"]
+
+    def _enrol(self, at: datetime | None, *, knows_listener: bool) -> str:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "node")])
         request = x509.CertificateSigningRequestBuilder().subject_name(name)
@@ -159,7 +168,7 @@ class Fleet:
             nodes.soil(),
             node=nodes.tree_3(),
             port=self.broker_door.port,
-            link={"tls": True, "renew": ["127.0.0.1", self.listener_door.port, "localhost"]},
+            link={"tls": True} | ({"renew": self.listener} if knows_listener else {}),
             identity=identity,
             start_utc_us=time.time_ns() // 1000,
         )
@@ -223,8 +232,15 @@ def test_nodes_that_slept_through_the_end_of_their_certificate_or_a_forced_chang
     fleet: Fleet,
 ) -> None:
     expired, revoked = fleet.enrol(2, at=datetime.now(UTC) - 3 * YEARS)
-    (unaware,) = fleet.enrol(1)
+    (unaware,) = fleet.enrol(1, knows_listener=False)
     now = clock.now()
+    with fleet.serving():
+        with fleet.sessions() as session:
+            configuring.configure_node(session, unaware, {"renew": fleet.listener}, now=now)
+        fleet.are_told()
+        fleet.wake(unaware, times=2)
+    with fleet.sessions() as session, db.writing(session):
+        session.execute(update(NodeStatus).values(last_state_at=None))
     with fleet.sessions() as session:
         credentials.revoke_node(session, revoked, "stolen", fleet.ca_dir, now=now)
         rolling_over.begin(session, fleet.ca_dir, now=now)

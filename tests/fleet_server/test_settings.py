@@ -52,6 +52,12 @@ WRONG = {
         {"FLEET_CLOCK": "1@2x3", "FLEET_DEMO": "1", "FLEET_REQUIRE_TOTP": "1"},
         "require_totp",
     ),
+    "a login elsewhere without a name for us": (
+        {"FLEET_OIDC_ISSUER": "https://login.example.org"},
+        "oidc_client_id",
+    ),
+    "a name for us, and no place": ({"FLEET_OIDC_CLIENT_ID": "x"}, "oidc_issuer"),
+    "a place that is none": ({"FLEET_OIDC_ISSUER": "login.example.org"}, "oidc_issuer"),
     "a level that is none": ({"FLEET_LOG_LEVEL": "loud"}, "log_level"),
     "a format that is none": ({"FLEET_LOG_FORMAT": "xml"}, "log_format"),
     "a file that is not there": ({"FLEET_CONFIG": "/nowhere/fleet.toml"}, "FLEET_CONFIG"),

@@ -40,6 +40,20 @@ class World:
         made.testing = True
         return made
 
+    def browser(self, name: str = small_world.USER, **overrides: object) -> FlaskClient:
+        """A person's browser, logged in; everybody has the same password here."""
+        client = self.app(**overrides).test_client()
+        log_in(client, name=name)
+        return client
+
+    def program(self, name: str = small_world.USER, **overrides: object) -> FlaskClient:
+        """A person's program: as their browser, but no form's token is wanted of it."""
+        app = self.app(**overrides)
+        app.config["WTF_CSRF_ENABLED"] = False
+        client = app.test_client()
+        client.post("/login", data={"name": name, "password": small_world.PASSWORD})
+        return client
+
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
         """Every statement that the database is asked inside the block."""

@@ -298,6 +298,7 @@ EVERYTHING: Json = {
     "wifi": [["Bürgerbüro", "Grüße 🌳"], ["frei", ""]],
     "host": "broker.example.org",
     "port": 8_883,
+    "renew": ["fleet.example.org", 8443, "fleet.example.org"],
     "server_name": "broker.example.org",
 }
 LONG = "x" * 253
@@ -311,6 +312,10 @@ CONFIGURATIONS: tuple[tuple[str, Json, str | None], ...] = (
     ("the highest", {"sample_s": 86_400, "publish_s": 86_400, "low_mv": 20_000}, None),
     ("no rules", {"limits": [], "every_s": {}}, None),
     ("a key of 64 digits", {"wifi": [["stadt", "0123456789abcdefABCDEF" * 2 + "0" * 20]]}, None),
+    ("no name of the listener", {"renew": ["fleet.example.org", 8443]}, "renew"),
+    ("no port of the listener", {"renew": ["fleet.example.org", 0, "fleet"]}, "renew"),
+    ("no host of the listener", {"renew": ["", 8443, "fleet"]}, "renew"),
+    ("a text for the listener", {"renew": "fleet.example.org"}, "renew"),
     ("a name that no node knows", {"colour": 1}, "colour"),
     ("a minute less one", {"sample_s": 59}, "sample_s"),
     ("a day and one", {"publish_s": 86_401}, "publish_s"),

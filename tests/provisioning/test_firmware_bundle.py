@@ -45,6 +45,7 @@ def test_the_version_file_names_version_build_date_and_hash(sources: Path) -> No
     content = json.loads(bundle.files_on_board("b")["/b/VERSION"])
     assert content == {
         "version": "1.2.3",
+        "counter": 0,
         "built_utc_s": BUILT_AT_UTC_S,
         "sha256": bundle.sha256,
     }

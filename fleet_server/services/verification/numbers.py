@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fleet_server.models import Gap, Node, NodeStatus, Outbox, Quarantine, Receipt
+from fleet_server.models import Counter, Gap, Node, NodeStatus, Outbox, Quarantine, Receipt
+from fleet_server.models.counter import PACKS_STORED
 from fleet_server.models.gap import DECLARED_LOST
 from fleet_server.models.outbox import DESIRED, RECEIPT
 from fleet_server.models.receipt import NO_SPOOL
@@ -45,12 +46,14 @@ class Arrived:
     quarantined: dict[SpoolOf, set[int]] = field(default_factory=lambda: defaultdict(set))
     oldest: dict[SpoolOf, int] = field(default_factory=lambda: defaultdict(int))
     twice: dict[SpoolOf, int] = field(default_factory=lambda: defaultdict(int))
+    packs_of: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, packs: Sequence[StoredPack]) -> None:
         """Note packs that are stored."""
         fresh: dict[SpoolOf, list[int]] = defaultdict(list)
         for pack in packs:
             spool_of = (pack.identity.node_id, pack.identity.spool)
+            self.packs_of[pack.identity.node_id] += 1
             fresh[spool_of].append(pack.identity.seq)
             self.oldest[spool_of] = max(self.oldest[spool_of], pack.oldest)
         for spool_of, numbers in fresh.items():
@@ -99,7 +102,9 @@ def check_numbers(
     spools: dict[str, set[int]] = defaultdict(set)
     for node_id, spool in (*arrived.stored, *gaps):
         spools[node_id].add(spool)
+    counters = _packs_counted(session)
     for node_id in session.scalars(select(Node.node_id).order_by(Node.node_id)):
+        found_before = _found(report)
         receipt = receipts.get(node_id)
         current = NO_SPOOL if receipt is None else receipt.spool
         for spool in sorted(spools[node_id] | {current}):
@@ -113,7 +118,30 @@ def check_numbers(
                 report,
             )
             check.run(is_current=spool == current, has_others=len(spools[node_id]) > 0)
+        # A pack that is gone, or there twice, is reported as that.
+        if _found(report) == found_before:
+            _check_count(node_id, counters.get(node_id, 0), arrived, report)
     _check_outbox(session, report, wall_now)
+
+
+def _found(report: Report) -> int:
+    return report.gaps + report.duplicates + report.receipts_wrong
+
+
+def _packs_counted(session: Session) -> dict[str, int]:
+    rows = session.execute(
+        select(Counter.node_id, Counter.count).where(Counter.name == PACKS_STORED)
+    )
+    return {node_id: int(count) for node_id, count in rows}
+
+
+def _check_count(node_id: str, counted: int, arrived: Arrived, report: Report) -> None:
+    """The number of packs that pages show, which nobody counts anew."""
+    stored = arrived.packs_of[node_id]
+    if counted != stored:
+        report.find(
+            "packs_damaged", f"Node {node_id} has {stored} packs; its counter says {counted}."
+        )
 
 
 _KINDS = ("telemetry", "event")

@@ -6,7 +6,6 @@ import pytest
 from flask.testing import FlaskClient
 
 from fleet_server.services import authority
-from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World
 
 
@@ -14,11 +13,7 @@ from tests.fleet_server.world_fixtures import World
 def client(sqlite_world: World) -> FlaskClient:
     """An operator's program; the authority is on the same machine."""
     authority.initialise(sqlite_world.data_dir / "ca")
-    app = sqlite_world.app()
-    app.config["WTF_CSRF_ENABLED"] = False
-    made = app.test_client()
-    made.post("/login", data={"name": small_world.USER, "password": small_world.PASSWORD})
-    return made
+    return sqlite_world.program()
 
 
 def test_a_token_is_made_listed_without_its_secret_and_revoked(client: FlaskClient) -> None:

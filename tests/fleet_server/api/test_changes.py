@@ -17,17 +17,13 @@ from tests.fleet_server.world_fixtures import World
 @pytest.fixture(scope="module")
 def programs(sqlite_world: World) -> tuple[FlaskClient, FlaskClient]:
     """Of two operators, on a server where more than one node needs an approval."""
-    app = sqlite_world.app(demo=False, approval_above=1)
-    app.config["WTF_CSRF_ENABLED"] = False
     made = []
     for name in ("anna", "bert"):
         with sqlite_world.sessions() as session:
             accounts.create_user(
                 session, name, small_world.PASSWORD, now=NOW, roles=[Role.OPERATOR]
             )
-        client = app.test_client()
-        client.post("/login", data={"name": name, "password": small_world.PASSWORD})
-        made.append(client)
+        made.append(sqlite_world.program(name, demo=False, approval_above=1))
     return made[0], made[1]
 
 
@@ -100,6 +96,8 @@ def test_a_command_to_many_is_rehearsed_confirmed_and_listed(
     assert (rehearsed["told"], rehearsed["batch"]) == (2, None)
     refused = anna.post("/api/v1/commands/order", json=order)
     assert (refused.status_code, refused.get_json()["code"]) == (403, "not_confirmed")
+    other = {**order, "name": "self_test", "confirmed_nodes": 3}
+    assert anna.post("/api/v1/commands/order", json=other).status_code == 403
     done = read(anna.post("/api/v1/commands/order", json={**order, "confirmed_nodes": 2}))
     first = read(anna.get(f"/api/v1/commands?batch={done['batch']}&limit=1"))
     rest = read(anna.get(first["next"]))
@@ -109,6 +107,22 @@ def test_a_command_to_many_is_rehearsed_confirmed_and_listed(
     assert anna.post(f"/api/v1/commands/{listed[0]['id']}/cancel").status_code == 204
     canceled = read(anna.get("/api/v1/commands?state=canceled"))["items"]
     assert [one["id"] for one in canceled] == [listed[0]["id"]]
+
+
+def test_many_are_done_to_as_rehearsed_or_not_at_all(
+    programs: tuple[FlaskClient, FlaskClient],
+) -> None:
+    anna, _ = programs
+    address, wish = (
+        "/api/v1/nodes/configure",
+        {"node_ids": ["n-000002"], "settings": {"low_mv": 3250}},
+    )
+    rehearsed = read(anna.post(f"{address}?dry_run=true", json=wish))
+    wanted = {"If-Match": f'"{rehearsed["tag"]}"'}
+    assert read(anna.post(address, json=wish, headers=wanted))["tag"] == rehearsed["tag"]
+    again = anna.post(address, json=wish, headers=wanted)  # by now it is so already
+    assert (again.status_code, again.get_json()["code"]) == (412, "rehearsal_outdated")
+    assert anna.post(address, json=wish, headers={"If-Match": "*"}).status_code == 200
 
 
 def test_schema_of_a_model_is_one_document(programs: tuple[FlaskClient, FlaskClient]) -> None:

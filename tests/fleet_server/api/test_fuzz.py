@@ -18,6 +18,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
+from fleet_server.http_shared.limits import limiter
 from fleet_server.models import Role
 from fleet_server.services import accounts
 from tests.fleet_server import small_world
@@ -44,9 +45,16 @@ _THERE: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def without_limits() -> Iterator[None]:
+    limiter.enabled = False
+    yield
+    limiter.enabled = True
+
+
 def _app(world: World) -> Flask:
     made = world.app(demo=False)
-    made.config.update(WTF_CSRF_ENABLED=False, RATELIMIT_ENABLED=False)
+    made.config.update(WTF_CSRF_ENABLED=False)
     return made
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.models import AuditEntry, KeptAnswer, Role, Site
-from fleet_server.services import accounts, deploying, many_at_once, repeating, rights
+from fleet_server.jobs import schedule
+from fleet_server.models import AuditEntry, KeptAnswer, NodeStatus, Role, Site
+from fleet_server.services import accounts, deploying, many_at_once, node_list, repeating, rights
+from fleet_server.settings import load_settings
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World, log_in
@@ -26,15 +29,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 @pytest.fixture(scope="module")
 def client(world: World) -> FlaskClient:
     """An operator's program."""
-    return _client(world)
-
-
-def _client(world: World) -> FlaskClient:
-    app = world.app()
-    app.config["WTF_CSRF_ENABLED"] = False
-    made = app.test_client()
-    made.post("/login", data={"name": small_world.USER, "password": small_world.PASSWORD})
-    return made
+    return world.program()
 
 
 def _code(answer: Any) -> str:
@@ -56,13 +51,31 @@ def _walk(client: FlaskClient, address: str) -> Iterator[list[dict[str, Any]]]:
         address = page["next"]
 
 
-@pytest.mark.parametrize("sort", ["label", "-label"])
+@pytest.mark.parametrize("sort", list(node_list.SORTINGS))
 def test_pages_one_after_the_other_are_the_whole_list(client: FlaskClient, sort: str) -> None:
     whole = client.get(f"/api/v1/nodes?sort={sort}").get_json()
     assert whole["next"] is None
     pages = list(_walk(client, f"/api/v1/nodes?limit=1&sort={sort}"))
     assert [len(page) for page in pages] == [1, 1, 1]
     assert [node for page in pages for node in page] == whole["items"]
+
+
+def test_node_that_was_never_heard_comes_before_those_that_were_and_was_heard_before_any_time(
+    sqlite_world: World,
+) -> None:
+    client = sqlite_world.program()
+    with sqlite_world.sessions() as session, db.writing(session):
+        silent = update(NodeStatus).where(NodeStatus.node_id == "n-000002")
+        session.execute(silent.values(last_heard_at=None, battery_mv=None))
+
+    def found(query: str) -> list[str]:
+        return [node["id"] for node in client.get(f"/api/v1/nodes?{query}").get_json()["items"]]
+
+    assert found("heard_before=2001-01-01T00:00:00Z") == ["n-000002"]
+    for sort in ("heard", "battery"):
+        assert found(f"sort={sort}")[0] == found(f"sort=-{sort}")[-1] == "n-000002"
+        pages = list(_walk(client, f"/api/v1/nodes?limit=1&sort={sort}"))
+        assert [node["id"] for page in pages for node in page] == found(f"sort={sort}")
 
 
 def test_row_that_comes_in_front_shifts_nothing(world: World, client: FlaskClient) -> None:
@@ -112,7 +125,7 @@ def test_filters_hold_all_together(client: FlaskClient, query: str, ids: list[st
         ("limit=0", "limit: must be greater than or equal to 1"),
         ("limit=many", "limit: not a valid integer."),
         ("limit=" + "9" * 5000, "limit: not a valid integer."),
-        ("sort=colour", "sort: must be one of: label, -label."),
+        ("sort=colour", "sort: must be one of: label, -label, heard, -heard, battery, -battery."),
         ("state=asleep", "state: must be one of:"),
         ("heard_before=yesterday", "heard_before: not a valid datetime."),
         ("after=x", "after wants what the page before gave"),
@@ -307,6 +320,28 @@ def test_answer_is_kept_for_a_day(world: World) -> None:
         over = NOW + timedelta(hours=24)
         gone = repeating.begin(session, "k-7", request_sha256="b", secret_key=SECRET, now=over)
         assert gone.answer is None
+
+
+def test_old_answers_go_by_schedule_and_those_of_today_stay(world: World, tmp_path: Path) -> None:
+    over = NOW + timedelta(hours=25)
+    with world.sessions() as session:
+        for key, at in (("k-old", NOW), ("k-new", over - timedelta(hours=1))):
+            repeating.begin(session, key, request_sha256="a", secret_key=SECRET, now=at)
+        run = schedule.JOBS["forget_old_answers"].run
+        run(session, load_settings({}, data_dir=tmp_path), over)
+        assert session.get(KeptAnswer, (rights.actor_of(session).name, "k-old")) is None
+        assert session.get(KeptAnswer, (rights.actor_of(session).name, "k-new")) is not None
+
+
+def test_answer_under_another_secret_is_told_as_lost_and_nothing_is_done_again(
+    world: World,
+) -> None:
+    with world.sessions() as session:
+        ticket = repeating.begin(session, "k-8", request_sha256="a", secret_key=SECRET, now=NOW)
+        with db.writing(session):
+            repeating.keep(session, ticket, "said", secret_key=SECRET)
+        with pytest.raises(repeating.AnswerLost):
+            repeating.begin(session, "k-8", request_sha256="a", secret_key="other", now=NOW)
 
 
 # ---------------------------------------------------------------------------------------------------------- many at once

@@ -15,18 +15,9 @@ from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World
 
 
-def client_of(world: World, name: str = small_world.USER) -> FlaskClient:
-    """A program of this person."""
-    app = world.app(demo=False)
-    app.config["WTF_CSRF_ENABLED"] = False
-    made = app.test_client()
-    made.post("/login", data={"name": name, "password": small_world.PASSWORD})
-    return made
-
-
 @pytest.fixture(scope="module")
 def client(world: World) -> FlaskClient:
-    return client_of(world)
+    return world.program(demo=False)
 
 
 def _changed(client: FlaskClient, address: str, change: dict[str, Any]) -> Any:
@@ -47,6 +38,29 @@ def test_quarantine_is_filtered_by_reason(client: FlaskClient) -> None:
     (entry,) = client.get("/api/v1/quarantine?reason=pack_not_array").get_json()["items"]
     assert entry["node_id"] == "n-000001"
     assert client.get("/api/v1/quarantine?node_id=n-000002").get_json()["items"] == []
+
+
+def test_summary_is_the_fleet_in_figures_and_of_whole_kinds_only_for_who_sees_all(
+    client: FlaskClient, world: World
+) -> None:
+    told = client.get("/api/v1/summary").get_json()
+    assert (told["nodes"], told["by_health"]["fresh"], told["by_health"]["troubled"]) == (3, 1, 2)
+    assert told["packs"]["stored"] == sum(
+        client.get(f"/api/v1/nodes/n-00000{number}").get_json()["packs"] for number in (1, 2, 3)
+    )
+    with world.sessions() as session:
+        roles = [Role.WATERS_OFFICE]
+        accounts.create_user(
+            session, "wilma", small_world.PASSWORD, now=NOW, roles=roles, scope=Scope.WATERS
+        )
+    scoped = world.program("wilma", demo=False).get("/api/v1/summary").get_json()
+    assert (scoped["nodes"], scoped["packs"], scoped["quarantined"]) == (1, None, None)
+
+
+def test_head_of_the_audit_log_is_its_newest_entry(client: FlaskClient) -> None:
+    (newest,) = client.get("/api/v1/audit?limit=1").get_json()["items"]
+    head = client.get("/api/v1/audit/head").get_json()
+    assert head == {"seq": newest["seq"], "sha256": newest["sha256"]}
 
 
 def test_node_moves_to_another_site(client: FlaskClient) -> None:
@@ -192,7 +206,7 @@ def test_out_of_scope_is_not_there_for_programs(world: World) -> None:
             roles=[Role.OPERATOR],
             scope=Scope.WATERS,
         )
-    client = client_of(world, "wanda")
+    client = world.program("wanda", demo=False)
     tree = "/api/v1/nodes/n-000001"
     for address in (
         tree,

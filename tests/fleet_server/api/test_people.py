@@ -1,30 +1,34 @@
-"""What programs do with people: list, add, change and let in again; never more than they may, and never a secret twice."""
+"""What an administrator does with people over the API: list, add, change and let in again; never more than they may, and never a secret twice."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from fleet_server.http_shared.limits import limiter
 from fleet_server.models import Role, Scope
 from fleet_server.services import accounts, keys, logins, second_factor
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
-from tests.fleet_server.world_fixtures import World
+from tests.fleet_server.world_fixtures import World, log_in
 
-PEOPLE = "/api/v1/people"
+PEOPLE, NODES = "/api/v1/people", "/api/v1/nodes"
 NORA = {"name": "nora", "roles": ["operator", "auditor"], "scope": "waters"}
 
 
-class Program:
-    """Asks with a key of an account of its own."""
+class Administrator:
+    """Asks from a browser, with the token that changes want there; and has a key, which is for other things."""
 
     def __init__(self, world: World, name: str, *, scope: Scope = Scope.ALL) -> None:
         roles = [Role.ADMINISTRATOR]
         with world.sessions() as session:
-            owner = accounts.create_user(session, name, None, now=NOW, roles=roles, scope=scope)
+            owner = accounts.create_user(
+                session, name, small_world.PASSWORD, now=NOW, roles=roles, scope=scope
+            )
             made = keys.make_key(
                 session,
                 owner.id,
@@ -34,26 +38,41 @@ class Program:
                 note="people",
                 now=NOW,
             )
-        self.id, self.key_id, self.name = owner.id, made.key.id, f"key {made.key.id} of {name}"
-        self.headers = {"Authorization": f"Bearer {made.secret}"}
-        self.client: FlaskClient = world.app(demo=False).test_client()
+        self.id, self.key_id, self.name = owner.id, made.key.id, name
+        self.key = {"Authorization": f"Bearer {made.secret}"}
+        app = world.app(demo=False)
+        self.client: FlaskClient = app.test_client()
+        log_in(self.client, name=name)
+        token = self.client.get("/api/v1/me").get_json()["csrf_token"]
+        self.headers = {"X-CSRFToken": token}
+        self._program = app.test_client()
 
     def ask(self, method: str, address: str, *, tag: str | None = None, **given: Any) -> Any:
         headers = {**self.headers, **({"If-Match": tag} if tag else {})}
         return self.client.open(address, method=method, headers=headers, **given)
+
+    def ask_by_key(self, method: str, address: str, **given: Any) -> Any:
+        return self._program.open(address, method=method, headers=self.key, **given)
 
     def change(self, address: str, change: dict[str, Any]) -> Any:
         tag = self.ask("GET", address).headers["ETag"]
         return self.ask("PATCH", address, tag=tag, json=change)
 
 
-@pytest.fixture(scope="module")
-def boss(world: World) -> Program:
-    return Program(world, "boss")
+@pytest.fixture(scope="module", autouse=True)
+def without_limits() -> Iterator[None]:
+    limiter.enabled = False  # tests log in more often than people
+    yield
+    limiter.enabled = True
 
 
 @pytest.fixture(scope="module")
-def nora(boss: Program) -> str:
+def boss(world: World) -> Administrator:
+    return Administrator(world, "boss")
+
+
+@pytest.fixture(scope="module")
+def nora(boss: Administrator) -> str:
     """Her address."""
     made = boss.ask("POST", PEOPLE, json=NORA)
     assert made.status_code == 201, made.text
@@ -63,7 +82,7 @@ def nora(boss: Program) -> str:
     return str(made.headers["Location"])
 
 
-def test_people_are_listed_by_name_and_filtered(boss: Program, nora: str) -> None:
+def test_people_are_listed_by_name_and_filtered(boss: Administrator, nora: str) -> None:
     def names(query: str) -> list[str]:
         return [one["name"] for one in boss.ask("GET", f"{PEOPLE}?{query}").get_json()["items"]]
 
@@ -76,7 +95,9 @@ def test_people_are_listed_by_name_and_filtered(boss: Program, nora: str) -> Non
     assert boss.ask("GET", f"{PEOPLE}?role=king").status_code == 422
 
 
-def test_list_of_people_asks_the_same_statements_for_many(boss: Program, world: World) -> None:
+def test_list_of_people_asks_the_same_statements_for_many(
+    boss: Administrator, world: World
+) -> None:
     counts = []
     for turn in range(2):
         with world.sessions() as session:
@@ -89,7 +110,7 @@ def test_list_of_people_asks_the_same_statements_for_many(boss: Program, world: 
     assert counts[0] == counts[1] <= 3
 
 
-def test_roles_scope_and_door_are_changed_by_who_read_them(boss: Program, nora: str) -> None:
+def test_roles_scope_and_door_are_changed_by_who_read_them(boss: Administrator, nora: str) -> None:
     changed = boss.change(nora, {"roles": ["technician"]})
     assert (changed.get_json()["roles"], changed.get_json()["scope"]) == (["technician"], "waters")
     closed = boss.change(nora, {"is_active": False, "scope": "all"}).get_json()
@@ -101,7 +122,7 @@ def test_roles_scope_and_door_are_changed_by_who_read_them(boss: Program, nora: 
     assert (entries[0]["actor"], entries[0]["action"]) == (boss.name, "account_opened")
 
 
-def test_what_cannot_be_is_told_by_its_code(boss: Program, nora: str) -> None:
+def test_what_cannot_be_is_told_by_its_code(boss: Administrator, nora: str) -> None:
     again = boss.ask("POST", PEOPLE, json=NORA)
     assert (again.status_code, again.get_json()["code"]) == (409, "account_exists")
     for wrong in ({**NORA, "roles": []}, {**NORA, "scope": "moon"}, {"name": "x"}):
@@ -111,7 +132,7 @@ def test_what_cannot_be_is_told_by_its_code(boss: Program, nora: str) -> None:
 
 
 def test_code_from_the_api_lets_somebody_in_and_out_again(
-    boss: Program, nora: str, world: World
+    boss: Administrator, nora: str, world: World
 ) -> None:
     told = boss.ask("POST", f"{nora}/reset").get_json()
     assert told["link"] == f"http://127.0.0.1:8080/reset#{told['code']}"
@@ -125,23 +146,40 @@ def test_code_from_the_api_lets_somebody_in_and_out_again(
         assert logins.find(session, secret) is None
 
 
-def test_key_is_seen_without_its_secret_and_revoked(boss: Program, world: World) -> None:
-    other = Program(world, "other")
+def test_key_is_seen_without_its_secret_and_revoked(boss: Administrator, world: World) -> None:
+    other = Administrator(world, "other")
     address = f"{PEOPLE}/{other.id}/keys/{other.key_id}"
     listed = boss.ask("GET", f"{PEOPLE}/{other.id}/keys")
     assert [one["id"] for one in listed.get_json()["items"]] == [other.key_id]
     assert "sk_" not in listed.text
-    assert other.ask("GET", PEOPLE).status_code == 200
+    assert other.ask_by_key("GET", NODES).status_code == 200
     tag = boss.ask("GET", address).headers["ETag"]
     assert boss.ask("DELETE", address, tag=tag).status_code == 204
-    assert other.ask("GET", PEOPLE).status_code == 401
+    assert other.ask_by_key("GET", NODES).status_code == 401
     assert boss.ask("GET", address).get_json()["revoked_at"] is not None
     elsewhere = f"{PEOPLE}/{boss.id}/keys/{other.key_id}"
     assert boss.ask("GET", elsewhere).status_code == 404
 
 
+def test_administrators_key_neither_sees_nor_changes_people(
+    boss: Administrator, nora: str, world: World
+) -> None:
+    """A key asks for no second factor: who finds one does not become everything with it."""
+    before = boss.ask("GET", nora).get_json()
+    for method, address, given in (
+        ("GET", PEOPLE, {}),
+        ("POST", PEOPLE, {"json": {**NORA, "name": "accomplice", "roles": ["administrator"]}}),
+        ("POST", f"{nora}/reset", {}),
+        ("POST", f"{nora}/second-factor/remove", {}),
+    ):
+        answer = boss.ask_by_key(method, address, **given)
+        assert (answer.status_code, answer.get_json()["code"]) == (403, "not_allowed"), address
+        assert "No key may do this" in answer.get_json()["detail"]
+    assert boss.ask("GET", nora).get_json() == before
+
+
 def test_administrator_of_the_trees_has_nothing_to_do_with_others(world: World) -> None:
-    trees = Program(world, "trees boss", scope=Scope.TREES)
+    trees = Administrator(world, "trees boss", scope=Scope.TREES)
     listed = trees.ask("GET", PEOPLE).get_json()["items"]
     assert [one["name"] for one in listed] == ["trees boss"]
     for method, below in (
@@ -159,7 +197,7 @@ def test_administrator_of_the_trees_has_nothing_to_do_with_others(world: World) 
     assert (made.status_code, made.get_json()["code"]) == (403, "beyond_scope")
 
 
-def test_password_stands_in_no_answer(boss: Program) -> None:
+def test_password_stands_in_no_answer(boss: Administrator) -> None:
     shown = boss.ask("GET", f"{PEOPLE}?limit=200").text
     assert small_world.USER in shown
     assert "argon2" not in shown

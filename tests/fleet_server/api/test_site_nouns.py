@@ -11,7 +11,6 @@ from flask.testing import FlaskClient
 from fleet_server.models import Role, Scope
 from fleet_server.services import accounts
 from tests.fleet_server import small_world
-from tests.fleet_server.api.test_nouns import client_of
 from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World
 
@@ -21,7 +20,7 @@ ORDER = {"kind": "battery", "due_at": "2026-07-20T12:00:00Z", "node_id": "n-0000
 
 @pytest.fixture(scope="module")
 def client(world: World) -> FlaskClient:
-    return client_of(world)
+    return world.program(demo=False)
 
 
 def _changed(client: FlaskClient, address: str, change: dict[str, Any]) -> Any:
@@ -116,7 +115,7 @@ def test_waters_office_sees_and_orders_no_work_at_trees(world: World, client: Fl
         accounts.create_user(
             session, "nora", small_world.PASSWORD, now=NOW, roles=roles, scope=scope
         )
-    nora = client_of(world, "nora")
+    nora = world.program("nora", demo=False)
     assert nora.get("/api/v1/work-orders").get_json()["items"] == []
     assert nora.get(order).status_code == 404
     assert nora.post(f"{order}/cancel").status_code == 404

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from sqlalchemy.orm import Session
 
 from fleet_server.errors import FleetError
@@ -32,6 +33,32 @@ def test_revocation_lists_are_signed_anew_before_they_run_out(settings: Settings
     ends_at = authority.load_crl(crl).next_update_utc
     assert ends_at is not None
     assert ends_at > now + timedelta(days=45)
+
+
+def test_listeners_and_services_get_new_pairs_for_the_same_names_before_theirs_end(
+    settings: Settings,
+) -> None:
+    authority.initialise(settings.ca_dir, hosts=["broker.example.org", "10.0.0.7"])
+    files = authority.AuthorityFiles(settings.ca_dir)
+    now = datetime.now(UTC)
+    before = {name: files.certificate(name).read_bytes() for name in ("broker", "svc-ingest")}
+
+    credentials.renew_pairs(settings, now=now + timedelta(days=665))
+    assert before["broker"] == files.certificate("broker").read_bytes()
+    credentials.renew_pairs(settings, now=now + timedelta(days=675))
+
+    for name, old in before.items():
+        authority.check_pair(settings.ca_dir, name)
+        loaded, earlier = map(
+            x509.load_pem_x509_certificate, (files.certificate(name).read_bytes(), old)
+        )
+        assert loaded.not_valid_after_utc > now + timedelta(days=1400)
+        assert _names(loaded) == _names(earlier)
+        assert earlier.serial_number not in authority.revoked_serials(settings.ca_dir)
+
+
+def _names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
 def test_a_worker_on_another_machine_than_the_authority_leaves_it_alone(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from factories import register_node
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
-from fleet_server.models import AuditEntry, AuditHead
-from fleet_server.services import auditing, rights
+from fleet_server.models import AuditEntry, AuditHead, Role, Scope
+from fleet_server.services import accounts, audit_list, auditing, deploying, keys, rights
 from fleet_server.services.auditing import Head
+from fleet_server.services.deploying import NewSite
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 ENTRIES = 5
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -129,3 +132,32 @@ def test_filters_find_what_they_name(log: Session) -> None:
     older = auditing.newest_entries(log, limit=2, before_seq=3)
     assert [entry.seq for entry in older] == [2, 1]
     assert log.scalar(text("SELECT count(*) FROM audit_entry")) == ENTRIES
+
+
+def test_reader_of_the_trees_reads_what_was_done_to_trees_only(session: Session) -> None:
+    """What may be about both is for who has to do with all."""
+    for node_id, model in (("n-000001", "tree-3"), ("n-000002", "pond-1")):
+        register_node(session, node_id, model=model)
+    for code, kind in (("linde", "tree"), ("teich", "water")):
+        deploying.create_site(
+            session, NewSite(code, code, kind, 51.5, 7.2), is_public=False, now=NOON
+        )
+    accounts.create_user(session, "berta", None, now=NOON)
+    for name, scope in (("anna", Scope.TREES), ("nix", Scope.WATERS)):
+        user = accounts.create_user(
+            session, name, None, now=NOON, roles=[Role.AUDITOR], scope=scope
+        )
+        keys.make_key(
+            session, user.id, roles=[Role.AUDITOR], scope=scope, lifetime=DAY, note="x", now=NOON
+        )
+    for subject in ("node n-000001", "node n-000002", "node n-", "change 3", "group teich"):
+        auditing.record(session, "looked_at", subject=subject, now=NOON)
+
+    every = {entry.subject for entry in auditing.newest_entries(session, limit=99)}
+    rights.act_as(session, rights.Actor("anna", frozenset(), Scope.TREES))
+    read = {entry.subject for entry in auditing.newest_entries(session, limit=99)}
+    paged = {entry.subject for entry in audit_list.entry_page(session, limit=99).items}
+    assert read == paged == {"node n-000001", "site linde", "account anna", "key 1 of anna"}
+    assert {"node n-000002", "site teich", "account nix", "key 2 of nix", "change 3"} <= every
+    assert not auditing.newest_entries(session, limit=9, subject="site teich")
+    assert auditing.verify_chain(session).fault is None  # which is followed as a whole

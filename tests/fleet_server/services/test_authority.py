@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -218,6 +219,38 @@ def test_revocation_list_is_renewed_ten_days_before_it_runs_out(folder: Path) ->
     early = runs_out - authority.CRL_RENEW_BEFORE - timedelta(days=1)
     assert not authority.renew_crl_when_due(folder, now=early)
     assert authority.renew_crl_when_due(folder, now=early + timedelta(days=2))
+
+
+def test_revoked_certificate_leaves_the_list_a_lists_life_after_its_end_and_stays_revoked(
+    tmp_path: Path,
+) -> None:
+    authority.initialise(tmp_path, now=NOW)
+    issued = authority.sign_node_request(tmp_path, request_pem(), node_id="n-1", now=NOW)
+    authority.revoke(tmp_path, "n-1", now=NOW)
+    crl = authority.AuthorityFiles(tmp_path).issuing.crl
+
+    def listed(now: datetime) -> bool:
+        authority.write_crl(tmp_path, now=now)
+        return issued.serial in {entry.serial_number for entry in authority.load_crl(crl)}
+
+    assert listed(issued.not_after + timedelta(days=29))
+    assert not listed(issued.not_after + timedelta(days=31))
+    authority.write_crl(tmp_path, now=issued.not_after + timedelta(days=32))
+    assert authority.revoked_serials(tmp_path) == {issued.serial}
+
+
+def test_authority_continues_an_older_copy_of_itself_and_no_other(tmp_path: Path) -> None:
+    ours, older, other = tmp_path / "ours", tmp_path / "older", tmp_path / "other"
+    authority.initialise(ours, now=NOW)
+    authority.initialise(other, now=NOW)
+    shutil.copytree(ours, older)
+    authority.sign_node_request(ours, request_pem(), node_id="n-1", now=NOW)
+
+    assert authority.is_continued_by(older, ours)
+    assert not authority.is_continued_by(ours, older), "it lacks what was issued since"
+    assert not authority.is_continued_by(older, other)
+    authority.AuthorityFiles(ours).issuing.key.unlink()
+    assert not authority.is_continued_by(older, ours), "it cannot sign any more"
 
 
 def test_reissued_service_pair_keeps_group_and_mode_of_its_key(folder: Path) -> None:

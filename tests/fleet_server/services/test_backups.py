@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import sqlite3
@@ -12,7 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from databases import Databases
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from databases import Databases, SqliteDatabases
 from factories import NOON, SimulatedNode, deployed_node
 from servers import PostgresqlServer
 from sqlalchemy import Engine, func, make_url, select, text
@@ -20,19 +24,31 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Unavailable
-from fleet_server.models import Command, Pack, Receipt
-from fleet_server.services import backups, verifying
+from fleet_server.models import Command, EnrolmentToken, Node, Pack, Receipt, Role, Scope
+from fleet_server.services import (
+    accounts,
+    auditing,
+    authority,
+    backups,
+    credentials,
+    enrolment,
+    keys,
+    logins,
+    verifying,
+)
 from fleet_server.services.backups import (
     Backup,
     BackupDamaged,
+    BackupRunning,
     BackupWrong,
     DataThere,
     InUse,
 )
 from fleet_server.services.ingest import store_batch
+from fleet_server.services.keys import KeyRefused
 from fleet_server.wire.senml import U32_MAX
 
-SECOND = timedelta(seconds=1)
+SECOND, YEAR = timedelta(seconds=1), timedelta(days=365)
 LATER = NOON + timedelta(days=30)
 
 
@@ -75,7 +91,27 @@ class Server:
 @pytest.fixture
 def server(databases: Databases, tmp_path: Path) -> Iterator[Server]:
     """A node at a site, a photo, an authority and a secret key."""
-    data_dir = tmp_path / "data"
+    data_dir = laid_out(tmp_path / "data")
+    if isinstance(databases, PostgresqlServer):
+        # A restore puts whole schemas aside: not in a database that others use again.
+        url = databases.url(databases.create_database())
+        engine = db.make_engine(url)
+        db.upgrade(engine)
+        engine.dispose()
+        yield from _serving(url, data_dir, tmp_path)
+        return
+    with databases.fresh() as url:
+        yield from _serving(url, data_dir, tmp_path)
+
+
+@pytest.fixture
+def file_server(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Server]:
+    """The same for what does not depend on the kind of database."""
+    with sqlite_databases.fresh() as url:
+        yield from _serving(url, laid_out(tmp_path / "data"), tmp_path)
+
+
+def laid_out(data_dir: Path) -> Path:
     for name, content in (
         ("ca/root.crt", b"a certificate"),
         ("ca/services/svc-ingest.key", b"a key"),
@@ -87,16 +123,7 @@ def server(databases: Databases, tmp_path: Path) -> Iterator[Server]:
         path = data_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    if isinstance(databases, PostgresqlServer):
-        # A restore puts whole schemas aside: not in a database that others use again.
-        url = databases.url(databases.create_database())
-        engine = db.make_engine(url)
-        db.upgrade(engine)
-        engine.dispose()
-        yield from _serving(url, data_dir, tmp_path)
-        return
-    with databases.fresh() as url:
-        yield from _serving(url, data_dir, tmp_path)
+    return data_dir
 
 
 def _serving(url: str, data_dir: Path, folder: Path) -> Iterator[Server]:
@@ -144,6 +171,47 @@ def test_after_a_restore_the_nodes_are_asked_for_what_came_later_and_nothing_is_
         assert session.get_one(Receipt, "n-000001").seq == 1201
         assert verifying.verify(session).is_clean
     assert packs(server) == 1201
+
+
+def test_what_was_ended_or_revoked_after_the_backup_is_not_good_again_in_it(server: Server) -> None:
+    """A logged-in browser, a key, a code for a new password, an enrolment token: all taken back between backup and restore."""
+    with server.session() as session:
+        anna = accounts.create_user(session, "anna", None, now=NOON)
+        cookie = logins.begin(session, anna.id, browser="?", now=NOON)
+        lost, kept = (
+            keys.make_key(
+                session, anna.id, roles=[Role.ADMINISTRATOR], scope=Scope.ALL, lifetime=YEAR, note=note, now=NOON
+            )
+            for note in ("lost", "kept")
+        )  # fmt: skip
+        code = accounts.begin_reset(session, "anna", now=LATER)
+        token = enrolment.create_token(session, uses=1, lifetime=YEAR, note="", now=NOON)
+    backup = server.back_up()
+    with server.session() as session:
+        logins.end_all(session, anna, now=NOON)
+        keys.revoke_key(session, lost.key.id, owner_id=None, now=NOON)
+        accounts.finish_reset(session, code, "three words of mine", now=LATER)
+
+    server.restore(backup)
+
+    with server.session() as session:
+        assert logins.find(session, cookie) is None
+        for one in (lost, kept):
+            with pytest.raises(KeyRefused, match="waits since a backup was restored"):
+                keys.find_key(session, one.secret, now=LATER)
+        with pytest.raises(accounts.ResetRefused):
+            accounts.finish_reset(session, code, "three other words", now=LATER)
+        assert session.scalars(select(EnrolmentToken.revoked_at)).one() == LATER, token
+        assert [key.note for key in keys.held_keys(session)] == ["lost", "kept"]
+        entry = auditing.newest_entries(session, limit=1, action="doors_shut")[0]
+        assert entry.details == {"sessions_ended": 1, "keys_held": [1, 2], "tokens_revoked": [1]}
+
+        keys.confirm_key(session, kept.key.id, owner_id=anna.id, now=LATER)
+        keys.revoke_key(session, lost.key.id, owner_id=anna.id, now=LATER)
+        keys.confirm_key(session, lost.key.id, owner_id=anna.id, now=LATER)  # stays revoked
+        assert keys.find_key(session, kept.secret, now=LATER).note == "kept"
+        with pytest.raises(KeyRefused, match="was revoked"):
+            keys.find_key(session, lost.secret, now=LATER)
 
 
 def test_backup_holds_all_that_cannot_be_made_anew_and_only_its_owner_reads_it(
@@ -218,6 +286,106 @@ def test_restore_brings_back_what_was_lost_and_leaves_the_rest_alone(server: Ser
     assert (server.data_dir / "ca/root.crt").read_bytes() == b"a certificate"
     assert (server.data_dir / "files/cd/newer").exists()
     assert len(aside) == 1  # the database
+
+
+def test_who_was_revoked_after_the_backup_stays_out(file_server: Server) -> None:
+    """The authority that is there knows more than the backup's: it stays, and its root's key stays away."""
+    ca_dir = file_server.data_dir / "ca"
+    shutil.rmtree(ca_dir)
+    authority.initialise(ca_dir)
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    pem = request.public_bytes(serialization.Encoding.PEM)
+    issued = authority.sign_node_request(ca_dir, pem, node_id="n-000001")
+    backup = file_server.back_up()
+    authority.AuthorityFiles(ca_dir).root_key.unlink()
+    with file_server.session() as session:
+        credentials.revoke_node(session, "n-000001", "stolen", ca_dir, now=LATER)
+
+    aside = file_server.restore(backup)
+
+    assert [path.name for path in aside if path.name.startswith("ca")] == []
+    assert issued.serial in authority.revoked_serials(ca_dir)
+    assert not authority.AuthorityFiles(ca_dir).root_key.exists()
+    with file_server.session() as session:
+        assert session.get_one(Node, "n-000001").state == "revoked"
+        assert session.scalars(select(Command)).all() == []
+
+
+def test_files_that_are_kept_elsewhere_are_in_the_backup_too(
+    file_server: Server, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "photos"
+    elsewhere.mkdir()
+    (elsewhere / "abc").write_bytes(b"another photo")
+    backup = backups.back_up(
+        file_server.engine, file_server.data_dir, file_server.into, now=NOON, files_dir=elsewhere
+    )
+    shutil.rmtree(elsewhere)
+    file_server.destroy()
+
+    backups.restore(
+        backup,
+        file_server.url,
+        file_server.data_dir,
+        replaces=False,
+        now=LATER,
+        files_dir=elsewhere,
+    )
+
+    assert (elsewhere / "abc").read_bytes() == b"another photo"
+
+
+def test_backup_waits_for_nobody_and_nobodys_leftovers_stay(file_server: Server) -> None:
+    """What a killed one has left would fill the disk with keys; what another one is writing is not touched."""
+    left = file_server.into / "2026-01-01T02-00-00Z.partial"
+    left.mkdir(parents=True)
+    (left / backups.MANIFEST).write_text("{}")
+    with backups._alone_in(file_server.into), pytest.raises(BackupRunning, match="wait until"):
+        file_server.back_up()
+    assert left.exists()
+    assert backups.prune(file_server.into, keep=1) == [], "it counts for none"
+
+    file_server.back_up()
+
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("inside", ["files", "files/ab", "ca/../files", "ca"])
+def test_backup_into_what_is_backed_up_is_refused(file_server: Server, inside: str) -> None:
+    """It would hold itself, and that again."""
+    into = file_server.data_dir / inside
+    with pytest.raises(BackupWrong, match="name a folder outside"):
+        backups.back_up(file_server.engine, file_server.data_dir, into, now=NOON)
+
+
+def test_nobody_signs_while_the_authority_is_copied(
+    file_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its register and its list would not belong together; what a killed signer has left behind is none of its files."""
+    ca_dir = file_server.data_dir / "ca"
+    (ca_dir / ".crl.pem.new").write_bytes(b"half a list")
+    could_sign = []
+    copy = backups._copy
+
+    def spy(source: Path, target: Path) -> None:
+        if source == ca_dir:
+            with (ca_dir / ".lock").open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    could_sign.append(True)
+                except BlockingIOError:
+                    could_sign.append(False)
+        copy(source, target)
+
+    monkeypatch.setattr(backups, "_copy", spy)
+    backup = file_server.back_up()
+
+    assert could_sign == [False]
+    assert not (backup.folder / "ca/.crl.pem.new").exists()
 
 
 def test_database_in_use_is_not_replaced(server: Server) -> None:

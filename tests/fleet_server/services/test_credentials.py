@@ -238,6 +238,60 @@ def test_who_is_revoked_retired_or_of_another_key_gets_no_certificate(
         credentials.renew_for_bearer(session, own.der, ca_dir, now=LATE)
 
 
+def signed_unseen(ca_dir: Path, node_id: str, known: Certificate) -> bytes:
+    """A certificate for the node's key that the database does not know: it came from a backup that is older."""
+    signed = authority.sign_node_again(ca_dir, known.der, node_id=node_id, now=START)
+    loaded = x509.load_pem_x509_certificate(signed.pem.encode())
+    return loaded.public_bytes(serialization.Encoding.DER)
+
+
+def test_a_node_comes_back_with_a_certificate_that_was_signed_after_the_backup(
+    session: Session, ca_dir: Path
+) -> None:
+    node_id = enrolled(session, ca_dir)
+    (known,) = certificates(session, node_id)
+    unseen = signed_unseen(ca_dir, node_id, known)
+    asleep_until = START + 1000 * DAY
+
+    given = credentials.renew_for_bearer(session, unseen, ca_dir, now=asleep_until)
+
+    assert given.certificate not in (None, unseen)
+    assert states(session, node_id) == ["current", "superseded", "offered"]
+    credentials.revoke_node(session, node_id, "stolen", ca_dir, now=asleep_until)
+    with pytest.raises(RenewalRefused):
+        credentials.renew_for_bearer(session, unseen, ca_dir, now=asleep_until)
+
+
+def test_a_revocation_reaches_certificates_that_only_the_authority_remembers(
+    session: Session, ca_dir: Path
+) -> None:
+    node_id = enrolled(session, ca_dir)
+    (known,) = certificates(session, node_id)
+    unseen = x509.load_der_x509_certificate(signed_unseen(ca_dir, node_id, known))
+
+    credentials.revoke_node(session, node_id, "stolen", ca_dir, now=START)
+
+    assert unseen.serial_number in authority.revoked_serials(ca_dir)
+
+
+def test_after_a_restore_nodes_that_the_list_shuts_out_are_revoked_and_no_others(
+    session: Session, ca_dir: Path
+) -> None:
+    gone, renewed = enrolled(session, ca_dir), enrolled(session, ca_dir)
+    (of_gone,), (of_renewed,) = certificates(session, gone), certificates(session, renewed)
+    signed_unseen(ca_dir, renewed, of_renewed)  # which replaced the one that is taken back
+    serials = [int(one.serial, 16) for one in (of_gone, of_renewed)]
+    authority.revoke_node_serials(ca_dir, serials, now=START)
+
+    taken_out = credentials.follow_list(session, ca_dir, now=START)
+
+    assert gone in taken_out
+    assert renewed not in taken_out
+    assert (states(session, gone), states(session, renewed)) == (["revoked"], ["current"])
+    assert session.get_one(Node, gone).state == "revoked"
+    assert credentials.follow_list(session, ca_dir, now=START) == []
+
+
 def test_a_revoked_node_is_out_with_all_its_certificates_and_gets_no_other(
     session: Session, ca_dir: Path
 ) -> None:

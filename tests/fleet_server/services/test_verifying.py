@@ -19,6 +19,7 @@ from fleet_server.models import (
     Base,
     Calibration,
     Channel,
+    Counter,
     Deployment,
     Event,
     Gap,
@@ -405,6 +406,8 @@ DAMAGES = [
     Damage("receipt.highest_seq", "too much", _of_node(Receipt, highest_seq=LAST + 1), RECEIPTS),
     Damage("receipt.highest_seq", "too little", _of_node(Receipt, highest_seq=LAST - 1), RECEIPTS),
     Damage("receipt.*", "gone", _delete(delete(Receipt).where(Receipt.node_id == NODE)), RECEIPTS),
+    Damage("counter.count", "of packs", _of_node(Counter, count=7), PACKS),
+    Damage("counter.*", "gone", _delete(delete(Counter).where(Counter.node_id == NODE)), PACKS),
     Damage("outbox.*", "gone", _delete(delete(Outbox).where(Outbox.kind == "receipt", Outbox.key == NODE)), RECEIPTS),
     Damage("outbox.*", "desired gone", _delete(delete(Outbox).where(Outbox.kind == "desired", Outbox.key == NODE)), RECEIPTS),
     Damage("outbox.version", "", _outbox("receipt", version=-1), RECEIPTS),
@@ -436,12 +439,14 @@ UNSEEN = {
     "quarantine.times_received",
     "receipt.node_id", "receipt.channels_version", "receipt.moved_at",
     "observation_count.datastream_id",
+    "counter.name", "counter.node_id",
     "outbox.kind", "outbox.key", "outbox.changed_at",
 }  # fmt: skip
 """Columns that nothing else in the database says too (docs/decisions/0024), and keys."""
 
 TABLES = (
     Pack, RawReading, Event, Anchor, Quarantine, Observation, Lineage, Calibration, ObservationCount, Gap, Receipt, Outbox,
+    Counter,
 )  # fmt: skip
 
 

@@ -20,11 +20,7 @@ NOW = small_world.NOW
 
 @pytest.fixture
 def client(sqlite_world: World) -> FlaskClient:
-    app = sqlite_world.app(demo=False)
-    app.config["WTF_CSRF_ENABLED"] = False
-    client = app.test_client()
-    log_in(client)
-    return client
+    return sqlite_world.program(demo=False)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from fleet_server.cli.serve import listen, url_of
 from fleet_server.services import changing, grouping, layering, ordering
 from fleet_server.services.selecting import Selection
-from fleet_server.web import assets
+from fleet_server.web import assets, navigation
 from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World
 
@@ -45,6 +45,16 @@ _PAGES = (
     "/fleet/groups/1",
     "/fleet/drift",
     "/fleet/commands",
+    "/fleet/alerts",
+    "/fleet/alerts/settings",
+    "/fleet/sites/import",
+    "/fleet/credentials",
+    "/fleet/tokens",
+    "/field/",
+    "/field/work",
+    "/field/work/new",
+    "/field/nodes/n-000001/replace",
+    "/api/docs",
 )
 
 # Pixels of a canvas that are painted, and those in the band's translucent blue.
@@ -97,6 +107,30 @@ _OUTSIDE = """
 return [...document.querySelectorAll(".card *")]
   .filter((e) => e.getBoundingClientRect().right > e.closest(".card").getBoundingClientRect().right - 8)
   .map((e) => e.textContent.trim().slice(0, 40));
+"""
+
+
+# What somebody who hears the page, or has only a keyboard, would miss (WCAG 2.1: 1.3.1, 2.1.1, 2.4.4, 4.1.1, 4.1.2).
+_MISSED = """
+const missed = [], all = (selector) => [...document.querySelectorAll(selector)];
+const say = (what) => (e) => missed.push(`${what}: ${e.outerHTML.slice(0, 90)}`);
+const text = (e) => (e.getAttribute("aria-label") || e.textContent || "").trim() || e.querySelector("img[alt]:not([alt=''])");
+all("input:not([type=hidden], [hidden]), select, textarea:not([hidden])")
+  .filter((e) => !e.labels.length && !e.hasAttribute("aria-label")).forEach(say("no label"));
+all("button, a, summary").filter((e) => !text(e)).forEach(say("says nothing"));
+all("th").filter((e) => !e.closest(".uplot") && !(e.scope && text(e))).forEach(say("heads nothing"));
+all("img:not([alt])").forEach(say("no words for a picture"));
+all(".scroll:not([tabindex='0'])").forEach(say("not scrolled by keys"));
+all(".scroll:not([aria-label])").forEach(say("no name"));
+const ids = all("[id]").map((e) => e.id);
+all("[id]").filter((e) => ids.filter((id) => id === e.id).length > 1).forEach(say("id twice"));
+all("a[href^='#']").filter((e) => !document.getElementById(e.getAttribute("href").slice(1))).forEach(say("leads nowhere"));
+let level = 0;
+for (const e of all("h1, h2, h3, h4")) {
+  if (+e.tagName[1] > level + 1) say("heading jumps")(e);
+  level = +e.tagName[1];
+}
+return missed;
 """
 
 
@@ -174,10 +208,12 @@ def test_page_is_clean_readable_and_fits_320_pixels(
     width = browser.execute_script("return document.documentElement.scrollWidth")
     faint = browser.execute_script(_FAINT)
     torn = browser.execute_script(_TORN)
+    missed = browser.execute_script(_MISSED)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert width <= 320
     assert faint == []
     assert torn == []
+    assert missed == []
     assert browser.get_log("browser") == []
 
 
@@ -213,3 +249,28 @@ def test_link_with_a_code_fills_the_form_and_leaves_no_code_in_the_address(
     field = browser.find_element(By.ID, "code")
     assert field.get_attribute("value") == "one-time-code"
     assert browser.current_url == f"{address}/reset"
+
+
+@pytest.mark.parametrize(("width", "most_px"), [(1280, 64), (1024, 64), (390, 104), (320, 104)])
+def test_head_is_one_line_of_links_in_german_and_the_menu_holds_the_others(
+    browser: webdriver.Chrome, address: str, width: int, most_px: int
+) -> None:
+    """On a phone the city's name has a line of its own; the menu is a `details`, and the script only closes it."""
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "de"}})
+    browser.get(f"{address}/fleet/drift")
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+    height_px = browser.execute_script("return document.querySelector('header.top').offsetHeight")
+    menu = browser.find_element(By.CSS_SELECTOR, ".menu")
+    menu.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    seen = [link.text for link in browser.find_elements(By.CSS_SELECTOR, ".top nav a") if link.text]
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    menu.find_element(By.TAG_NAME, "summary").send_keys(Keys.ESCAPE)
+    is_open = menu.get_attribute("open")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert height_px <= most_px
+    assert len(seen) == len(set(seen)) == sum(len(group.links) for group in navigation.GROUPS)
+    assert wide <= width
+    assert is_open is None

@@ -44,11 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: Any) -> It
 
 
 def browser(world: World, name: str) -> FlaskClient:
-    app = world.app(demo=False, approval_above=2)
-    app.config["WTF_CSRF_ENABLED"] = False
-    client = app.test_client()
-    client.post("/login", data={"name": name, "password": PASSWORD})
-    return client
+    return world.program(name, demo=False, approval_above=2)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +147,16 @@ def test_a_nodes_page_says_who_wants_each_setting_and_takes_wishes_and_commands(
 def test_many_nodes_are_told_after_a_look_at_how_many(anna: FlaskClient) -> None:
     typed = {"name": "self_test", "site_kind": "tree"}
     assert "Say which nodes" in anna.post("/fleet/commands/preview", data={"name": "reboot"}).text
-    assert "told to 3 nodes" in anna.post("/fleet/commands/preview", data=typed).text
-    listed = anna.get(anna.post("/fleet/commands", data=typed).headers["Location"]).text
+    preview = anna.post("/fleet/commands/preview", data=typed).text
+    assert "told to 3 nodes" in preview
+    form = preview[preview.index('action="/fleet/commands"') :].partition("</form>")[0]
+    sent = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+    sent.pop("csrf_token")
+    assert sent == {**typed, "confirmed_nodes": "3"}
+    for other in ({"confirmed_nodes": "2"}, {"site_kind": "water"}, {"confirmed_nodes": ""}):
+        refused = anna.post("/fleet/commands", data={**sent, **other})
+        assert (refused.status_code, "confirm that number" in refused.text) == (400, True)
+    listed = anna.get(anna.post("/fleet/commands", data=sent).headers["Location"]).text
     assert listed.count("self_test</th>") == 3
     assert anna.get("/fleet/commands?state=answered").text.count("self_test</th>") == 0
     assert anna.get("/fleet/commands?state=asleep").status_code == 400

@@ -9,18 +9,21 @@ import pytest
 from flask.testing import FlaskClient
 
 from fleet_server.models import Role
-from fleet_server.services import accounts
+from fleet_server.services import accounts, grouping
+from fleet_server.services.selecting import Selection
 from fleet_server.web import node_list
 from tests.fleet_server import small_world
 from tests.fleet_server.small_world import NOW
-from tests.fleet_server.world_fixtures import World, csrf_token, log_in
+from tests.fleet_server.world_fixtures import World, csrf_token
 
 
 @pytest.fixture(scope="module")
 def operator(sqlite_world: World) -> FlaskClient:
-    client = sqlite_world.app().test_client()
-    log_in(client)
-    return client
+    with sqlite_world.sessions() as session:
+        group = grouping.create_group(session, "inner city", now=NOW)
+        grouping.add_members(session, group.id, Selection(node_ids=("n-000001",)), now=NOW)
+        grouping.tag_nodes(session, Selection(node_ids=("n-000003",)), "shade", now=NOW)
+    return sqlite_world.browser()
 
 
 def _nodes(page: str) -> list[str]:
@@ -44,6 +47,11 @@ def _follow(page: str, words: str) -> str:
         ("label=pond", ["n-000002"]),
         ("site=kortum&label=&model=", ["n-000001"]),
         ("heard_before=2026-07-14T12:00:00Z", []),
+        ("heard_before=2026-07-14T13:59", []),  # by the city's clock, as a browser's field says it
+        ("heard_before=2026-07-14T14:01", ["n-000003", "n-000002", "n-000001"]),
+        ("group=inner city", ["n-000001"]),
+        ("group=nobody", []),
+        ("tag=shade", ["n-000003"]),
     ],
 )
 def test_filters_stand_in_the_address(operator: FlaskClient, query: str, ids: list[str]) -> None:
@@ -57,7 +65,6 @@ def test_filters_stand_in_the_address(operator: FlaskClient, query: str, ids: li
         ("health=unwell", "health wants one of fresh, troubled"),
         ("battery_below_mv=-1", "battery_below_mv wants a whole number"),
         ("heard_before=noon", "heard_before wants a time like"),
-        ("heard_before=2026-07-14", "heard_before wants its time zone"),
         ("after=nonsense", "after wants what the page before gave"),
         ("label=%00", "has a NUL"),
     ],
@@ -87,8 +94,7 @@ def test_view_is_kept_shown_to_whom_it_is_for_and_taken_away(
 ) -> None:
     with sqlite_world.sessions() as session:
         accounts.create_user(session, "tom", small_world.PASSWORD, now=NOW, roles=[Role.OPERATOR])
-    other = sqlite_world.app().test_client()
-    log_in(other, name="tom")
+    other = sqlite_world.browser("tom")
     token = csrf_token(operator.get("/fleet/").text)
     query = "model=pond-1&label=pond"
     for name, more in (("my ponds", {}), ("all ponds", {"is_shared": "on"})):
@@ -120,24 +126,68 @@ def test_view_without_a_name_that_can_be_is_not_kept(operator: FlaskClient, name
     assert answer.status_code == 400
 
 
+def test_filter_stays_in_its_field_in_words_of_the_reader(operator: FlaskClient) -> None:
+    page = operator.get(
+        "/fleet/?heard_before=2026-07-14T12:00:00Z&state=enrolled",
+        headers={"Accept-Language": "de"},
+    ).text
+    assert 'type="datetime-local" value="2026-07-14T14:00"' in page
+    assert '<option value="enrolled" selected>aufgenommen</option>' in page
+
+
 def _many(operator: FlaskClient, **form: object) -> str:
     token = csrf_token(operator.get("/fleet/").text)
-    return operator.post("/fleet/many", data={"csrf_token": token, **form}).text
+    return operator.post(
+        "/fleet/many", data={"csrf_token": token, **form}, follow_redirects=True
+    ).text
+
+
+def _rehearsed(page: str) -> dict[str, object]:
+    """What the page's form would send to have done what it says."""
+    (tag,) = re.findall(r'name="rehearsed" value="([^"]+)"', page)
+    node_ids = re.findall(r'name="node_id" value="([^"]+)"', page)
+    return {"confirmed": "yes", "rehearsed": tag, "node_id": node_ids}
+
+
+def _publish_s(operator: FlaskClient, node_id: str) -> int:
+    found = operator.get(f"/api/v1/nodes/{node_id}/configuration").get_json()
+    return int(found["settings"]["publish_s"])
 
 
 def test_many_are_rehearsed_before_they_are_changed(operator: FlaskClient) -> None:
     wanted = {"action": "publish_s", "value": "7200"}
     rehearsed = _many(operator, which="found", query="model=tree-3", **wanted)
     assert "This was a rehearsal" in rehearsed
-    before = operator.get("/api/v1/nodes/n-000001/configuration").get_json()
-    assert before["settings"]["publish_s"] == 3600
-    confirmed = re.findall(r'name="node_id" value="([^"]+)"', rehearsed)
-    assert sorted(confirmed) == ["n-000001", "n-000003"]
-    done = _many(operator, node_id=confirmed, confirmed="yes", **wanted)
-    assert "Done." in done
-    after = operator.get("/api/v1/nodes/n-000001/configuration").get_json()
-    assert after["settings"]["publish_s"] == 7200
-    assert "are so already" in _many(operator, node_id=confirmed, **wanted)
+    assert _publish_s(operator, "n-000001") == 3600
+    confirmed = _rehearsed(rehearsed)
+    assert sorted(confirmed["node_id"]) == ["n-000001", "n-000003"]
+    assert "done to 2 nodes" in _many(operator, **confirmed, **wanted)
+    assert _publish_s(operator, "n-000001") == 7200
+    assert "are so already" in _many(operator, node_id=confirmed["node_id"], **wanted)
+
+
+def test_exactly_what_was_rehearsed_is_done_or_nothing(operator: FlaskClient) -> None:
+    wanted = {"action": "publish_s", "value": "5400"}
+    confirmed = _rehearsed(_many(operator, node_id=["n-000001", "n-000003"], **wanted))
+    alone = _many(operator, node_id="n-000003", **wanted)
+    assert "done to 1 nodes" in _many(operator, **_rehearsed(alone), **wanted)
+    outdated = _many(operator, **confirmed, **wanted)  # n-000003 is so already
+    assert "nothing was done. Look once more" in outdated
+    assert _publish_s(operator, "n-000001") == 7200
+    assert "done to 1 nodes" in _many(operator, **_rehearsed(outdated), **wanted)
+    assert _publish_s(operator, "n-000001") == 5400
+    assert "This was a rehearsal" in _many(operator, **confirmed, **{**wanted, "value": "9000"})
+
+
+def test_rehearsal_says_when_one_person_alone_may_not(sqlite_world: World) -> None:
+    strict = sqlite_world.browser(demo=False, approval_above=1)
+    both = ["n-000001", "n-000003"]
+    page = html.unescape(_many(strict, node_id=both, action="publish_s", value="600"))
+    assert "2 nodes are more than 1: put them into a group" in page
+    assert 'name="confirmed"' not in page
+    forced = {"confirmed": "yes", "rehearsed": "x", "node_id": both}
+    _many(strict, **forced, action="publish_s", value="600")
+    assert _publish_s(strict, "n-000001") != 600
 
 
 @pytest.mark.parametrize(
@@ -147,7 +197,10 @@ def test_many_are_rehearsed_before_they_are_changed(operator: FlaskClient) -> No
         ({"action": "explode", "node_id": "n-000001"}, "action wants one of identify"),
         ({"action": "publish_s", "value": "soon", "node_id": "n-000001"}, "whole number"),
         ({"action": "reboot", "node_id": "n-nobody"}, "There is no node n-nobody"),
+        ({"action": "reboot", "node_id": "n-00000a"}, "There is no node n-00000a"),
+        ({"action": "reboot", "node_id": "n-\0" + "x" * 9000}, "There is no node n-"),
         ({"action": "reboot", "which": "found", "query": "colour=red"}, "colour is no filter"),
+        ({"action": "reboot", "node_id": [f"n-{n:06x}" for n in range(1001)]}, "At most 1000"),
     ],
 )
 def test_what_cannot_be_done_to_many_is_one_sentence(

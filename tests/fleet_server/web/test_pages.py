@@ -39,9 +39,7 @@ def anyone(world: World) -> FlaskClient:
 
 @pytest.fixture(scope="module")
 def operator(world: World) -> FlaskClient:
-    client = world.app().test_client()
-    log_in(client)
-    return client
+    return world.browser()
 
 
 class _Page(HTMLParser):
@@ -172,6 +170,25 @@ def test_node_page_holds_its_readings_as_a_table(operator: FlaskClient) -> None:
     assert "/v1.1/Datastreams(" in page
 
 
+def test_node_is_called_otherwise_on_its_page_and_shows_its_probes(
+    sqlite_world: World,
+) -> None:
+    client = sqlite_world.browser()
+    page = client.get("/fleet/nodes/n-000001").text
+    assert 'href="#probes"' in page
+    probes = page[page.index('id="probes"') :]
+    assert "watermark" in probes[: probes.index("</table>")]
+    was = re.findall(r'name="label" value="([^"]*)"', page)[0]
+    for label in ("lime 12", was):
+        sent = {"csrf_token": csrf_token(page), "label": label}
+        renamed = client.post("/fleet/nodes/n-000001/label", data=sent, follow_redirects=True)
+        assert f"<h1>{label}</h1>" in renamed.text
+    refused = client.post(
+        "/fleet/nodes/n-000001/label", data={"csrf_token": csrf_token(page), "label": ""}
+    )
+    assert refused.status_code == 400
+
+
 def test_time_range_moves_by_links(operator: FlaskClient) -> None:
     now_page = operator.get("/fleet/nodes/n-000001?range=24h")
     found = re.search(r'href="([^"]*until=\d+[^"]*)"[^>]*>← earlier', now_page.text)
@@ -248,6 +265,22 @@ def test_quarantine_lists_reason_and_first_bytes(operator: FlaskClient) -> None:
     assert "ff 20 67 61" in page
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/nowhere", 404, ("Nicht vorhanden", "Unter dieser Adresse gibt es nichts.")),
+        ("/fleet/many", 405, ("So nicht", "Diese Adresse gehört zu einem Formular")),
+    ],
+)
+def test_errors_of_http_itself_are_told_in_the_readers_language(
+    anyone: FlaskClient, path: str, status: int, says: tuple[str, ...]
+) -> None:
+    answer = anyone.get(path, headers={"Accept-Language": "de", "Accept": "text/html"})
+    assert answer.status_code == status
+    for words_of_it in says:
+        assert words_of_it in answer.text
+
+
 def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: FlaskClient) -> None:
     page = anyone.get("/nowhere", headers={"Accept": "text/html"})
     assert (page.status_code, page.mimetype) == (404, "text/html")
@@ -264,7 +297,7 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
         ("/fleet/", 7),
         ("/fleet/sites", 7),
         ("/fleet/sites/1", 10),
-        ("/fleet/nodes/n-000001", 28),
+        ("/fleet/nodes/n-000001", 29),
         ("/field/nodes/n-000001", 12),
         ("/field/?q=nobody", 4),
         ("/field/work", 3),

@@ -39,6 +39,9 @@ _values: dict[str, st.SearchStrategy[Any]] = {
     "limits": st.lists(_rules | _anything, max_size=18) | _anything,
     "host": st.text("az.-0 \x7fü", max_size=256) | _anything,
     "server_name": st.text("az.-0 ", max_size=6) | _anything,
+    "renew": st.lists(st.text("az.-0 ", max_size=6) | _integers, min_size=2, max_size=4)
+    | st.tuples(st.text("az", max_size=4), _integers, st.text("az ", max_size=4)).map(list)
+    | _anything,
     "wifi": st.lists(st.tuples(_texts, _texts).map(list) | _anything, max_size=9) | _anything,
     "colour": _anything,
 }
@@ -55,6 +58,7 @@ def settings(draw: st.DrawFn) -> dict[str, Any]:
 @example({"wifi": [["s" * 32, "p" * 63]]})
 @example({"wifi": [["s" * 32, "f" * 64], ["s", ""]]})
 @example({"host": "h" * 253})
+@example({"renew": ["h", 8443, "h"]})
 @example({"every_s": {CHANNELS.slots[0]: 60}})
 @example({"limits": [[CHANNELS.keys[0], "below", 4, 4.5]] * 8})
 @example({"limits": [[CHANNELS.keys[0], "below", 1e9, 1e9]]})
