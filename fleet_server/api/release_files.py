@@ -35,7 +35,10 @@ def metadata(file: str) -> Response:
 @open_to_all
 @limiter.limit(UPDATE_LIMIT)
 def target(model: str, file: str) -> Response:
-    """A manifest or a parts list; below `files`, a file of a bundle by its hash."""
+    """A manifest or a parts list; below `bundles`, all files of one in a row, below `files`, one of them, each by its hash."""
+    if model == "bundles":
+        data = release_repository.bundle(current_session(), _open_files, file)
+        return _file(data, "application/octet-stream")
     if model == "files":
         return _file(release_repository.bundle_file(_open_files, file), "application/octet-stream")
     data = release_repository.target_file(current_session(), _open_files, model, file)

@@ -26,7 +26,7 @@ from fleet_server.services.file_store import FileStore
 from fleet_server.services.online_keys import ONLINE_ROLES
 from fleet_server.wire import signed_releases
 from fleet_server.wire.errors import RepositoryWrong
-from fleet_server.wire.manifest import TARGET_SUFFIX, is_version
+from fleet_server.wire.manifest import TARGET_SUFFIX, decode_manifest, is_version
 from fleet_server.wire.signed_releases import (
     ROOT,
     SBOM_SUFFIX,
@@ -46,6 +46,9 @@ WARN_BEFORE = timedelta(days=7)
 _SNAPSHOTS_KEPT = 20
 """For a node that was in the middle of it."""
 _LOCK = "stadtsensor releases"
+_BUNDLES_KEPT = 8
+_bundles: dict[str, bytes] = {}
+"""By their hash: a campaign's nodes ask for one bundle, each for its own parts of it."""
 _METADATA = re.compile(r"(?:([1-9][0-9]{0,9})\.)?([a-z0-9-]{1,32})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -142,6 +145,28 @@ def bundle_file(store: Callable[[], FileStore], sha256: str) -> bytes:
     if not _SHA256.fullmatch(sha256):
         raise _no_file()
     return store().get(file_name(sha256))
+
+
+def bundle(session: Session, store: Callable[[], FileStore], sha256: str) -> bytes:
+    """A bundle's files one behind the other, in the manifest's order; `sha256` is what nodes say that they run.
+
+    Raises:
+        NotFound: no release that is not withdrawn consists of it.
+        Unavailable: its files cannot be read.
+    """
+    manifest = session.scalar(
+        select(Release.manifest)
+        .where(Release.bundle_sha256 == sha256, Release.withdrawn_at.is_(None))
+        .limit(1)
+    )
+    if manifest is None:
+        raise _no_file()
+    if sha256 not in _bundles:
+        kept, files = store(), decode_manifest(manifest).files
+        while len(_bundles) >= _BUNDLES_KEPT:
+            _bundles.pop(next(iter(_bundles)), None)
+        _bundles[sha256] = b"".join(kept.get(file_name(file.sha256.hex())) for file in files)
+    return _bundles[sha256]
 
 
 def file_name(sha256: str) -> str:

@@ -22,6 +22,7 @@ from fleet_server.cli.serve import listen, url_of
 from fleet_server.models import Role, Scope
 from fleet_server.services import accounts, keys, online_keys, release_repository
 from fleet_server.settings import Settings, load_settings
+from fleet_server.wire.manifest import decode_manifest
 from provisioning.main import main
 from provisioning.release_keys import card_from
 from tests.fleet_server.small_world import PASSWORD
@@ -132,9 +133,22 @@ def test_what_the_author_publishes_is_what_nodes_fetch(
     timestamp = nodes.get("/node/v1/tuf/metadata/timestamp.json")
     assert json.loads(timestamp.data)["signed"]["_type"] == "timestamp"
     assert timestamp.headers["Cache-Control"] == "no-cache"
+    _check_bundle(nodes, desk)
     _check_ranges(nodes, desk)
     _check_missing(nodes)
     _check_reading(create_app(settings, sessions).test_client(), author_key)
+
+
+def _check_bundle(nodes: FlaskClient, desk: Desk) -> None:
+    """All files of a release in a row, in the manifest's order."""
+    (content,) = [data for name, data in desk.targets().items() if name.endswith(".cbor")]
+    manifest = decode_manifest(content)
+    files = [nodes.get(f"/node/v1/tuf/targets/files/{one.sha256.hex()}") for one in manifest.files]
+
+    whole = nodes.get(f"/node/v1/tuf/targets/bundles/{manifest.bundle_sha256}")
+
+    assert whole.data == b"".join(one.data for one in files)
+    assert len(whole.data) == manifest.size_bytes
 
 
 def _check_ranges(nodes: FlaskClient, desk: Desk) -> None:
@@ -160,7 +174,7 @@ def _check_ranges(nodes: FlaskClient, desk: Desk) -> None:
 def _check_missing(nodes: FlaskClient) -> None:
     for path in (
         "metadata/2.root.json", "metadata/root.json", "metadata/1.timestamp.json", "metadata/9999999999.root.json",
-        "metadata/..%2f..%2fsecret_key", "metadata/1.nobody.json", "metadata/%00", "targets/files/abc", f"targets/files/{'0' * 64}",
+        "metadata/..%2f..%2fsecret_key", "metadata/1.nobody.json", "metadata/%00", "targets/files/abc", f"targets/files/{'0' * 64}", f"targets/bundles/{'0' * 64}", "targets/bundles/%00",
         f"targets/tree-3/{'0' * 64}.0.7.0.cbor", "targets/tree-3/x",
         f"targets/%00/{'0' * 64}.0.7.0.cbor", f"targets/tree-3/{'0' * 64}.%00.cbor", "targets/files/..%2f..%2fsecret_key", "targets/%00/%00.cbor",
     ):  # fmt: skip
