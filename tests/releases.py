@@ -30,7 +30,7 @@ MAKERS = {
 def small_sources(folder: Path, *, body: str = "return 1") -> Path:
     """Firmware of two modules, which compiles in no time."""
     (folder / "node" / "bus").mkdir(parents=True, exist_ok=True)
-    for name in ("boot.py", "main.py", "slots.py"):
+    for name in ("boot.py", "main.py", "slots.py", "judge.py"):
         (folder / name).write_text(f"# {name}\n")
     (folder / "node" / "cycle.py").write_text(f"def run():\n    {body}\n")
     (folder / "node" / "bus" / "adc.py").write_text("PIN = 35\n")
