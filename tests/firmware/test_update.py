@@ -21,7 +21,7 @@ from fleet_server.wire.state_message import NodeStateMessage, decode_state
 from fleet_server.wire.states import SlotReason
 from fleet_server.wire.updates import Assignment
 from hardware.paths import firmware_dir
-from hardware.virtual_board.board import Board, WakeResult
+from hardware.virtual_board.board import HEAP_BYTES, Board, WakeResult
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.network import NetworkPolicy
 from provisioning.firmware_bundle import FirmwareBundle, compile_module
@@ -197,6 +197,19 @@ def test_an_update_takes_little_more_over_the_air_than_what_has_changed_and_what
         if data != nodes.bundle().slot_files[name]
     )
     assert place.listener.wire_bytes <= 1.2 * needed + HANDSHAKE_BYTES
+
+
+@pytest.mark.parametrize("scheme", ["rsa", "ecdsa", "ed25519"])
+def test_at_its_worst_moment_an_update_leaves_30_kb_of_the_heap(place: Place, scheme: str) -> None:
+    place.trust(SignedReleases(NOW, scheme))
+    place.assign(place.release(another("1.2.4", files=30), 7), 7)
+    while not place.is_session_next():
+        place.wakes(1)
+
+    place.board.heap_bytes = HEAP_BYTES - 30_000
+    place.wakes(1)
+
+    assert place.is_rebooting(), "the session ended before the new version was installed"
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(place: Place) -> None:
