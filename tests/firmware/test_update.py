@@ -298,7 +298,13 @@ BAD_RELEASES = (
 )
 
 
-@pytest.mark.parametrize("bad", BAD_RELEASES, ids=lambda bad: bad.name)
+def _in_time(bad: Bad) -> object:
+    """A loop without end is found after ten seconds of computing, three times."""
+    marks = [pytest.mark.nightly] if bad.name == "hangs" else []
+    return pytest.param(bad, marks=marks, id=bad.name)
+
+
+@pytest.mark.parametrize("bad", [_in_time(bad) for bad in BAD_RELEASES])
 def test_a_bad_release_gives_way_within_three_counted_wakes_and_says_why(
     place: Place, tmp_path: Path, bad: Bad
 ) -> None:
@@ -316,14 +322,16 @@ def test_a_bad_release_gives_way_within_three_counted_wakes_and_says_why(
     assert place.nothing_is_missing()
 
 
-def test_a_day_without_a_broker_does_not_take_a_good_release_back(place: Place) -> None:
+@pytest.mark.parametrize("wakes", [24, pytest.param(96, marks=pytest.mark.nightly)])
+def test_hours_without_a_broker_do_not_take_a_good_release_back(place: Place, wakes: int) -> None:
+    """96 are a day; test_slots.py has the whole of it without a network."""
     place.assign(place.release(another("1.2.4"), 7), 7)
     while not place.is_rebooting():
         place.wakes(1)
     place.wakes(1)
     place.board.network_policy = NetworkPolicy(tcp="refused")
 
-    place.wakes(96)
+    place.wakes(wakes)
     place.board.network_policy = NetworkPolicy()
     place.wakes(12)
 
