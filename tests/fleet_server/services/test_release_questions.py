@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -104,7 +104,9 @@ def test_a_release_is_kept_with_parts_support_and_who_sent_it(city: City) -> Non
 
 
 def test_the_timestamp_is_a_day_old_at_most_and_the_snapshot_never_runs_out(city: City) -> None:
-    keep = lambda now: release_repository.keep_fresh(city.session, city.keys_dir, now=now)  # noqa: E731
+    def keep(now: datetime) -> list[str]:
+        return release_repository.keep_fresh(city.session, city.keys_dir, now=now)
+
     assert keep(NOW) == []
     city.publish()
     assert keep(LATER + timedelta(hours=23)) == []
