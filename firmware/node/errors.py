@@ -34,3 +34,7 @@ class TimedOut(LinkError):
 
 class NotProvisioned(Exception):
     """The node has no identity or no configuration."""
+
+
+class Refused(Exception):
+    """What was fetched is not to be trusted; the text is a reason of `fleet_server/wire/update_reasons.py`."""

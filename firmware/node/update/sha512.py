@@ -1,0 +1,78 @@
+"""SHA-512 (FIPS 180-4), which an ESP32's MicroPython does not have. Slow: some 3,000 long additions for 128 bytes."""
+
+import struct
+
+from micropython import const
+
+_BLOCK_BYTES = const(128)
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _roots(count, power):
+    """First 64 bits behind the point of the roots of the first primes (FIPS 180-4 §4.2.3 and §5.3.5), by Newton's method."""
+    primes = []  # type: list[int]
+    roots = []  # type: list[int]
+    number, root = 1, 1 << 64
+    while len(roots) < count:
+        number += 1
+        if all([number % prime for prime in primes]):
+            primes.append(number)
+            root += 1 << 64
+            while True:
+                # From above it goes down to the root, and no further.
+                better = (
+                    (power - 1) * root + (number << 64 * power) // root ** (power - 1)
+                ) // power
+                if better >= root:
+                    break
+                root = better
+            roots.append(root & _MASK)
+    return roots
+
+
+_K = _roots(80, 3)
+_H = _roots(8, 2)
+
+
+class Sha512:
+    """As `hashlib` would have it; nothing may be added after `digest`."""
+
+    def __init__(self):
+        self._state = _H
+        self._rest = b""
+        self._size = 0
+
+    def update(self, data):
+        self._size += len(data)
+        data = self._rest + data
+        end = len(data) - len(data) % _BLOCK_BYTES
+        for at in range(0, end, _BLOCK_BYTES):
+            self._compress(data[at : at + _BLOCK_BYTES])
+        self._rest = data[end:]
+
+    def digest(self):
+        end = (8 * self._size).to_bytes(16, "big")
+        self.update(b"\x80" + bytes((-self._size - 17) % _BLOCK_BYTES) + end)
+        return struct.pack(">8Q", *self._state)
+
+    def _compress(self, block):
+        w = list(struct.unpack(">16Q", block))
+        a, b, c, d, e, f, g, h = self._state
+        for t in range(80):
+            at = t & 15
+            if t > 15:
+                x, y = w[t - 15 & 15], w[t - 2 & 15]
+                x = _turned(x, 1) ^ _turned(x, 8) ^ x >> 7
+                y = _turned(y, 19) ^ _turned(y, 61) ^ y >> 6
+                w[at] = w[at] + x + w[t - 7 & 15] + y & _MASK
+            x = h + (_turned(e, 14) ^ _turned(e, 18) ^ _turned(e, 41))
+            x += (g ^ e & (f ^ g)) + _K[t] + w[at]
+            y = (_turned(a, 28) ^ _turned(a, 34) ^ _turned(a, 39)) + (a & b | c & (a | b))
+            h, g, f, e, d, c, b, a = g, f, e, d + x & _MASK, c, b, a, x + y & _MASK
+        now = (a, b, c, d, e, f, g, h)
+        self._state = [old + new & _MASK for old, new in zip(self._state, now)]
+
+
+def _turned(x, count):
+    """To the right."""
+    return (x >> count | x << 64 - count) & _MASK
