@@ -55,12 +55,16 @@ def fetch(name, limit):
 
 def work(now_s, path):
     client = tuf.Client('/tuf', fetch, now_s)
+    refused = failed = found = None
     try:
         client.refresh()
         found = client.target(path) if path else None
-        return repr((None, found and found + (client.sha512,), client.is_consistent))
-    except Refused as refused:
-        return repr((str(refused), None, client.is_consistent))
+        found = found and found + (client.sha512,)
+    except Refused as error:
+        refused = str(error)
+    except Exception as error:
+        failed = repr(error)
+    return repr((refused, failed, found, client.is_consistent))
 
 while True:
     job = call('tuf_next')
@@ -101,9 +105,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: the reason of a refusal or None; the target, when one was looked for and a role names it."""
+    """How a job ended: the reason of a refusal; what failed otherwise, in the node's words; or neither, and the target, when one was looked for
+    and a role names it.
+    """
 
     refused: str | None
+    failed: str | None
     target: Target | None
     is_consistent: bool
 
@@ -136,8 +143,9 @@ class TufRun(Run):
         return "" if job is None else f"{job.now_s} {job.target}"
 
     def _done(self, answer: str) -> None:
-        refused, found, is_consistent = ast.literal_eval(answer)
-        self.done(Outcome(refused, None if found is None else Target(*found), is_consistent))
+        refused, failed, found, is_consistent = ast.literal_eval(answer)
+        target = None if found is None else Target(*found)
+        self.done(Outcome(refused, failed, target, is_consistent))
 
     def _read(self, payload: str) -> int:
         assert self.vm is not None  # noqa: S101 - it asks

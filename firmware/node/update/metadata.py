@@ -4,8 +4,9 @@ MicroPython's own `json` accepts what is none (`[1,]`, `01`, a name twice) and w
 must be sorted, as python-tuf writes them: so the canonical bytes, which a signature is over, come out of the same pass, and no name is
 there twice. The heap needed does not grow with the file.
 
-A template says what is kept of a value: None nothing, True all of it, PLACE the offset at which it begins, {name: template} those of an
-object ("*": all others), [template] the items of an array, (template, function) what the function makes of it. Items that come to None are left out.
+A template says what is kept of a value: None nothing, True all of it, `str`, `int` or `bool` one of that type and no other, PLACE the offset
+at which it begins, {name: template} those of an object ("*": all others), [template] the items of an array, (template, function) what the
+function makes of it. What comes to None is left out.
 """
 
 import binascii
@@ -51,14 +52,16 @@ class Scanner:
 
     def document(self, template):
         """What the template wants of the whole file. Raises ValueError when the file is none such."""
-        kept = self.value(template, 0)
+        kept = self._item(self._token(), template, 0)
         if self._token() != _NOTHING:
             raise ValueError
         return kept
 
-    def value(self, template, depth=1):
-        """What the template wants of the value that begins here, or after some space."""
-        return self._item(self._token(), template, depth)
+    def value_at(self, place, template):
+        """What the template wants of the value that begins there; `canonical` is given all of it."""
+        self._file.seek(place)
+        self._put = self._canonical or _nowhere
+        return self._item(self._token(), template, 1)
 
     def _item(self, byte, template, depth):
         if template is None:
@@ -87,9 +90,14 @@ class Scanner:
         if byte == _BRACKET:
             return self._array(template, depth + 1)
         if byte == _QUOTE:
-            text = self._string(template is not None)
-            return None if template is None else str(text, "utf-8")
-        return self._number_or_word(byte)
+            value = self._string(template is not None)
+            if template is not None:
+                value = str(value, "utf-8")
+        else:
+            value = self._word(byte)
+        if template not in (None, True, type(value)):
+            raise ValueError
+        return value
 
     def _object(self, template, depth):
         kept = {}
@@ -98,7 +106,7 @@ class Scanner:
         byte = self._token()
         while byte != _BRACE_END:
             if last is not None:
-                byte = self._after_comma(byte)
+                byte = self._comma(byte)
             if byte != _QUOTE:
                 raise ValueError
             name = self._string(True)
@@ -111,12 +119,11 @@ class Scanner:
             if template is not None:
                 name = str(name, "utf-8")
                 child = True if template is True else template.get(name, template.get("*"))
-            is_signed = depth == 1 and self._canonical is not None and last == b"signed"
-            if is_signed:
-                self._put = self._canonical
-            value = self.value(child, depth)
-            if is_signed:
-                self._put = _nowhere
+            put = self._put
+            if depth == 1 and last == b"signed":
+                self._put = self._canonical or _nowhere
+            value = self._item(self._token(), child, depth)
+            self._put = put
             if child is not None and value is not None:
                 kept[name] = value
             byte = self._token()
@@ -131,7 +138,7 @@ class Scanner:
         byte = self._token()
         while byte != _BRACKET_END:
             if not is_first:
-                byte = self._after_comma(byte)
+                byte = self._comma(byte)
             is_first = False
             value = self._item(byte, child, depth)
             if child is not None and value is not None:
@@ -140,7 +147,7 @@ class Scanner:
         self._put(b"]")
         return kept
 
-    def _after_comma(self, byte):
+    def _comma(self, byte):
         if byte != _COMMA:
             raise ValueError
         self._put(b",")
@@ -186,21 +193,18 @@ class Scanner:
         if byte != _LETTER_U:
             raise ValueError
         code = self._unit()
-        if 0xD800 <= code < 0xDC00:
-            if self._byte() != _BACKSLASH or self._byte() != _LETTER_U:
-                raise ValueError
+        if 0xD800 <= code < 0xDC00 and self._byte() == _BACKSLASH and self._byte() == _LETTER_U:
             low = self._unit()
-            if not 0xDC00 <= low < 0xE000:
-                raise ValueError
-            code = 0x10000 + (code - 0xD800 << 10) + low - 0xDC00
-        elif 0xDC00 <= code < 0xE000:
-            raise ValueError
+            if 0xDC00 <= low < 0xE000:
+                code = 0x10000 + (code - 0xD800 << 10) + low - 0xDC00
+        if 0xD800 <= code < 0xE000:
+            raise ValueError  # half of a pair
         return chr(code).encode()
 
     def _unit(self):
         return int.from_bytes(binascii.unhexlify(bytes([self._byte() for _ in range(4)])), "big")
 
-    def _number_or_word(self, byte):
+    def _word(self, byte):
         """An integer, true, false or null. Canonical JSON has no other numbers."""
         word = bytearray()
         while byte in _WORD and len(word) < _MOST_DIGITS:
@@ -208,11 +212,11 @@ class Scanner:
             byte = self._byte()
         self._at -= 1
         self._put(word)
-        if word in (b"true", b"false"):
-            return word == b"true"
-        if word == b"null":
-            return None
         text = str(word, "ascii")
+        if text in ("true", "false"):
+            return text == "true"
+        if text == "null":
+            return None
         number = int(text)
         if str(number) != text:
             raise ValueError

@@ -59,7 +59,10 @@ def _number(der, at):
 
 def _sum(u, v, q):
     """u·G + v·Q in Jacobian coordinates; both bit by bit together (Shamir's trick)."""
-    both = _affine(_add((_G[0], _G[1], 1), q))
+    x, y, z = _add((_G[0], _G[1], 1), q)
+    z = pow(z, _P - 2, _P)
+    # None for the point at infinity, of which z is 0.
+    both = (x * z * z % _P, y * z * z * z % _P) if z else None
     total = (1, 1, 0)
     bit = 1 << 255
     while bit:
@@ -70,16 +73,6 @@ def _sum(u, v, q):
             total = _add(total, q)
         bit >>= 1
     return total
-
-
-def _affine(point):
-    """None for the point at infinity."""
-    x, y, z = point
-    if not z:
-        return None
-    inverse = pow(z, _P - 2, _P)
-    square = inverse * inverse % _P
-    return x * square % _P, y * square * inverse % _P
 
 
 def _double(point):

@@ -25,26 +25,23 @@ def is_signed(modulus, signature, digest, is_pss):
 
 
 def _is_pss(message, digest):
-    """EMSA-PSS-VERIFY (§9.1.2), with MGF1 over SHA-256; the salt is as long as the message says."""
+    """EMSA-PSS-VERIFY (§9.1.2), with MGF1 (§B.2.1) over SHA-256; the salt is as long as the message says."""
     size = len(message) - _HASH_BYTES - 1
     tag = message[size:-1]
-    if message[0] & 0x80 or message[-1] != 0xBC:
-        return False
-    number = int.from_bytes(message[:size], "big") ^ int.from_bytes(_mask(tag, size), "big")
+    mask = b""
+    while len(mask) < size:
+        mask += _sha256(tag + (len(mask) // _HASH_BYTES).to_bytes(4, "big"))
+    number = int.from_bytes(message[:size], "big") ^ int.from_bytes(mask[:size], "big")
     block = bytearray(number.to_bytes(size, "big"))
     block[0] &= 0x7F
     begin = block.find(b"\x01")
-    if begin < 0 or any(block[:begin]):
-        return False
-    return _sha256(bytes(8) + digest + block[begin + 1 :]) == tag
-
-
-def _mask(seed, size):
-    """MGF1 (§B.2.1)."""
-    mask = b""
-    for counter in range((size + _HASH_BYTES - 1) // _HASH_BYTES):
-        mask += _sha256(seed + counter.to_bytes(4, "big"))
-    return mask[:size]
+    return (
+        message[0] < 0x80
+        and message[-1] == 0xBC
+        and begin >= 0
+        and not any(block[:begin])
+        and _sha256(bytes(8) + digest + block[begin + 1 :]) == tag
+    )
 
 
 def _sha256(data):

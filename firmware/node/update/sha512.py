@@ -6,6 +6,7 @@ from micropython import const
 
 _BLOCK_BYTES = const(128)
 _MASK = 0xFFFFFFFFFFFFFFFF
+_TWICE = 0x10000000000000001
 
 
 def _roots(count, power):
@@ -60,19 +61,15 @@ class Sha512:
         a, b, c, d, e, f, g, h = self._state
         for t in range(80):
             at = t & 15
+            # A word beside itself turns by being shifted; what is above 64 bits falls away with the sum's.
             if t > 15:
-                x, y = w[t - 15 & 15], w[t - 2 & 15]
-                x = _turned(x, 1) ^ _turned(x, 8) ^ x >> 7
-                y = _turned(y, 19) ^ _turned(y, 61) ^ y >> 6
+                x, y = w[t - 15 & 15] * _TWICE, w[t - 2 & 15] * _TWICE
+                x = x >> 1 ^ x >> 8 ^ (x & _MASK) >> 7
+                y = y >> 19 ^ y >> 61 ^ (y & _MASK) >> 6
                 w[at] = w[at] + x + w[t - 7 & 15] + y & _MASK
-            x = h + (_turned(e, 14) ^ _turned(e, 18) ^ _turned(e, 41))
-            x += (g ^ e & (f ^ g)) + _K[t] + w[at]
-            y = (_turned(a, 28) ^ _turned(a, 34) ^ _turned(a, 39)) + (a & b | c & (a | b))
+            x, y = e * _TWICE, a * _TWICE
+            x = h + (x >> 14 ^ x >> 18 ^ x >> 41) + (g ^ e & (f ^ g)) + _K[t] + w[at]
+            y = (y >> 28 ^ y >> 34 ^ y >> 39) + (a & b | c & (a | b))
             h, g, f, e, d, c, b, a = g, f, e, d + x & _MASK, c, b, a, x + y & _MASK
         now = (a, b, c, d, e, f, g, h)
         self._state = [old + new & _MASK for old, new in zip(self._state, now)]
-
-
-def _turned(x, count):
-    """To the right."""
-    return (x >> count | x << 64 - count) & _MASK
