@@ -64,7 +64,7 @@ def work(now_s, path):
         refused = str(error)
     except Exception as error:
         failed = repr(error)
-    return repr((refused, failed, found, client.is_consistent))
+    return repr((refused, failed, found, getattr(client, 'is_consistent', False)))
 
 while True:
     job = call('tuf_next')

@@ -38,6 +38,7 @@ _MAKERS: dict[str, Callable[[], CryptoSigner]] = {
     "ecdsa": CryptoSigner.generate_ecdsa,
     "ed25519": CryptoSigner.generate_ed25519,
     "rsa": lambda: CryptoSigner.generate_rsa(size=2048),
+    "rsa-3072": lambda: CryptoSigner.generate_rsa(size=3072),
     "rsa-pkcs1": lambda: CryptoSigner.generate_rsa(size=2048, scheme="rsa-pkcs1v15-sha256"),
 }
 

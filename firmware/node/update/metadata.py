@@ -17,7 +17,7 @@ PLACE = 0
 
 _BUFFER_BYTES = const(256)
 _MOST_TEXT = const(1_152)  # the longest that is wanted is a signature of RSA-4096: 1,024 digits
-_MOST_DEPTH = const(10)
+_MOST_DEPTH = const(8)  # python-tuf's own goes to 6; every step takes C stack
 _MOST_KEPT = const(1_536)
 _MOST_DIGITS = const(20)
 _QUOTE = const(34)
@@ -36,17 +36,21 @@ _ESCAPED = b'"\\/bfnrt'
 _MEANT = b'"\\/\b\f\n\r\t'
 
 
+# Of these there is one, whatever is scanned: long pieces are hard to find in a heap that is in use.
+_buffer = bytearray(_BUFFER_BYTES)
+_view = memoryview(_buffer)
+_room = bytearray(_MOST_TEXT)
+_texts = memoryview(_room)
+
+
 class Scanner:
-    """One pass over an open file. `canonical` and `raw` are given bytes: those of what is signed, and all as they are."""
+    """One pass over an open file. `canonical` and `raw` are given bytes: those of what is signed, and all as they are. One at a time."""
 
     def __init__(self, file, canonical=None, raw=None):
         self._file = file
         self._canonical = canonical
         self._raw = raw
         self._put = _nowhere
-        self._buffer = bytearray(_BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
-        self._room = bytearray(_MOST_TEXT)
         self._at = self._end = self._read = 0
         self._left = _MOST_KEPT
 
@@ -162,7 +166,7 @@ class Scanner:
                 raise ValueError
             stop = self._find(b'"', self._find(b"\\", self._end))
             if stop > self._at:
-                piece = self._view[self._at : stop]
+                piece = _view[self._at : stop]
                 if min(piece) < 32:
                     raise ValueError
                 self._at = stop
@@ -176,13 +180,13 @@ class Scanner:
             if is_kept:
                 if have + len(piece) > _MOST_TEXT:
                     raise ValueError
-                self._room[have : have + len(piece)] = piece
+                _room[have : have + len(piece)] = piece
                 have += len(piece)
         self._put(b'"')
-        return bytes(memoryview(self._room)[:have])
+        return bytes(_texts[:have])
 
     def _find(self, what, stop):
-        found = self._buffer.find(what, self._at, stop)
+        found = _buffer.find(what, self._at, stop)
         return stop if found < 0 else found
 
     def _escape(self):
@@ -229,7 +233,7 @@ class Scanner:
         while True:
             if self._at == self._end and not self._fill():
                 return _NOTHING
-            byte = self._buffer[self._at]
+            byte = _buffer[self._at]
             self._at += 1
             if byte not in _SPACE:
                 return byte
@@ -238,14 +242,14 @@ class Scanner:
         if self._at == self._end and not self._fill():
             raise ValueError
         self._at += 1
-        return self._buffer[self._at - 1]
+        return _buffer[self._at - 1]
 
     def _fill(self):
-        count = self._file.readinto(self._buffer)
+        count = self._file.readinto(_buffer)
         if not count:
             return False
         if self._raw is not None:
-            self._raw(self._view[:count])
+            self._raw(_view[:count])
         self._read += count
         self._at, self._end = 0, count
         return True

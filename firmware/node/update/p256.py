@@ -29,7 +29,11 @@ _G = (
 def is_signed(public, signature, digest):
     """`public`: x and y, 32 bytes each; `signature`: in DER; `digest`: SHA-256. Raises ValueError or IndexError when one is none of these."""
     q = x, y = _int(public[:32]), _int(public[32:])
-    r, s = _numbers(signature)
+    # An ECDSA-Sig-Value (RFC 3279 §2.2.3), strictly in DER (X.690 §8.3, §10.1), and nothing after it.
+    r, at = _number(signature, 2)
+    s, at = _number(signature, at)
+    if signature[0] != 0x30 or signature[1] != at - 2 or at != len(signature):
+        return False
     is_on_curve = x < _P and y < _P and (y * y - (x * x - 3) * x - _B) % _P == 0
     if not is_on_curve or not 0 < r < _N or not 0 < s < _N:
         return False
@@ -38,15 +42,6 @@ def is_signed(public, signature, digest):
     # x / z² ≡ r (mod n), without dividing; an x of n or more is r + n.
     z = z * z % _P
     return z != 0 and (x == r * z % _P or (r + _N < _P and x == (r + _N) * z % _P))
-
-
-def _numbers(der):
-    """r and s of an ECDSA-Sig-Value (RFC 3279 §2.2.3), strictly in DER (X.690 §8.3, §10.1), and nothing after it."""
-    r, at = _number(der, 2)
-    s, at = _number(der, at)
-    if der[0] != 0x30 or der[1] != len(der) - 2 or at != len(der):
-        raise ValueError
-    return r, s
 
 
 def _number(der, at):
@@ -64,7 +59,8 @@ def _sum(u, v, q):
     # None for the point at infinity, of which z is 0.
     both = (x * z * z % _P, y * z * z * z % _P) if z else None
     total = (1, 1, 0)
-    bit = 1 << 255
+    bit = 1
+    bit <<= 255  # as literals it would be a number of 78 digits in the file
     while bit:
         total = _double(total)
         if u & bit:

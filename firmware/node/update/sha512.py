@@ -1,6 +1,7 @@
 """SHA-512 (FIPS 180-4), which an ESP32's MicroPython does not have. Slow: some 3,000 long additions for 128 bytes."""
 
 import struct
+from array import array
 
 from micropython import const
 
@@ -12,9 +13,9 @@ _TWICE = 0x10000000000000001
 def _roots(count, power):
     """First 64 bits behind the point of the roots of the first primes (FIPS 180-4 §4.2.3 and §5.3.5), by Newton's method."""
     primes = []  # type: list[int]
-    roots = []  # type: list[int]
+    roots = bytearray()
     number, root = 1, 1 << 64
-    while len(roots) < count:
+    while len(primes) < count:
         number += 1
         if all([number % prime for prime in primes]):
             primes.append(number)
@@ -27,10 +28,11 @@ def _roots(count, power):
                 if better >= root:
                     break
                 root = better
-            roots.append(root & _MASK)
+            roots.extend((root & _MASK).to_bytes(8, "big"))
     return roots
 
 
+# As bytes: numbers that stay would lie all over the heap, and leave no long piece in it.
 _K = _roots(80, 3)
 _H = _roots(8, 2)
 
@@ -54,11 +56,11 @@ class Sha512:
     def digest(self):
         end = (8 * self._size).to_bytes(16, "big")
         self.update(b"\x80" + bytes((-self._size - 17) % _BLOCK_BYTES) + end)
-        return struct.pack(">8Q", *self._state)
+        return self._state
 
     def _compress(self, block):
-        w = list(struct.unpack(">16Q", block))
-        a, b, c, d, e, f, g, h = self._state
+        w = array("Q", struct.unpack(">16Q", block))
+        a, b, c, d, e, f, g, h = struct.unpack(">8Q", self._state)
         for t in range(80):
             at = t & 15
             # A word beside itself turns by being shifted; what is above 64 bits falls away with the sum's.
@@ -68,8 +70,14 @@ class Sha512:
                 y = y >> 19 ^ y >> 61 ^ (y & _MASK) >> 6
                 w[at] = w[at] + x + w[t - 7 & 15] + y & _MASK
             x, y = e * _TWICE, a * _TWICE
-            x = h + (x >> 14 ^ x >> 18 ^ x >> 41) + (g ^ e & (f ^ g)) + _K[t] + w[at]
+            x = (
+                h
+                + (x >> 14 ^ x >> 18 ^ x >> 41)
+                + (g ^ e & (f ^ g))
+                + struct.unpack_from(">Q", _K, 8 * t)[0]
+                + w[at]
+            )
             y = (y >> 28 ^ y >> 34 ^ y >> 39) + (a & b | c & (a | b))
             h, g, f, e, d, c, b, a = g, f, e, d + x & _MASK, c, b, a, x + y & _MASK
-        now = (a, b, c, d, e, f, g, h)
-        self._state = [old + new & _MASK for old, new in zip(self._state, now)]
+        sums = zip(struct.unpack(">8Q", self._state), (a, b, c, d, e, f, g, h))
+        self._state = struct.pack(">8Q", *[old + new & _MASK for old, new in sums])

@@ -43,13 +43,11 @@ class Client:
         self._folder = folder + "/"
         self._fetch = fetch
         self._now = "%04d-%02d-%02dT%02d:%02d:%02dZ" % time.gmtime(now_s - _UNIX_TO_RTC_S)[:6]
-        self.is_consistent = False
 
     def refresh(self):
         """Bring root, timestamp, snapshot and targets up to date (§5.3 to §5.6). Raises Refused, and what `fetch` raises."""
         self._update_root()
-        timestamp = self._updated("timestamp")
-        self._snapshot = self._updated("snapshot", named_by=timestamp)
+        self._snapshot = self._updated("snapshot", named_by=self._updated("timestamp"))
         self._updated("targets", "targets", None, self._snapshot, {"targets": {}})
 
     def target(self, path):
@@ -125,13 +123,15 @@ class Client:
                 return held
             if self.is_consistent:
                 name = "%d.%s" % (announced["version"], name)
+        if kind == "targets":
+            held = None
         if not self._fetch(name, limit):
             raise Refused(kind + " missing")
         new = Metadata(self._folder + "new", kind, wanted)
         if not new.is_whole(announced):
             raise Refused(kind + " hash")
         new.check_signed(delegation)
-        if held and kind != "targets":
+        if held:
             new = new.not_older_than(held)
         new.keep(path, announced.get("version"), self._now)
         return new
@@ -157,72 +157,74 @@ class Metadata:
     """
 
     def __init__(self, path, kind, wanted=None):
-        gc.collect()
         self.path = path
-        self._kind = kind
+        self.kind = kind
+        # Until a signature is checked: what is kept shall not lie all over the heap, with what was made on the way between it.
+        gc.threshold(1024)
         try:
             self._read(wanted or _WANTED[kind])
         except (ValueError, LookupError):
-            raise Refused(kind + " malformed")
+            raise _refused(kind + " malformed")
 
     def _read(self, wanted):
         wanted = dict(wanted, _type=str, spec_version=str, version=int, expires=str)
         template = {"signatures": [{"keyid": str, "sig": PLACE}], "signed": wanted}
         canonical, raw = hashlib.sha256(), hashlib.sha256()
         document = _scan(self.path, template, canonical.update, raw.update)
-        self._digest, self._sha256 = canonical.digest(), raw.digest().hex()
+        self.digest, self._sha256 = canonical.digest(), raw.digest().hex()
         self.signed = signed = document["signed"]
-        self._signatures = [(each["keyid"], each["sig"]) for each in document["signatures"]]
+        self.signatures = [(each["keyid"], each["sig"]) for each in document["signatures"]]
         _check(
-            len({each[0] for each in self._signatures}) == len(self._signatures)
-            and signed["_type"] == self._kind
+            len({each[0] for each in self.signatures}) == len(self.signatures)
+            and signed["_type"] == self.kind
             and signed["spec_version"].startswith("1.")
             and signed["version"] > 0
             and _is_time(signed["expires"])
         )
-        if self._kind == "root":
+        if self.kind == "root":
             for role in _TOP_LEVEL:
                 _check_role(signed["roles"][role])
-        elif self._kind == "targets":
+        elif self.kind == "targets":
             for target in signed["targets"].values():
                 _check(target["length"] >= 0 and target["hashes"])
             delegations = signed.get("delegations", {})
             _check(len(delegations) < 2)
             self.delegated = delegations.get("roles") or delegations.get("succinct_roles") or ()
         else:
-            _check(signed["meta"][_NAMED[self._kind] + ".json"])
+            _check(signed["meta"][_NAMED[self.kind] + ".json"])
 
     def check_signed(self, delegation):
         """Raise Refused when fewer different keys have signed than the role's threshold asks for (§5.1)."""
         path, key_ids, threshold = delegation
         counted = []  # type: list[bytes]
-        for key_id, place in self._signatures:
+        for key_id, place in self.signatures:
             if key_id in key_ids and len(counted) < threshold:
-                gc.collect()
                 try:
                     key = _key(path, key_id)
                     if key and key[1] not in counted:
                         signature = _value_at(self.path, place, str)
-                        if keys.is_signed(key, signature, self._digest, self._feed):
+                        gc.threshold(-1)
+                        gc.collect()
+                        if keys.is_signed(key, signature, self.digest, self._feed):
                             counted.append(key[1])
                 except (ValueError, LookupError):
                     pass  # no key, or no signature: it does not count
         if len(counted) < threshold:
-            raise Refused(self._kind + " signature")
+            raise _refused(self.kind + " signature")
 
     def _feed(self, update):
         _scan(self.path, None, update)
 
     def not_older_than(self, held):
         """This one, or what is held if that is no older; nothing that it names may be gone or older (§5.4.3, §5.5.5)."""
-        if self._kind == "timestamp":
+        if self.kind == "timestamp":
             if self.signed["version"] < held.signed["version"]:
                 raise Refused("timestamp rolled back")
             if self.signed["version"] == held.signed["version"]:
                 return held
         for name, version in held.signed["meta"].items():
             if self.signed["meta"].get(name, 0) < version:
-                raise Refused(_NAMED[self._kind] + " rolled back")
+                raise Refused(_NAMED[self.kind] + " rolled back")
         return self
 
     def is_whole(self, announced):
@@ -238,9 +240,9 @@ class Metadata:
     def keep(self, path, version, now):
         """Of that version and not expired, it is trusted from now on, under that name."""
         if version not in (None, self.signed["version"]):
-            raise Refused(self._kind + " version")
+            raise Refused(self.kind + " version")
         if self.signed["expires"] <= now:
-            raise Refused(self._kind + " expired")
+            raise Refused(self.kind + " expired")
         if self.path != path:
             os.rename(self.path, path)
             self.path = path
@@ -257,6 +259,11 @@ class Metadata:
             return _scan(self.path, {"signed": {"meta": {name: _FILE}}})["signed"]["meta"][name]
         except (ValueError, LookupError):
             raise Refused("targets missing")
+
+
+def _refused(reason):
+    gc.threshold(-1)
+    return Refused(reason)
 
 
 def _scan(path, template, canonical=None, raw=None):
@@ -298,7 +305,7 @@ def _check(is_right):
 
 def _is_time(text):
     """YYYY-MM-DDTHH:MM:SSZ, which can be compared as text."""
-    shape = "".join(["0" if character in "0123456789" else character for character in text])
+    shape = "".join(["0" if character.isdigit() else character for character in text])
     return shape == "0000-00-00T00:00:00Z"
 
 
@@ -380,6 +387,6 @@ def _quoted(role):
     quoted = ""
     for byte in role.encode():
         sign = chr(byte)
-        is_plain = byte < 128 and (sign.isalpha() or sign.isdigit() or sign in "_.-~")
+        is_plain = sign.isalpha() or sign.isdigit() or sign in "_.-~"  # of ASCII alone
         quoted += sign if is_plain else "%%%02X" % byte
     return quoted
