@@ -9,4 +9,4 @@ import sys
 import slots
 
 # Not in front: what is built in is looked for there.
-sys.path.insert(1, "/" + slots.select(machine.reset_cause()).slot)
+sys.path.insert(1, "/" + slots.begin_wake(machine.reset_cause()).slot)

@@ -10,10 +10,14 @@ def wake():
     # Garbage is collected early and often, so that the lowest free heap tells the program's true need.
     gc.threshold(8192)
     try:
-        from node import cycle
+        from node import start
 
-        cycle.run()
+        start.run()
     except Exception as error:
+        gc.collect()
+        import judge
+
+        judge.note_failed_wake()
         from node import crash
 
         crash.end_wake(error)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server.api import management, node_listener, operations, renewal
+from fleet_server.api import management, node_listener, operations, release_files, renewal
 from fleet_server.feeds.sensorthings.views import sensorthings
 from fleet_server.http_shared import (
     access,
@@ -66,4 +66,5 @@ def create_node_app(settings: Settings, session_factory: sessionmaker[Session]) 
     limits.register_limits(app)
     app.register_blueprint(node_listener.node_listener)
     app.register_blueprint(renewal.renewal)
+    app.register_blueprint(release_files.release_files)
     return app

@@ -197,6 +197,11 @@ class Settings:
         return self.data_dir / "ca"
 
     @property
+    def release_keys_dir(self) -> Path:
+        """Where the two keys lie with which the server signs for nodes."""
+        return self.data_dir / "release_keys"
+
+    @property
     def broker_status_path(self) -> Path:
         """Where a broker that we run keeps its ports and what it has refused."""
         return self.data_dir / "broker" / "status.json"

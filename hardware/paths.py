@@ -8,7 +8,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def firmware_dir() -> Path:
-    """The folder with `boot.py`, `main.py`, `slots.py` and `node/`.
+    """The folder with `boot.py`, `main.py`, `slots.py`, `judge.py` and `node/`.
 
     Raises:
         FileNotFoundError: the installation is incomplete.

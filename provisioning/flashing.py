@@ -60,7 +60,7 @@ def flash_firmware(board: BenchBoard, bundle: FirmwareBundle) -> int:
     """
     files = bundle.files_on_board("a")
     board.exec(_FOLDERS.format(folders=_folders_of(files)))
-    there = _hashes_on(board, files)
+    there = hashes_on(board, files)
     wanted = bundle.hashes_on_board("a")
     missing = sorted(path for path in files if there[path] != wanted[path])
     if missing:
@@ -69,7 +69,7 @@ def flash_firmware(board: BenchBoard, bundle: FirmwareBundle) -> int:
         missing.sort(key=lambda path: (path == _START_FILE, path))
         board.exec(_FORGET.format(path=_START_FILE))
         board.put({path: files[path] for path in missing})
-        _check_kept(_hashes_on(board, files), wanted)
+        _check_kept(hashes_on(board, files), wanted)
     return len(missing)
 
 
@@ -78,7 +78,8 @@ def _folders_of(files: Iterable[str]) -> list[str]:
     return [*sorted(folders - {"/"}), "/b"]
 
 
-def _hashes_on(board: BenchBoard, paths: Iterable[str]) -> dict[str, str]:
+def hashes_on(board: BenchBoard, paths: Iterable[str]) -> dict[str, str]:
+    """SHA-256 (hex) of files on the board by path; `-` for one that is not there."""
     lines = ask(board, _HASHES.format(paths=tuple(paths)))
     return {path: sha256 for path, _, sha256 in (line.rpartition(" ") for line in lines)}
 

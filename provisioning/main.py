@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from typing import NoReturn
 
 import click
 
-from hardware.catalogue import CatalogueError
-from hardware.virtual_board.unavailable import VmUnavailable
 from provisioning.board_commands import read, wipe
 from provisioning.catalogue_commands import boards, parts, sensors, wiring
 from provisioning.commission_command import commission_nodes, label_node
-from provisioning.errors import BenchError, UsedWrongly
+from provisioning.ending import run_to_its_end
 from provisioning.node_commands import node
 from provisioning.packet_command import upload
+from provisioning.release_commands import release
+from provisioning.release_root_commands import root
 from provisioning.self_test_command import test_node
 from provisioning.virtual_boards import virtual_command
 
@@ -23,7 +21,7 @@ from provisioning.virtual_boards import virtual_command
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stadtsensor", prog_name="provision")
 def provision() -> None:
-    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones.
+    """Stadtsensor's bench: what a node is built of; flash and enrol nodes, run virtual ones; sign releases.
 
     Example: provision node enrol --help
     """
@@ -31,30 +29,11 @@ def provision() -> None:
 
 for of_node in (test_node, commission_nodes, label_node, upload, read, wipe):
     node.add_command(of_node)
-for command in (boards, sensors, wiring, parts, node, virtual_command()):
+release.add_command(root)
+for command in (boards, sensors, wiring, parts, node, release, virtual_command()):
     provision.add_command(command)
 
 
 def main() -> NoReturn:
     """Run `provision`; what a person can cause ends in one sentence and exit 1, wrong use in exit 2."""
-    try:
-        status = provision.main(prog_name="provision", standalone_mode=False)
-    except click.ClickException as problem:
-        problem.show()
-        sys.exit(problem.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except (BenchError, CatalogueError, VmUnavailable) as problem:
-        click.echo(f"provision: {problem}", err=True)
-        sys.exit(2 if isinstance(problem, UsedWrongly) else 1)
-    except UnicodeEncodeError:
-        click.echo("provision: What was typed is no text in UTF-8.", err=True)
-        sys.exit(2)
-    except OSError as problem:
-        # Only this is the machine's: rights, a full disk, a read-only folder.
-        if problem.filename is None and problem.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        what = problem.filename or "A file"
-        click.echo(f"provision: {what} cannot be used: {problem.strerror}.", err=True)
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+    run_to_its_end(provision, None, name="provision")

@@ -12,6 +12,7 @@ ELSEWHERE = "Virtual boards run on Linux only; a board on a cable works here."
 def virtual_command() -> click.Command:
     """The group of commands, or one command that says that there are none."""
     try:
+        from provisioning.tuf_client_command import tuf_client
         from provisioning.virtual_commands import virtual
         from provisioning.virtual_serve import serve
     except ModuleNotFoundError as missing:
@@ -19,6 +20,7 @@ def virtual_command() -> click.Command:
             raise
         return _nothing
     virtual.add_command(serve)
+    virtual.add_command(tuf_client)
     return virtual
 
 

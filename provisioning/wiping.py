@@ -33,8 +33,9 @@ def remove(folder):
         else:
             os.remove(path)
     os.rmdir(folder)
-if "spool" in os.listdir("/"):
-    remove("/spool")
+for name in ("spool", "tuf"):
+    if name in os.listdir("/"):
+        remove("/" + name)
 machine.RTC().memory(b"")
 """
 

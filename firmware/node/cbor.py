@@ -105,22 +105,24 @@ def decode(data, has_views=False):
 
     `has_views`: byte strings are views into `data` instead of copies.
     """
-    reader = _Reader(memoryview(data), memoryview if has_views else bytes)
+    reader = Reader(memoryview(data), as_bytes=memoryview if has_views else bytes)
     value = reader.item(0)
     if reader.at != len(data):
         raise Malformed("trailing")
     return value
 
 
-class _Reader:
-    def __init__(self, data, as_bytes):
+class Reader:
+    """Item by item through `data`, from `at` on."""
+
+    def __init__(self, data, at=0, as_bytes=bytes):
         self.data = data
         self.as_bytes = as_bytes
-        self.at = 0
+        self.at = at
         self.items = 0
 
     def item(self, depth):
-        self.items += 1
+        self.items = self.items + 1 if depth else 1
         if depth > _MAX_DEPTH or self.items > _MAX_ITEMS:
             raise Malformed("nested")
         initial = self.take(1)[0]

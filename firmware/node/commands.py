@@ -15,6 +15,7 @@ from node import cbor, config, crash, heap, plan, power, rtc_memory, senml
 from node.deadline import Deadline
 from node.errors import NotProvisioned
 from node.link import bearer
+from node.telling import tell
 
 DONE = const("done")
 FAILED = const("failed")
@@ -187,8 +188,7 @@ def _is_waiting(wake, order):
 
 
 def _answer(wake, order, name, result, details=()):
-    readings = [("_event", "answer"), ("id", order), ("name", name), ("result", result)]
-    _keep(wake, wake.clock.uptime_ms(), readings + list(details))
+    tell(wake, "answer", [("id", order), ("name", name), ("result", result)] + list(details))
 
 
 def _keep(wake, uptime_ms, readings):

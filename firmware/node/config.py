@@ -18,6 +18,7 @@ from node import cbor
 from node.errors import NotProvisioned
 
 _MAX_BLOB = const(1900)
+_NOT_FOUND = const(-0x1102)  # ESP_ERR_NVS_NOT_FOUND
 _DESIRED = "des"
 _FIELDS = const(6)
 # Desired or not, these two are always part of what the hash covers.
@@ -199,6 +200,27 @@ def blob(namespace, key, most_bytes=_MAX_BLOB):
     except OSError:
         raise NotProvisioned(namespace + "." + key)
     return bytes(buffer[:length])
+
+
+def running_bundle():
+    """What the running slot's VERSION file says: version, counter (0: no release), sha256, built_utc_s; if an update brought it,
+    assignment and attempt.
+    """
+    import json
+
+    import slots
+
+    with open("/" + slots.select().slot + "/VERSION") as file:
+        return json.load(file)
+
+
+def is_kept(namespace, key):
+    """True when NVS holds such a blob."""
+    try:
+        esp32.NVS(namespace).get_blob(key, bytearray(1))
+    except OSError as error:
+        return error.errno != _NOT_FOUND
+    return True
 
 
 def digest(version, values):

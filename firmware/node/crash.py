@@ -5,7 +5,6 @@ import io
 import json
 import sys
 
-import machine
 from micropython import const
 
 import slots
@@ -53,7 +52,7 @@ def note_brown_out(state):
 def readings(crash, boot_count):
     """The event's records, with the slot and its version; whatever is not known is left out."""
     what, place, cause, trace, free = crash
-    slot = slots.select(machine.reset_cause()).slot
+    slot = slots.select().slot
     records = (
         ("_event", "crash"),
         ("what", what),

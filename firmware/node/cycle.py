@@ -3,10 +3,11 @@
 import machine
 from micropython import const
 
+import slots
 from node import config, plan, power, rtc_memory
 from node.clock import Clock
 from node.deadline import Deadline
-from node.spool import Spool
+from node.errors import LinkError
 
 _SPOOL_FOLDER = "/spool"
 _FIELD_MS = const(30_000)  # from one wake of field mode to the next
@@ -20,7 +21,8 @@ class Wake:
     `is_switched_on`: it begins a power-up. `has_news`: some of them are to be told at once. `field_ms`: uptime at
     which this wake of field mode began, None outside of it; `stages` that its talk reached. `is_connected`: somebody answered at
     the broker's address. `credentials`: what the state message says of them (identity.told); `renewed`: (certificate, authorities) that the talk has brought;
-    `has_new_credentials`: those are tried in the next wake.
+    `has_new_credentials`: those are tried in the next wake. `release`: the one that is desired, None for none, False when that was
+    not heard. `is_broken`: a step failed by itself.
     """
 
     def __init__(self):
@@ -37,6 +39,8 @@ class Wake:
         self.credentials = [None, None, None]  # type: list[object]
         self.renewed = None
         self.has_new_credentials = False
+        self.release = False  # type: object
+        self.is_broken = False
         self.receipt_before = 0
         self.events = []
         self.orders = []  # commands to be carried out after the talk
@@ -68,6 +72,8 @@ class Wake:
 
     def open_spool(self):
         # What was noted holds until something changes. A wake that does not end well leaves no note, and the next one searches.
+        from node.spool import Spool
+
         saved, self.state.spool = self.state.spool, None
         self.spool = Spool(_SPOOL_FOLDER, saved)
         if saved is None or self.state.sent_high is None:
@@ -76,6 +82,8 @@ class Wake:
 
     def wait_ms(self):
         """Until the next wake."""
+        if self.state.update == rtc_memory.UPDATE_SESSION:
+            return _SHORTEST_MS
         now_ms = self.clock.uptime_ms()
         wait_ms = plan.sleep_ms(self.clock.schedule_ms(now_ms), self.state, self.config)
         if self.field_ms is None:
@@ -90,6 +98,7 @@ class Wake:
         except Exception as error:
             from node import crash
 
+            self.is_broken = self.is_broken or not isinstance(error, (OSError, LinkError))
             self.state.last_error = crash.describe(error)
             return False
 
@@ -118,10 +127,13 @@ def run():
             wake.guard(_renew)
         elif wake.is_turned_away:
             wake.guard(_mend, deadline)
+        elif is_good and wake.release is not False:
+            wake.guard(_consider_update)
         if wake.has_new_credentials:
             plan.talk_soon(state)
         if is_field:
             wake.guard(_show, "receipt" if is_good and wake.is_stored else "failed")
+    wake.guard(_judge)
     if wake.orders:
         wake.begin("obey")
         wake.guard(_obey)
@@ -142,6 +154,7 @@ def _sample(wake):
     uptime_ms = wake.clock.uptime_ms()
     # Before the probes: one that hangs again must not keep it from being told.
     wake.guard(waking.keep_crash, uptime_ms)
+    wake.guard(waking.keep_update)
     wake.begin("sample")
     readings = waking.sample(wake, uptime_ms)
     wake.guard(waking.judge, uptime_ms, readings)
@@ -170,6 +183,7 @@ def _dial(wake, deadline):
 
 def _renew(wake):
     """After the talk, whose memory is free again."""
+    plan.forget_done()
     from node import renewal
 
     renewal.take(wake, *wake.renewed)
@@ -190,6 +204,23 @@ def _mend(wake, deadline):
         del renew
         plan.forget_done()
         _renew(wake)
+
+
+def _consider_update(wake):
+    if wake.release is not None or config.is_kept("upd", "job"):
+        from node.update import updating
+
+        updating.consider(wake)
+
+
+def _judge(wake):
+    """How this wake went counts for or against a new version, and ends a series of crashes."""
+    record = slots.select()
+    if record.state == slots.TRIAL or record.counted:
+        plan.forget_done()
+        from node.update import proof
+
+        proof.end(wake)
 
 
 def _show(wake, end):

@@ -2,23 +2,10 @@
 
 import time
 
-import machine
-
+import slots
 from node.errors import TimedOut
 
-# Longer than the longest call that cannot be given a limit: looking up a name takes lwIP up to 14 s.
-_WATCHDOG_MS = 30_000
 _NAP_MS = 20
-
-
-_watchdog = None
-
-
-def _feed():
-    global _watchdog
-    if _watchdog is None:
-        _watchdog = machine.WDT(timeout=_WATCHDOG_MS)
-    _watchdog.feed()
 
 
 class Deadline:
@@ -32,7 +19,7 @@ class Deadline:
         left = time.ticks_diff(self._end, time.ticks_ms())
         if left <= 0:
             return 0
-        _feed()
+        slots.feed()
         return left
 
     def within(self, timeout_ms):

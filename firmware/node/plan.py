@@ -19,6 +19,7 @@ _DAY_MS = 86_400_000
 _BACK_OFF = (0, 0, 1, 2, 4, 6)
 # With a low battery the node publishes once in so many intervals.
 _RARELY = 4
+_PASSING_PACKAGES = ("node.sensors", "node.bus", "node.update")
 _PASSING = (
     "node.link.dial",
     "node.link.wifi",
@@ -36,8 +37,11 @@ _PASSING = (
     "node.identity",
     "node.link.renew",
     "node.link.exchange",
+    "node.report",
     "node.link.mqtt",
     "node.commands",
+    "node.link.https",
+    "node.telling",
 )
 # Nodes spread their wakes over this part of the sampling interval: a minute of a quarter of an hour.
 _SPREAD = 15
@@ -67,7 +71,7 @@ def forget_done():
     """
     for name in list(sys.modules):
         package, _, module = name.rpartition(".")
-        if package in ("node.sensors", "node.bus") or name in _PASSING:
+        if package in _PASSING_PACKAGES or name in _PASSING:
             del sys.modules[name]
             delattr(sys.modules[package], module)
     gc.collect()

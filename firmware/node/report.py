@@ -1,13 +1,13 @@
 """The state message: what the node says about itself at each connect."""
 
 import gc
-import json
 
 import esp32
 import machine
 
 import slots
 from node import heap
+from node.config import running_bundle
 from node.link import bearer
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
@@ -15,8 +15,8 @@ _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
 
 def state(wake):
     """Pairs of field and value, in the order of the wire."""
-    slot = slots.select(machine.reset_cause())
-    running = bundle()
+    slot = slots.select()
+    running = running_bundle()
     memory, spool, config = wake.state, wake.spool, wake.config
     uptime_ms = wake.clock.uptime_ms()
     is_empty = spool is None or spool.newest < spool.oldest
@@ -51,6 +51,9 @@ def state(wake):
         ("certificate", wake.credentials[0]),
         ("roots", wake.credentials[1]),
         ("credential_state", wake.credentials[2]),
+        ("counter", running.get("counter", 0)),
+        ("assignment", running.get("assignment")),
+        ("attempt", running.get("attempt")),
     )
 
 
@@ -67,12 +70,6 @@ def reset_cause(wake):
     )
     cause = machine.reset_cause()
     return _CAUSES[numbers.index(cause)] if cause in numbers else "other"
-
-
-def bundle():
-    """What the running slot's VERSION file says: version, sha256, built_utc_s."""
-    with open("/" + slots.select(machine.reset_cause()).slot + "/VERSION") as file:
-        return json.load(file)
 
 
 def _largest_block():

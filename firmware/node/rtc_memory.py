@@ -13,7 +13,7 @@ from micropython import const
 
 from node import cbor
 
-_MAGIC = b"SSR6"
+_MAGIC = b"SSR7"
 _HEAD = const(10)  # magic, length u16, CRC-32
 # A sleep that lasts longer than this was none: the clock was set by a stranger, or the memory is old.
 ASLEEP = "asleep"
@@ -50,7 +50,13 @@ _FIELDS = (
     "drift_ppm",
     "field_until_ms",
     "field_starts",
+    "update",
 )
+
+# What an update waits for (`State.update`).
+UPDATE_NOTHING = const(0)
+UPDATE_SESSION = const(1)  # the next wake is its own
+UPDATE_UNTOLD = const(2)  # there is something to tell
 
 
 class State:
@@ -66,6 +72,7 @@ class State:
     `brown_outs`: wakes in a row that the supply ended. `learned_ms`: uptime at which `offset_ms` was right. `drift_from`: uptime
     and offset that the drift is measured from. `drift_ppm`: by how much uptime runs fast, None until it was measured.
     `field_until_ms`, `field_starts`: uptime at which field mode ends (None outside of it) and at which it began lately.
+    `update`: what an update waits for.
     """
 
     def __init__(self):
@@ -96,6 +103,7 @@ class State:
         self.drift_ppm = None
         self.field_until_ms = None
         self.field_starts = []  # type: list[int]
+        self.update = UPDATE_NOTHING
 
 
 def rtc_ms():

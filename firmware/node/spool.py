@@ -117,7 +117,8 @@ class Spool:
         is_new_segment = self._is_segment_over(_USUAL_RECORD_BYTES, day)
         if is_new_segment and os.statvfs(self._folder)[3] < _SPARE_BLOCKS:
             # Asked once a day: it takes a walk through the whole file system.
-            self._reclaim()
+            if not self.give_up_stored() and not _give_up_spare_slot():
+                self._reclaim()
 
     def append(self, power_up, uptime_ms, n_records, body, day=None):
         """Keep a pack under `next_seq`; when this returns, no loss of power can take it. Returns its sequence.
@@ -134,6 +135,7 @@ class Spool:
             self._write(seq, record, day)
         except OSError:
             # The file system is full before the ring is, and there is no room to thin anything.
+            _give_up_spare_slot()
             segments = self._segments()
             if len(segments) < 2:
                 raise
@@ -147,6 +149,14 @@ class Spool:
         if seq > self.receipt:
             self.receipt = seq
             self._write_mark()
+
+    def give_up_stored(self):
+        """Give space back that only holds what the server has; False when there is no more of it."""
+        segments = self._segments()
+        if len(segments) < 2 or segments[1] - 1 > self.receipt:
+            return False
+        self.give_up(segments[1] - 1)
+        return True
 
     def resend(self, first, last):
         """Have the packs from `first` to `last` that are still held sent once more; survives a loss of power.
@@ -402,6 +412,13 @@ class Spool:
                 numbers = [0] * len(numbers)
             self.receipt, self._given_up, self.thinned, self.lost = numbers[:4]
             self.again = numbers[4:] if numbers[4] else None
+
+
+def _give_up_spare_slot():
+    """A version that the node could come back to is worth less than readings."""
+    from node.update import spare
+
+    return spare.give_up()
 
 
 def _blocks(size):

@@ -6,7 +6,8 @@ A battery that is too low, and a supply that gave way again and again, end the w
 import machine
 from micropython import const
 
-from node import battery, cbor, heap, measuring, plan, power, senml
+import slots
+from node import battery, cbor, config, heap, measuring, plan, power, senml
 from node.deadline import Deadline
 
 _SAMPLING_MS = const(75_000)  # the slowest probe takes 52 s, with a wiper's turn and its tries
@@ -96,6 +97,19 @@ def keep_crash(wake, uptime_ms):
 
         keep(wake, uptime_ms, crash.readings(wake.state.crash, wake.state.boot_count))
         wake.state.crash = None
+
+
+def keep_update(wake):
+    """In the first wakes of another version it is told that it runs; in the first of one that came back, why; and what a session did."""
+    record = slots.select()
+    is_tried = record.state == slots.TRIAL
+    # Each wake of a new version is to be heard, and why it was left.
+    wake.has_news = wake.has_news or is_tried or record.reason > 0
+    is_any = wake.has_news or wake.state.update or wake.is_switched_on
+    if is_any and wake.spool is not None and config.is_kept("upd", "job"):
+        from node.update import proof
+
+        proof.tell(wake)
 
 
 def _make_room(wake, day):

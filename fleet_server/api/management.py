@@ -18,6 +18,7 @@ from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.people import people
+from fleet_server.api.releases import components, release_noun
 from fleet_server.api.sites import sites
 from fleet_server.api.summary import summary
 from fleet_server.api.views import views
@@ -49,6 +50,8 @@ _NOUNS = (
     models,
     commands,
     credentials.tokens,
+    release_noun,
+    components,
 )
 _HANG_ON_NODES = (twin, credentials)
 """Imported for the views that they hang on a noun."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -11,7 +13,7 @@ from fleet_server.errors import Invalid
 from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import ENROL_LIMIT, limiter
-from fleet_server.services import enrolment, first_contact
+from fleet_server.services import enrolment, first_contact, release_repository
 from fleet_server.settings import DEFAULT_NODE_LISTENER_PORT, Settings, is_loopback
 
 node_listener = Blueprint("node_listener", __name__, url_prefix="/node/v1")
@@ -36,14 +38,16 @@ def enrol() -> tuple[Response, int]:
         ca_dir=settings.ca_dir,
         now=clock.now(),
     )
-    answer = jsonify(
-        {
-            "node_id": node.node_id,
-            "certificate_pem": node.certificate_pem,
-            "ca_pem": list(node.ca_pem),
-            "link": {**link_of(settings), "renew": _renewal_address()},
-        }
-    )
+    told: dict[str, Any] = {
+        "node_id": node.node_id,
+        "certificate_pem": node.certificate_pem,
+        "ca_pem": list(node.ca_pem),
+        "link": {**link_of(settings), "renew": _renewal_address()},
+    }
+    root = release_repository.newest_root(current_session())
+    if root is not None:
+        told["tuf_root"] = base64.b64encode(root).decode()
+    answer = jsonify(told)
     answer.headers["Cache-Control"] = "no-store"
     return answer, 201
 

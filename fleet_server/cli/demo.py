@@ -33,6 +33,7 @@ from sqlalchemy.orm import Session, sessionmaker
 import hardware.scenes
 from fleet_server import clock, db
 from fleet_server.cli.answers import FiniteRange
+from fleet_server.cli.demo_releases import DemoReleases
 from fleet_server.cli.demo_table import DemoTable
 from fleet_server.cli.processes import Child, own_program
 from fleet_server.cli.stopping import told_to_end
@@ -206,11 +207,14 @@ class _Demo:
         self._started = time.monotonic()
         self._children: list[Child] = []
         self._configuration = plan.data_dir / "fleet.toml"
+        self._releases = DemoReleases(settings, self._sessions)
 
     def run(self) -> None:
         self._prepare()
+        self._releases.begin(self._helper, now=clock.now())
         login = self._login()
         url = self._start_servers()
+        self._releases.finish(self._told_to_end, now=clock.now)
         self._announce(url, login)
         boards = self._start_boards()
         progress = self._watch(boards)
@@ -428,6 +432,15 @@ class _Demo:
     def _child(
         self, name: str, command: list[str], *, environment: Mapping[str, str] | None = None
     ) -> Child:
+        """A part that the demo does not go on without."""
+        child = self._helper(name, command, environment=environment)
+        self._children.append(child)
+        return child
+
+    def _helper(
+        self, name: str, command: list[str], *, environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """A program that may end by itself."""
         logs = self._plan.data_dir / "logs"
         logs.mkdir(exist_ok=True)
         child = Child(
@@ -437,7 +450,6 @@ class _Demo:
             environment={CONFIG_VARIABLE: str(self._configuration), **(environment or {})},
         )
         self._stack.callback(child.stop)
-        self._children.append(child)
         return child
 
     def _write_configuration(self, **changes: str) -> None:

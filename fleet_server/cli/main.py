@@ -37,6 +37,10 @@ _COMMANDS = {
         "fleet_server.cli.config:config",
         "What is wanted of many nodes, and changes on their way.",
     ),
+    "release": (
+        "fleet_server.cli.release:release",
+        "Signed versions of the firmware, and who runs them.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

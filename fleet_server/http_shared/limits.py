@@ -21,6 +21,9 @@ ENROL_LIMIT = "600 per minute"
 RENEW_LIMIT = "600 per minute"
 """A whole network of nodes may stand behind one address; signed is at most once an hour for each node."""
 
+UPDATE_LIMIT = "60000 per minute"
+"""A city's nodes may stand behind one address, and each fetches some sixty small files for an update."""
+
 _UNLIMITED = ("/static/", "/healthz", "/readyz")
 
 limiter = Limiter(

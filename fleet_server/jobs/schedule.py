@@ -26,6 +26,7 @@ from fleet_server.jobs import (
     deliveries,
     files,
     life,
+    releases,
 )
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
@@ -60,6 +61,7 @@ JOBS = {
     "forget_previews": Scheduled(files.forget_previews, every_s=3600),
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
+    "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 
 

@@ -54,6 +54,7 @@ from fleet_server.models.password_reset import PasswordReset
 from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
+from fleet_server.models.release import Release, ReleaseComponent, SignedMetadata
 from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
@@ -118,6 +119,8 @@ __all__ = [
     "RawReading",
     "Receipt",
     "RecoveryCode",
+    "Release",
+    "ReleaseComponent",
     "Role",
     "RootState",
     "SavedView",
@@ -125,6 +128,7 @@ __all__ = [
     "SecondFactor",
     "Sensor",
     "Severity",
+    "SignedMetadata",
     "Silence",
     "Site",
     "ThinnedPack",

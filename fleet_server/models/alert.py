@@ -27,6 +27,7 @@ class AlertKind(StrEnum):
     SENSOR = "sensor"
     RADIO = "radio"
     JOB = "job"  # what the server should have done and did not: a job of the worker, or the backup
+    SIGNATURE = "signature"  # what is signed of releases runs out
 
 
 class Severity(StrEnum):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from fleet_server.models import Alert, AlertKind, Deployment, Node, NodeStatus, Severity, Site
-from fleet_server.services import alert_rules, scheduling
+from fleet_server.services import alert_rules, release_repository, scheduling
 from fleet_server.services.alert_conditions import (
     CONDITIONS,
     QUICK,
@@ -82,6 +82,8 @@ def survey(session: Session, *, now: datetime, wall_now: datetime, is_quick: boo
     _look_at_jobs(view, wall_now)
     for kind in QUICK if is_quick else CONDITIONS:
         _look_at_nodes(view, kind)
+    if not is_quick:
+        _look_at_signatures(view)
     made.forgotten = _forgotten(view)
     return made
 
@@ -275,6 +277,21 @@ def _look_at_jobs(view: _View, wall_now: datetime) -> None:
                 job=one.name, trouble=one.trouble, reason=one.reason, ran_at=one.ran_at,
             )  # fmt: skip
     _judge(view, AlertKind.JOB, [f"job {one.name}" for one in troubled])
+
+
+# --------------------------------------------------------------------------------------------------- about the releases
+
+
+def _look_at_signatures(view: _View) -> None:
+    """What is signed of the releases runs out: somebody has to sign, or the schedule does not do its work."""
+    expiring = release_repository.expiring(view.session, now=view.now)
+    if view.rules[AlertKind.SIGNATURE].is_active:
+        for row in expiring:
+            _note(
+                view, AlertKind.SIGNATURE, f"role {row.role}", None,
+                role=row.role, expires_at=row.expires_at,
+            )  # fmt: skip
+    _judge(view, AlertKind.SIGNATURE, [f"role {row.role}" for row in expiring])
 
 
 # ------------------------------------------------------------------------------------------------------ about one node

@@ -25,6 +25,7 @@ KINDS: Mapping[AlertKind, Mapping[str, str]] = {
     AlertKind.SENSOR: {"en": "Probe gives nothing", "de": "Sonde liefert nichts"},
     AlertKind.RADIO: {"en": "Radio gets worse", "de": "Funk wird schlechter"},
     AlertKind.JOB: {"en": "The server's own work", "de": "Arbeit des Servers"},
+    AlertKind.SIGNATURE: {"en": "Signature runs out", "de": "Signatur läuft ab"},
 }
 SEVERITIES: Mapping[Severity, Mapping[str, str]] = {
     Severity.NOTICE: {"en": "notice", "de": "Hinweis"},
@@ -75,6 +76,10 @@ _SENTENCES: Mapping[AlertKind, Mapping[str, str]] = {
     AlertKind.RADIO: {
         "en": "The signal fell from {before_dbm} dBm to {now_dbm} dBm. Look at what stands between the node and its access point.",
         "de": "Das Signal fiel von {before_dbm} dBm auf {now_dbm} dBm. Prüfen, was zwischen Knoten und Zugangspunkt steht.",
+    },
+    AlertKind.SIGNATURE: {
+        "en": "What {role} signs of the releases runs out at {expires_at}; nodes then take no update. `fleet release status` shows who has to sign.",
+        "de": "Was {role} an Versionen signiert, läuft am {expires_at} ab; dann nehmen Knoten keine Aktualisierung an. `fleet release status` zeigt, wer signieren muss.",
     },
 }
 _JOB: Mapping[str, Mapping[str, str]] = {
@@ -145,6 +150,8 @@ def subject_word(subject: str, label: str | None, language: str) -> str:
         return f"{'WLAN' if language == 'de' else 'Wi-Fi'} {name}"
     if kind == "job":
         return f"Aufgabe {name}" if language == "de" else f"job {name}"
+    if kind == "role":
+        return f"Rolle {name}" if language == "de" else f"role {name}"
     return "alle Knoten" if language == "de" else "all nodes"
 
 

@@ -1,6 +1,6 @@
 """Backup and restore: everything that cannot be made anew, as it was at one moment, in a folder of its own.
 
-A backup holds the database, the files (photos, …), the authority and the server's secret key, with a manifest that names each with its
+A backup holds the database, the files (photos, …), the authority, the server's keys for releases and its secret key, with a manifest that names each with its
 hash. The database comes first and is one snapshot; files are named by their content and never change, so those that come after it are at
 least those that it names. A backup appears whole or not at all. It holds keys: it is as secret as the server.
 
@@ -49,7 +49,7 @@ from fleet_server.wire.states import NodeState
 MANIFEST = "manifest.json"
 FORMAT = 1
 _AUTHORITY, _FILES = "ca", "files"
-KEPT = (_AUTHORITY, "secret_key", _FILES)
+KEPT = (_AUTHORITY, "release_keys", "secret_key", _FILES)
 """What of the data folder goes into a backup; the rest (broker's memory, logs) is made anew."""
 
 _SQLITE_NAME, _POSTGRESQL_NAME = "database.sqlite3", "database.dump"

@@ -59,6 +59,7 @@ GROUPS = (
             Link("web.groups", lazy_gettext("Groups")),
             Link("web.drift", lazy_gettext("Drift")),
             Link("web.commands", lazy_gettext("Commands")),
+            Link("web.releases", lazy_gettext("Releases")),
         ),
     ),
     Group(

@@ -1,4 +1,4 @@
-"""What a decoder says when bytes from a node are not what the wire allows."""
+"""What a decoder says when bytes are not what the wire allows."""
 
 from __future__ import annotations
 
@@ -28,3 +28,7 @@ class WireError(ValueError):
         self.code = code
         self.sentence = sentence
         self.identity = identity
+
+
+class RepositoryWrong(ValueError):
+    """Nodes would not take these releases; the text is one sentence that names the role and what is wrong with it."""

@@ -25,7 +25,8 @@ class NodeStateMessage:
     `oldest` and `newest` are the sequence numbers between which the spool holds packs; both None while it is empty. Since it was
     made `thinned` packs were replaced by their extremes and `lost` ones went without, none of which had a receipt.
     `certificate` is the name (`wire.credentials`) of the one that this connect was made with, `roots` those of the authorities that
-    the node trusts, with a space between.
+    the node trusts, with a space between. `counter` is the running release's (0 for a bundle that is none); `assignment` and `attempt`
+    are those of the update that brought it, None when it was flashed.
     """
 
     model: str
@@ -58,6 +59,9 @@ class NodeStateMessage:
     certificate: str | None = None
     roots: str | None = None
     credential_state: str | None = None
+    counter: int | None = None
+    assignment: int | None = None
+    attempt: int | None = None
 
 
 def decode_state(payload: bytes) -> NodeStateMessage:
@@ -148,6 +152,9 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "certificate": credentials.is_name,
     "roots": credentials.are_names,
     "credential_state": lambda value: value in tuple(ConfigState),
+    "counter": _U32,
+    "assignment": _U32,
+    "attempt": _U32,
 }
 STATE_FIELDS = tuple(_CHECKS)
 _REQUIRED = ("model", "version", "power_up", "uptime_ms")

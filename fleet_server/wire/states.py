@@ -59,6 +59,34 @@ class SlotState(StrEnum):
     TRIAL = "trial"
 
 
+class UpdateStage(StrEnum):
+    """What a node tells of an update that it was given (event `update`), in the order in which it happens; then how it may end."""
+
+    ACCEPTED = "accepted"
+    DOWNLOADING = "downloading"
+    VERIFIED = "verified"  # every file is on flash and is what the release keys have signed
+    INSTALLING = "installing"
+    REBOOTING = "rebooting"
+    TESTING = "testing"  # the new version has begun its first wake
+    ALREADY_INSTALLED = "already_installed"
+    REJECTED = "rejected"  # the node does not take it; the reason says why
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"  # the version before runs again
+    CANCELED = "canceled"
+
+
+class SlotReason(StrEnum):
+    """Why a node went back to the version before."""
+
+    CRASHED = "crashed"
+    HUNG = "hung"
+    NEVER_SLEPT = "never slept"
+    NO_RECEIPT = "no receipt"  # the broker let it in, and nothing that it said was stored
+    BROKE = "broke"  # a step of its wakes failed by itself
+    WRONG_CLOCK = "wrong clock"
+    TOO_LONG = "too long"  # 72 hours without two receipts
+
+
 class ConfigState(StrEnum):
     """How a node stands to the configuration that was desired last."""
 

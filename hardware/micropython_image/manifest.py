@@ -8,6 +8,6 @@ require("onewire")
 freeze(".", ("_boot.py", "first_mount.py"))
 
 # The firmware as it was when the image was made: what runs when the file system had to be made anew. A slot goes before it.
-for name in ("boot.py", "main.py", "slots.py"):
+for name in ("boot.py", "main.py", "slots.py", "judge.py"):
     module(name, base_path="../../firmware")
 package("node", base_path="../../firmware")

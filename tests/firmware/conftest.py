@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import nodes
 import pytest
+from authority import TestAuthority
 from scripted_broker import ScriptedBroker
 
 from hardware.virtual_board import clock
@@ -26,6 +27,11 @@ def board(tmp_path: Path) -> Board:
 def shared_board(tmp_path_factory: pytest.TempPathFactory) -> Board:
     """For what only computes and leaves nothing behind."""
     return nodes.flashed_board(tmp_path_factory.mktemp("shared") / "node", Wiring())
+
+
+@pytest.fixture(scope="session")
+def authority() -> TestAuthority:
+    return TestAuthority()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from authority import TestAuthority
 from budgets import budget
 from fake_probes import FakeModbus, FakeVoltage, floats_reply
 from scripted_broker import ScriptedBroker
+from tuf_repository import NOW_S, TufRepository
 
 from hardware.boards import load_board
 from hardware.catalogue import NodeModel, load_node_model
@@ -30,11 +31,19 @@ from hardware.energy import (
     urgent_day,
 )
 from hardware.scenes import load_scene
-from hardware.virtual_board.board import BOOT_US, HEAP_BYTES, Board
+from hardware.virtual_board.board import (
+    BOOT_US,
+    HEAP_BYTES,
+    ROM_HEAP_BYTES,
+    Board,
+    ScriptFailed,
+)
 from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
 from hardware.virtual_board.scene_wiring import wire_board
 from hardware.virtual_board.wiring import Wiring
 from provisioning.node_configuration import node_map
+from provisioning.tuf_board import DEFINITIONS, Job, do_job
+from provisioning.tuf_board import make_board as make_tuf_board
 
 LEAST_FREE_BYTES = 30_000
 LARGEST_BUNDLE_BYTES = 120_000
@@ -321,3 +330,67 @@ def test_probes_at_their_own_pace_cost_what_the_table_says(
     assert day.is_within_goal
     for row, figure_uah in figures_uah.items():
         assert figure_uah == pytest.approx(budget(row), rel=0.001)
+
+
+# --- the client of The Update Framework ---
+
+TUF_CORE = ("tuf", "metadata", "keys", "rsa")
+TUF_CURVES = ("p256", "sha512", "ed25519")
+_GRANULE_BYTES = 1024
+
+
+@pytest.mark.parametrize(
+    ("row", "modules", "most_bytes"),
+    [
+        ("TUF client's .mpy files", TUF_CORE, 9 * 1024),
+        ("… and of its curves", TUF_CURVES, 3_584),
+    ],
+)
+def test_the_tuf_client_stays_within_its_budget(
+    row: str,
+    modules: tuple[str, ...],
+    most_bytes: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    files = nodes.bundle().slot_files
+    size = sum(len(files[f"node/update/{name}.mpy"]) for name in modules)
+
+    record_property("measured", f"{row}: {size} bytes")
+    assert size <= most_bytes
+    assert size == pytest.approx(budget(row), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "releases", "most_bytes"),
+    [
+        ("rsa-3072", "rsa", 20, 24 * 1024),
+        ("rsa-3072", "rsa", 200, 24 * 1024),
+        ("ecdsa", "p256", 200, 16 * 1024),
+        ("ed25519", "ed25519", 20, 16 * 1024),
+    ],
+)
+def test_an_update_needs_no_more_heap_than_its_budget_however_many_releases_there_are(
+    tmp_path: Path, kind: str, module: str, releases: int, most_bytes: int
+) -> None:
+    """Above the loaded code: a node whose heap is that, and so much more, gets to the release."""
+    repository = TufRepository(kind, releases=releases)
+    root = {"root.json": repository.files["1.root.json"]}
+    loaded = make_tuf_board(tmp_path / "loaded", root, now_s=NOW_S).exec(
+        f"{DEFINITIONS}\nfrom node.update import {module}\nimport gc\ngc.collect()\nprint(gc.mem_alloc())"
+    )
+    measured = budget(f"heap of an update, {_HEAP_ROWS[kind]}")
+    assert measured <= most_bytes
+
+    def works(bytes_above: int) -> bool:
+        board = make_tuf_board(tmp_path / uuid.uuid4().hex, root, now_s=NOW_S)
+        board.heap_bytes = int(loaded) + bytes_above - ROM_HEAP_BYTES
+        try:
+            return do_job(board, repository, Job(NOW_S, "tree-3/0.1.0.cbor")).target is not None
+        except ScriptFailed:
+            return False
+
+    assert works(measured + 2 * _GRANULE_BYTES), "more is needed than docs/budgets.md says"
+    assert not works(measured - 4 * _GRANULE_BYTES), "less is needed than docs/budgets.md says"
+
+
+_HEAP_ROWS = {"rsa-3072": "RSA-3072", "ecdsa": "P-256", "ed25519": "Ed25519"}

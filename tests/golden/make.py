@@ -22,7 +22,8 @@ from fleet_server.wire.senml import (
     encode_thinned_body,
 )
 from fleet_server.wire.state_message import STATE_FIELDS, NodeStateMessage, encode_state
-from fleet_server.wire.states import Reason
+from fleet_server.wire.states import Reason, SlotReason, UpdateStage
+from fleet_server.wire.updates import Assignment
 
 HERE = Path(__file__).parent
 
@@ -181,6 +182,12 @@ EVENTS = (
         *(["boot", integer(2)], ["slot", text("a")], ["version", text("0.1.0")]),
         time_utc_s=None,
     ),
+    event(
+        "the longest step of an update",
+        "update",
+        *(["assignment", integer(0xFFFF_FFFF)], ["attempt", integer(3)]),
+        *(["stage", text("already_installed")], ["reason", text("x" * 40)]),
+    ),
     event("battery swapped", "battery_swap", ["mv", integer(4_100)], ["was_mv", integer(3_340)]),
     event("battery low", "battery", ["level", text("low")], ["mv", integer(3_490)]),
     event(
@@ -229,6 +236,9 @@ STATES = (
         certificate="0123456789abcdef",
         roots="00112233445566ff fedcba9876543210",
         credential_state="trial",
+        counter=7,
+        assignment=4_294_967_295,
+        attempt=2,
     ),
     NodeStateMessage(
         model="pond-1",
@@ -260,6 +270,11 @@ DESIRED = (
         # Any bytes: neither codec looks into a certificate.
         certificate=bytes(range(64)),
         roots=(bytes(range(48)), bytes(range(16, 64))),
+    ),
+    DesiredState(
+        config_version=4,
+        config_values={"sample_s": 900, "publish_s": 3_600},
+        release=Assignment(7, 1, "tree-3/0.7.0.cbor", 12, 1_790_000_000, 1_790_086_400).as_fields(),
     ),
 )
 
@@ -538,6 +553,10 @@ def vectors() -> dict[str, list[Any]]:
         "configurations": [configuration_vector(*given) for given in CONFIGURATIONS],
         "commands": [[name.value for name in CommandName], [result.value for result in Result]],
         "reasons": [name.value for name in Reason],
+        "updates": [
+            [stage.value for stage in UpdateStage],
+            [reason.value for reason in SlotReason],
+        ],
         # 64 KiB of zeros need not lie here as text: those vectors are named by their length.
         "refused": [
             {"name": name, "code": code, "hex": data.hex()}

@@ -1,5 +1,7 @@
 """Enrolment ends in the NVS of a board: a virtual one, through the same script as a real one."""
 
+import base64
+import json
 import time
 from pathlib import Path
 
@@ -90,6 +92,41 @@ def test_a_new_identity_does_not_inherit_what_the_old_one_was_told(
     for namespace, name in (("cfg", "des"), ("cmd", "rec")):
         with pytest.raises(OSError, match="4354"):
             nvs(board, namespace, name)
+
+
+def _trusted(board: VirtualBoard) -> dict[str, bytes]:
+    said = board.exec(
+        "import os\nif 'tuf' in os.listdir('/'):\n    for name in os.listdir('/tuf'):\n"
+        "        print(name, open('/tuf/' + name).read())"
+    )
+    return {
+        name: rest.encode() for name, _, rest in (line.partition(" ") for line in said.splitlines())
+    }
+
+
+def test_a_node_trusts_the_root_of_releases_of_the_fleet_that_enrolled_it_last(
+    board: VirtualBoard, fleet: SmallFleet
+) -> None:
+    root = json.dumps({"signed": {"_type": "root", "version": 3}}).encode()
+    fleet.spoil = {"tuf_root": base64.b64encode(root).decode()}
+    enrol(board, fleet)
+    assert _trusted(board) == {"root.json": root}
+    board.put({"/tuf/timestamp.json": b"of the old one"})
+    enrol(board, fleet, again=True)
+    assert _trusted(board) == {"root.json": root}
+    fleet.spoil = {}
+    enrol(board, fleet, again=True)
+    assert _trusted(board) == {}
+
+
+@pytest.mark.parametrize("told", ["!", "e30=", 7, base64.b64encode(b'{"signed": 1}').decode()])
+def test_a_root_of_releases_that_is_none_leaves_the_board_unenrolled(
+    board: VirtualBoard, fleet: SmallFleet, told: object
+) -> None:
+    fleet.spoil = {"tuf_root": told}
+    with pytest.raises(BenchError, match="a root of releases that is none"):
+        enrol(board, fleet)
+    assert read_node_id(board) is None
 
 
 def test_a_refusal_leaves_an_enrolled_board_as_it_was(

@@ -15,7 +15,7 @@ BUILT_AT_UTC_S = 1_750_000_000
 def sources(tmp_path: Path) -> Path:
     folder = tmp_path / "sources"
     (folder / "node" / "bus").mkdir(parents=True)
-    for name in ("boot.py", "main.py", "slots.py"):
+    for name in ("boot.py", "main.py", "slots.py", "judge.py"):
         (folder / name).write_text(f"# {name}\n")
     (folder / "node" / "cycle.py").write_text("def run():\n    return 1\n")
     (folder / "node" / "bus" / "adc.py").write_text("PIN = 35\n")
@@ -30,6 +30,7 @@ def test_boot_files_stay_source_and_the_slot_is_compiled(sources: Path) -> None:
         "/boot.py",
         "/main.py",
         "/slots.py",
+        "/judge.py",
         "/a/node/cycle.mpy",
         "/a/node/bus/adc.mpy",
         "/a/VERSION",
@@ -44,6 +45,7 @@ def test_the_version_file_names_version_build_date_and_hash(sources: Path) -> No
     content = json.loads(bundle.files_on_board("b")["/b/VERSION"])
     assert content == {
         "version": "1.2.3",
+        "counter": 0,
         "built_utc_s": BUILT_AT_UTC_S,
         "sha256": bundle.sha256,
     }

@@ -2,7 +2,8 @@
 
 from micropython import const
 
-from node import identity, report
+from node import identity
+from node.config import running_bundle
 from node.errors import LinkError
 from node.link import bearer, sntp, tls
 
@@ -24,7 +25,7 @@ def reach(wake, deadline):
     finally:
         state.bearer = carrier.memory(False)
     wake.reached("wifi")
-    built_utc_s = report.bundle()["built_utc_s"]
+    built_utc_s = running_bundle()["built_utc_s"]
     has_time = _learn_time(wake, built_utc_s, deadline)
     known, state.broker_address = state.broker_address, None
     raw = _open_known(known, deadline)

@@ -173,12 +173,18 @@ class Exchange:
             fault = wake.config.apply(self._part("config"), wake.battery_mv)
             plan.forget_done()
             fault = self._keep_renewed() or fault
-            self._orders = self._part("commands") or []
+            self._keep_orders()
         except (ValueError, KeyError, TypeError, AttributeError):
             fault = "des malformed"
         self._desired = b""
         if fault:
             wake.state.last_error = fault
+
+    def _keep_orders(self):
+        """What is to be done, and which release is to run."""
+        parts = cbor.decode(self._desired, True)
+        self._orders = parts["commands"] or []
+        self._wake.release = parts["release"]
 
     def _keep_renewed(self):
         """Certificate and authorities that the fleet has renewed, until the talk is over; what is wrong with them."""

@@ -5,21 +5,15 @@ That listener looks at the key, not at the date, and keeps the old authority's c
 
 from micropython import const
 
-from node import cbor, identity, report
+from node import cbor, identity
 from node.errors import LinkError
-from node.link import tls
-from node.link.wait import READ, WRITE, Waiter
+from node.link import https
 
-_TCP_MS = const(5_000)
-_ASK_MS = const(12_000)
-_MOST_BYTES = const(2_560)
-_MOST_HEAD = const(768)
+_ASK_MS = const(17_000)
+_MOST_BYTES = const(2_048)
+_OK = const(200)
 # A broker that is restarted turns nodes away for a moment.
 _TURNED_AWAY = const(3)
-_REQUEST = (
-    "POST /node/v1/renew HTTP/1.1\r\nHost: %s\r\nAccept: application/cbor\r\n"
-    "Content-Length: 0\r\nConnection: close\r\n\r\n"
-)
 
 
 def is_due(wake):
@@ -38,57 +32,20 @@ def is_due(wake):
 
 def ask(wake, deadline):
     """(certificate, authorities) that the node shall hold. Raises OSError, ValueError or LinkError."""
-    host, port, server_name = wake.config.link["renew"]
-    raw = tls.connect(tls.resolve(host, port), deadline.within(_TCP_MS))
+    deadline = deadline.within(_ASK_MS)
+    connection = https.Connection(wake.config.link, wake.clock, deadline)
     try:
-        wake.clock.show_to_tls(report.bundle()["built_utc_s"])
-        own = identity.load()
-        stream = tls.secure(raw, server_name, own[1], own[2])
-        del own
-        answer = _talk(stream, raw, host, deadline.within(_ASK_MS))
+        status, length = connection.post("/node/v1/renew", "application/cbor", deadline)
+        if status != _OK:
+            raise LinkError("renew %d" % status)
+        if length > _MOST_BYTES:
+            raise LinkError("renew size")
+        answer, have = bytearray(length), 0
+        while have < length:
+            piece = connection.read(length - have, deadline)
+            answer[have : have + len(piece)] = piece
+            have += len(piece)
     finally:
-        raw.close()
-    given = cbor.decode(_body(answer))
+        connection.close()
+    given = cbor.decode(answer)
     return given["certificate"], given["roots"]
-
-
-def _talk(stream, raw, host, deadline):
-    waiter = Waiter(raw)
-    request = memoryview((_REQUEST % host).encode())
-    at = 0
-    while at < len(request):
-        # Until the first byte is out the TLS handshake is going on, which waits for the other side.
-        sent = stream.write(request[at:])
-        if sent:
-            at += sent
-        else:
-            waiter.wait(WRITE if at else READ, deadline, "renew")
-    answer, have = bytearray(_MOST_BYTES), 0
-    while have < _MOST_BYTES:
-        count = stream.readinto(memoryview(answer)[have:])
-        if count is None:
-            waiter.wait(READ, deadline, "renew")
-        elif not count or _is_whole(answer, have + count):
-            return memoryview(answer)[: have + count]
-        else:
-            have += count
-    raise LinkError("renew size")
-
-
-def _is_whole(answer, have):
-    """True when all is there that the answer's head has announced (RFC 9112 §6.2)."""
-    end = answer.find(b"\r\n\r\n")
-    if not 0 <= end < have:
-        return False
-    for line in bytes(answer[:end]).split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return have >= end + 4 + int(value)
-    return False
-
-
-def _body(answer):
-    head = bytes(answer[:_MOST_HEAD])
-    if head[9:12] != b"200":
-        raise LinkError("renew " + str(head[9:12], "ascii"))
-    return answer[head.find(b"\r\n\r\n") + 4 :]

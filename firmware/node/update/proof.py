@@ -1,0 +1,46 @@
+"""How a new version shows that it works, and what is told of one that did not. Loaded while there is something of that."""
+
+import judge
+import slots
+from node import plan, rtc_memory
+from node.update import job
+
+
+def tell(wake):
+    """What happened since the last wake that could tell: another version's first wake, one that came back, a session's steps."""
+    record = slots.select()
+    known = job.load()
+    if known is None:
+        return
+    if record.reason:
+        known.enter(job.ROLLED_BACK, judge.REASONS[record.reason])
+    elif record.state == slots.TRIAL and known.stage == job.REBOOTING:
+        known.enter(job.TESTING)
+    known.tell(wake)
+    wake.state.update = rtc_memory.UPDATE_NOTHING
+    if record.reason:
+        from node.update import spare
+
+        spare.void("/" + slots.spare_of(record))  # it has shown that it does not work
+        judge.note_told()
+
+
+def end(wake):
+    """Whatever this wake was like, before it ends: it counts for or against a new version."""
+    was_on_trial = slots.select().state == slots.TRIAL
+    record = judge.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))
+    if was_on_trial and record.state == slots.CONFIRMED and not record.reason:
+        known = job.load()
+        if known is not None and known.stage in (job.REBOOTING, job.TESTING):
+            known.stage = job.CONFIRMED
+            known.keep()
+        # Only a state message tells the server.
+        plan.talk_soon(wake.state)
+
+
+def _outcome(wake):
+    if wake.is_broken:
+        return judge.BROKEN
+    if "broker" not in wake.stages:
+        return judge.QUIET
+    return judge.STORED if wake.is_stored else judge.UNHEARD

@@ -1,0 +1,196 @@
+"""`provision release` as people type it: a ceremony of several, a release, and everything that can be typed wrongly."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from provisioning import release_keys
+from provisioning.release_keys import make_key, read_card
+from tests.releases import small_sources
+
+Ended = tuple[int, str, str]
+Command = Callable[[str], Ended]
+PASSPHRASE = "four random words here"
+
+
+@pytest.fixture
+def desk(provision: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command in a folder with the server's public keys and a small firmware."""
+    monkeypatch.setenv("PROVISION_KEY_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setattr(release_keys, "COST", 1 << 10)  # whom these keys are of nobody guesses
+    cards = {role: make_key("ecdsa", role)[0].content() for role in ("snapshot", "timestamp")}
+    (tmp_path / "server.json").write_text(json.dumps(cards))
+    small_sources(tmp_path / "sources")
+    return provision
+
+
+def _done(ended: Ended) -> str:
+    code, out, err = ended
+    assert code == 0, err
+    return out
+
+
+_INIT = (
+    "release root init --root-key anna.pub --root-key bert.pub --targets-key cora.pub"
+    " --release-key dora.pub --online server.json --model tree-3"
+)
+_BUILD = "release build --version 0.7.0 --counter 7 --support-until 2031-12-31 --sources sources --model tree-3 --date 1790000000"
+
+
+def test_a_ceremony_of_three_people_and_their_first_release(desk: Command, tmp_path: Path) -> None:
+    for holder, kind in (
+        ("anna", "ed25519"),
+        ("bert", "ecdsa"),
+        ("cora", "ecdsa"),
+        ("dora", "ecdsa"),
+    ):
+        _done(desk(f"release keygen {holder} --type {kind}"))
+    assert stat.S_IMODE((tmp_path / "anna.key").stat().st_mode) == 0o600
+    assert b"ENCRYPTED" in (tmp_path / "anna.key").read_bytes()
+    assert json.loads(_done(desk(f"{_INIT} --json")))["drafts"][0]["missing"] == 2
+    code, _, err = desk("release sign 0.7.0 --key dora.pub")
+    assert (code, "is not signed yet" in err) == (2, True)
+    for holder in ("cora", "anna"):
+        _done(desk(f"release root sign --key {holder}.pub --yes"))
+    told = _done(desk("release root status"))
+    assert "signed by anna" in told
+    assert "1 more of bert" in told
+    assert "nothing missing; it waits for what stands above it" in told
+    code, out, err = desk("release root sign --key bert.key --json")
+    assert json.loads(out) == {
+        "event": "status",
+        "signed": {"root": [1], "targets": [1]},
+        "drafts": [],
+    }
+    assert "+ root: bert" in err, "what is signed is shown first"
+    told = json.loads(_done(desk(f"{_BUILD} --json")))
+    assert (told["files"], told["models"]) == (2, ["tree-3"])
+    assert "tree-3 1 is signed." in _done(desk("release sign 0.7.0 --key dora.pub"))
+    told = json.loads(_done(desk("release verify --json")))
+    assert [(one["model"], one["counter"]) for one in told["releases"]] == [("tree-3", 7)]
+    _done(desk("release root threshold tree-3 1"))
+    _done(desk("release root discard targets"))
+    told = _done(desk("release root replace root bert dora.pub"))
+    assert "- root: bert" in told
+    assert "+ root: dora" in told
+    assert (
+        json.loads(_done(desk("release root sign --key anna.pub --json")))["drafts"][0]["missing"]
+        == 1
+    )
+    assert "signs for tree-3 already" in desk("release root add tree-3 dora.pub")[2]
+    (tmp_path / "releases/metadata/1.tree-3.json").write_text("{}")
+    code, out, err = desk("release verify")
+    assert (code, out, err) == (1, "", "provision: tree-3 is no TUF metadata.\n")
+
+
+def test_two_who_build_the_same_get_the_same_and_see_when_not(
+    desk: Command, tmp_path: Path
+) -> None:
+    _trial(desk)
+    _done(desk(_BUILD))
+    _done(desk("release sign 0.7.0 --key keys/releases.pub"))
+    _done(desk(f"{_BUILD} --folder second"))
+    same = tmp_path / "second/built/tree-3/0.7.0.cbor"
+    assert same.read_bytes() == (tmp_path / "releases/built/tree-3/0.7.0.cbor").read_bytes()
+    _done(desk(f"release verify --manifest {same}"))
+    (tmp_path / "sources/node/cycle.py").write_text("def run():\n    return 2\n")
+    _done(desk(f"{_BUILD} --folder second"))
+    code, _, err = desk(f"release verify --manifest {same}")
+    assert (code, "other sources, date, counter or notes" in err) == (1, True)
+    told = _done(desk("release sign 0.7.0 --key keys/releases.pub --withdraw --model tree-3"))
+    assert "tree-3 2 is signed." in told
+    assert json.loads(_done(desk("release verify --json")))["releases"] == []
+
+
+def _trial(desk: Command) -> None:
+    told = json.loads(_done(desk("release root trial --keys keys --online server.json --json")))
+    assert told["signed"] == {"root": [1], "targets": [1]}
+
+
+def test_a_key_elsewhere_signs_by_its_address(desk: Command, tmp_path: Path) -> None:
+    """Any signer of securesystemslib; here its own file signer, as a token or a key service would be."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "token.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    (tmp_path / "token.pub.pem").write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    _done(desk("release keygen token --uri file2:token.pem --public-key token.pub.pem"))
+    assert not (tmp_path / "token.key").exists()
+    _trial(desk)
+    _done(desk("release root add tree-3 token.pub"))
+    _done(desk("release root sign --key keys/targets.pub --yes"))
+    _done(desk(_BUILD))
+    assert "tree-3 1 is signed." in _done(desk("release sign 0.7.0 --key token.pub"))
+    (tmp_path / "token.pem").unlink()
+    code, _, err = desk("release root renew tree-3")
+    assert code == 0, err
+    code, _, err = desk("release root sign --key token.pub --yes")
+    assert code == 1
+    assert "The key of token at file2:token.pem cannot be used" in err
+
+
+def test_everything_typed_wrongly_is_one_sentence(
+    desk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _trial(desk)
+    (tmp_path / "garbage").write_text("\0garbage = [[[")
+    (tmp_path / "garbage.pub").write_text('{"keyid": 1, "key": []}')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "old.json").write_text("{}")
+    for typed, code, said in (
+        ("release keygen ''", 2, "cannot name a key"),
+        ("release keygen ../anna", 2, "cannot name a key"),
+        ("release keygen anna --uri hsm:2", 2, "--uri and --public-key go together"),
+        ("release keygen anna --uri hsm:2 --public-key nowhere", 2, "nowhere cannot be read"),
+        ("release keygen anna --uri telepathy:x --public-key garbage", 2, "is no signer's address"),
+        ("release keygen anna --uri hsm:2 --public-key garbage", 2, "no public key in PEM"),
+        ("release keygen targets --keys keys", 1, "is there already"),
+        ("release build --version ../x --counter 1 --support-until 2031-12-31", 2, "cannot name a release"),
+        ("release build --version 1 --counter 0 --support-until 2031-12-31", 2, "not in the range"),
+        ("release build --version 1 --counter 1 --support-until soon", 2, "does not match the format"),
+        ("release build --version 1 --counter 1 --support-until 2031-12-31 --model nothing", 1, "nothing"),
+        ("release build --version 1 --counter 1 --support-until 2031-12-31 --sources empty", 1, "There is no firmware in empty"),
+        (f"{_BUILD} --notes {'x' * 501}", 2, "500 bytes"),
+        ("release sign 9.9.9 --key keys/releases.pub", 2, "No release 9.9.9 was built"),
+        ("release sign 9.9.9 --key nowhere.pub", 2, "There is no key card nowhere.pub"),
+        ("release sign 9.9.9 --key garbage", 2, "garbage is no key card"),
+        ("release sign 9.9.9 --key garbage.pub", 2, "garbage.pub is no key card"),
+        ("release sign 9.9.9 --key keys/releases.pub --withdraw", 2, "Say with --model"),
+        ("release sign 9.9.9 --key keys/releases.pub --withdraw --model tree-3", 2, "There is no signed release 9.9.9"),
+        ("release verify --folder nowhere", 2, "There is no repository in nowhere"),
+        ("release root status --folder nowhere", 2, "There is no repository in nowhere"),
+        ("release root sign --key keys/releases.pub --yes", 1, "signs nothing here: what waits is nothing"),
+        ("release root remove root nobody", 2, "names no key of root"),
+        ("release root threshold root 1", 2, "2 at least are asked of a root"),
+        ("release root renew nobody", 2, "Nothing of nobody is signed yet"),
+        ("release root discard tree-3", 2, "No draft of tree-3 waits"),
+        ("release root online garbage", 2, "does not hold the server's keys"),
+        ("release root online old.json", 2, "does not hold the server's keys"),
+        ("release root init --root-key keys/targets.pub --targets-key keys/targets.pub --release-key keys/targets.pub --online server.json", 2, "There is a repository"),
+        ("release root init --folder new --root-key keys/targets.pub --targets-key keys/targets.pub --release-key keys/targets.pub --online server.json", 2, "2 signatures are wanted of 1 keys"),
+    ):  # fmt: skip
+        ended, out, err = desk(typed)
+        assert (ended, out) == (code, ""), (typed, err)
+        assert said in err, (typed, err)
+    monkeypatch.setenv("PROVISION_KEY_PASSPHRASE", "short")
+    assert "at least 12 characters" in desk("release keygen anna")[2]
+    _done(desk("release root renew targets"))
+    monkeypatch.setenv("PROVISION_KEY_PASSPHRASE", "another four words")
+    code, _, err = desk("release root sign --key keys/targets.pub --yes")
+    assert (code, "does not open with this passphrase" in err) == (1, True)
+    assert read_card(tmp_path / "keys/targets.key").holder == "targets"
