@@ -299,8 +299,9 @@ def check_online_keys(root: Root, keys_dir: Path) -> None:
         named = root.roles[role]
         if named.keyids != [keyid] or named.threshold != 1:
             raise RootWrong(
-                f"root {root.version} names another key for {role} than this server's: give `fleet release keys --json` to "
-                "`provision release root online`."
+                "root %(version)s names another key for %(role)s than this server's: give `fleet release keys --json` to `provision release root online`.",
+                version=root.version,
+                role=role,
             )
 
 

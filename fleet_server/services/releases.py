@@ -77,7 +77,9 @@ def release_of(session: Session, model: str, version: str) -> Release:
         select(Release).where(Release.model == model, Release.version == version)
     )
     if release is None or not _may_see(session, release):
-        raise NotFound(f"There is no release {version} for {model}.")
+        raise NotFound(
+            "There is no release %(version)s for %(model)s.", version=version, model=model
+        )
     return release
 
 
@@ -96,7 +98,7 @@ def find(session: Session, release_id: int) -> Release:
     """One release by its number. Raises NotFound."""
     release = session.get(Release, release_id)
     if release is None or not _may_see(session, release):
-        raise NotFound(f"There is no release {release_id}.")
+        raise NotFound("There is no release %(release)s.", release=release_id)
     return release
 
 

@@ -73,7 +73,7 @@ def keep_file(store: FileStore, sha256: str, data: bytes) -> None:
         Unavailable: it cannot be kept.
     """
     if len(data) > MOST_FILE_BYTES:
-        raise ReleaseRefused(f"A file of a bundle has at most {MOST_FILE_BYTES} bytes.")
+        raise ReleaseRefused("A file of a bundle has at most %(most)s bytes.", most=MOST_FILE_BYTES)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ReleaseRefused("The file is not the one that its hash names; send it again.")
     store.put(release_repository.file_name(sha256), data)
@@ -205,9 +205,9 @@ def _sort_roots(session: Session, roots: Sequence[bytes]) -> tuple[list[bytes], 
     for data in roots:
         kind, version = signed_releases.kind_and_version(data)
         if kind != ROOT:
-            raise ReleaseRefused(f"What was sent as a root is {kind}.")
+            raise ReleaseRefused("What was sent as a root is %(kind)s.", kind=kind)
         if version in stored and stored[version] != data:
-            raise ReleaseRefused(f"Another root {version} is known here.")
+            raise ReleaseRefused("Another root %(version)s is known here.", version=version)
         if version not in stored:
             (before if version < min(stored) else after).append(data)
     if before:
@@ -226,8 +226,16 @@ def _newer(newest: Mapping[str, SignedMetadata], name: str, data: bytes | None) 
         return None
     version = signed_releases.kind_and_version(data)[1]
     if row is not None and version <= row.version:
-        how = "another" if version == row.version else "older"
-        raise ReleaseRefused(f"{name} {version} is {how}: known here is {name} {row.version}.")
+        if version == row.version:
+            raise ReleaseRefused(
+                "Another %(name)s %(version)s is known here.", name=name, version=version
+            )
+        raise ReleaseRefused(
+            "%(name)s %(version)s is older: known here is %(name)s %(known)s.",
+            name=name,
+            version=version,
+            known=row.version,
+        )
     return data
 
 
@@ -273,7 +281,9 @@ def _check_unchanged(row: Release, named: NamedTargets) -> None:
         is_same = False
     if not is_same:
         raise ReleaseRefused(
-            f"{row.model} {row.version} is another than was released; a release never changes: give it another version."
+            "%(model)s %(version)s is another than was released; a release never changes: give it another version.",
+            model=row.model,
+            version=row.version,
         )
 
 
@@ -286,9 +296,13 @@ def _add_release(
 ) -> None:
     path = target_path(named.model, named.version)
     if named.model not in catalogue.node_model_ids():
-        raise ReleaseRefused(f"{named.model} is no node model that this server knows.")
+        raise ReleaseRefused(
+            "%(model)s is no node model that this server knows.", model=named.model
+        )
     if named.sbom is None:
-        raise ReleaseRefused(f"{path} has no parts list; build it with provision release build.")
+        raise ReleaseRefused(
+            "%(what)s has no parts list; build it with provision release build.", what=path
+        )
     _check_counter(session, named)
     data, sbom_data = _document(documents, path), _document(documents, named.sbom.path)
     manifest = signed_releases.check_manifest(named, data)
@@ -330,13 +344,17 @@ def _check_counter(session: Session, named: NamedTargets) -> None:
     )
     if highest is not None and named.counter <= highest:
         raise ReleaseRefused(
-            f"{named.model} {named.version} has counter {named.counter}, but {highest} is known here; counters grow."
+            "%(model)s %(version)s has counter %(counter)s, but %(highest)s is known here; counters grow.",
+            model=named.model,
+            version=named.version,
+            counter=named.counter,
+            highest=highest,
         )
 
 
 def _document(documents: Mapping[str, bytes], path: str) -> bytes:
     if path not in documents:
-        raise FileMissing(f"{path} was not sent.")
+        raise FileMissing("%(what)s was not sent.", what=path)
     return documents[path]
 
 
@@ -345,9 +363,15 @@ def _check_files(store: FileStore, manifest: Manifest, *, what: str) -> None:
         try:
             data = release_repository.bundle_file(lambda: store, file.sha256.hex())
         except NotFound as problem:
-            raise FileMissing(f"{file.path} of {what} was not sent.") from problem
+            raise FileMissing(
+                "%(file)s of %(what)s was not sent.", file=file.path, what=what
+            ) from problem
         if len(data) != file.size_bytes or hashlib.sha256(data).digest() != file.sha256:
-            raise ReleaseRefused(f"{file.path} of {what} has another size than the manifest says.")
+            raise ReleaseRefused(
+                "%(file)s of %(what)s has another size than the manifest says.",
+                file=file.path,
+                what=what,
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------ parts lists
@@ -367,7 +391,9 @@ def _read_sbom(data: bytes, manifest: Manifest, *, what: str) -> _Sbom:
         ReleaseRefused: it is none, is about another one, lacks a file, or does not say until when the release is supported.
     """
     if len(data) > MOST_SBOM_BYTES:
-        raise ReleaseRefused(f"{what} has more than {MOST_SBOM_BYTES} bytes.")
+        raise ReleaseRefused(
+            "%(what)s has more than %(most)s bytes.", what=what, most=MOST_SBOM_BYTES
+        )
     try:
         content = json.loads(data)
         about = content["metadata"]["component"]
@@ -385,12 +411,16 @@ def _read_sbom(data: bytes, manifest: Manifest, *, what: str) -> _Sbom:
         until = date.fromisoformat(told[_SUPPORT_UNTIL])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as problem:
         raise ReleaseRefused(
-            f"{what} is no CycloneDX list with name, version and purl of each part and {_SUPPORT_UNTIL}."
+            "%(what)s is no CycloneDX list with name, version and purl of each part and %(wanted)s.",
+            what=what,
+            wanted=_SUPPORT_UNTIL,
         ) from problem
     if not is_ours or files != {file.path: file.sha256.hex() for file in manifest.files}:
-        raise ReleaseRefused(f"{what} is not about the files of this release.")
+        raise ReleaseRefused("%(what)s is not about the files of this release.", what=what)
     if len(components) > _MOST_COMPONENTS:
-        raise ReleaseRefused(f"{what} names more than {_MOST_COMPONENTS} parts.")
+        raise ReleaseRefused(
+            "%(what)s names more than %(most)s parts.", what=what, most=_MOST_COMPONENTS
+        )
     return _Sbom(content, components, datetime(until.year, until.month, until.day, tzinfo=UTC))
 
 

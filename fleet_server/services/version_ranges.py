@@ -55,12 +55,12 @@ def read_range(text: str) -> VersionRange:
     """
     parts = text.split(",") if text.strip() else []
     if len(text) > _MOST_LENGTH or len(parts) > _MOST_PARTS:
-        raise RangeWrong(f"A range of versions has at most {_MOST_PARTS} parts.")
+        raise RangeWrong("A range of versions has at most %(most)s parts.", most=_MOST_PARTS)
     found = [_PART.fullmatch(part) for part in parts]
     conditions = tuple((match[1], match[2]) for match in found if match is not None)
     if len(conditions) != len(parts):
         raise RangeWrong(
-            f"{text!r} is no range of versions; write 1.27.0, <1.28 or >=1.20,<1.27.3."
+            "%(text)r is no range of versions; write 1.27.0, <1.28 or >=1.20,<1.27.3.", text=text
         )
     return VersionRange(conditions)
 

@@ -18,6 +18,7 @@ from fleet_server.services.releases import FIRMWARE, ReleaseFilter
 from fleet_server.services.rights import Right
 from fleet_server.services.version_ranges import RangeWrong
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from hardware import catalogue
 
 _PAGE_SIZE = 50
@@ -42,7 +43,7 @@ def releases_page() -> str:
     try:
         page = releases.release_page(session, wanted, limit=_PAGE_SIZE, after=_after(_SORTING))
     except RangeWrong as problem:
-        page, fault = Page[Any]([], None), str(problem)
+        page, fault = Page[Any]([], None), in_words(problem)
     return render_template(
         "releases.html",
         lines=page.items,
@@ -109,7 +110,7 @@ def release_nodes() -> str:
     try:
         page = releases.nodes_with(session, wanted, limit=_PAGE_SIZE, after=_after(_BY_NODE))
     except RangeWrong as problem:
-        page, fault = Page[Any]([], None), str(problem)
+        page, fault = Page[Any]([], None), in_words(problem)
     return render_template(
         "release_nodes.html",
         nodes=page.items,
@@ -124,7 +125,7 @@ def release_nodes() -> str:
 def _asked(name: str) -> str:
     text = request.args.get(name, "").replace("\0", "").strip()
     if len(text) > _LONGEST:
-        raise Invalid(f"{name} has more than {_LONGEST} characters.")
+        raise Invalid("%(name)s has more than %(longest)s characters.", name=name, longest=_LONGEST)
     return text
 
 

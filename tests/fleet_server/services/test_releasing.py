@@ -239,7 +239,7 @@ def test_nothing_goes_back_and_nothing_changes_under_its_name(city: City) -> Non
     )
     role.signed.expires += timedelta(days=1)
     role.sign(city.desk.signers["author"])
-    with pytest.raises(ReleaseRefused, match="tree-3 2 is another"):
+    with pytest.raises(ReleaseRefused, match="Another tree-3 2 is known here"):
         city.publish(replace(city.given(), roles={"tree-3": role.to_bytes()}))
     role.signed.version = 3
     role.signed.targets["tree-3/0.8.0.cbor"].length += 1

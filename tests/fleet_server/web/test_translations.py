@@ -21,7 +21,15 @@ _PACKAGE = Path(fleet_server.__file__).parent
 for _room in (http_shared, jobs, services, web):
     for _module in pkgutil.iter_modules(_room.__path__, f"{_room.__name__}."):
         importlib.import_module(_module.name)  # so that all that can be refused is known below
-_ADMINISTRATION = ("accounting", "authority", "backups", "key_files", "rolling_over", "verifying")
+_ADMINISTRATION = (
+    "accounting",
+    "authority",
+    "backups",
+    "key_files",
+    "online_keys",
+    "rolling_over",
+    "verifying",
+)
 """Services that speak of files to who runs the server, in English as the commands do."""
 _PART = re.compile(r"%\((\w+)\)[srg]")
 
