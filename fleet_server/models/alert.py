@@ -26,6 +26,7 @@ class AlertKind(StrEnum):
     SENSOR = "sensor"
     RADIO = "radio"
     SIGNATURE = "signature"  # what is signed of releases runs out
+    CAMPAIGN = "campaign"  # one has paused by itself
 
 
 class Severity(StrEnum):

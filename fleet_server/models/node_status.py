@@ -64,6 +64,9 @@ class NodeStatus(Base):
     certificate: Mapped[str | None]  # name of the one that it connected with (wire.credentials)
     roots: Mapped[str | None]  # names of the authorities that it trusts
     credential_state: Mapped[str | None]
+    counter: Mapped[Big | None]  # of the running release
+    assignment: Mapped[Big | None]  # with `attempt`, of the update that brought it
+    attempt: Mapped[Big | None]
     slot: Mapped[str | None]
     slot_state: Mapped[str | None]
     battery_mv: Mapped[int | None]

@@ -31,7 +31,17 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound
-from fleet_server.models import Alert, AlertKind, Deployment, Node, NodeStatus, Severity, Site
+from fleet_server.models import (
+    Alert,
+    AlertKind,
+    Campaign,
+    CampaignState,
+    Deployment,
+    Node,
+    NodeStatus,
+    Severity,
+    Site,
+)
 from fleet_server.services import alert_rules, auditing, release_repository, rights, telling
 from fleet_server.services.alert_conditions import (
     CONDITIONS,
@@ -125,6 +135,7 @@ def look(session: Session, *, now: datetime, wall_now: datetime, is_quick: bool 
             _look_at_nodes(view, kind)
         if not is_quick:
             _look_at_signatures(view)
+        _look_at_campaigns(view)
         _end(session, held, now)
         escalated = _escalate(session, held, now)
         return _tell(session, newest, escalated, now=now, wall_now=wall_now)
@@ -339,6 +350,26 @@ def _look_at_signatures(view: _View) -> None:
     )
     is_active = view.rules[AlertKind.SIGNATURE].is_active
     _keep(view, AlertKind.SIGNATURE, found if is_active else [], lasting, Alert.subject)
+
+
+def _look_at_campaigns(view: _View) -> None:
+    """A campaign has paused by itself: somebody has to decide how it goes on."""
+    paused = view.session.scalars(
+        select(Campaign).where(Campaign.state == CampaignState.PAUSED, Campaign.paused_by.is_(None))
+    )
+    found = [
+        _Found(
+            f"campaign {one.id}",
+            None,
+            {"version": one.version, "model": one.model, "reason": one.reason},
+        )
+        for one in paused
+    ]
+    lasting = select(Alert.subject).where(
+        Alert.kind == AlertKind.CAMPAIGN, Alert.subject.in_([one.subject for one in found])
+    )
+    is_active = view.rules[AlertKind.CAMPAIGN].is_active
+    _keep(view, AlertKind.CAMPAIGN, found if is_active else [], lasting, Alert.subject)
 
 
 # ------------------------------------------------------------------------------------------------------ open, end, escalate

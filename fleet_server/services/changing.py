@@ -187,7 +187,7 @@ def approve_change(session: Session, change_id: int, *, now: datetime) -> Config
     with db.writing(session):
         change = _held(session, change_id, ChangeState.AWAITING_APPROVAL)
         actor = rights.actor_of(session).name
-        if _person(actor) == _person(change.author):
+        if rights.person(actor) == rights.person(change.author):
             raise FourEyes(
                 f"Change {change.id} is of {change.author}; somebody else has to approve it."
             )
@@ -526,8 +526,3 @@ def _record(
         wave=change.wave,
         **details,  # type: ignore[arg-type] # texts and numbers
     )
-
-
-def _person(actor: str) -> str:
-    """`key 7 of anna` is anna."""
-    return actor.rpartition(" of ")[2] if actor.startswith("key ") else actor
