@@ -55,8 +55,8 @@ _SHAPE = b"""
 _EMPTY = b"""
     DO $$ BEGIN EXECUTE (
         SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || ' RESTART IDENTITY CASCADE'
-          FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'audit_head')
-    ); UPDATE audit_head SET seq = 0, sha256 = repeat('0', 64); END $$
+          FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'audit_head', 'campaign_cursor')
+    ); UPDATE audit_head SET seq = 0, sha256 = repeat('0', 64); UPDATE campaign_cursor SET pack_id = 0; END $$
 """
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from flask import Flask, current_app, g
 from sqlalchemy.orm import Session, sessionmaker
 
-_EXTENSION = "stadtsensor_sessions"
+EXTENSION = "stadtsensor_sessions"
+"""Where the application keeps what makes sessions."""
 _AWAY = "database_is_away"
 
 
 def register_database(app: Flask, sessions: sessionmaker[Session]) -> None:
-    app.extensions[_EXTENSION] = sessions
+    app.extensions[EXTENSION] = sessions
 
     @app.teardown_appcontext
     def _close(_problem: BaseException | None) -> None:
@@ -21,7 +22,7 @@ def register_database(app: Flask, sessions: sessionmaker[Session]) -> None:
 
 def current_session() -> Session:
     if "database_session" not in g:
-        g.database_session = current_app.extensions[_EXTENSION]()
+        g.database_session = current_app.extensions[EXTENSION]()
     session: Session = g.database_session
     return session
 

@@ -5,6 +5,7 @@ How a campaign goes on by itself is in `services.campaign_steps`. Whoever plans 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ REASON_MAX_LENGTH = 500
 _LONGEST_SOAK = timedelta(days=30)
 _LONGEST_TIME_OUT = timedelta(days=90)
 _DAY_MIN = 1440
+_HOURS = re.compile(
+    r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*[-–]\s*([01]?\d|2[0-3]):([0-5]\d)\s*", re.ASCII
+)
 _MOST_AT_ONCE = 10_000
 _LONGEST_JITTER_S = 86_400
 _NEWEST_FIRST = keyset.Sorting((Campaign.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
@@ -144,6 +148,42 @@ class Terms:
                 raise CampaignWrong(f"A node does not wait in the stage {stage}.")
             if not 60 <= seconds <= _LONGEST_TIME_OUT.total_seconds():
                 raise CampaignWrong("A stage may last from a minute to ninety days.")
+
+
+def read_hours(text: str) -> tuple[int, int] | None:
+    """Hours as people write them; None for nothing.
+
+    >>> read_hours("22:00-05:30")
+    (1320, 330)
+
+    Raises:
+        CampaignWrong: these are none.
+    """
+    if not text.strip():
+        return None
+    found = _HOURS.fullmatch(text)
+    if found is None:
+        raise CampaignWrong("Write hours like 22:00-05:00.")
+    from_h, from_min, until_h, until_min = map(int, found.groups())
+    return from_h * 60 + from_min, until_h * 60 + until_min
+
+
+def read_shares(text: str) -> tuple[float, ...]:
+    """Shares of the waves in percent, as ratios.
+
+    >>> read_shares("5, 25, 100")
+    (0.05, 0.25, 1.0)
+
+    Raises:
+        CampaignWrong: these are none.
+    """
+    try:
+        shares = tuple(float(part) / 100 for part in text.split(","))
+    except ValueError as problem:
+        raise CampaignWrong("Write shares of the waves in percent, like 5,25,50,100.") from problem
+    if not all(0 < share <= 1 for share in shares):
+        raise CampaignWrong("Write shares of the waves in percent, like 5,25,50,100.")
+    return shares
 
 
 @dataclass(frozen=True)
