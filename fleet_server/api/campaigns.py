@@ -70,7 +70,7 @@ _SHOWN = (
 )
 
 
-class TargetSchema(Schema):
+class CampaignTargetSchema(Schema):
     """As in the list of nodes: all that is given must hold; nothing means all nodes of the release's model in service."""
 
     model = fields.String(validate=_NAME)
@@ -86,11 +86,11 @@ class TargetSchema(Schema):
     node_ids = fields.List(fields.String(validate=_NAME), validate=validate.Length(1, _MOST_NODES))
 
 
-class WishSchema(Schema):
+class CampaignWishSchema(Schema):
     """`shares_pct`: up to how many percent of the nodes are in each wave after the canaries. Hours: minutes of the city's day."""
 
     release_id = fields.Integer(required=True, validate=validate.Range(1, 2**31 - 1))
-    target = fields.Nested(TargetSchema, load_default=dict)
+    target = fields.Nested(CampaignTargetSchema, load_default=dict)
     canaries = fields.Integer(load_default=Plan.canaries, validate=validate.Range(0, 10_000))
     shares_pct = fields.List(
         fields.Float(validate=validate.Range(0.001, 100)),
@@ -124,13 +124,13 @@ class WishSchema(Schema):
     )
 
 
-class ProspectsSchema(Schema):
+class CampaignProspectsSchema(Schema):
     updates = fields.Integer(required=True)
     has_it = fields.Integer(required=True)
     newer = fields.Integer(required=True)
 
 
-class MeantSchema(Schema):
+class MeantNodeSchema(Schema):
     """What a campaign would be for one node."""
 
     node_id = fields.String(required=True)
@@ -143,12 +143,12 @@ class CampaignPreviewSchema(Schema):
 
     model = fields.String(required=True)
     version = fields.String(required=True)
-    counts = fields.Nested(ProspectsSchema, required=True)
+    counts = fields.Nested(CampaignProspectsSchema, required=True)
     waves = fields.List(fields.Integer(), required=True)
     offline = fields.Integer(required=True)
     bytes_in_all = fields.Integer(required=True)
     loading_s = fields.Float(required=True, allow_none=True)
-    nodes = fields.List(fields.Nested(MeantSchema), required=True)
+    nodes = fields.List(fields.Nested(MeantNodeSchema), required=True)
 
 
 class CampaignWaveSchema(Schema):
@@ -215,11 +215,11 @@ class CampaignNodeQuery(ListQuery):
     wave = fields.Integer(validate=validate.Range(1, MOST_WAVES))
 
 
-class WhySchema(Schema):
+class CampaignReasonSchema(Schema):
     reason = fields.String(load_default="", validate=validate.Length(max=REASON_MAX_LENGTH))
 
 
-class ResumeSchema(Schema):
+class CampaignResumeSchema(Schema):
     """`tries_again`: those that failed are offered it once more."""
 
     tries_again = fields.Boolean(load_default=False)
@@ -263,7 +263,7 @@ class Campaigns(MethodView):
 
     @needs(Right.AUTHOR_RELEASES)
     @campaigns.creates(
-        WishSchema,
+        CampaignWishSchema,
         CampaignSchema,
         at=lambda made: url_for("campaigns.Campaign", campaign_id=made["id"]),
     )
@@ -284,7 +284,7 @@ class Campaigns(MethodView):
 @campaigns.route("/preview")
 class CampaignPreview(MethodView):
     @needs(Right.AUTHOR_RELEASES)
-    @campaigns.acts(WishSchema, CampaignPreviewSchema)
+    @campaigns.acts(CampaignWishSchema, CampaignPreviewSchema)
     def post(self, given: dict[str, Any]) -> dict[str, Any]:
         """What a campaign would be; nothing changes"""
         found = campaigning.preview(
@@ -337,7 +337,7 @@ class ApproveCampaign(MethodView):
 @campaigns.route("/<row_id:campaign_id>/pause")
 class PauseCampaign(MethodView):
     @needs(Right.AUTHOR_RELEASES)
-    @campaigns.acts(WhySchema, CampaignSchema)
+    @campaigns.acts(CampaignReasonSchema, CampaignSchema)
     def post(self, given: dict[str, Any], campaign_id: int) -> dict[str, Any]:
         """Tell nobody else, and call back who has not begun to install"""
         return _done(campaigning.pause_campaign, campaign_id, **given)
@@ -346,7 +346,7 @@ class PauseCampaign(MethodView):
 @campaigns.route("/<row_id:campaign_id>/resume")
 class ResumeCampaign(MethodView):
     @needs(Right.AUTHOR_RELEASES)
-    @campaigns.acts(ResumeSchema, CampaignSchema)
+    @campaigns.acts(CampaignResumeSchema, CampaignSchema)
     def post(self, given: dict[str, Any], campaign_id: int) -> dict[str, Any]:
         """Go on; what failed until now does not pause it again"""
         return _done(campaigning.resume_campaign, campaign_id, **given)
@@ -355,7 +355,7 @@ class ResumeCampaign(MethodView):
 @campaigns.route("/<row_id:campaign_id>/abort")
 class AbortCampaign(MethodView):
     @needs(Right.AUTHOR_RELEASES)
-    @campaigns.acts(WhySchema, CampaignSchema)
+    @campaigns.acts(CampaignReasonSchema, CampaignSchema)
     def post(self, given: dict[str, Any], campaign_id: int) -> dict[str, Any]:
         """Tell nobody else, for good"""
         return _done(campaigning.abort_campaign, campaign_id, **given)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from flask import Flask, current_app, g
 from sqlalchemy.orm import Session, sessionmaker
 
-EXTENSION = "stadtsensor_sessions"
-"""Where the application keeps what makes sessions."""
+_EXTENSION = "stadtsensor_sessions"
 _AWAY = "database_is_away"
 
 
 def register_database(app: Flask, sessions: sessionmaker[Session]) -> None:
-    app.extensions[EXTENSION] = sessions
+    app.extensions[_EXTENSION] = sessions
 
     @app.teardown_appcontext
     def _close(_problem: BaseException | None) -> None:
@@ -22,7 +21,7 @@ def register_database(app: Flask, sessions: sessionmaker[Session]) -> None:
 
 def current_session() -> Session:
     if "database_session" not in g:
-        g.database_session = current_app.extensions[EXTENSION]()
+        g.database_session = current_app.extensions[_EXTENSION]()
     session: Session = g.database_session
     return session
 

@@ -85,13 +85,13 @@ REASONS: Mapping[str, Words] = {
     "battery low": {"en": "its battery is low", "de": "seine Batterie ist schwach"},
     "time unknown": {
         "en": "it does not know the time yet",
-        "de": "es kennt die Uhrzeit noch nicht",
+        "de": "er kennt die Uhrzeit noch nicht",
     },
     "no update server": {
         "en": "it was never told where updates are",
         "de": "ihm wurde nie gesagt, wo Aktualisierungen liegen",
     },
-    "outside its hours": {"en": "it is outside its hours", "de": "es ist außerhalb seiner Stunden"},
+    "outside its hours": {"en": "it is outside its hours", "de": "er ist außerhalb seiner Stunden"},
     # What it refuses.
     "not signed": {
         "en": "nobody has signed this release",
@@ -202,31 +202,31 @@ _SENTENCES: Mapping[str, Words] = {
     },
     "waits_for_wave": {
         "en": "It is in wave {wave} of campaign {campaign} to {version}; wave {open_wave} is open.",
-        "de": "Es ist in Welle {wave} der Kampagne {campaign} auf {version}; offen ist Welle {open_wave}.",
+        "de": "Er ist in Welle {wave} der Kampagne {campaign} auf {version}; offen ist Welle {open_wave}.",
     },
     "waits_for_turn": {
         "en": "Its wave is open, and its turn comes: at most {at_once} nodes update at once.",
-        "de": "Seine Welle ist offen, und es kommt an die Reihe: höchstens {at_once} Knoten zugleich.",
+        "de": "Seine Welle ist offen, und er kommt an die Reihe: höchstens {at_once} Knoten zugleich.",
     },
     "not_before": {
         "en": "It was told {version}, and may begin from {not_before} on.",
-        "de": "Es ist mit {version} beauftragt und darf ab {not_before} beginnen.",
+        "de": "Er ist mit {version} beauftragt und darf ab {not_before} beginnen.",
     },
     "offline": {
         "en": "It is offline: not heard since {heard_at}; it hears of {version} when it is back.",
-        "de": "Es ist nicht erreichbar: seit {heard_at} nicht gehört; von {version} erfährt es, wenn es wieder da ist.",
+        "de": "Er ist nicht erreichbar: seit {heard_at} nicht gehört; von {version} erfährt er, wenn er wieder da ist.",
     },
     "offered": {
         "en": "It was told {version} at {since}, and hears of it when it connects next.",
-        "de": "Es ist seit {since} mit {version} beauftragt und erfährt davon, wenn es sich das nächste Mal meldet.",
+        "de": "Er ist seit {since} mit {version} beauftragt und erfährt davon, wenn er sich das nächste Mal meldet.",
     },
     "held_up": {
         "en": "It has accepted {version}, and waits: {why}.",
-        "de": "Es hat {version} angenommen und wartet: {why}.",
+        "de": "Er hat {version} angenommen und wartet: {why}.",
     },
     "on_the_way": {
         "en": "It is at it: {stage} since {since}.",
-        "de": "Es ist dabei: {stage} seit {since}.",
+        "de": "Er ist dabei: {stage} seit {since}.",
     },
     "testing": {
         "en": "{version} is on trial on it since {since}; it counts once the node trusts it and a reading of it is stored.",
@@ -234,7 +234,7 @@ _SENTENCES: Mapping[str, Words] = {
     },
     "succeeded": {
         "en": "It is updated: {version} since {since}.",
-        "de": "Es ist aktualisiert: {version} seit {since}.",
+        "de": "Er ist aktualisiert: {version} seit {since}.",
     },
     "already_installed": {
         "en": "It runs {version} already.",
@@ -242,7 +242,7 @@ _SENTENCES: Mapping[str, Words] = {
     },
     "rejected": {
         "en": "It refused {version}: {why}.",
-        "de": "Es hat {version} abgelehnt: {why}.",
+        "de": "Er hat {version} abgelehnt: {why}.",
     },
     "failed": {
         "en": "The update to {version} failed: {why}.",
@@ -250,11 +250,11 @@ _SENTENCES: Mapping[str, Words] = {
     },
     "rolled_back": {
         "en": "It went back to the version before {version}: {why}.",
-        "de": "Es kehrte zur Version vor {version} zurück: {why}.",
+        "de": "Er kehrte zur Version vor {version} zurück: {why}.",
     },
     "timed_out": {
         "en": "It was heard, and came no further than: {why}; its time for {version} ran out at {since}.",
-        "de": "Es war zu hören und kam nicht weiter als: {why}; seine Zeit für {version} lief um {since} ab.",
+        "de": "Er war zu hören und kam nicht weiter als: {why}; seine Zeit für {version} lief um {since} ab.",
     },
     "canceled": {
         "en": "The update to {version} was taken back: {why}.",
@@ -262,7 +262,7 @@ _SENTENCES: Mapping[str, Words] = {
     },
     "superseded": {
         "en": "A later campaign told it something else than {version}.",
-        "de": "Eine spätere Kampagne hat es mit etwas anderem als {version} beauftragt.",
+        "de": "Eine spätere Kampagne hat ihn mit etwas anderem als {version} beauftragt.",
     },
 }
 _ENDED: Words = {"en": "its campaign has ended", "de": "ihre Kampagne ist zu Ende"}

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from flask import (
+    Flask,
     Response,
     current_app,
     flash,
     redirect,
     render_template,
     request,
-    stream_with_context,
     url_for,
 )
 from flask_babel import gettext
@@ -24,7 +24,6 @@ from werkzeug.wrappers import Response as Redirection
 
 from fleet_server import clock
 from fleet_server.errors import FleetError, Invalid, NotFound, Unavailable
-from fleet_server.http_shared import database
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
@@ -34,7 +33,7 @@ from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaigning import CampaignOverview, Plan, Preview, Terms
 from fleet_server.services.keyset import Page
 from fleet_server.services.releases import ReleaseFilter
-from fleet_server.services.rights import Right
+from fleet_server.services.rights import Actor, Right
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
 from fleet_server.web.forms import CITY
@@ -136,11 +135,12 @@ def campaign(campaign_id: int) -> str:
 @needs(Right.SEE_FLEET)
 def watch_campaign(campaign_id: int) -> Response:
     """Server-sent events: how it stands as a piece of its page, whenever that has changed; then the stream ends."""
-    campaigning.overview(current_session(), campaign_id)  # it is there, and the actor's to see
+    session, app = current_session(), current_app._get_current_object()  # type: ignore[attr-defined] # of the proxy
+    campaigning.overview(session, campaign_id)  # it is there, and the actor's to see
     if not _streams.acquire(blocking=False):
         raise TooManyWatch("So many campaigns are watched live already; load the page again.")
     answer = Response(
-        stream_with_context(_told(campaign_id)),
+        _told(app, request.environ, rights.actor_of(session), campaign_id),
         mimetype="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -166,21 +166,18 @@ def do_to_campaign(campaign_id: int, deed: str) -> Redirection:
     return redirect(url_for("web.campaign", campaign_id=campaign_id), code=303)
 
 
-def _told(campaign_id: int) -> Iterator[str]:
-    sessions = current_app.extensions[database.EXTENSION]
-    actor = rights.actor_of(current_session())
-    current_session().close()  # no connection is held while nothing is asked
+def _told(app: Flask, environment: dict[str, Any], actor: Actor, campaign_id: int) -> Iterator[str]:
+    """No request's context, and no connection to the database, is held while nothing is asked."""
     ends_at, last = time.monotonic() + _STREAM_S, ""
     while time.monotonic() < ends_at:
-        with sessions() as session:
+        with app.request_context(environment):
+            session = current_session()
             rights.act_as(session, actor)
             found = campaigning.overview(session, campaign_id)
-        piece = render_template("campaign_live.html", found=found)
-        if piece != last:
-            last = piece
-            yield _event("standing", piece)
-        else:
-            yield ": still here\n\n"  # whoever has gone is noticed by this
+            piece = render_template("campaign_live.html", found=found)
+        # Whoever has gone is noticed by what is sent even when nothing has changed.
+        yield _event("standing", piece) if piece != last else ": still here\n\n"
+        last = piece
         if not _is_live(found):
             yield _event("ended", "")
             return
