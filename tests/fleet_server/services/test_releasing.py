@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from fleet_server.services.release_repository import RootWrong
 from fleet_server.services.releases import ReleaseFilter
 from fleet_server.services.releasing import FileMissing, Published, ReleaseRefused
 from fleet_server.wire import signed_releases
-from fleet_server.wire.manifest import decode_manifest
+from fleet_server.wire.manifest import decode_manifest, encode_manifest
 from provisioning import release_ceremony
 from provisioning.release_keys import card_from
+from provisioning.sbom import make_sbom
 from tests.releases import Desk, Shelf, small_sources
 
 NOW = datetime(2026, 7, 14, 12, 0, tzinfo=UTC)
@@ -52,12 +53,12 @@ class City:
         self.keys_dir = path / "release_keys"
         self.store = Folder(path / "files")
         online_keys.make_keys(self.keys_dir)
-        cards = {
+        self.cards = {
             role: card_from(card, what=role)
             for role, card in online_keys.cards(self.keys_dir).items()
         }
         self.sources = small_sources(path / "sources")
-        self.desk = Desk(path / "releases", now=NOW, models=models, online=cards)
+        self.desk = Desk(path / "releases", now=NOW, models=models, online=self.cards)
 
     def trust(self) -> int:
         return release_repository.trust_root(
@@ -209,6 +210,11 @@ def test_without_a_root_that_somebody_trusts_nothing_is_taken(
         )
     with pytest.raises(ReleaseRefused, match="Another root 1 is known here"):
         city.publish(replace(city.given(), roots=[stranger.folder.metadata("root", 1)]))
+    others = Desk(tmp_path / "others", now=NOW, models=("tree-3",), online=city.cards)
+    with pytest.raises(RootWrong, match="Another root is trusted already"):
+        release_repository.trust_root(
+            session, others.folder.metadata("root", 1), city.keys_dir, now=NOW
+        )
     with pytest.raises(RootWrong, match="no TUF metadata"):
         release_repository.trust_root(session, b"{}", city.keys_dir, now=NOW)
 
@@ -656,6 +662,24 @@ def test_who_runs_a_version_with_a_part_is_one_question(city: City) -> None:
     assert found(component="micropython") == ["n-1", "n-2"]
     with pytest.raises(NotFound):
         releases.find(city.session, pond.id)
+
+
+def test_a_release_for_a_model_that_the_server_does_not_know_is_refused(
+    session: Session, tmp_path: Path
+) -> None:
+    city = City(session, tmp_path, models=("tree-3", "moon-1"))
+    city.trust()
+    city.desk.build("0.7.0", 7, sources=city.sources, models=("tree-3",))
+    manifest = decode_manifest(city.desk.folder.built("tree-3", "0.7.0.cbor") or b"")
+    for_the_moon = replace(manifest, models=("moon-1",))
+    sbom = make_sbom(for_the_moon, support_until=date(2031, 12, 31))
+    city.desk.folder.write_built(
+        "moon-1", {"0.7.0.cbor": encode_manifest(for_the_moon), "0.7.0.cdx.json": sbom}
+    )
+    city.desk.release_built("0.7.0", models=("moon-1",))
+    city.send_files()
+    with pytest.raises(ReleaseRefused, match="moon-1 is no node model that this server knows"):
+        city.publish()
 
 
 def test_a_parts_list_about_something_else_is_refused(city: City) -> None:
