@@ -35,7 +35,10 @@ def add_release(
     allow_downgrade: bool = False,
 ) -> Release:
     """A release as publishing one would leave it."""
-    files = [BundleFile("node/cycle.mpy", SIZE_BYTES, version.encode().ljust(32))]
+    files = [
+        BundleFile(f"node/{name}.mpy", SIZE_BYTES // 4, version.encode().ljust(32))
+        for name in ("adc", "bus", "cycle", "spool")
+    ]
     manifest = Manifest(
         version=version,
         counter=counter,
