@@ -53,6 +53,7 @@ class NodeStatus(Base):
     node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"), primary_key=True)
     last_heard_at: Mapped[Moment | None] = mapped_column(index=True)  # any message of it
     last_state_at: Mapped[Moment | None]  # its last `st`
+    clock_at: Mapped[Moment | None]  # what its own clock said then
     last_sampled_at: Mapped[Moment | None]  # newest sampling instant that is stored
     model: Mapped[str | None]
     version: Mapped[str | None]

@@ -100,7 +100,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """What a node last said about itself (`said_at`), and when the newest stored reading of it was sampled."""
+    """What a node last said about itself, and when the newest stored reading of it was sampled: both by its own clock."""
 
     assignment: int | None
     attempt: int | None

@@ -157,7 +157,7 @@ def read_reports(session: Session, *, now: datetime) -> None:
                 NodeStatus.counter.label("said_counter"),
                 NodeStatus.bundle_sha256.label("said_sha256"),
                 NodeStatus.slot_state,
-                NodeStatus.last_state_at,
+                func.coalesce(NodeStatus.clock_at, NodeStatus.last_state_at).label("said_at"),
                 NodeStatus.last_sampled_at,
             )
             .join(NodeStatus, NodeStatus.node_id == CampaignNode.node_id)
@@ -183,7 +183,7 @@ def _after_report(row: Any, now: datetime) -> Standing:
             counter=row.said_counter,
             bundle_sha256=row.said_sha256,
             slot_state=row.slot_state,
-            said_at=row.last_state_at,
+            said_at=row.said_at,
             sampled_at=row.last_sampled_at,
         ),
         assigning.order_of(row),

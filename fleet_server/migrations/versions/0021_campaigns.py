@@ -53,6 +53,7 @@ def upgrade() -> None:
         ("counter", sa.BigInteger()),
         ("assignment", sa.BigInteger()),
         ("attempt", sa.BigInteger()),
+        ("clock_at", _MOMENT),
     ):
         op.add_column("node_status", sa.Column(name, kind, nullable=True))
     op.create_index("ix_event_name", "event", ["name", "pack_id"])
@@ -109,10 +110,10 @@ def _make_campaigns() -> None:
         "campaign_wave",
         sa.Column("campaign_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("gate_share", sa.Float(), nullable=False),
+        sa.Column("gate_share", sa.Double(), nullable=False),
         sa.Column("minimum_reached", sa.Integer(), nullable=False),
         sa.Column("soak_s", sa.Integer(), nullable=False),
-        sa.Column("pause_share", sa.Float(), nullable=False),
+        sa.Column("pause_share", sa.Double(), nullable=False),
         sa.Column("pauses_at_roll_back", sa.Boolean(), nullable=False),
         sa.Column("opened_at", _MOMENT, nullable=True),
         sa.Column("failures_accepted", sa.Integer(), nullable=False),
@@ -174,7 +175,7 @@ def downgrade() -> None:
     for table in ("campaign_cursor", "campaign_node", "campaign_wave", "campaign"):
         op.drop_table(table)
     op.drop_index("ix_event_name", "event")
-    for name in ("attempt", "assignment", "counter"):
+    for name in ("clock_at", "attempt", "assignment", "counter"):
         op.drop_column("node_status", name)
     for table in ("alert", "alert_rule"):
         op.execute(f"DELETE FROM {table} WHERE kind = '{_ALERT}'")  # noqa: S608 - our own words

@@ -98,7 +98,7 @@ class Talker:
         fields = {**self.runs, "slot_state": self.slot_state}
         fields |= {"assignment": assignment, "attempt": attempt}
         version = fields.pop("version")
-        self._store(self._state(now, version, fields), now)
+        self._store(self._state(now, version, fields), now=now)
 
     def _state(self, now: datetime, version: str, fields: Mapping[str, Any]) -> Any:
         message = self.node.state(at_s=int(now.timestamp()), **fields)
@@ -106,19 +106,22 @@ class Talker:
         return type(message)(message.kind, message.node_id, cbor2.dumps(content))
 
     def sample(self, now: datetime) -> None:
-        self._store(self.node.pack(at_s=int(now.timestamp())), now)
+        self._store(self.node.pack(at_s=int(now.timestamp())), now=now)
 
-    def tell(self, stage: str, now: datetime, *, reason: str = "", **more: int) -> None:
-        """A step of what it was told last, or of what `more` names."""
+    def tell(self, *stages: str, now: datetime, reason: str = "", **more: int) -> None:
+        """Steps of what it was told last, or of what `more` names."""
         release = self.release or {}
-        details: dict[str, Any] = {
+        named = {
             "assignment": release.get("assignment", 0),
             "attempt": release.get("attempt", 1),
-            "stage": stage,
-        }
-        details |= {"reason": reason} if reason else {}
-        self._store(self.node.event(self.node.next_seq, "update", details | more), now)
-        self.node.next_seq += 1
+        } | more
+        messages = []
+        for stage in stages:
+            details: dict[str, Any] = {**named, "stage": stage}
+            details |= {"reason": reason} if reason else {}
+            messages.append(self.node.event(self.node.next_seq, "update", details))
+            self.node.next_seq += 1
+        self._store(*messages, now=now)
 
     def install(self, release: Release) -> None:
         """It runs it, and is not sure of it yet."""
@@ -135,12 +138,11 @@ class Talker:
 
     def update(self, release: Release, now: datetime) -> datetime:
         """All of it, well; returns when it is through."""
-        for stage in ("accepted", "downloading", "verified", "installing", "rebooting"):
-            self.tell(stage, now)
+        self.tell("accepted", "downloading", "verified", "installing", "rebooting", now=now)
         self.install(release)
         now += timedelta(minutes=5)
         self.say(now)
-        self.tell("testing", now)
+        self.tell("testing", now=now)
         self.slot_state = "confirmed"
         now += timedelta(minutes=20)
         self.say(now)
@@ -150,9 +152,9 @@ class Talker:
 
     def roll_back(self, release: Release, now: datetime, reason: str = "crashed") -> None:
         """It tries, and comes back."""
-        self.tell("rebooting", now)
-        self.tell("rolled_back", now, reason=reason)
+        self.tell("rebooting", now=now)
+        self.tell("rolled_back", now=now, reason=reason)
         self.say(now)
 
-    def _store(self, message: Any, now: datetime) -> None:
-        store_batch(self.session, [message], now=now)
+    def _store(self, *messages: Any, now: datetime) -> None:
+        store_batch(self.session, list(messages), now=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -196,8 +197,8 @@ def test_what_an_old_attempt_tells_does_not_end_the_new_one(city: City) -> None:
     city.work(HOUR)
     campaigning.resume_campaign(city.session, campaign, now=city.now, tries_again=True)
     city.work()
-    canary.tell("rolled_back", city.now, reason="crashed", attempt=first["attempt"])
-    canary.tell("rejected", city.now, assignment=first["assignment"] ^ 1)
+    canary.tell("rolled_back", now=city.now, reason="crashed", attempt=first["attempt"])
+    canary.tell("rejected", now=city.now, assignment=first["assignment"] ^ 1)
     city.work(HOUR)
     assert "offered" in city.stages(campaign)
     city.update(canary)
@@ -208,7 +209,7 @@ def test_word_of_another_node_about_this_ones_assignment_counts_for_nothing(city
     campaign = city.begin()
     (canary,) = city.told()
     other = next(one for one in city.talkers.values() if one is not canary)
-    other.tell("rolled_back", city.now, assignment=(canary.release or {})["assignment"])
+    other.tell("rolled_back", now=city.now, assignment=(canary.release or {})["assignment"])
     city.work(HOUR)
     assert city.state(campaign)[0] == CampaignState.RUNNING
     assert "rolled_back" not in city.stages(campaign)
@@ -217,8 +218,8 @@ def test_word_of_another_node_about_this_ones_assignment_counts_for_nothing(city
 def test_refusal_is_kept_with_its_reason(city: City) -> None:
     campaign = city.begin()
     (canary,) = city.told()
-    canary.tell("accepted", city.now)
-    canary.tell("rejected", city.now, reason="timestamp expired")
+    canary.tell("accepted", now=city.now)
+    canary.tell("rejected", now=city.now, reason="timestamp expired")
     city.work(HOUR)
     (line,) = campaigning.node_page(city.session, campaign, stage="rejected", limit=9).items
     assert line.reason == "timestamp expired"
@@ -244,8 +245,8 @@ def test_author_does_not_approve_not_even_with_a_key(city: City) -> None:
 def test_paused_campaign_calls_back_who_has_not_begun_and_goes_on_when_it_may(city: City) -> None:
     campaign = city.begin(ALL_AT_ONCE)
     first, second, *_ = city.told()
-    first.tell("downloading", city.now)
-    second.tell("rebooting", city.now)
+    first.tell("downloading", now=city.now)
+    second.tell("rebooting", now=city.now)
     city.work()
     campaigning.pause_campaign(city.session, campaign, now=city.now, reason="heat wave")
     city.work(HOUR)
@@ -259,7 +260,7 @@ def test_paused_campaign_calls_back_who_has_not_begun_and_goes_on_when_it_may(ci
 def test_aborted_campaign_follows_to_the_end_whom_it_cannot_call_back(city: City) -> None:
     campaign = city.begin(ALL_AT_ONCE)
     first, *_ = city.told()
-    first.tell("rebooting", city.now)
+    first.tell("rebooting", now=city.now)
     city.work()
     campaigning.abort_campaign(city.session, campaign, now=city.now)
     assert city.stages(campaign) == ["canceled", "canceled", "canceled", "rebooting"]
@@ -288,7 +289,7 @@ def test_node_that_is_away_for_weeks_is_unreachable_and_updates_when_it_is_back(
 def test_node_that_is_heard_and_stays_where_it_is_times_out(city: City) -> None:
     campaign = city.begin(time_outs_s={NodeStage.DOWNLOADING: 3600})
     (canary,) = city.told()
-    canary.tell("downloading", city.now)
+    canary.tell("downloading", now=city.now)
     city.work()
     canary.say(city.now + timedelta(minutes=50))
     city.work(timedelta(minutes=61))
@@ -446,3 +447,49 @@ def test_desired_state_without_campaign_names_no_release(session: Session) -> No
 
 def _no_key() -> str:
     return "k" * 32
+
+
+@pytest.mark.parametrize("nodes", [20, pytest.param(400, marks=pytest.mark.nightly)])
+def test_fleet_with_flaky_absent_and_broken_nodes_ends_in_the_truth(
+    session: Session, nodes: int
+) -> None:
+    """A tenth tells twice and in any order, a twentieth is away for days, some go back: gates hold, and each stage is what is so."""
+    city, drawn = City(session, nodes), random.Random(nodes)
+    ids = sorted(city.talkers)
+    flaky = set(drawn.sample(ids, nodes // 10))
+    absent = set(drawn.sample(sorted(set(ids) - flaky), nodes // 20))
+    broken = set(drawn.sample(sorted(set(ids) - flaky - absent), max(1, nodes * 3 // 100)))
+    campaign = city.begin(Plan(canaries=3, soak=SOAK, minimum_reached=1))
+    pauses, done, days = 0, set(), 0
+    while city.state(campaign)[0] != CampaignState.COMPLETED:
+        days += 1
+        assert days < 60
+        if city.state(campaign)[0] == CampaignState.PAUSED:
+            pauses += 1
+            campaigning.resume_campaign(session, campaign, now=city.now)
+            city.work()
+        before = campaigning.overview(session, campaign)
+        for node_id, talker in city.talkers.items():
+            if talker.release is None or (node_id in absent and days < 12):
+                continue
+            if node_id in broken:
+                talker.roll_back(city.release, city.now)
+            elif node_id in flaky and node_id not in done:
+                talker.tell("rebooting", "accepted", "canceled", now=city.now)
+                talker.tell("accepted", now=city.now, attempt=9)
+                done.add(node_id)
+            else:
+                talker.update(city.release, city.now)
+        city.work(timedelta(days=1))
+        after = campaigning.overview(session, campaign)
+        if after.campaign.wave > before.campaign.wave:
+            left = after.waves[before.campaign.wave - 1].count
+            assert left.succeeded >= 0.95 * (left.reached - left.failed)
+    stages = {
+        one.node_id: one.stage for one in campaigning.node_page(session, campaign, limit=999).items
+    }
+    assert {node_id for node_id in ids if stages[node_id] == "rolled_back"} == broken
+    for node_id, talker in city.talkers.items():
+        runs_it = talker.runs["counter"] == city.release.counter
+        assert (stages[node_id] == "succeeded") == runs_it, (node_id, stages[node_id])
+    assert pauses >= 1, "a node that goes back is more than 5 % of a small wave"
