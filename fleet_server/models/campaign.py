@@ -131,6 +131,7 @@ class CampaignNode(Base):
     __table_args__ = (
         CheckConstraint(f"stage IN ({_one_of(NodeStage)})", name="stage"),
         Index("ix_campaign_node_wave", "campaign_id", "wave", "stage"),
+        Index("ix_campaign_node_list", "campaign_id", "wave", "node_id"),
         Index("ix_campaign_node_node_id", "node_id", "campaign_id"),
         Index(
             "uq_campaign_node_assigned",

@@ -152,6 +152,7 @@ def _make_nodes() -> None:
         sa.UniqueConstraint("assignment", name=op.f("uq_campaign_node_assignment")),
     )
     op.create_index("ix_campaign_node_wave", "campaign_node", ["campaign_id", "wave", "stage"])
+    op.create_index("ix_campaign_node_list", "campaign_node", ["campaign_id", "wave", "node_id"])
     op.create_index("ix_campaign_node_node_id", "campaign_node", ["node_id", "campaign_id"])
     is_assigned, is_limited = sa.text("is_assigned"), sa.text("deadline_at IS NOT NULL")
     op.create_index(
