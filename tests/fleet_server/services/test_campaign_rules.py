@@ -185,6 +185,16 @@ def test_success_wants_release_trust_attempt_and_a_reading_of_the_new_version(
     assert after_report(on_the_way(), report, ORDER, now=NOON).stage is then
 
 
+def test_reading_of_the_version_in_between_is_none_of_the_new_one() -> None:
+    standing = after_report(on_the_way(), reported(trusted=False), ORDER, now=NOON)
+    standing = after_report(standing, reported(OLD, at=NOON + timedelta(hours=1)), ORDER, now=NOON)
+    late, between = NOON + timedelta(hours=3), NOON + timedelta(hours=2)
+    standing = after_report(standing, reported(sampled=between, at=late), ORDER, now=NOON)
+    assert standing.stage is NodeStage.TESTING
+    again = reported(sampled=late + timedelta(minutes=15), at=late + timedelta(hours=1))
+    assert after_report(standing, again, ORDER, now=NOON).stage is NodeStage.SUCCEEDED
+
+
 def test_progress_goes_only_forward_and_never_ends_well() -> None:
     standing = on_the_way(NodeStage.INSTALLING)
     for stage in (UpdateStage.ACCEPTED, UpdateStage.DOWNLOADING, UpdateStage.ALREADY_INSTALLED):
