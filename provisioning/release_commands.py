@@ -21,7 +21,10 @@ _LAST_UTC_S = 2**32 - 1
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def release() -> None:
-    """Releases of the firmware: make keys, build, sign, check and publish; and who may sign what."""
+    """Releases of the firmware: make keys, build, sign, check and publish; and who may sign what.
+
+    Example: provision release build --version 0.7.0 --counter 7 --support-until 2031-12-31
+    """
 
 
 @release.command()

@@ -37,6 +37,8 @@ def root() -> None:
 
     A change is a draft in the folder. Each key holder takes the folder, looks (status), signs (sign) and hands it on; when as many
     have signed as have to, the draft takes effect. ROLE is root, targets, snapshot, timestamp or a node model.
+
+    Example: provision release root status
     """
 
 

@@ -29,7 +29,7 @@ _MODULES = (
     *(f"node/update/{name}.py" for name in ("__init__", "metadata", "tuf", "keys", "rsa")),
     *(f"node/update/{name}.py" for name in ("p256", "ed25519", "sha512")),
 )
-_PROGRAM = """
+DEFINITIONS = """
 import sys
 sys.path.insert(0, '/a')
 from uctypes import addressof
@@ -65,7 +65,8 @@ def work(now_s, path):
     except Exception as error:
         failed = repr(error)
     return repr((refused, failed, found, getattr(client, 'is_consistent', False)))
-
+"""
+_LOOP = """
 while True:
     job = call('tuf_next')
     if not job:
@@ -136,7 +137,7 @@ class TufRun(Run):
 
     def work(self) -> str:
         """Do all jobs; what the board printed. Raises ScriptFailed with the node's own words, should the client fail."""
-        return self.script(_PROGRAM)
+        return self.script(DEFINITIONS + _LOOP)
 
     def _next(self) -> str:
         job = self.next_job()

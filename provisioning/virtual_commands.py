@@ -33,6 +33,7 @@ from provisioning.errors import BenchError, UsedWrongly
 from provisioning.firmware_bundle import FirmwareBundle, build_bundle
 from provisioning.flashing import flash_firmware
 from provisioning.node_commands import LAST_UTC_S
+from provisioning.signature_bench import measure_signatures
 
 _US_PER_S = 1_000_000
 _DAY_S = 86_400
@@ -214,7 +215,7 @@ def run(
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line of stdout.")
 def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> None:
-    """Measure boots per second, beside bare starts of the virtual machine, and memory per node.
+    """Measure boots per second, beside bare starts of the virtual machine, memory per node, and signatures.
 
     The nodes sample every 15 minutes and look for a broker every hour, which is not there.
 
@@ -240,6 +241,7 @@ def bench(seconds: float, processes: int | None, nodes: int, as_json: bool) -> N
         "nodes": memory.nodes,
         "rss_kb_per_node": round(memory.bytes_per_node / 1000, 1),
         "rss_mb_per_1000_nodes": round(memory.rss_mb_per_1000_nodes(processes), 1),
+        **measure_signatures(),
     }
     if as_json:
         click.echo(json.dumps(figures))

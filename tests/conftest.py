@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
-from databases import Databases, SqliteDatabases
+from databases import Databases, SqliteDatabases, hurried_engine
 from hypothesis import HealthCheck, settings
 from servers import PostgresqlServer, running_postgresql
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
@@ -82,6 +82,24 @@ def pytest_make_collect_report(
     report = yield
     _judge(report)
     return report
+
+
+# ------------------------------------------------------------------------------------------------- cases on PostgreSQL
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`once_on_postgresql`: before `-m` chooses, all cases but a test's first become nightly ones on PostgreSQL."""
+    tried = set()
+    for item in items:
+        if item.get_closest_marker("once_on_postgresql") is None:
+            continue
+        if item.get_closest_marker("needs_postgresql") is None:
+            continue
+        name = item.nodeid.partition("[")[0]
+        if name in tried:
+            item.add_marker(pytest.mark.nightly)
+        tried.add(name)
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -168,10 +186,7 @@ def databases(request: pytest.FixtureRequest) -> Databases:
 def engine(databases: Databases) -> Iterator[Engine]:
     """An empty database with all tables, of its own for the test."""
     with databases.fresh() as url:
-        made = db.make_engine(url)
-        if made.dialect.name == "sqlite":
-            # No test cuts the power of this database; waiting for the disk is most of the time otherwise.
-            event.listen(made, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+        made = hurried_engine(url)
         yield made
         made.dispose()
 

@@ -7,9 +7,35 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.util import LRUCache
 
 from fleet_server import db
+
+
+def hurried_engine(url: str) -> Engine:
+    """An engine over a database whose power no test cuts: to wait for the disk is most of the time otherwise."""
+    engine = db.make_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+    _share_statements(engine)
+    return engine
+
+
+_dialects: dict[str, Dialect] = {}
+_compiled: LRUCache[Any, Any] = LRUCache(2000)
+
+
+def _share_statements(engine: Engine) -> None:
+    """Every statement is compiled once for all databases of a kind: an engine of its own would do it anew for each test."""
+    name = engine.dialect.name
+    if name not in _dialects:
+        engine.connect().close()  # now it knows its server
+        _dialects[name] = engine.dialect
+    engine.dialect = _dialects[name]
+    engine.update_execution_options(compiled_cache=_compiled)
 
 
 class Databases(Protocol):

@@ -52,11 +52,22 @@ _SHAPE = b"""
           WHERE datname = current_database()),
         (SELECT string_agg(version_num, ',') FROM alembic_version)
 """
+# To TRUNCATE takes ten times as long: every table and index gets new files. Keys and triggers are asleep meanwhile, for this alone.
 _EMPTY = b"""
-    DO $$ BEGIN EXECUTE (
-        SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || ' RESTART IDENTITY CASCADE'
-          FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'audit_head', 'campaign_cursor')
-    ); UPDATE audit_head SET seq = 0, sha256 = repeat('0', 64); UPDATE campaign_cursor SET pack_id = 0; END $$
+    DO $$ DECLARE named text; BEGIN
+        SET LOCAL session_replication_role = replica;
+        FOR named IN SELECT quote_ident(tablename) FROM pg_tables
+            WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'audit_head', 'campaign_cursor')
+        LOOP EXECUTE 'DELETE FROM ' || named; END LOOP;
+        UPDATE audit_head SET seq = 0, sha256 = repeat('0', 64);
+        UPDATE campaign_cursor SET pack_id = 0;
+        PERFORM setval(quote_ident(sequencename)::regclass, start_value, false) FROM pg_sequences
+            WHERE schemaname = 'public' AND last_value IS NOT NULL;
+    END $$
+"""
+_END_OTHERS = b"""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
 
@@ -72,6 +83,8 @@ class PostgresqlServer:
         self._template: str | None = None
         self._shape: Any = None
         self._clean: list[str] = []  # databases that are as they were made
+        # Who empties them: a session that has seen all tables is ten times as fast as a new one.
+        self._emptying: dict[str, psycopg.Connection[Any]] = {}
         self._numbers = itertools.count(1)
 
     def initialise(self) -> None:
@@ -129,6 +142,10 @@ class PostgresqlServer:
         """End it; sessions that are still open are cut."""
         self._end(signal.SIGINT)
 
+    def drop(self) -> None:
+        """End it for good, without the time to make its files whole: they are thrown away."""
+        self._end(signal.SIGQUIT)
+
     def kill(self) -> None:
         """SIGKILL, as a crash would: the postmaster and, as the kernel does it for them, its children."""
         self._end(signal.SIGKILL)
@@ -136,6 +153,8 @@ class PostgresqlServer:
     def _end(self, number: signal.Signals) -> None:
         if self.process is None:
             return
+        while self._emptying:
+            self._emptying.popitem()[1].close()
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
         self.process.wait(_PATIENCE_S)
@@ -171,17 +190,18 @@ class PostgresqlServer:
 
     def _empties(self, database: str) -> bool:
         """Take all rows out of a database, which is much faster than to make one; False when its tables are not as they were made."""
-        self._run(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608 - our own name
-        )
-        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
-            as_it_is = connection.execute(_SHAPE).fetchone()
-            if self._shape is None:
-                with psycopg.connect(self.dsn(str(self._template))) as template:
-                    self._shape = template.execute(_SHAPE).fetchone()
-            if as_it_is != self._shape:
-                return False
-            connection.execute(_EMPTY)
+        if database not in self._emptying:
+            self._emptying[database] = psycopg.connect(self.dsn(database), autocommit=True)
+        connection = self._emptying[database]
+        connection.execute(_END_OTHERS)
+        as_it_is = connection.execute(_SHAPE).fetchone()
+        if self._shape is None:
+            with psycopg.connect(self.dsn(str(self._template))) as template:
+                self._shape = template.execute(_SHAPE).fetchone()
+        if as_it_is != self._shape:
+            self._emptying.pop(database).close()
+            return False
+        connection.execute(_EMPTY)
         return True
 
     def _run(self, statement: str) -> None:
@@ -203,7 +223,7 @@ def running_postgresql(*, is_durable: bool = True) -> Iterator[PostgresqlServer]
         try:
             yield server
         finally:
-            server.stop()
+            server.drop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,8 +1,9 @@
-"""What `conftest.py` promises for all tests holds: unknown skips fail, nothing leaves this machine."""
+"""What `conftest.py` promises for all tests holds: unknown skips fail, tables are tried once, nothing leaves this machine."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,36 +15,73 @@ import pytest
 _TESTS = Path(__file__).parent
 
 
-def _run(folder: Path, reason: str, **environment: str) -> subprocess.CompletedProcess[str]:
+_TRIED = """
+import pytest
+
+
+def test_known():
+    pytest.skip("mosquitto is not installed")
+
+
+def test_required(monkeypatch):
+    monkeypatch.setenv("REQUIRE_SERVERS", "1")
+    pytest.skip("PostgreSQL is not installed")
+
+
+def test_unlisted():
+    pytest.skip("not today")
+
+
+@pytest.mark.once_on_postgresql
+@pytest.mark.parametrize("case", ["first", "second", "third"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgresql)])
+def test_table(kind, case):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What pytest says of some tests below this `conftest.py`: run once, because starting is what takes the time."""
+    folder = tmp_path_factory.mktemp("guarded")
     for name in ("conftest.py", "skips.txt"):
         shutil.copy(_TESTS / name, folder)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # ours, not one further up
-    body = f"import pytest\n\n\ndef test_it():\n    pytest.skip({reason!r})\n"
-    (folder / "test_it.py").write_text(body, encoding="utf-8")
+    (folder / "test_it.py").write_text(_TRIED, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if name != "REQUIRE_SERVERS"}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
-        env={**kept, "PYTHONPATH": str(_TESTS), **environment},
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider"),
+            *("-m", "not nightly", "-W", "ignore::pytest.PytestUnknownMarkWarning", str(folder)),
+        ],
+        env={**kept, "PYTHONPATH": str(_TESTS)},
         cwd=folder,
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 1, done.stderr
+    return done.stdout
 
 
-def test_skip_for_a_known_reason_is_a_skip(tmp_path: Path) -> None:
-    assert _run(tmp_path, "mosquitto is not installed").returncode == 0
+def test_skip_for_a_known_reason_is_a_skip(told: str) -> None:
+    assert "::test_known SKIPPED" in told
 
 
-def test_skip_for_a_missing_server_fails_where_servers_are_required(tmp_path: Path) -> None:
-    done = _run(tmp_path, "mosquitto is not installed", REQUIRE_SERVERS="1")
-    assert done.returncode == 1
-    assert "REQUIRE_SERVERS=1" in done.stdout
+def test_skip_for_a_missing_server_fails_where_servers_are_required(told: str) -> None:
+    assert "::test_required FAILED" in told
+    assert "REQUIRE_SERVERS=1, but: PostgreSQL is not installed" in told
 
 
-def test_skip_for_a_reason_that_nobody_listed_fails(tmp_path: Path) -> None:
-    done = _run(tmp_path, "not today")
-    assert done.returncode == 1
-    assert "not in tests/skips.txt: not today" in done.stdout
+def test_skip_for_a_reason_that_nobody_listed_fails(told: str) -> None:
+    assert "::test_unlisted FAILED" in told
+    assert "not in tests/skips.txt: not today" in told
+
+
+def test_of_a_table_that_is_no_matter_of_the_database_one_case_is_tried_on_postgresql(
+    told: str,
+) -> None:
+    ran = sorted(re.findall(r"::test_table\[([^]]+)\] PASSED", told))
+    assert ran == ["postgresql-first", "sqlite-first", "sqlite-second", "sqlite-third"]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])

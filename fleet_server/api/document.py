@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, jsonify
@@ -39,6 +40,21 @@ class ProblemApi(Api):  # type: ignore[misc] # flask-smorest has no types
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None
 
+    def __init__(self, app: Flask) -> None:
+        self._untold: list[Callable[[], None]] = []
+        super().__init__(app)
+
+    def tell_later(self, tell: Callable[[], None]) -> None:
+        """Keep what belongs into the document until somebody asks for it."""
+        self._untold.append(tell)
+
+    def document(self) -> dict[str, Any]:
+        """Everything that was told."""
+        while self._untold:
+            self._untold.pop(0)()
+        document: dict[str, Any] = self.spec.to_dict()
+        return document
+
     def _register_error_handlers(self) -> None:
         """Leave errors to the application's handlers."""
 
@@ -56,7 +72,7 @@ def make_api(app: Flask) -> Any:
         },
     )
     api = ProblemApi(app)
-    offer_document(app, lambda: _with_access(app, api.spec.to_dict()))
+    offer_document(app, lambda: _with_access(app, api.document()))
     app.add_url_rule("/api/openapi.json", "openapi", openapi)
     return api
 

@@ -36,28 +36,23 @@ _ROLE = validate.Regexp(r"^[a-z0-9-]{1,32}\Z")
 
 
 class Base64(fields.String):
-    """Bytes."""
+    """Bytes, as text of JSON."""
 
     def __init__(self, *, most_bytes: int, **more: Any) -> None:
-        longest = (most_bytes + 2) // 3 * 4
-        super().__init__(
-            validate=validate.Length(max=longest),
-            metadata={"contentEncoding": "base64", "description": "bytes in base64"},
-            **more,
-        )
+        self._longest = (most_bytes + 2) // 3 * 4
+        about = {"maxLength": self._longest, "description": "bytes in base64 (RFC 4648 §4)"}
+        super().__init__(metadata=about, **more)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
+        if len(text) > self._longest:
+            raise ValidationError(f"Longer than {self._longest} characters.")
         try:
-            return _Bytes(base64.b64decode(text.encode("ascii"), validate=True))
+            return base64.b64decode(text.encode("ascii"), validate=True)
         except (binascii.Error, ValueError) as problem:
             raise ValidationError("Not base64.") from problem
-
-
-class _Bytes(bytes):
-    """Decoded; a length is still judged as that of the text, which is never shorter."""
 
 
 class ReleaseSchema(Schema):
@@ -241,12 +236,7 @@ class Releases(MethodView):
         """Publish what is signed: all of it is taken or nothing"""
         return releasing.publish(
             current_session(),
-            Published(
-                roots=[bytes(one) for one in given["roots"]],
-                targets=None if given["targets"] is None else bytes(given["targets"]),
-                roles={name: bytes(data) for name, data in given["roles"].items()},
-                documents={name: bytes(data) for name, data in given["documents"].items()},
-            ),
+            Published(**given),
             store=_open_files,
             keys_dir=_settings().release_keys_dir,
             now=clock.now(),
@@ -259,7 +249,7 @@ class ReleaseFiles(MethodView):
     @release_noun.acts(FileSchema, None)
     def post(self, given: dict[str, Any]) -> None:
         """Keep one file of a bundle that will be published"""
-        releasing.keep_file(_open_files(), given["sha256"], bytes(given["content"]))
+        releasing.keep_file(_open_files(), given["sha256"], given["content"])
 
 
 @release_noun.route("/files/missing")

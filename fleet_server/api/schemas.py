@@ -8,6 +8,8 @@ from marshmallow import Schema, fields, validate
 
 MOST_PER_PAGE = 200
 _USUAL_PER_PAGE = 50
+PROBLEM = "Problem"
+"""Name of ProblemSchema in the OpenAPI document, where it is the API's ERROR_SCHEMA."""
 
 
 class ProblemSchema(Schema):

@@ -65,7 +65,7 @@ def ingest(
 @click.option("--nodes", type=click.IntRange(10, 2000), default=200, show_default=True)
 @json_option
 def board(*, seconds: float, nodes: int, as_json: bool) -> None:
-    """Boots of a virtual node per second, beside bare starts of the virtual machine; memory per node.
+    """Boots of a virtual node per second, beside bare starts of the virtual machine; memory per node; time per signature.
 
     Example: fleet bench board --json
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from flask import Flask, current_app
@@ -12,12 +13,14 @@ Document = dict[str, Any]
 
 
 def offer_document(app: Flask, make: Callable[[], Document]) -> None:
-    """`make` is asked once, when all operations are registered."""
+    """`make` is asked once, by the first who wants the document: all operations are registered by then."""
     made: list[Document] = []
+    making = Lock()
 
     def document() -> Document:
-        if not made:
-            made.append(make())
+        with making:
+            if not made:
+                made.append(make())
         return made[0]
 
     app.extensions[_EXTENSION] = document

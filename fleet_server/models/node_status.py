@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Compiled, Computed, ForeignKey
+from sqlalchemy import Compiled, Computed, ForeignKey, Index
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.expression import ColumnElement
@@ -49,6 +49,7 @@ class NodeStatus(Base):
     """
 
     __tablename__ = "node_status"
+    __table_args__ = (Index("ix_node_status_bundle", "bundle_sha256", "version", "model"),)
 
     node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"), primary_key=True)
     last_heard_at: Mapped[Moment | None] = mapped_column(index=True)  # any message of it

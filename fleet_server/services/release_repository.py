@@ -154,6 +154,8 @@ def bundle(session: Session, store: Callable[[], FileStore], sha256: str) -> byt
         NotFound: no release that is not withdrawn consists of it.
         Unavailable: its files cannot be read.
     """
+    if not _SHA256.fullmatch(sha256):
+        raise _no_file()
     manifest = session.scalar(
         select(Release.manifest)
         .where(Release.bundle_sha256 == sha256, Release.withdrawn_at.is_(None))

@@ -23,9 +23,9 @@ _BY_NODE = keyset.Sorting((Node.node_id,), (str,))  # type: ignore[arg-type] # a
 _RUNS = and_(
     NodeStatus.bundle_sha256 == Release.bundle_sha256,
     NodeStatus.version == Release.version,
-    Node.model == Release.model,
+    NodeStatus.model == Release.model,
 )
-"""A node runs a release when it says so: hash and version of its bundle; the same files may be a release of several models."""
+"""A node runs a release when it says so: model, version and hash of its bundle; the same files may be a release of several models."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def signed_release(session: Session, release_id: int) -> SignedRelease:
     states = {state.role: state for state in release_repository.role_states(session)}
     nodes = session.scalar(
         select(func.count())
-        .select_from(Node)
-        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
+        .select_from(NodeStatus)
         .join(Release, _RUNS)
         .where(Release.id == release_id)
     )
@@ -122,32 +121,40 @@ def signed_release(session: Session, release_id: int) -> SignedRelease:
 def release_page(
     session: Session, wanted: ReleaseFilter, *, limit: int, after: keyset.Key | None = None
 ) -> keyset.Page[ReleaseLine]:
-    """Releases, newest first, without their parts lists. Two statements at most.
+    """Releases, newest first, without their parts lists. Three statements at most.
 
     Raises:
         RangeWrong: the range is none.
     """
-    nodes = (
-        select(func.count())
-        .select_from(Node)
-        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-        .where(_RUNS)
-        .correlate(Release)
-        .scalar_subquery()
-    )
     query: Select[Any] = (
-        select(Release, nodes.label("nodes"))
+        select(Release)
         .options(defer(Release.sbom), defer(Release.manifest))
         .where(*_conditions(session, wanted))
     )
-    return keyset.page_of(
-        session,
-        query,
-        _NEWEST_FIRST,
-        limit=limit,
-        after=after,
-        made=lambda row: ReleaseLine(row.Release, row.nodes),
+    page = keyset.page_of(
+        session, query, _NEWEST_FIRST, limit=limit, after=after, made=lambda row: row.Release
     )
+    counts = _node_counts(session, page.items)
+    lines = [ReleaseLine(one, counts.get(_what_runs(one), 0)) for one in page.items]
+    return keyset.Page(lines, page.next_key)
+
+
+_Bundle = tuple[str | None, str | None, str | None]
+"""Model, version and hash: what a node says that it runs."""
+
+
+def _node_counts(session: Session, shown: Sequence[Release]) -> dict[_Bundle, int]:
+    """How many nodes run each: all of them in one pass over the nodes."""
+    rows = session.execute(
+        select(NodeStatus.model, NodeStatus.version, NodeStatus.bundle_sha256, func.count())
+        .where(NodeStatus.bundle_sha256.in_({one.bundle_sha256 for one in shown}))
+        .group_by(NodeStatus.model, NodeStatus.version, NodeStatus.bundle_sha256)
+    )
+    return {(model, version, sha256): count for model, version, sha256, count in rows}
+
+
+def _what_runs(release: Release) -> _Bundle:
+    return release.model, release.version, release.bundle_sha256
 
 
 def nodes_with(

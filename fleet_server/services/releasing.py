@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 from tuf.api.metadata import Metadata, Targets
 
 from fleet_server import db
@@ -247,7 +247,8 @@ def _take_releases(
         model: signed_releases.releases_of(model, role.signed)
         for model, role in repository.roles.items()
     }
-    for row in session.scalars(select(Release).order_by(Release.id)):
+    known = select(Release).options(defer(Release.sbom)).order_by(Release.id)
+    for row in session.scalars(known):
         named = signed.get(row.model, {}).pop(row.version, None)
         if named is None:
             if row.withdrawn_at is None:

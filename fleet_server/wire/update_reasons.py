@@ -5,7 +5,7 @@ from __future__ import annotations
 _ROLES = ("root", "timestamp", "snapshot", "targets")
 _FAULTS = ("malformed", "missing", "hash", "signature", "version", "expired")
 
-REASONS: tuple[str, ...] = (
+REASONS = (
     *(f"{role} {fault}" for role in _ROLES for fault in _FAULTS),
     *(f"{role} rolled back" for role in _ROLES[1:]),
     "endless data",

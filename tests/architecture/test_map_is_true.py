@@ -42,6 +42,7 @@ def _defined(path: Path) -> set[str]:
     [
         "README.md",
         "docs/where_things_live.md",
+        "docs/where_things_live_of_releases.md",
         "docs/where_things_live_on_the_node.md",
         "docs/where_things_live_of_updates.md",
     ],

@@ -44,6 +44,8 @@ from provisioning.flashing import flash_firmware
 KILLABLE = Path(__file__).parent / "killable"
 DAY_S = 86_400
 READY_S = 60.0
+SUMMER = ("--nodes", "4", "--days", "1")
+"""Options of the demo behind `lived_summer`."""
 _DEMO_S = 240.0
 _STOP_S = 10.0
 _PORTS = (20_000, 32_000)  # Linux gives connections those from 32,768 on
@@ -379,7 +381,7 @@ def run_demo(data: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def lived_folder(factory: pytest.TempPathFactory, name: str, *options: str) -> Path:
-    """A folder in which a demo with these options has run, `done.json` with its last line beside it.
+    """A folder in which a demo with these options has run, its two lines beside it in `ready.json` and `done.json`.
 
     Made once for all processes of a parallel test run.
     """
@@ -389,9 +391,15 @@ def lived_folder(factory: pytest.TempPathFactory, name: str, *options: str) -> P
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "done.json").exists():
-            _, done = run_demo(shared / "data", *options)
+            ready, done = run_demo(shared / "data", *options)
+            (shared / "ready.json").write_text(json.dumps(ready), encoding="utf-8")
             (shared / "done.json").write_text(json.dumps(done), encoding="utf-8")
     return shared / "data"
+
+
+def lived_summer(factory: pytest.TempPathFactory) -> Path:
+    """The one that most tests ask: two trees and two ponds, of which one each is disturbed at times, through a day."""
+    return lived_folder(factory, "summer", *SUMMER)
 
 
 @contextmanager

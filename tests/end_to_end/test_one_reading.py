@@ -16,7 +16,7 @@ from typing import Any
 import cbor2
 import pytest
 import requests
-from system import lived_folder, run_command, serving
+from system import lived_folder, lived_summer, run_command, serving
 
 import hardware.scenes
 from fleet_server import db
@@ -99,9 +99,9 @@ def _all_observations(url: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def summer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
-    """Two trees and two ponds, of which one each is disturbed at times, through a day."""
-    data = lived_folder(tmp_path_factory, "summer", "--nodes", "4", "--days", "1")
-    with _observed(data, hardware.scenes.load_scene(nodes=4, seed=1)) as lived:
+    with _observed(
+        lived_summer(tmp_path_factory), hardware.scenes.load_scene(nodes=4, seed=1)
+    ) as lived:
         yield lived
 
 

@@ -42,7 +42,7 @@ from hardware.virtual_board.ledger import SpoolLedger, spool_on_flash
 from hardware.virtual_board.scene_wiring import wire_board
 from hardware.virtual_board.wiring import Wiring
 from provisioning.node_configuration import node_map
-from provisioning.tuf_board import Job, do_job
+from provisioning.tuf_board import DEFINITIONS, Job, do_job
 from provisioning.tuf_board import make_board as make_tuf_board
 
 LEAST_FREE_BYTES = 30_000
@@ -376,8 +376,7 @@ def test_an_update_needs_no_more_heap_than_its_budget_however_many_releases_ther
     repository = TufRepository(kind, releases=releases)
     root = {"root.json": repository.files["1.root.json"]}
     loaded = make_tuf_board(tmp_path / "loaded", root, now_s=NOW_S).exec(
-        "import sys\nsys.path.insert(0, '/a')\nfrom uctypes import addressof\nfrom _board import call\n"
-        f"from node.update import tuf, {module}\nimport gc\ngc.collect()\nprint(gc.mem_alloc())"
+        f"{DEFINITIONS}\nfrom node.update import {module}\nimport gc\ngc.collect()\nprint(gc.mem_alloc())"
     )
     measured = budget(f"heap of an update, {_HEAP_ROWS[kind]}")
     assert measured <= most_bytes

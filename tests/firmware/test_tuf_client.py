@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -16,6 +17,7 @@ import pytest
 from tuf.api.metadata import SuccinctRoles, Targets
 from tuf_repository import (
     EXPIRES,
+    TOP_LEVEL,
     TufNode,
     TufRepository,
     canonical_json,
@@ -27,6 +29,7 @@ from tuf_repository import (
 )
 
 from fleet_server.wire.update_reasons import REASONS
+from hardware.paths import firmware_dir
 from provisioning.tuf_board import Outcome, Target
 
 DAY_S = 86_400
@@ -722,7 +725,7 @@ def test_delegated_roles_are_asked_in_order(node: TufNode, name: str) -> None:
     repo = delegating(*edges)
     node.trust(repo.files["1.root.json"])
 
-    assert node.work(repo, "nobody-names-this").target is None
+    assert node.work(repo, "nobody-names-this") == GOOD
     asked = [file.split(".")[1] for file in repo.asked]
     assert asked[4:] == order
 
@@ -930,3 +933,13 @@ def test_metadata_with_a_right_sha_512_are_taken(node: TufNode) -> None:
 def test_every_reason_is_short_enough_for_an_event() -> None:
     assert all(len(reason) <= 40 for reason in REASONS)
     assert len(set(REASONS)) == len(REASONS)
+
+
+def test_the_servers_table_has_the_nodes_reasons_and_no_others() -> None:
+    source = (firmware_dir() / "node" / "update" / "tuf.py").read_text(encoding="utf-8")
+    composed = set(re.findall(r'\+ " ([a-z ]+)"', source))
+    whole = set(re.findall(r'efused\("([a-z ]+)"', source))
+
+    faults = {reason.partition(" ")[2] for reason in REASONS if reason.split()[0] in TOP_LEVEL}
+    assert composed == faults
+    assert whole <= set(REASONS)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from hardware.virtual_board.board import Board
+from provisioning.signature_bench import measure_signatures
 from provisioning.tuf_board import make_board
 
 _SHA256 = hashes.SHA256()
@@ -362,3 +363,14 @@ def test_the_curves_are_loaded_only_when_a_key_asks_for_them(board: Board) -> No
     for module in ("p256", "ed25519", "sha512", "rsa"):
         assert f"node.update.{module}" not in loaded
     assert "node.update.keys" in loaded
+
+
+def test_the_time_for_a_signature_is_measured_for_every_kind_of_key() -> None:
+    measured = measure_signatures(rounds=1)
+
+    assert sorted(measured) == [
+        "ed25519_ms_per_signature",
+        "p256_ms_per_signature",
+        "rsa_3072_ms_per_signature",
+    ]
+    assert measured["ed25519_ms_per_signature"] > 0

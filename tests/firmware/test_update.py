@@ -21,7 +21,7 @@ from fleet_server.wire.state_message import NodeStateMessage, decode_state
 from fleet_server.wire.states import SlotReason
 from fleet_server.wire.updates import Assignment
 from hardware.paths import firmware_dir
-from hardware.virtual_board.board import Board, WakeResult
+from hardware.virtual_board.board import HEAP_BYTES, Board, WakeResult
 from hardware.virtual_board.flash import PowerCutPlan
 from hardware.virtual_board.network import NetworkPolicy
 from provisioning.firmware_bundle import FirmwareBundle, compile_module
@@ -199,6 +199,19 @@ def test_an_update_takes_little_more_over_the_air_than_what_has_changed_and_what
     assert place.listener.wire_bytes <= 1.2 * needed + HANDSHAKE_BYTES
 
 
+@pytest.mark.parametrize("scheme", ["rsa", "ecdsa", "ed25519"])
+def test_at_its_worst_moment_an_update_leaves_30_kb_of_the_heap(place: Place, scheme: str) -> None:
+    place.trust(SignedReleases(NOW, scheme))
+    place.assign(place.release(another("1.2.4", files=30), 7), 7)
+    while not place.is_session_next():
+        place.wakes(1)
+
+    place.board.heap_bytes = HEAP_BYTES - 30_000
+    place.wakes(1)
+
+    assert place.is_rebooting(), "the session ended before the new version was installed"
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_was(place: Place) -> None:
     bundle = another("1.2.4", files=200)
     place.assign(place.release(bundle, 7), 7)
@@ -285,7 +298,13 @@ BAD_RELEASES = (
 )
 
 
-@pytest.mark.parametrize("bad", BAD_RELEASES, ids=lambda bad: bad.name)
+def _in_time(bad: Bad) -> object:
+    """A loop without end is found after ten seconds of computing, three times."""
+    marks = [pytest.mark.nightly] if bad.name == "hangs" else []
+    return pytest.param(bad, marks=marks, id=bad.name)
+
+
+@pytest.mark.parametrize("bad", [_in_time(bad) for bad in BAD_RELEASES])
 def test_a_bad_release_gives_way_within_three_counted_wakes_and_says_why(
     place: Place, tmp_path: Path, bad: Bad
 ) -> None:
@@ -303,14 +322,16 @@ def test_a_bad_release_gives_way_within_three_counted_wakes_and_says_why(
     assert place.nothing_is_missing()
 
 
-def test_a_day_without_a_broker_does_not_take_a_good_release_back(place: Place) -> None:
+@pytest.mark.parametrize("wakes", [24, pytest.param(96, marks=pytest.mark.nightly)])
+def test_hours_without_a_broker_do_not_take_a_good_release_back(place: Place, wakes: int) -> None:
+    """96 are a day; test_slots.py has the whole of it without a network."""
     place.assign(place.release(another("1.2.4"), 7), 7)
     while not place.is_rebooting():
         place.wakes(1)
     place.wakes(1)
     place.board.network_policy = NetworkPolicy(tcp="refused")
 
-    place.wakes(96)
+    place.wakes(wakes)
     place.board.network_policy = NetworkPolicy()
     place.wakes(12)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import hurried_engine
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -20,6 +22,23 @@ from fleet_server import clock, db
 from fleet_server.app import create_app
 from fleet_server.settings import Settings, load_settings
 from tests.fleet_server import small_world
+
+
+class _Templates(BytecodeCache):
+    """Templates that were compiled before, in whichever application."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key + bucket.checksum in self._kept:
+            bucket.bytecode_from_string(self._kept[bucket.key + bucket.checksum])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key + bucket.checksum] = bucket.bytecode_to_string()
+
+
+_TEMPLATES = _Templates()
 
 
 @dataclass
@@ -38,6 +57,7 @@ class World:
     def app(self, **overrides: object) -> Flask:
         made = create_app(self.settings(**overrides), self.sessions)
         made.testing = True
+        made.jinja_env.bytecode_cache = _TEMPLATES
         return made
 
     def browser(self, name: str = small_world.USER, **overrides: object) -> FlaskClient:
@@ -91,7 +111,7 @@ def sqlite_world(
 
 
 def _built(url: str, data_dir: Path) -> Iterator[World]:
-    engine = db.make_engine(url)
+    engine = hurried_engine(url)
     sessions = db.session_factory(engine)
     clock.use_clock(f"{int(small_world.NOW.timestamp())}@0x0")
     small_world.build_world(sessions)

@@ -45,6 +45,7 @@ def board(tmp_path, truth):
             for path in (firmware_dir() / "node").rglob("*.py")
             if path.parent.name in ("node", "bus", "sensors")
         }
+        sources["/slots.py"] = (firmware_dir() / "slots.py").read_bytes()
         board.write_files(sources)
         return board
 

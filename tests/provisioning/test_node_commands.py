@@ -1,6 +1,7 @@
 """`provision node …` as a person types it."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,13 @@ import tomli_w
 
 from hardware.virtual_board.board import Board
 from provisioning.node_commands import read_wifi_file
-from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet, pem
+from tests.provisioning.conftest import GOOD_TOKEN, Command, Ended, SmallFleet, pem
 
 PROVISION = Path(sys.executable).parent / "provision"
 PASSWORD = "Grüße ~\"'\\#"
 
 
-def provision(*arguments: object) -> tuple[int, str, str]:
+def provision(*arguments: object) -> Ended:
     result = subprocess.run(
         [PROVISION, *map(str, arguments)], capture_output=True, text=True, timeout=60
     )
@@ -25,12 +26,17 @@ def provision(*arguments: object) -> tuple[int, str, str]:
     return result.returncode, result.stdout, result.stderr
 
 
-def enrol(fleet: SmallFleet, folder: Path, *more: object) -> tuple[int, str, str]:
-    return provision(
+def enrolling(fleet: SmallFleet, folder: Path, *more: object) -> list[str]:
+    words = [
         "node", "enrol", "--board", f"virtual:{folder}", "--server", fleet.url,
         "--server-ca", fleet.ca_file, "--token", GOOD_TOKEN,
         "--label", "tree-01", "--model", "tree-3", *more,
-    )  # fmt: skip
+    ]  # fmt: skip
+    return list(map(str, words))
+
+
+def enrol(fleet: SmallFleet, folder: Path, *more: object) -> Ended:
+    return provision(*enrolling(fleet, folder, *more))
 
 
 def test_a_flashed_board_carries_the_compiled_firmware(tmp_path: Path) -> None:
@@ -107,11 +113,12 @@ def test_a_virtual_board_that_is_told_no_wifi_finds_one(fleet: SmallFleet, tmp_p
     ],
 )
 def test_a_wrong_wifi_file_is_refused_without_quoting_it(
-    fleet: SmallFleet, tmp_path: Path, content: str
+    fleet: SmallFleet, tmp_path: Path, provision: Command, content: str
 ) -> None:
     wifi = tmp_path / "wifi.toml"
     wifi.write_text(content)
-    status, _, err = enrol(fleet, tmp_path / "board", "--wifi-file", wifi)
+    typed = shlex.join(enrolling(fleet, tmp_path / "board", "--wifi-file", wifi))
+    status, _, err = provision(typed)
     assert (status, len(err.splitlines())) == (2, 1)
     assert "secret-word" not in err
     assert fleet.requests == []
@@ -144,12 +151,17 @@ def _table(ssid: object, password: object) -> dict[str, object]:
     ],
 )
 def test_a_network_that_no_radio_could_join_is_refused_by_its_place(
-    fleet: SmallFleet, tmp_path: Path, networks: list[dict[str, object]], told: str
+    fleet: SmallFleet,
+    tmp_path: Path,
+    provision: Command,
+    networks: list[dict[str, object]],
+    told: str,
 ) -> None:
     wifi = tmp_path / "wifi.toml"
     wifi.write_text(tomli_w.dumps({"network": networks}), encoding="utf-8")
 
-    status, out, err = enrol(fleet, tmp_path / "board", "--wifi-file", wifi)
+    typed = shlex.join(enrolling(fleet, tmp_path / "board", "--wifi-file", wifi))
+    status, out, err = provision(typed)
 
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert told in err
@@ -188,23 +200,25 @@ def test_a_fleet_of_another_authority_is_one_sentence(fleet: SmallFleet, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
+    ("typed", "status"),
     [
-        (["node", "enrol"], 2),
-        (["node", "flash", "--board", "ttyUSB0"], 2),
-        (["node", "flash", "--board", "/dev/ttyUSB77"], 1),
-        (["node", "fly"], 2),
-        (["--help"], 0),
-        (["node", "enrol", "--help"], 0),
-        (["node", "flash", "--help"], 0),
-        (["virtual", "run", "--help"], 0),
-        (["virtual", "bench", "--help"], 0),
+        ("node enrol", 2),
+        ("node flash --board ttyUSB0", 2),
+        ("node flash --board /dev/ttyUSB77", 1),
+        ("node fly", 2),
+        ("--help", 0),
+        ("node enrol --help", 0),
+        ("node flash --help", 0),
+        ("virtual run --help", 0),
+        ("virtual bench --help", 0),
     ],
 )
-def test_wrong_use_and_help_have_their_exit_codes(arguments: list[str], status: int) -> None:
-    result, out, _ = provision(*arguments)
+def test_wrong_use_and_help_have_their_exit_codes(
+    provision: Command, typed: str, status: int
+) -> None:
+    result, out, _ = provision(typed)
     assert result == status
-    if "--help" in arguments:
+    if "--help" in typed:
         assert "Example:" in out
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from hardware.virtual_board.ledger import packs_in_segment, spool_on_flash
-from tests.provisioning.conftest import GOOD_TOKEN, SmallFleet
+from tests.provisioning.conftest import GOOD_TOKEN, Command, SmallFleet
 from tests.provisioning.small_ingest import SmallIngest, small_ingest
 
 PROVISION = Path(sys.executable).parent / "provision"
@@ -273,9 +274,10 @@ def test_a_second_run_on_a_folder_in_use_is_told_so(
     ],
 )
 def test_wrong_use_ends_with_exit_2(
-    fleet: SmallFleet, tmp_path: Path, more: list[str], said: str
+    fleet: SmallFleet, tmp_path: Path, provision: Command, more: list[str], said: str
 ) -> None:
-    status, _, errors = run(fleet, tmp_path / "nodes", hours=1, nodes=1, more=more)
+    _, *words = map(str, command(fleet, tmp_path / "nodes", hours=1, nodes=1, more=more))
+    status, _, errors = provision(shlex.join(words))
     assert status == 2
     assert said in errors
     assert fleet.requests == []

@@ -32,7 +32,7 @@ class Fetcher:
         self._link = link
         self._clock = clock
         self._deadline = deadline
-        self._connection = None
+        self._connection = None  # type: https.Connection | None
         self.gained = 0
 
     def close(self):
@@ -43,6 +43,7 @@ class Fetcher:
     def open(self):
         """Before anything else takes the memory that TLS needs to begin."""
         self._connection = https.Connection(self._link, self._clock, self._deadline)
+        return self._connection
 
     def metadata(self, name, limit, path):
         """Metadata file `name` into `path`; False when the listener has none. Raises Refused when it is longer than `limit`."""
@@ -86,11 +87,10 @@ class Fetcher:
             except (OSError, LinkError):
                 pass  # the other side may have grown tired of a connection that lay still
         self.close()
-        self.open()
-        return self._connection.get(_ROOT + name, first, last, self._deadline)
+        return self.open().get(_ROOT + name, first, last, self._deadline)
 
     def _body(self, length):
-        while length:
+        while length and self._connection is not None:
             piece = self._connection.read(length, self._deadline)
             length -= len(piece)
             yield piece

@@ -76,9 +76,9 @@ class Job:
         from node.telling import tell
 
         for stage, reason in self.untold:
-            details = (("assignment", self.assignment), ("attempt", self.attempt), ("stage", stage))
+            details = [("assignment", self.assignment), ("attempt", self.attempt), ("stage", stage)]
             if reason:
-                details += (("reason", reason),)
+                details.append(("reason", reason))
             tell(wake, "update", details)
         self.untold = []
         self.keep()

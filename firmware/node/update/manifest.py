@@ -82,7 +82,7 @@ class Manifest:
         """Why this node cannot run it; "" when it can."""
         if model not in self.models:
             return "wrong model"
-        if self.mpy != sys.implementation._mpy & _MPY_FORMAT:  # type: ignore[attr-defined]
+        if self.mpy != sys.implementation._mpy & _MPY_FORMAT:
             return "mpy format"
         if tuple(sys.implementation.version)[:3] < self.micropython:
             return "MicroPython too old"

@@ -68,40 +68,39 @@ class Scanner:
         return self._item(self._token(), template, 1)
 
     def _item(self, byte, template, depth):
-        if template is None:
-            return self._value(byte, None, depth)
-        self._left -= 1
-        if not self._left:
-            raise ValueError
-        if template is PLACE:
-            place = self._read - self._end + self._at - 1
-            self._value(byte, None, depth)
-            return place
+        """One function for every kind of value: each call within another takes C stack, of which an ESP32 has 16 KB."""
+        made = None
+        begin = self._read - self._end + self._at - 1
+        is_place = template is PLACE
+        if template is not None:
+            self._left -= 1
+        if is_place:
+            template = None
         if isinstance(template, tuple):
-            return template[1](self._value(byte, template[0], depth))
-        return self._value(byte, template, depth)
-
-    def _value(self, byte, template, depth):
+            template, made = template
         expected = byte
         if isinstance(template, dict):
             expected = _BRACE
         elif isinstance(template, list):
             expected = _BRACKET
-        if byte != expected or byte == _NOTHING or depth > _MOST_DEPTH:
+        if byte != expected or byte == _NOTHING or depth > _MOST_DEPTH or not self._left:
             raise ValueError
         if byte == _BRACE:
-            return self._object(template, depth + 1)
-        if byte == _BRACKET:
-            return self._array(template, depth + 1)
-        if byte == _QUOTE:
-            value = self._string(template is not None)
-            if template is not None:
-                value = str(value, "utf-8")
+            value = self._object(template, depth + 1)
+        elif byte == _BRACKET:
+            value = self._array(template, depth + 1)
         else:
-            value = self._word(byte)
-        if template not in (None, True, type(value)):
-            raise ValueError
-        return value
+            if byte != _QUOTE:
+                value = self._word(byte)
+            elif template is None:
+                value = self._string(False)
+            else:
+                value = str(self._string(True), "utf-8")
+            if template not in (None, True, type(value)):
+                raise ValueError
+        if made is not None:
+            return made(value)
+        return begin if is_place else value
 
     def _object(self, template, depth):
         kept = {}

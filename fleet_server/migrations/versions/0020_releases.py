@@ -21,6 +21,7 @@ _ALERT = "signature"
 
 def upgrade() -> None:
     _allow_kinds(lambda kinds: [*kinds, _ALERT])
+    op.create_index("ix_node_status_bundle", "node_status", ["bundle_sha256", "version", "model"])
     op.create_table(
         "release",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -71,6 +72,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_node_status_bundle", "node_status")
     op.drop_table("signed_metadata")
     op.drop_table("release_component")
     op.drop_table("release")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server import clock
+from fleet_server import clock, db
 from fleet_server.app import create_node_app
-from fleet_server.models import Node
+from fleet_server.models import Node, SignedMetadata
 from fleet_server.services import authority, enrolment, ingest
 from fleet_server.settings import load_settings
 from fleet_server.wire.senml import encode_pack
@@ -82,6 +83,22 @@ def test_enrolled_node_gets_identity_authority_and_link(client: FlaskClient, tok
         "prefix": "city",
         "renew": ["localhost", 443, "localhost"],
     }
+
+
+def test_enrolled_node_gets_the_newest_root_of_releases_where_there_is_one(
+    client: FlaskClient, session: Session, token: str
+) -> None:
+    assert "tuf_root" not in client.post("/node/v1/enrol", json=ask(token)).get_json()
+    now = clock.now()
+    with db.writing(session):
+        session.add_all(
+            SignedMetadata(
+                role="root", version=n, data=b"root %d" % n, expires_at=now, stored_at=now
+            )
+            for n in (1, 2)
+        )
+    given = client.post("/node/v1/enrol", json=ask(token, label="tree-02")).get_json()
+    assert base64.b64decode(given["tuf_root"]) == b"root 2"
 
 
 @pytest.mark.parametrize(

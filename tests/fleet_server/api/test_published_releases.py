@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import SqliteDatabases
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server import clock
+from fleet_server import clock, db
 from fleet_server.app import create_app, create_node_app
 from fleet_server.cli.serve import listen, url_of
 from fleet_server.models import Role, Scope
@@ -30,6 +31,15 @@ from tests.releases import Desk, small_sources
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 Ended = tuple[int, str, str]
+
+
+@pytest.fixture
+def sessions(sqlite_databases: SqliteDatabases) -> Iterator[sessionmaker[Session]]:
+    """What the services do is tried on both databases; this is about the way there."""
+    with sqlite_databases.fresh() as url:
+        engine = db.make_engine(url)
+        yield db.session_factory(engine)
+        engine.dispose()
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from databases import SqliteDatabases
 from factories import NOON, SimulatedNode, deployed_node
+from typed_commands import Answering, answering
 
 from fleet_server import db
-from fleet_server.cli.processes import own_program
+from fleet_server.cli.main import main
 from fleet_server.services.ingest import store_batch
+from fleet_server.settings import ENVIRONMENT_PREFIX
 
 
 @pytest.fixture
@@ -33,14 +35,21 @@ def database(sqlite_databases: SqliteDatabases) -> Iterator[Path]:
         yield path
 
 
-def fleet(database: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [own_program("fleet"), *arguments],
-        capture_output=True,
-        text=True,
-        env={"FLEET_DATABASE_URL": f"sqlite:///{database}", "FLEET_DATA_DIR": str(database.parent)},
-        timeout=60,
-    )
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answering:
+    """`fleet …` in an empty environment."""
+    for name in list(os.environ):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            monkeypatch.delenv(name)
+    return answering("fleet", main=main, monkeypatch=monkeypatch, capsys=capsys)
+
+
+@pytest.fixture
+def on_database(fleet: Answering, monkeypatch: pytest.MonkeyPatch, database: Path) -> Answering:
+    """`fleet …` with this database in its environment."""
+    monkeypatch.setenv("FLEET_DATABASE_URL", f"sqlite:///{database}")
+    monkeypatch.setenv("FLEET_DATA_DIR", str(database.parent))
+    return fleet
 
 
 def take_column_away(database: Path) -> None:
@@ -70,22 +79,24 @@ def damage(database: Path) -> None:
     ],
 )
 def test_tables_older_than_their_number_are_one_sentence(
-    database: Path, command: tuple[str, ...], named: str
+    on_database: Answering, database: Path, command: tuple[str, ...], named: str
 ) -> None:
     take_column_away(database)
-    done = fleet(database, *command)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    done = on_database(*command)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
         "fleet: The database carries this version's number, but its tables are of another one "
         f"({named}): use a database that `fleet db upgrade` of this version made, or its backup.\n"
     )
 
 
-def test_database_that_fails_in_the_middle_of_a_command_is_one_sentence(database: Path) -> None:
+def test_database_that_fails_in_the_middle_of_a_command_is_one_sentence(
+    on_database: Answering, database: Path
+) -> None:
     damage(database)
-    done = fleet(database, "verify", "--data", ".")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "fleet: The database cannot be used: database disk image is malformed.\n"
+    done = on_database("verify", "--data", ".")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "fleet: The database cannot be used: database disk image is malformed.\n"
 
 
 @pytest.mark.parametrize(
@@ -93,17 +104,11 @@ def test_database_that_fails_in_the_middle_of_a_command_is_one_sentence(database
     [("verify",), ("node", "list"), ("token", "create"), ("db", "check")],
 )
 def test_command_on_a_folder_without_a_database_says_so_and_makes_none(
-    tmp_path: Path, command: tuple[str, ...]
+    fleet: Answering, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    done = subprocess.run(
-        [own_program("fleet"), *command, "--data", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={},
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    done = fleet(*command, "--data", str(tmp_path))
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
         f"fleet: There is no database {tmp_path / 'fleet.sqlite3'}: name the server's folder with --data, "
         "or make a new one with `fleet db upgrade`.\n"
     )
@@ -111,34 +116,22 @@ def test_command_on_a_folder_without_a_database_says_so_and_makes_none(
 
 
 def test_command_on_a_demos_folder_reaches_the_demos_database(
-    database: Path, tmp_path: Path
+    fleet: Answering, database: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "fleet.toml").write_text(f'database_url = "sqlite:///{database}"\n')
-    done = subprocess.run(
-        [own_program("fleet"), "node", "list", "--json", "--data", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={},
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(json.loads(done.stdout)["nodes"]) == 1
+    done = fleet("node", "list", "--json", "--data", str(tmp_path))
+    assert (done.status, done.err) == (0, "")
+    assert len(json.loads(done.out)["nodes"]) == 1
 
 
 @pytest.mark.parametrize("command", [("ca", "init"), ("demo", "--port", "0")])
 def test_folder_that_the_machine_denies_is_one_sentence(
-    tmp_path: Path, command: tuple[str, ...]
+    fleet: Answering, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     for denied in ("ca", "lock"):
         (tmp_path / denied).symlink_to("/dev/full/nothing")
-    done = subprocess.run(
-        [own_program("fleet"), *command, "--data", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={},
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"fleet: {tmp_path}/")
-    assert " cannot be used: " in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    done = fleet(*command, "--data", str(tmp_path))
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"fleet: {tmp_path}/")
+    assert " cannot be used: " in done.err
+    assert len(done.err.splitlines()) == 1

@@ -97,7 +97,7 @@ def test_from_the_servers_keys_to_the_nodes_that_run_a_part(
         session.execute(
             update(NodeStatus)
             .where(NodeStatus.node_id == node.node_id)
-            .values(version=release.version, bundle_sha256=release.bundle_sha256)
+            .values(model="tree-3", version=release.version, bundle_sha256=release.bundle_sha256)
         )
     told = fleet("nodes", "--component", "micropython", "--versions", "<1.28", "--json")
     assert [found["node_id"] for found in json.loads(told.out)["nodes"]] == [node.node_id]

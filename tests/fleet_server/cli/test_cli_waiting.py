@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 import urllib.error
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 from brokers import Certificates, Hurried, free_port, running_embedded, wait_until
+from databases import SqliteDatabases
 from servers import PostgresqlServer, running_postgresql
 from structlog.testing import capture_logs
+from typed_commands import answering, tuning_undone
 
 from fleet_server import db
 from fleet_server.cli.database import wait_for_database
+from fleet_server.cli.main import main
 from fleet_server.cli.processes import own_program
 from fleet_server.errors import Unavailable
 from fleet_server.services import authority
@@ -173,22 +177,25 @@ def test_file_that_is_no_database_is_not_waited_for(tmp_path: Path) -> None:
     ],
 )
 def test_command_without_its_key_ends_and_says_which_file_and_what_to_do(
-    tmp_path: Path, command: str, name: str
+    sqlite_databases: SqliteDatabases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
 ) -> None:
     folder = tmp_path / "ca"
     authority.initialise(folder, valid_from=datetime.now(UTC))
-    db.upgrade(db.make_engine(f"sqlite:///{tmp_path / 'fleet.sqlite3'}"))
+    with sqlite_databases.fresh() as url:
+        shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "fleet.sqlite3")
     key = authority.AuthorityFiles(folder).key(name)
     key.unlink()
-    done = subprocess.run(
-        [own_program("fleet"), *command.split(), "--data", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={"PATH": os.environ["PATH"], "FLEET_BROKER_URL": "mqtts://127.0.0.1:9"},
-        timeout=_PATIENCE_S,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    monkeypatch.setenv("FLEET_BROKER_URL", "mqtts://127.0.0.1:9")
+    fleet = answering("fleet", main=main, monkeypatch=monkeypatch, capsys=capsys)
+    with tuning_undone():
+        done = fleet(*command.split(), "--data", str(tmp_path))
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
         f"fleet: {key} is missing: put it back from your copy of the ca folder, "
         f"or make a new pair with `fleet ca issue {name}`.\n"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,13 @@ from pathlib import Path
 
 import pytest
 from databases import SqliteDatabases
-from typed_commands import Typed, is_one_sentence, make_files_that_are_none, typing
+from typed_commands import (
+    Typed,
+    is_one_sentence,
+    make_files_that_are_none,
+    tuning_undone,
+    typing,
+)
 
 from fleet_server.cli.main import main
 from fleet_server.services import authority
@@ -163,15 +168,10 @@ def fleet(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Typed]:
     """A command as it is typed in the folder, by somebody who types nothing more."""
-
-    thresholds, switch_interval_s = gc.get_threshold(), sys.getswitchinterval()
     monkeypatch.chdir(folder)
-    with Path(os.devnull).open() as nobody:
+    with Path(os.devnull).open() as nobody, tuning_undone():
         monkeypatch.setattr(sys, "stdin", nobody)
         yield typing("fleet", main, monkeypatch, capsys)
-    gc.unfreeze()  # `fleet ingest` tunes its process before it looks at anything
-    gc.set_threshold(*thresholds)
-    sys.setswitchinterval(switch_interval_s)
 
 
 @pytest.mark.filterwarnings("ignore:Can not control echo:UserWarning")

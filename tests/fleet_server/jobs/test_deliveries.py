@@ -207,6 +207,7 @@ def test_signature_is_that_of_the_published_example() -> None:
     assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(
     ("status", "is_dead"), [(302, False), (404, False), (500, False), (410, True)]
 )
@@ -224,6 +225,7 @@ def test_any_other_answer_is_a_failure_and_nobody_is_followed_elsewhere(
     assert [path for path, _, _ in web.came] == ["/alerts"]
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(
     "host",
     [
@@ -260,6 +262,7 @@ def test_network_can_be_allowed_by_its_range(tmp_path: Path) -> None:
         sending.look_up("10.2.2.3", 443, given)
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(
     ("channel", "address"),
     [

@@ -14,7 +14,7 @@ from brokers import (
     running_broker,
     settings_for,
 )
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from factories import deployed_node
 from mqtt_services import NODE_ID
 from sqlalchemy.orm import Session, sessionmaker
@@ -48,7 +48,7 @@ def settings(tmp_path: Path, broker: RunningBroker) -> Settings:
 def sessions(sqlite_databases: SqliteDatabases) -> Iterator[sessionmaker[Session]]:
     """A database with one deployed node; the two kinds of database are compared elsewhere."""
     with sqlite_databases.fresh() as url:
-        engine = db.make_engine(url)
+        engine = hurried_engine(url)
         made = db.session_factory(engine)
         with made() as session:
             deployed_node(session, NODE_ID)

@@ -102,6 +102,7 @@ def test_node_that_falls_silent_is_late_then_offline_then_over(session: Session)
     assert alert.details == {"last_heard_at": "2026-07-01T12:00:00Z"}
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize("state", [state for state in NodeState if state is not NodeState.DEPLOYED])
 def test_who_is_not_at_its_site_in_service_does_not_call(
     session: Session, state: NodeState
@@ -224,6 +225,7 @@ _KINDS = {
 }  # fmt: skip
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize("kind", _KINDS)
 def test_figure_opens_an_alert_and_ends_it_with_hysteresis(session: Session, kind: str) -> None:
     """Below the threshold, above it, between that and where it ends, and beyond that for long enough."""

@@ -130,6 +130,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(("settings", "says"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
 def test_what_no_node_could_take_is_refused_before_anything_changes(
     session: Session, settings: dict[str, Any], says: str

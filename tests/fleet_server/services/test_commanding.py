@@ -128,6 +128,7 @@ WRONG: tuple[tuple[str, dict[str, Any], str], ...] = (
 )
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(("name", "arguments", "says"), WRONG)
 def test_what_no_node_would_do_is_refused_with_one_sentence(
     session: Session, node: SimulatedNode, name: str, arguments: dict[str, Any], says: str

@@ -71,6 +71,7 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(("settings", "says"), WRONG.values(), ids=WRONG.keys())
 def test_what_the_node_would_refuse_is_refused_with_one_sentence(
     session: Session, node: SimulatedNode, settings: dict[str, Any], says: str

@@ -65,6 +65,7 @@ def test_key_that_may_more_than_its_owner_is_not_made(
     assert keys.keys_of(session, anna.id) == []
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(
     "wrong",
     [{"roles": ()}, {"lifetime": timedelta()}, {"lifetime": timedelta(days=367)}, {"note": " "}, {"note": "a\nb"}, {"note": "x" * 121}],

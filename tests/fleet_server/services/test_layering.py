@@ -124,6 +124,7 @@ WRONG: list[tuple[type[FleetError], str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(("kind", "says", "given"), WRONG)
 def test_a_group_that_cannot_be_is_refused_with_one_sentence(
     session: Session, kind: type[FleetError], says: str, given: dict[str, Any]

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from factories import NOON, SimulatedNode, deployed_node, register_node
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -53,7 +53,7 @@ def put_into(session: Session, state: NodeState) -> None:
 def test_every_change_the_table_has_not_is_refused_and_every_one_it_has_is_audited_once(
     sqlite_databases: SqliteDatabases, before: NodeState
 ) -> None:
-    with sqlite_databases.fresh() as url, db.session_factory(db.make_engine(url))() as session:
+    with sqlite_databases.fresh() as url, db.session_factory(hurried_engine(url))() as session:
         deployed_node(session)
         if before in (NodeState.RETIRED, NodeState.ENROLLED, NodeState.CALIBRATED):
             deploying.end_deployment(session, NODE, to_at=NOON, now=NOON)
@@ -184,7 +184,7 @@ def test_life_holds_for_whatever_happens(sqlite_databases: SqliteDatabases) -> N
 
     def make() -> sessionmaker[Session]:
         context = sqlite_databases.fresh()
-        engine = db.make_engine(context.__enter__())
+        engine = hurried_engine(context.__enter__())
         opened.append((context, engine))
         return db.session_factory(engine)
 

@@ -93,6 +93,7 @@ def test_configuration_rises_with_a_change_and_only_then(session: Session) -> No
     )
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(
     "settings",
     [

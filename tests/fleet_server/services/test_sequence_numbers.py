@@ -44,6 +44,7 @@ ABSURD = {
 }
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in a batch of its own"])
 @pytest.mark.parametrize("case", ABSURD)
 def test_pack_whose_number_no_node_can_have_reached_is_quarantined_and_the_node_goes_on(

@@ -114,6 +114,7 @@ def test_level_with_the_height_of_its_probe_over_the_gauge_is_good(session: Sess
     assert verify(session).counts()["observations_not_reproducible"] == 0
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(
     ("key", "reason", "flag"),
     [
@@ -135,6 +136,7 @@ def test_reason_becomes_an_observation_without_a_value(
     assert observations(session)[key] == (None, None, flag)
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(("ohm", "flag"), [(10_010, 1), (9_500, 3), (8_000, 4), ("open", 4)])
 def test_reference_resistor_judges_the_tensions_of_its_node(
     session: Session, ohm: float | str, flag: int

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from factories import NOON
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -184,7 +184,7 @@ def _run(sqlite_databases: SqliteDatabases, *, examples: int, steps: int) -> Non
 
     def make() -> sessionmaker[Session]:
         context = sqlite_databases.fresh()
-        engine = db.make_engine(context.__enter__())
+        engine = hurried_engine(context.__enter__())
         opened.append((context, engine))
         return db.session_factory(engine)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from factories import NOON, NOON_S, SimulatedNode, deployed_node, register_node
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,7 +254,7 @@ def test_history_is_kept_under_any_order_of_swaps_replacements_and_moves(
 ) -> None:
     """After each step a pack is sent: every value stays at the site where its node stood when it was sampled, and can be recomputed."""
     with sqlite_databases.fresh() as url:
-        engine = db.make_engine(url)
+        engine = hurried_engine(url)
         with db.session_factory(engine)() as session:
             _live(session, steps)
         engine.dispose()

@@ -99,6 +99,7 @@ SETTLED = [
 ]
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize("order", list(itertools.permutations(ARRIVALS))[::23])
 def test_in_whichever_order_they_come_the_books_are_the_same(
     session: Session, order: tuple[str, ...]
@@ -446,6 +447,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Session], object]]] = {
 }
 
 
+@pytest.mark.once_on_postgresql
 @pytest.mark.parametrize(("kind", "damage"), DAMAGES.values(), ids=DAMAGES.keys())
 def test_damage_is_found_and_called_what_it_is(
     full: Session, kind: str, damage: Callable[[Session], object]

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from databases import Databases
+from databases import Databases, hurried_engine
 from factories import NOON, NOON_S, SimulatedNode, deployed_node
-from sqlalchemy import Column, Delete, Table, Update, delete, event, func, insert, select, update
+from sqlalchemy import Column, Delete, Table, Update, delete, func, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
@@ -74,14 +74,11 @@ class Kept:
 )
 def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
     """Made once for all tests of this file: they damage it by the hundred."""
-    is_sqlite = request.param == "sqlite"
     source: Databases = request.getfixturevalue(
-        "sqlite_databases" if is_sqlite else "postgresql_server"
+        "sqlite_databases" if request.param == "sqlite" else "postgresql_server"
     )
     with source.fresh() as url:
-        engine = db.make_engine(url)
-        if is_sqlite:
-            event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+        engine = hurried_engine(url)
         sessions = db.session_factory(engine)
         with sessions() as session:
             _live(session)

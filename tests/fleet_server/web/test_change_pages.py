@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from databases import hurried_engine
 from factories import NOON, register_node
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session, sessionmaker
@@ -28,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, sqlite_databases: Any) -> It
     from fleet_server import db
 
     with sqlite_databases.fresh() as url:
-        engine = db.make_engine(url)
+        engine = hurried_engine(url)
         sessions: sessionmaker[Session] = db.session_factory(engine)
         with sessions() as session:
             accounts.create_user(session, USER, PASSWORD, now=NOON, roles=[Role.OPERATOR])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from factories import NOON, SimulatedNode, deployed_node, register_node
 from flask.testing import FlaskClient
 from PIL import Image
@@ -42,7 +42,7 @@ HEARD_AT = NOON + timedelta(minutes=59, seconds=30)
 def sessions(sqlite_databases: SqliteDatabases) -> Iterator[sessionmaker[Session]]:
     """One database for all tests of this file; who changes a node has one of its own."""
     with sqlite_databases.fresh() as url:
-        engine = db.make_engine(url)
+        engine = hurried_engine(url)
         yield db.session_factory(engine)
         engine.dispose()
 

@@ -16,7 +16,7 @@ from fleet_server.models import NodeStatus
 from fleet_server.services import accounts, releases
 from fleet_server.settings import load_settings
 from tests.fleet_server import small_world
-from tests.fleet_server.services.test_releasing import City
+from tests.fleet_server.services.release_city import City
 from tests.fleet_server.small_world import NOW
 from tests.fleet_server.world_fixtures import World
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from factories import NOON, deployed_node
 from flask.testing import FlaskClient
 from sqlalchemy import insert, select
@@ -36,7 +36,7 @@ CADASTRE = (
 def sessions(sqlite_databases: SqliteDatabases) -> Iterator[sessionmaker[Session]]:
     """One database for all tests of this file; each has sites of its own."""
     with sqlite_databases.fresh() as url:
-        engine = db.make_engine(url)
+        engine = hurried_engine(url)
         yield db.session_factory(engine)
         engine.dispose()
 

@@ -57,12 +57,18 @@ class TufRepository:
     Change `signed[role]`, then `publish` the roles; what is served lies in `files` and can be tampered with.
     """
 
-    def __init__(self, kind: str = "rsa-pkcs1", releases: int = 2) -> None:
+    def __init__(
+        self,
+        kind: str = "rsa-pkcs1",
+        releases: int = 2,
+        expires: datetime.datetime = EXPIRES,
+    ) -> None:
+        self._expires = expires
         self.signed: dict[str, Any] = {
-            "root": Root(expires=EXPIRES),
-            "timestamp": Timestamp(expires=EXPIRES),
-            "snapshot": Snapshot(expires=EXPIRES),
-            "targets": Targets(expires=EXPIRES, delegations=Delegations({}, {})),
+            "root": Root(expires=expires),
+            "timestamp": Timestamp(expires=expires),
+            "snapshot": Snapshot(expires=expires),
+            "targets": Targets(expires=expires, delegations=Delegations({}, {})),
         }
         self.signers: dict[str, list[Signer]] = {}
         self.files: dict[str, bytes] = {}
@@ -105,7 +111,7 @@ class TufRepository:
         delegations = self.signed[delegator].delegations or Delegations({}, {})
         self.signed[delegator].delegations = delegations
         delegations.roles[role] = DelegatedRole(role, [], 1, is_last, **to)
-        self.signed.setdefault(role, Targets(expires=EXPIRES))
+        self.signed.setdefault(role, Targets(expires=self._expires))
         self.add_key(delegator, role)
 
     def add_target(self, role: str, path: str, content: bytes = b"x", **custom: Any) -> None:
