@@ -16,6 +16,8 @@ from functools import lru_cache
 from fleet_server.errors import Invalid
 
 REAL = "real"
+TIME_ZONE = "Europe/Berlin"
+"""By which people in the city read their clocks."""
 _SIMULATED = re.compile(
     r"(?P<simulated>\d{1,12}(\.\d+)?)@(?P<wall>\d{1,12}(\.\d+)?)x(?P<speed>\d{1,9}(\.\d+)?)"
 )

@@ -57,9 +57,10 @@ _EMPTY = b"""
     DO $$ DECLARE named text; BEGIN
         SET LOCAL session_replication_role = replica;
         FOR named IN SELECT quote_ident(tablename) FROM pg_tables
-            WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'audit_head')
+            WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'audit_head', 'campaign_cursor')
         LOOP EXECUTE 'DELETE FROM ' || named; END LOOP;
         UPDATE audit_head SET seq = 0, sha256 = repeat('0', 64);
+        UPDATE campaign_cursor SET pack_id = 0;
         PERFORM setval(quote_ident(sequencename)::regclass, start_value, false) FROM pg_sequences
             WHERE schemaname = 'public' AND last_value IS NOT NULL;
     END $$

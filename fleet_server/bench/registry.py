@@ -7,7 +7,7 @@ by the real ingest, so that their pages have something to show.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,29 +50,43 @@ def node_id_of(number: int) -> str:
     return f"n-{number:06x}"
 
 
-def fill(sessions: sessionmaker[Session], *, nodes: int, full: int, now: datetime) -> list[str]:
-    """Write `nodes` nodes with their sites; the ids of the `full` ones that have packs. Committed on return."""
+def fill(
+    sessions: sessionmaker[Session],
+    *,
+    nodes: int,
+    full: int,
+    now: datetime,
+    models: Sequence[str] = MODELS,
+) -> list[str]:
+    """Write `nodes` nodes of these models in turn, with their sites; the ids of the `full` ones that have packs. Committed on return."""
     # Spread over the list; every fourth is of their model.
     numbers = [number * len(MODELS) for number in range(nodes // len(MODELS))]
     chosen = [node_id_of(numbers[place * len(numbers) // full]) for place in range(full)]
     with db.writing(sessions) as session:
         for first in range(0, nodes, _ROWS_AT_ONCE):
             some = range(first, min(nodes, first + _ROWS_AT_ONCE))
-            _insert(session, some, now, undeployed=frozenset(chosen))
+            _insert(session, some, now, models, undeployed=frozenset(chosen))
     with sessions() as session:
         for node_id in chosen:
             _give_packs(session, node_id, now)
     return chosen
 
 
-def _insert(session: Session, numbers: range, now: datetime, *, undeployed: frozenset[str]) -> None:
+def _insert(
+    session: Session,
+    numbers: range,
+    now: datetime,
+    models: Sequence[str],
+    *,
+    undeployed: frozenset[str],
+) -> None:
     drawn = random.Random(numbers.start)  # noqa: S311 - the same fleet in every run
     tables: dict[type[Base], list[Row]] = {
         model: []
         for model in (Site, Node, NodeStatus, Receipt, Configuration, Outbox, Gap, Deployment)
     }
     for number in numbers:
-        for model, row in _rows(number, drawn, now):
+        for model, row in _rows(number, models[number % len(models)], drawn, now):
             tables[model].append(row)
         if node_id_of(number) in undeployed:  # its packs are to come
             tables[Receipt][-1] |= {"seq": 0, "highest_seq": 0}
@@ -87,8 +101,10 @@ def _insert(session: Session, numbers: range, now: datetime, *, undeployed: froz
             session.execute(insert(model), rows)
 
 
-def _rows(number: int, drawn: random.Random, now: datetime) -> Iterator[tuple[type[Base], Row]]:
-    node_id, name = node_id_of(number), MODELS[number % len(MODELS)]
+def _rows(
+    number: int, name: str, drawn: random.Random, now: datetime
+) -> Iterator[tuple[type[Base], Row]]:
+    node_id = node_id_of(number)
     kind = catalogue.load_node_model(name).site_kind
     year_ago = _year(now)
     yield (

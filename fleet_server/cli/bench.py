@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fleet_server.bench import board as board_bench
+from fleet_server.bench import campaign as campaign_bench
 from fleet_server.bench import ingest as ingest_bench
 from fleet_server.bench import nodes as nodes_bench
 from fleet_server.bench import report
@@ -103,6 +104,25 @@ def storm(*, nodes: int, broker: str, as_json: bool) -> None:
     _show(storm_bench.measure(nodes=nodes, broker=broker), as_json=as_json)
 
 
+@bench.command()
+@click.option("--nodes", type=click.IntRange(100, 100_000), default=10_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(2, 1000), default=30, show_default=True)
+@click.option(
+    "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
+)
+@json_option
+def campaign(*, nodes: int, rounds: int, database_url: str | None, as_json: bool) -> None:
+    """Nodes a second that a campaign is planned for, beside bare rows; its page; telling all of them and hearing of all.
+
+    Example: fleet bench campaign --nodes 10000 --json
+    """
+    _check_database_url(database_url)
+    _show(
+        campaign_bench.measure(nodes=nodes, rounds=rounds, database_url=database_url),
+        as_json=as_json,
+    )
+
+
 @bench.command(name="all")
 @click.option("--markdown", "markdown", is_flag=True, help="Write docs/benchmarks.md.")
 @click.option(
@@ -126,6 +146,7 @@ def everything(*, markdown: bool, output: Path, database_url: str | None, as_jso
         raise NotFound(f"There is no folder {output.parent} to write {output.name} to.")
     figures = {
         "board": board_bench.measure(),
+        "campaign": campaign_bench.measure(),
         "ingest": ingest_bench.measure(),
         "nodes": nodes_bench.measure(),
         "storm": storm_bench.measure(),

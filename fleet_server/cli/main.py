@@ -41,6 +41,10 @@ _COMMANDS = {
         "fleet_server.cli.release:release",
         "Signed versions of the firmware, and who runs them.",
     ),
+    "campaign": (
+        "fleet_server.cli.campaign:campaign",
+        "Updates on their way to the nodes, wave by wave.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

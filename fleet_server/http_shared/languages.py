@@ -15,8 +15,10 @@ from babel.messages.pofile import read_po
 from flask import Flask, Response, request
 from flask_babel import Babel, get_locale
 
+from fleet_server import clock
+
 LANGUAGES = ("en", "de")
-TIME_ZONE = "Europe/Berlin"
+TIME_ZONE = clock.TIME_ZONE
 _TRANSLATIONS = Path(__file__).parent.parent / "translations"
 
 

@@ -21,6 +21,7 @@ from fleet_server.errors import FleetError
 from fleet_server.jobs import (
     alerts,
     answers,
+    campaigns,
     configuration_changes,
     credentials,
     deliveries,
@@ -61,6 +62,7 @@ JOBS = {
     "forget_previews": Scheduled(files.forget_previews, every_s=3600),
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
+    "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),
     "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 

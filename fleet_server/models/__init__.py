@@ -16,6 +16,14 @@ from fleet_server.models.api_key import ApiKey, ApiKeyRole
 from fleet_server.models.audit import AuditEntry, AuditHead
 from fleet_server.models.base import Base, UtcSeconds
 from fleet_server.models.calibration import Calibration
+from fleet_server.models.campaign import (
+    Campaign,
+    CampaignCursor,
+    CampaignNode,
+    CampaignState,
+    CampaignWave,
+    NodeStage,
+)
 from fleet_server.models.certificate import Certificate, CertificateState
 from fleet_server.models.channel import Channel
 from fleet_server.models.command import Command
@@ -78,6 +86,11 @@ __all__ = [
     "AuditHead",
     "Base",
     "Calibration",
+    "Campaign",
+    "CampaignCursor",
+    "CampaignNode",
+    "CampaignState",
+    "CampaignWave",
     "Certificate",
     "CertificateState",
     "ChangeState",
@@ -106,6 +119,7 @@ __all__ = [
     "NodeDay",
     "NodeGroup",
     "NodeGroupMember",
+    "NodeStage",
     "NodeStatus",
     "NodeTag",
     "NodeTrend",

@@ -28,6 +28,7 @@ class AlertKind(StrEnum):
     RADIO = "radio"
     JOB = "job"  # what the server should have done and did not: a job of the worker, or the backup
     SIGNATURE = "signature"  # what is signed of releases runs out
+    CAMPAIGN = "campaign"  # one has paused by itself
 
 
 class Severity(StrEnum):

@@ -12,7 +12,10 @@ class Event(Base):
     """Read from its pack; `details` keeps the order sent as a list of [key, value]."""
 
     __tablename__ = "event"
-    __table_args__ = (Index("ix_event_node_id_pack_id", "node_id", "pack_id"),)
+    __table_args__ = (
+        Index("ix_event_node_id_pack_id", "node_id", "pack_id"),
+        Index("ix_event_name", "name", "pack_id"),
+    )
 
     pack_id: Mapped[int] = mapped_column(
         ForeignKey("pack.id"), primary_key=True, autoincrement=False

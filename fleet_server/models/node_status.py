@@ -54,6 +54,7 @@ class NodeStatus(Base):
     node_id: Mapped[str] = mapped_column(ForeignKey("node.node_id"), primary_key=True)
     last_heard_at: Mapped[Moment | None] = mapped_column(index=True)  # any message of it
     last_state_at: Mapped[Moment | None]  # its last `st`
+    clock_at: Mapped[Moment | None]  # what its own clock said then
     last_sampled_at: Mapped[Moment | None]  # newest sampling instant that is stored
     model: Mapped[str | None]
     version: Mapped[str | None]
@@ -65,6 +66,9 @@ class NodeStatus(Base):
     certificate: Mapped[str | None]  # name of the one that it connected with (wire.credentials)
     roots: Mapped[str | None]  # names of the authorities that it trusts
     credential_state: Mapped[str | None]
+    counter: Mapped[Big | None]  # of the running release
+    assignment: Mapped[Big | None]  # with `attempt`, of the update that brought it
+    attempt: Mapped[Big | None]
     slot: Mapped[str | None]
     slot_state: Mapped[str | None]
     battery_mv: Mapped[int | None]

@@ -88,6 +88,7 @@ DEFAULTS: Mapping[AlertKind, Rule] = MappingProxyType(
         ),
         # From when on somebody is called is in services.release_repository: a week before.
         AlertKind.SIGNATURE: Rule(Severity.WARNING, escalate_after_s=3 * _DAY_S),
+        AlertKind.CAMPAIGN: Rule(Severity.WARNING, escalate_after_s=_DAY_S),
         AlertKind.SENSOR: Rule(
             Severity.WARNING, {"readings": 4}, clear_after_s=_HOUR_S, escalate_after_s=7 * _DAY_S
         ),

@@ -15,7 +15,17 @@ from sqlalchemy import Integer, Select, String, and_, case, cast, func, literal,
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from fleet_server.models import Alert, AlertKind, Deployment, Node, NodeStatus, Severity, Site
+from fleet_server.models import (
+    Alert,
+    AlertKind,
+    Campaign,
+    CampaignState,
+    Deployment,
+    Node,
+    NodeStatus,
+    Severity,
+    Site,
+)
 from fleet_server.services import alert_rules, release_repository, scheduling
 from fleet_server.services.alert_conditions import (
     CONDITIONS,
@@ -84,6 +94,7 @@ def survey(session: Session, *, now: datetime, wall_now: datetime, is_quick: boo
         _look_at_nodes(view, kind)
     if not is_quick:
         _look_at_signatures(view)
+    _look_at_campaigns(view)
     made.forgotten = _forgotten(view)
     return made
 
@@ -279,7 +290,7 @@ def _look_at_jobs(view: _View, wall_now: datetime) -> None:
     _judge(view, AlertKind.JOB, [f"job {one.name}" for one in troubled])
 
 
-# --------------------------------------------------------------------------------------------------- about the releases
+# --------------------------------------------------------------------------------------- about releases and campaigns
 
 
 def _look_at_signatures(view: _View) -> None:
@@ -292,6 +303,20 @@ def _look_at_signatures(view: _View) -> None:
                 role=row.role, expires_at=row.expires_at,
             )  # fmt: skip
     _judge(view, AlertKind.SIGNATURE, [f"role {row.role}" for row in expiring])
+
+
+def _look_at_campaigns(view: _View) -> None:
+    """A campaign has paused by itself: somebody has to decide how it goes on."""
+    paused = view.session.scalars(
+        select(Campaign).where(Campaign.state == CampaignState.PAUSED, Campaign.paused_by.is_(None))
+    ).all()
+    if view.rules[AlertKind.CAMPAIGN].is_active:
+        for one in paused:
+            _note(
+                view, AlertKind.CAMPAIGN, f"campaign {one.id}", None,
+                version=one.version, model=one.model, reason=one.reason,
+            )  # fmt: skip
+    _judge(view, AlertKind.CAMPAIGN, [f"campaign {one.id}" for one in paused])
 
 
 # ------------------------------------------------------------------------------------------------------ about one node

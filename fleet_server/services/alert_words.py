@@ -26,6 +26,7 @@ KINDS: Mapping[AlertKind, Mapping[str, str]] = {
     AlertKind.RADIO: {"en": "Radio gets worse", "de": "Funk wird schlechter"},
     AlertKind.JOB: {"en": "The server's own work", "de": "Arbeit des Servers"},
     AlertKind.SIGNATURE: {"en": "Signature runs out", "de": "Signatur läuft ab"},
+    AlertKind.CAMPAIGN: {"en": "Update has stopped", "de": "Aktualisierung hält an"},
 }
 SEVERITIES: Mapping[Severity, Mapping[str, str]] = {
     Severity.NOTICE: {"en": "notice", "de": "Hinweis"},
@@ -80,6 +81,10 @@ _SENTENCES: Mapping[AlertKind, Mapping[str, str]] = {
     AlertKind.SIGNATURE: {
         "en": "What {role} signs of the releases runs out at {expires_at}; nodes then take no update. `fleet release status` shows who has to sign.",
         "de": "Was {role} an Versionen signiert, läuft am {expires_at} ab; dann nehmen Knoten keine Aktualisierung an. `fleet release status` zeigt, wer signieren muss.",
+    },
+    AlertKind.CAMPAIGN: {
+        "en": "The update to {version} ({model}) has paused by itself: {reason}. Look at its nodes, then let it go on or abort it.",
+        "de": "Die Aktualisierung auf {version} ({model}) hat von selbst angehalten: {reason}. Ihre Knoten ansehen, dann weiterlaufen lassen oder abbrechen.",
     },
 }
 _JOB: Mapping[str, Mapping[str, str]] = {
@@ -150,6 +155,8 @@ def subject_word(subject: str, label: str | None, language: str) -> str:
         return f"{'WLAN' if language == 'de' else 'Wi-Fi'} {name}"
     if kind == "job":
         return f"Aufgabe {name}" if language == "de" else f"job {name}"
+    if kind == "campaign":
+        return f"Kampagne {name}" if language == "de" else f"campaign {name}"
     if kind == "role":
         return f"Rolle {name}" if language == "de" else f"role {name}"
     return "alle Knoten" if language == "de" else "all nodes"

@@ -184,7 +184,7 @@ def approve_change(session: Session, change_id: int, *, now: datetime) -> Config
     with db.writing(session):
         change = _held(session, change_id, ChangeState.AWAITING_APPROVAL)
         actor = rights.actor_of(session).name
-        if _person(actor) == _person(change.author):
+        if rights.person(actor) == rights.person(change.author):
             raise FourEyes(
                 "Change %(change_id)s is of %(author)s; somebody else has to approve it.",
                 change_id=change.id,
@@ -593,8 +593,3 @@ def _record(
         wave=change.wave,
         **details,  # type: ignore[arg-type] # texts and numbers
     )
-
-
-def _person(actor: str) -> str:
-    """`key 7 of anna` is anna."""
-    return actor.rpartition(" of ")[2] if actor.startswith("key ") else actor

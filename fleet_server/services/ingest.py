@@ -791,10 +791,15 @@ class _Batch:
 
     def _store_states(self) -> None:
         rows = [
-            (node_id, arrival.received_s, *(getattr(state, name) for name in _STATE_COLUMNS))
+            (
+                node_id,
+                arrival.received_s,
+                state.utc_s,
+                *(getattr(state, name) for name in _STATE_COLUMNS),
+            )
             for node_id, (arrival, state) in sorted(self.states.items())
         ]
-        columns = ("node_id", "last_state_at", *_STATE_COLUMNS)
+        columns = ("node_id", "last_state_at", "clock_at", *_STATE_COLUMNS)
         bulk.update_rows(self.session, _table(NodeStatus), columns, rows)
 
     def store_counters(self) -> None:
@@ -837,6 +842,9 @@ _STATE_COLUMNS = (
     "certificate",
     "roots",
     "credential_state",
+    "counter",
+    "assignment",
+    "attempt",
     "slot",
     "slot_state",
     "battery_mv",

@@ -18,7 +18,7 @@ from fleet_server import db
 from fleet_server.errors import Unavailable
 from fleet_server.models import Configuration, Node, NodeStatus, Outbox, Receipt
 from fleet_server.models.outbox import DESIRED, RECEIPT
-from fleet_server.services import commanding, configuring, credentials
+from fleet_server.services import assigning, commanding, configuring, credentials
 from fleet_server.services.configuring import SecretKey, no_secret_key
 from fleet_server.services.outbox import mark_changed
 from fleet_server.wire import desired
@@ -130,6 +130,7 @@ def desired_states(
     )
     roots = credentials.roots_to_trust(session)
     orders = commanding.pending_orders(session, node_ids, now=now)
+    releases = assigning.releases_to_tell(session, node_ids)
     states = {}
     for node_id, version, settings, certificate, trusted in rows:
         try:
@@ -140,6 +141,7 @@ def desired_states(
         states[node_id] = DesiredState(
             config_version=version,
             config_values=values,
+            release=releases.get(node_id),
             commands=tuple(orders.get(node_id, ())),
             certificate=certificate,
             roots=credentials.roots_to_tell(roots, trusted),

@@ -110,6 +110,15 @@ def actor_of(session: Session) -> Actor:
     return actor
 
 
+def person(name: str) -> str:
+    """Whose name an actor bears.
+
+    >>> person("key 7 of anna")
+    'anna'
+    """
+    return name.rpartition(" of ")[2] if name.startswith("key ") else name
+
+
 def require(actor: Actor, right: Right) -> None:
     """Raises NotAllowed when `actor` lacks `right`; the sentence says which roles have it."""
     if actor.is_program and right in FOR_PERSONS_ONLY:

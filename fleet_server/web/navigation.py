@@ -60,6 +60,7 @@ GROUPS = (
             Link("web.drift", lazy_gettext("Drift")),
             Link("web.commands", lazy_gettext("Commands")),
             Link("web.releases", lazy_gettext("Releases")),
+            Link("web.campaigns", lazy_gettext("Updates")),
         ),
     ),
     Group(

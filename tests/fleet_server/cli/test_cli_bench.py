@@ -36,6 +36,17 @@ def test_lists_of_nodes_are_measured_beside_an_address_that_looks_nothing_up() -
     assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
 
 
+@pytest.mark.nightly
+def test_campaign_is_planned_opened_told_and_heard_of() -> None:
+    result = CliRunner().invoke(bench, ["campaign", "--nodes", "300", "--rounds", "2", "--json"])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["nodes"] == 294, "every fiftieth is out of service"
+    assert figures["page_p95_ms"] > 0
+    assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
+
+
 def test_storm_ends_when_every_node_has_the_receipt_of_its_pack() -> None:
     result = CliRunner().invoke(bench, ["storm", "--nodes", "10", "--json"])
 

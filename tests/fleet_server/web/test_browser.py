@@ -45,6 +45,8 @@ _PAGES = (
     "/fleet/groups/1",
     "/fleet/drift",
     "/fleet/commands",
+    "/fleet/campaigns",
+    "/fleet/campaigns/new",
     "/fleet/alerts",
     "/fleet/alerts/settings",
     "/fleet/sites/import",

@@ -1,0 +1,134 @@
+"""What campaigns are called on pages."""
+
+from __future__ import annotations
+
+from flask_babel import LazyString, get_locale, lazy_gettext
+
+from fleet_server import clock
+from fleet_server.http_shared.database import current_session
+from fleet_server.models import Campaign, CampaignState, NodeStage
+from fleet_server.services import campaign_words, campaigning
+from fleet_server.services.campaign_rules import FAILED, ON_THE_WAY
+from fleet_server.services.campaign_targets import Prospect
+from fleet_server.services.campaigning import NodeUpdate
+from fleet_server.services.rights import Right
+from fleet_server.web.blueprint import web
+from fleet_server.web.campaign_states import CAMPAIGN_WORDS
+from fleet_server.web.words import Word
+
+PROSPECT_WORDS = {
+    Prospect.UPDATES: lazy_gettext("updates"),
+    Prospect.HAS_IT: lazy_gettext("has it already"),
+    Prospect.NEWER: lazy_gettext("runs a newer release"),
+}
+_SYMBOLS = {NodeStage.SUCCEEDED: "✓", NodeStage.ALREADY_INSTALLED: "✓", NodeStage.PLANNED: "○"}
+_DEEDS: dict[CampaignState, tuple[str, ...]] = {
+    CampaignState.DRAFT: ("start", "abort"),
+    CampaignState.AWAITING_APPROVAL: ("approve", "abort"),
+    CampaignState.SCHEDULED: ("start", "abort"),
+    CampaignState.RUNNING: ("pause", "abort"),
+    CampaignState.SOAKING: ("pause", "abort"),
+    CampaignState.PAUSED: ("resume", "retry", "abort"),
+}
+DEED_RIGHTS = {"approve": Right.APPROVE_RELEASES}
+"""Of all others: those who author releases."""
+_DEED_WORDS: dict[str, LazyString] = {
+    "start": lazy_gettext("Hand in"),
+    "approve": lazy_gettext("Approve"),
+    "pause": lazy_gettext("Pause"),
+    "resume": lazy_gettext("Go on"),
+    "retry": lazy_gettext("Go on, and try those again that failed"),
+    "abort": lazy_gettext("Abort"),
+}
+_MEANINGS: dict[str, LazyString] = {
+    "start": lazy_gettext("Somebody else has to approve it then."),
+    "approve": lazy_gettext("It begins when its time comes. Its author cannot do this."),
+    "pause": lazy_gettext("Nobody else is told, and who has not begun to install is called back."),
+    "resume": lazy_gettext("What failed until now does not pause it again."),
+    "retry": lazy_gettext("Nodes that failed or went back are told once more."),
+    "abort": lazy_gettext("Nobody else is told, for good. Who runs it keeps it."),
+}
+
+
+@web.app_template_global()
+def campaign_state_words(state: str) -> Word:
+    return CAMPAIGN_WORDS[CampaignState(state)]
+
+
+@web.app_template_global()
+def stage_flag_words(stage: str) -> Word:
+    """A node's stage with its symbol."""
+    found = NodeStage(stage)
+    symbol = _SYMBOLS.get(found, "–")
+    if found in ON_THE_WAY:
+        symbol = "▸"
+    elif found in (*FAILED, NodeStage.ROLLED_BACK):
+        symbol = "✕"
+    elif found is NodeStage.UNREACHABLE:
+        symbol = "▲"
+    return Word(symbol, campaign_words.stage_word(stage, language()), "")
+
+
+@web.app_template_global()
+def update_reason(reason: str | None) -> str:
+    """Empty for none."""
+    return campaign_words.reason_words(reason, language()) if reason else ""
+
+
+@web.app_template_global()
+def prospect_word(prospect: str) -> str:
+    return str(PROSPECT_WORDS[Prospect(prospect)])
+
+
+@web.app_template_global()
+def campaign_deeds(campaign: Campaign) -> tuple[str, ...]:
+    """What can be done with a campaign now."""
+    return _DEEDS.get(CampaignState(campaign.state), ())
+
+
+@web.app_template_global()
+def campaign_deed_word(deed: str, campaign: Campaign) -> str:
+    if deed == "start" and campaign.state == CampaignState.SCHEDULED:
+        return str(lazy_gettext("Begin now"))
+    return str(_DEED_WORDS[deed])
+
+
+@web.app_template_global()
+def campaign_deed_meaning(deed: str, campaign: Campaign) -> str:
+    if deed == "start" and campaign.state == CampaignState.SCHEDULED:
+        return str(lazy_gettext("It begins at once, whatever was planned."))
+    return str(_MEANINGS[deed])
+
+
+@web.app_template_global()
+def campaign_deed_right(deed: str) -> Right:
+    return DEED_RIGHTS.get(deed, Right.AUTHOR_RELEASES)
+
+
+@web.app_template_global()
+def hours_words(campaign: Campaign) -> str:
+    """Like `22:00–05:00`; empty for always."""
+    if campaign.hours_from_min is None or campaign.hours_until_min is None:
+        return ""
+    return "–".join(
+        f"{minute // 60:02d}:{minute % 60:02d}"
+        for minute in (campaign.hours_from_min, campaign.hours_until_min)
+    )
+
+
+@web.app_template_global()
+def why_not_updated(node_id: str) -> str:
+    """One sentence."""
+    why = campaign_words.why_not_updated(current_session(), node_id, now=clock.now())
+    return campaign_words.sentence(why, language())
+
+
+@web.app_template_global()
+def updates_of(node_id: str) -> list[NodeUpdate]:
+    return campaigning.updates_of(current_session(), node_id)
+
+
+def language() -> str:
+    """`de` or `en`, as the page is in."""
+    locale = get_locale()
+    return "de" if locale is not None and locale.language == "de" else "en"

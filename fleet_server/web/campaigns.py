@@ -1,0 +1,277 @@
+"""Campaigns as pages: the list, the editor with its preview, and one campaign watched live."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask_babel import gettext
+from werkzeug.wrappers import Response as Redirection
+
+from fleet_server import clock
+from fleet_server.errors import FleetError, Invalid, NotFound, Unavailable
+from fleet_server.http_shared.access import needs
+from fleet_server.http_shared.database import current_session
+from fleet_server.http_shared.paging import as_cursor, from_cursor
+from fleet_server.models import Campaign, CampaignState, NodeStage
+from fleet_server.services import campaigning, fleet_totals, releases, rights
+from fleet_server.services.campaign_targets import Target
+from fleet_server.services.campaigning import CampaignOverview, Plan, Preview, Terms
+from fleet_server.services.keyset import Page
+from fleet_server.services.releases import ReleaseFilter
+from fleet_server.services.rights import Actor, Right
+from fleet_server.web import forms
+from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
+from fleet_server.web.forms import CITY
+
+_CAMPAIGNS, _NODES, _RELEASES = 20, 50, 100
+_TEXTS = ("label", "group", "tag", "site", "firmware_version", "health")
+_LOOKS_EVERY_S = 2.0
+# A stream ends by itself and is asked for again: what was given up on never holds a thread for long.
+_STREAM_S = 60.0
+_MOST_STREAMS = 4
+_streams = threading.BoundedSemaphore(_MOST_STREAMS)
+_DEEDS: dict[str, Callable[..., Campaign]] = {
+    "start": campaigning.start_campaign,
+    "pause": campaigning.pause_campaign,
+    "resume": campaigning.resume_campaign,
+    "retry": partial(campaigning.resume_campaign, tries_again=True),
+    "abort": campaigning.abort_campaign,
+}
+
+
+class TooManyWatch(Unavailable):
+    """So many pages are watched live already; this one falls back to being loaded again."""
+
+    code = "too_many_watch"
+
+
+@web.get("/fleet/campaigns")
+@needs(Right.SEE_FLEET)
+def campaigns() -> str:
+    """All campaigns, newest first."""
+    page = campaigning.campaign_page(current_session(), limit=_CAMPAIGNS, after=_after())
+    return render_template("campaigns.html", campaigns=page.items, following=_following(page))
+
+
+@web.get("/fleet/campaigns/new")
+@needs(Right.AUTHOR_RELEASES)
+def new_campaign() -> str:
+    """The editor; `release` chooses one."""
+    return _editor(request.args)
+
+
+@web.post("/fleet/campaigns/preview")
+@needs(Right.AUTHOR_RELEASES)
+def preview_campaign() -> str | tuple[str, int]:
+    """What it would be; nothing changes."""
+    session = current_session()
+
+    def look() -> Preview:
+        release_id, target, plan, terms = _wish()
+        return campaigning.preview(
+            session, release_id, target, now=clock.now(), plan=plan, terms=terms
+        )
+
+    found, fault = forms.tried(look)
+    if found is None:
+        return _editor(forms.typed(), fault=fault), 400
+    return render_template("campaign_preview.html", found=found, typed=_to_carry())
+
+
+@web.post("/fleet/campaigns")
+@needs(Right.AUTHOR_RELEASES)
+def create_campaign() -> Redirection | tuple[str, int]:
+    """Plan it."""
+    session = current_session()
+    try:
+        release_id, target, plan, terms = _wish()
+        made = campaigning.create_campaign(
+            session, release_id, target, now=clock.now(), plan=plan, terms=terms
+        )
+    except FleetError as problem:
+        return _editor(forms.typed(), fault=in_words(problem)), 400
+    flash(gettext("It is planned. Hand it in, and somebody else can approve it."))
+    return redirect(url_for("web.campaign", campaign_id=made.id), code=303)
+
+
+@web.get("/fleet/campaigns/<row_id:campaign_id>")
+@needs(Right.SEE_FLEET)
+def campaign(campaign_id: int) -> str:
+    """One campaign, its waves and its nodes; `stage` narrows these."""
+    session = current_session()
+    stage = request.args.get("stage") or None
+    if stage is not None and stage not in tuple(NodeStage):
+        raise Invalid("stage wants one of %(stages)s.", stages=", ".join(NodeStage))
+    found = campaigning.overview(session, campaign_id)
+    page = campaigning.node_page(session, campaign_id, stage=stage, limit=_NODES, after=_after())
+    return render_template(
+        "campaign.html",
+        found=found,
+        nodes=page.items,
+        following=_following(page),
+        stage=stage,
+        stages=tuple(NodeStage),
+        is_live=_is_live(found),
+        looks_again_s=30,
+    )
+
+
+@web.get("/fleet/campaigns/<row_id:campaign_id>/live")
+@needs(Right.SEE_FLEET)
+def watch_campaign(campaign_id: int) -> Response:
+    """Server-sent events: how it stands as a piece of its page, whenever that has changed; then the stream ends."""
+    session, app = current_session(), current_app._get_current_object()  # type: ignore[attr-defined] # of the proxy
+    campaigning.overview(session, campaign_id)  # it is there, and the actor's to see
+    if not _streams.acquire(blocking=False):
+        raise TooManyWatch("So many campaigns are watched live already; load the page again.")
+    answer = Response(
+        _told(app, request.environ, rights.actor_of(session), campaign_id),
+        mimetype="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+    answer.call_on_close(_streams.release)
+    return answer
+
+
+@web.post("/fleet/campaigns/<row_id:campaign_id>/approve")
+@needs(Right.APPROVE_RELEASES)
+def approve_campaign(campaign_id: int) -> Redirection:
+    """Let it begin."""
+    campaigning.approve_campaign(current_session(), campaign_id, now=clock.now())
+    return redirect(url_for("web.campaign", campaign_id=campaign_id), code=303)
+
+
+@web.post("/fleet/campaigns/<row_id:campaign_id>/<deed>")
+@needs(Right.AUTHOR_RELEASES)
+def do_to_campaign(campaign_id: int, deed: str) -> Redirection:
+    """Hand in, pause, go on, try again, abort."""
+    if deed not in _DEEDS:
+        raise NotFound("There is nothing at this address.")
+    _DEEDS[deed](current_session(), campaign_id, now=clock.now())
+    return redirect(url_for("web.campaign", campaign_id=campaign_id), code=303)
+
+
+def _told(app: Flask, environment: dict[str, Any], actor: Actor, campaign_id: int) -> Iterator[str]:
+    """No request's context, and no connection to the database, is held while nothing is asked."""
+    ends_at, last = time.monotonic() + _STREAM_S, ""
+    while time.monotonic() < ends_at:
+        with app.request_context(environment):
+            session = current_session()
+            rights.act_as(session, actor)
+            found = campaigning.overview(session, campaign_id)
+            piece = render_template("campaign_live.html", found=found)
+        # Whoever has gone is noticed by what is sent even when nothing has changed.
+        yield _event("standing", piece) if piece != last else ": still here\n\n"
+        last = piece
+        if not _is_live(found):
+            yield _event("ended", "")
+            return
+        time.sleep(_LOOKS_EVERY_S)
+
+
+def _event(name: str, data: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])
+    return f"event: {name}\n{lines}\n"
+
+
+def _is_live(found: CampaignOverview) -> bool:
+    ended = (CampaignState.COMPLETED, CampaignState.ABORTED, CampaignState.EXPIRED)
+    return found.campaign.state not in ended or not found.total.is_over
+
+
+def _editor(given: Mapping[str, str], *, fault: str = "") -> str:
+    session = current_session()
+    page = releases.release_page(session, ReleaseFilter(is_withdrawn=False), limit=_RELEASES)
+    return render_template(
+        "campaign_form.html",
+        releases=[line.release for line in page.items],
+        given=given,
+        fault=fault,
+        healths=fleet_totals.HEALTH_WORDS,
+    )
+
+
+def _to_carry() -> list[tuple[str, str]]:
+    """The form again, for whoever confirms it."""
+    return [(name, value) for name, value in forms.typed().items() if name != "csrf_token"]
+
+
+def _wish() -> tuple[int, Target, Plan, Terms]:
+    release_id = forms.whole("release", gettext("Release"))
+    if release_id is None or release_id < 1:
+        raise Invalid(gettext("Say which release the nodes shall run."))
+    texts: dict[str, Any] = {name: forms.text(name)[:64] or None for name in _TEXTS}
+    if texts["health"] not in (None, *fleet_totals.HEALTH_WORDS):
+        raise Invalid("health wants one of %(words)s.", words=", ".join(fleet_totals.HEALTH_WORDS))
+    target = Target(
+        **texts, battery_below_mv=forms.whole("battery_below_mv", gettext("Battery below"))
+    )
+    usual = Plan()
+    plan = Plan(
+        canaries=_whole("canaries", usual.canaries),
+        shares=campaigning.read_shares(forms.text("shares") or "5,25,50,100"),
+        soak=timedelta(hours=_number("soak_hours", 24)),
+        gate_share=_number("gate_pct", 95) / 100,
+        pause_share=_number("pause_pct", 5) / 100,
+        minimum_reached=_whole("minimum_reached", usual.minimum_reached),
+    )
+    kilobytes_per_s = forms.number("kilobytes_per_s", gettext("Bandwidth"))
+    terms = Terms(
+        is_dynamic=bool(forms.text("is_dynamic")),
+        starts_at=_moment("starts_at"),
+        ends_at=_moment("ends_at"),
+        hours=campaigning.read_hours(forms.text("hours")),
+        bytes_per_s=None if not kilobytes_per_s else int(min(kilobytes_per_s, 1e6) * 1000),
+        jitter_s=60 * _whole("jitter_min", 0),
+        at_once=_whole("at_once", 500),
+    )
+    return release_id, target, plan, terms
+
+
+def _whole(name: str, otherwise: int) -> int:
+    found = forms.whole(name, name)
+    return otherwise if found is None else found
+
+
+def _number(name: str, otherwise: float) -> float:
+    found = forms.number(name, name)
+    if found is not None and abs(found) > 1e6:
+        raise Invalid(gettext("%(what)s wants a number.", what=name))
+    return otherwise if found is None else found
+
+
+def _moment(name: str) -> datetime | None:
+    """A time of the city's clock, which may be to come."""
+    typed = forms.text(name)
+    if not typed:
+        return None
+    try:
+        local = datetime.fromisoformat(typed)
+    except ValueError as problem:
+        raise Invalid(gettext("Write the time like 2026-07-01 14:30.")) from problem
+    return local if local.tzinfo else local.replace(tzinfo=CITY)
+
+
+def _after() -> Any:
+    text = request.args.get("after", "")
+    return from_cursor(text, sorting="") if text else None
+
+
+def _following(page: Page[Any]) -> str | None:
+    return None if page.next_key is None else as_cursor(page.next_key, sorting="")
