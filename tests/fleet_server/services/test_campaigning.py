@@ -135,7 +135,7 @@ def test_node_is_told_exactly_what_was_signed_and_only_in_its_wave(city: City) -
         "attempt": 1,
         "target": "tree-3/0.8.0.cbor",
         "counter": 8,
-        "not_before_s": int(NOON.timestamp()),
+        "not_before_s": 0,
         "until_s": 0,
     }
     due = city.session.scalars(
