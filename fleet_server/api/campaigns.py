@@ -86,23 +86,9 @@ class CampaignTargetSchema(Schema):
     node_ids = fields.List(fields.String(validate=_NAME), validate=validate.Length(1, _MOST_NODES))
 
 
-class CampaignWishSchema(Schema):
-    """`shares_pct`: up to how many percent of the nodes are in each wave after the canaries. Hours: minutes of the city's day."""
+class CampaignTermsSchema(Schema):
+    """When and how nodes may begin. Hours: minutes of the city's day from which and until which."""
 
-    release_id = fields.Integer(required=True, validate=validate.Range(1, 2**31 - 1))
-    target = fields.Nested(CampaignTargetSchema, load_default=dict)
-    canaries = fields.Integer(load_default=Plan.canaries, validate=validate.Range(0, 10_000))
-    shares_pct = fields.List(
-        fields.Float(validate=validate.Range(0.001, 100)),
-        load_default=[100 * share for share in Plan.shares],
-        validate=validate.Length(1, MOST_WAVES - 1),
-    )
-    soak_s = fields.Integer(load_default=86_400, validate=validate.Range(0, _LONGEST_SOAK_S))
-    gate_pct = fields.Float(load_default=95.0, validate=validate.Range(0.001, 100))
-    pause_pct = fields.Float(load_default=5.0, validate=validate.Range(0, 99.9))
-    minimum_reached = fields.Integer(
-        load_default=Plan.minimum_reached, validate=validate.Range(0, 10_000)
-    )
     is_dynamic = fields.Boolean(load_default=False)
     starts_at = fields.AwareDateTime(load_default=None, allow_none=True)
     ends_at = fields.AwareDateTime(load_default=None, allow_none=True)
@@ -122,6 +108,37 @@ class CampaignWishSchema(Schema):
         values=fields.Integer(validate=validate.Range(60, 90 * 86_400)),
         load_default=dict,
     )
+
+
+class CampaignWishSchema(CampaignTermsSchema):
+    """`shares_pct`: up to how many percent of the nodes are in each wave after the canaries. Hours: minutes of the city's day."""
+
+    release_id = fields.Integer(required=True, validate=validate.Range(1, 2**31 - 1))
+    target = fields.Nested(CampaignTargetSchema, load_default=dict)
+    canaries = fields.Integer(load_default=Plan.canaries, validate=validate.Range(0, 10_000))
+    shares_pct = fields.List(
+        fields.Float(validate=validate.Range(0.001, 100)),
+        load_default=[100 * share for share in Plan.shares],
+        validate=validate.Length(1, MOST_WAVES - 1),
+    )
+    soak_s = fields.Integer(load_default=86_400, validate=validate.Range(0, _LONGEST_SOAK_S))
+    gate_pct = fields.Float(load_default=95.0, validate=validate.Range(0.001, 100))
+    pause_pct = fields.Float(load_default=5.0, validate=validate.Range(0, 99.9))
+    minimum_reached = fields.Integer(
+        load_default=Plan.minimum_reached, validate=validate.Range(0, 10_000)
+    )
+
+
+class CampaignChangeSchema(Schema):
+    """What is not named stays. Which nodes are meant was approved, and cannot be changed."""
+
+    starts_at = fields.AwareDateTime(allow_none=True)
+    ends_at = fields.AwareDateTime(allow_none=True)
+    hours_from_min = fields.Integer(allow_none=True, validate=validate.Range(0, _DAY_MIN))
+    hours_until_min = fields.Integer(allow_none=True, validate=validate.Range(0, _DAY_MIN))
+    bytes_per_s = fields.Integer(allow_none=True, validate=validate.Range(1, 1 << 30))
+    jitter_s = fields.Integer(validate=validate.Range(0, 86_400))
+    at_once = fields.Integer(validate=validate.Range(1, 10_000))
 
 
 class CampaignProspectsSchema(Schema):
@@ -300,11 +317,24 @@ class CampaignPreview(MethodView):
 
 @campaigns.route("/<row_id:campaign_id>")
 class Campaign(MethodView):
+    def entity(self, campaign_id: int) -> dict[str, Any]:
+        return _shown(campaigning.overview(current_session(), campaign_id))
+
     @needs(Right.SEE_FLEET)
     @campaigns.shows(CampaignSchema)
     def get(self, campaign_id: int) -> dict[str, Any]:
         """One campaign with its waves"""
-        return _shown(campaigning.overview(current_session(), campaign_id))
+        return self.entity(campaign_id)
+
+    @needs(Right.AUTHOR_RELEASES)
+    @campaigns.changes(CampaignChangeSchema, CampaignSchema)
+    def patch(self, given: dict[str, Any], campaign_id: int) -> None:
+        """Let nodes that are told from now on begin by other terms"""
+        session = current_session()
+        held = campaigning.overview(session, campaign_id).campaign
+        named = {name: getattr(held, name) for name in CampaignChangeSchema().fields} | given
+        terms = _terms({**named, "time_outs_s": held.time_outs_s, "is_dynamic": held.is_dynamic})
+        campaigning.change_terms(session, campaign_id, terms, now=clock.now())
 
 
 @campaigns.route("/<row_id:campaign_id>/nodes")

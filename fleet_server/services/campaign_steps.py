@@ -381,7 +381,7 @@ def _offer_some(session: Session, campaign: Campaign, *, now: datetime) -> int:
         for row, begin in zip(told, begins, strict=True)
     ]
     assigning.keep(session, moved, now=now)
-    _keep_begins(session, told, begins)
+    _keep_begins(session, campaign, told, begins)
     return len(rows)
 
 
@@ -446,11 +446,15 @@ def hours_of(campaign: Campaign) -> Hours | None:
     return Hours(campaign.hours_from_min, campaign.hours_until_min, ZoneInfo(clock.TIME_ZONE))
 
 
-def _keep_begins(session: Session, rows: Sequence[Any], begins: Sequence[Begin]) -> None:
+def _keep_begins(
+    session: Session, campaign: Campaign, rows: Sequence[Any], begins: Sequence[Begin]
+) -> None:
+    # Where nothing bounds it, nothing is said: a node whose clock is slow would only wait.
+    is_bounded = campaign.bytes_per_s or campaign.jitter_s or hours_of(campaign)
     values = [
         (
             row.assignment,
-            int(begin.not_before.timestamp()),
+            int(begin.not_before.timestamp()) if is_bounded else None,
             None if begin.until is None else int(begin.until.timestamp()),
         )
         for row, begin in zip(rows, begins, strict=True)
@@ -474,7 +478,7 @@ def _renew_windows(session: Session, campaign: Campaign, *, now: datetime) -> No
         .limit(NODES_AT_ONCE)
     ).all()
     if rows:
-        _keep_begins(session, rows, _begins(campaign, len(rows), now=now))
+        _keep_begins(session, campaign, rows, _begins(campaign, len(rows), now=now))
         outbox.mark_changed(session, DESIRED, [row.node_id for row in rows], now=now)
 
 

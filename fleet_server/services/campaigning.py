@@ -258,21 +258,13 @@ def create_campaign(
             counter=release.counter,
             bundle_sha256=release.bundle_sha256,
             selection=target.as_fields(),
-            is_dynamic=terms.is_dynamic,
             author=rights.actor_of(session).name,
             created_at=now,
-            starts_at=terms.starts_at,
-            ends_at=terms.ends_at,
-            hours_from_min=None if terms.hours is None else terms.hours[0],
-            hours_until_min=None if terms.hours is None else terms.hours[1],
-            bytes_per_s=terms.bytes_per_s,
             bytes_per_node=release.size_bytes,
-            jitter_s=terms.jitter_s,
-            at_once=terms.at_once,
-            time_outs_s={stage.value: seconds for stage, seconds in terms.time_outs_s.items()},
             state=CampaignState.DRAFT,
             wave=0,
         )
+        _set_terms(campaign, terms)
         session.add(campaign)
         session.flush()
         sizes = _add_waves_and_nodes(session, campaign, found, plan, now=now)
@@ -314,6 +306,54 @@ def _add_waves_and_nodes(
     nodes += [(node_id, len(sizes)) for node_id in ended]
     campaign_steps.add_nodes(session, campaign, nodes, now=now, ended=ended)
     return sizes
+
+
+def terms_of(campaign: Campaign) -> Terms:
+    """When and how its nodes may begin."""
+    hours = None
+    if campaign.hours_from_min is not None and campaign.hours_until_min is not None:
+        hours = campaign.hours_from_min, campaign.hours_until_min
+    return Terms(
+        is_dynamic=campaign.is_dynamic,
+        starts_at=campaign.starts_at,
+        ends_at=campaign.ends_at,
+        hours=hours,
+        bytes_per_s=campaign.bytes_per_s,
+        jitter_s=campaign.jitter_s,
+        at_once=campaign.at_once,
+        time_outs_s={NodeStage(name): value for name, value in campaign.time_outs_s.items()},
+    )
+
+
+def change_terms(session: Session, campaign_id: int, terms: Terms, *, now: datetime) -> Campaign:
+    """Let nodes that are told from now on begin by other terms; which nodes, and in which waves, stays. Committed on return.
+
+    Raises:
+        CampaignWrong: it cannot be like this; which nodes are meant was approved, and cannot be changed.
+        CampaignElsewhere: it has ended.
+        NotFound: there is no such campaign.
+    """
+    with db.writing(session):
+        campaign = _held(session, campaign_id, *_UNDER_WAY)
+        terms.check(now=now)
+        before = terms_of(campaign)
+        if terms.is_dynamic != before.is_dynamic:
+            raise CampaignWrong("Which nodes a campaign is for cannot be changed; plan another.")
+        if terms == before:
+            return campaign
+        _set_terms(campaign, terms)
+        changed = [name for name, value in vars(terms).items() if value != getattr(before, name)]
+        _note(session, "campaign_changed", campaign, now=now, changed=changed)
+    return campaign
+
+
+def _set_terms(campaign: Campaign, terms: Terms) -> None:
+    campaign.is_dynamic = terms.is_dynamic
+    campaign.starts_at, campaign.ends_at = terms.starts_at, terms.ends_at
+    campaign.hours_from_min, campaign.hours_until_min = terms.hours or (None, None)
+    campaign.bytes_per_s, campaign.jitter_s = terms.bytes_per_s, terms.jitter_s
+    campaign.at_once, campaign.free_at = terms.at_once, None
+    campaign.time_outs_s = {stage.value: seconds for stage, seconds in terms.time_outs_s.items()}
 
 
 def start_campaign(session: Session, campaign_id: int, *, now: datetime) -> Campaign:

@@ -141,3 +141,20 @@ def test_who_looks_after_waters_sees_nothing_of_the_trees_campaigns(
     for deed in ("start", "abort", "pause"):
         read(wanda.post(f"{address}/{deed}", json={}), 404)
     read(wanda.post("/api/v1/campaigns", json=WISH), 404)
+
+
+def test_terms_are_changed_by_who_has_read_them(anna: FlaskClient, bert: FlaskClient) -> None:
+    made = anna.post("/api/v1/campaigns", json={**WISH, "bytes_per_s": 1000})
+    address, tag = made.headers["Location"], made.headers["ETag"]
+    night = {"hours_from_min": 1320, "hours_until_min": 300}
+    assert anna.patch(address, json=night).status_code == 428
+    assert bert.patch(address, json=night, headers={"If-Match": tag}).status_code == 403
+    changed = read(anna.patch(address, json=night, headers={"If-Match": tag}))
+    assert (changed["hours_from_min"], changed["bytes_per_s"]) == (1320, 1000)
+    outdated = anna.patch(address, json={"at_once": 9}, headers={"If-Match": tag})
+    assert outdated.status_code == 412
+    half = anna.patch(address, json={"hours_from_min": None}, headers={"If-Match": "*"})
+    assert (half.status_code, half.get_json()["code"]) == (400, "campaign_wrong")
+    assert read(anna.post(f"{address}/abort", json={}))["state"] == "aborted"
+    ended = anna.patch(address, json={"at_once": 9}, headers={"If-Match": "*"})
+    assert (ended.status_code, ended.get_json()["code"]) == (409, "campaign_elsewhere")

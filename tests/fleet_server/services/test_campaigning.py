@@ -135,7 +135,7 @@ def test_node_is_told_exactly_what_was_signed_and_only_in_its_wave(city: City) -
         "attempt": 1,
         "target": "tree-3/0.8.0.cbor",
         "counter": 8,
-        "not_before_s": int(NOON.timestamp()),
+        "not_before_s": 0,
         "until_s": 0,
     }
     due = city.session.scalars(
@@ -449,15 +449,15 @@ def _no_key() -> str:
     return "k" * 32
 
 
-@pytest.mark.parametrize("nodes", [20, pytest.param(400, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("nodes", [12, pytest.param(400, marks=pytest.mark.nightly)])
 def test_fleet_with_flaky_absent_and_broken_nodes_ends_in_the_truth(
     session: Session, nodes: int
 ) -> None:
     """A tenth tells twice and in any order, a twentieth is away for days, some go back: gates hold, and each stage is what is so."""
     city, drawn = City(session, nodes), random.Random(nodes)
     ids = sorted(city.talkers)
-    flaky = set(drawn.sample(ids, nodes // 10))
-    absent = set(drawn.sample(sorted(set(ids) - flaky), nodes // 20))
+    flaky = set(drawn.sample(ids, max(1, nodes // 10)))
+    absent = set(drawn.sample(sorted(set(ids) - flaky), max(1, nodes // 20)))
     broken = set(drawn.sample(sorted(set(ids) - flaky - absent), max(1, nodes * 3 // 100)))
     campaign = city.begin(Plan(canaries=3, soak=SOAK, minimum_reached=1))
     pauses, done, days = 0, set(), 0

@@ -14,10 +14,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy.orm import Session
 
 from fleet_server.cli.serve import listen, url_of
-from fleet_server.services import changing, grouping, layering, ordering
+from fleet_server.services import campaigning, changing, grouping, layering, ordering
+from fleet_server.services.campaign_targets import Target
+from fleet_server.services.campaigning import Plan
 from fleet_server.services.selecting import Selection
 from fleet_server.web import assets, navigation
 from tests.fleet_server import small_world
+from tests.fleet_server.services.campaign_fleet import add_release
 from tests.fleet_server.world_fixtures import World
 
 pytestmark = pytest.mark.needs_chromium
@@ -47,6 +50,7 @@ _PAGES = (
     "/fleet/commands",
     "/fleet/campaigns",
     "/fleet/campaigns/new",
+    "/fleet/campaigns/1",
     "/fleet/alerts",
     "/fleet/alerts/settings",
     "/fleet/sites/import",
@@ -157,6 +161,10 @@ def _want_something(session: Session) -> None:
     layer, wish = layering.group_layer(made), {"server_name": "s" * 64, "mute_mv": 3300}
     changing.propose_change(session, layer, wish, now=small_world.NOW)
     ordering.order_for_many(session, everybody, "self_test", {}, now=small_world.NOW)
+    release = add_release(session, "0.8.0-candidate.of.today")
+    campaigning.create_campaign(
+        session, release.id, Target(label="tree"), now=small_world.NOW, plan=Plan(canaries=1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +284,17 @@ def test_head_is_one_line_of_links_in_german_and_the_menu_holds_the_others(
     assert len(seen) == len(set(seen)) == sum(len(group.links) for group in navigation.GROUPS)
     assert wide <= width
     assert is_open is None
+
+
+def test_campaign_shows_what_becomes_of_it_without_being_loaded_again(
+    browser: webdriver.Chrome, address: str, sqlite_world: World
+) -> None:
+    browser.get(f"{address}/fleet/campaigns/1")
+    browser.execute_script("window.isTheSamePage = true")
+    assert "draft" in browser.find_element(By.ID, "live").text
+    with sqlite_world.sessions() as session:
+        campaigning.start_campaign(session, 1, now=small_world.NOW)
+    WebDriverWait(browser, _PATIENCE_S).until(
+        lambda page: "awaits approval" in page.find_element(By.ID, "live").text
+    )
+    assert browser.execute_script("return window.isTheSamePage") is True
