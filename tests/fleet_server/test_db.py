@@ -25,6 +25,7 @@ from fleet_server import db
 from fleet_server.errors import Unavailable
 from fleet_server.models import (
     Alert,
+    AlertKind,
     AlertRecipient,
     Base,
     Counter,
@@ -586,4 +587,10 @@ def test_alerts_of_the_version_before_stay_open_once_and_take_the_new_kind(
         with db.writing(session):  # what is over is in nobody's way
             session.add(Alert(id=9, kind="job", subject="job deliver", severity="warning", details={}, opened_at=NOON, closed_at=NOON))  # fmt: skip
             session.add(Alert(id=10, kind="job", subject="job deliver", severity="warning", details={}, opened_at=NOON))  # fmt: skip
+            for number, kind in enumerate(AlertKind, start=11):
+                session.add(Alert(id=number, kind=kind, subject="new", severity="notice", details={}, opened_at=NOON))  # fmt: skip
+    db.take_back(engine, "0014")  # which knows nothing of releases and campaigns
+    with engine.connect() as connection:
+        left = connection.scalars(text("SELECT kind FROM alert WHERE subject = 'new'"))
+        assert {*AlertKind} - {*left} == {AlertKind.SIGNATURE, AlertKind.CAMPAIGN}
     engine.dispose()
