@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet_server.models import AlertKind, Severity
+from fleet_server.services import campaign_words
 
 LANGUAGES = ("de", "en")
 
@@ -125,6 +126,8 @@ def sentence(kind: AlertKind, details: Mapping[str, Any], language: str) -> str:
     told = {name: _plain(name, value) for name, value in details.items()}
     if kind is AlertKind.BATTERY:
         told["days"] = _days(details.get("days_low"), details.get("days_high"), language)
+    if kind is AlertKind.CAMPAIGN:
+        told["reason"] = campaign_words.stop_words(details.get("reason"), language)
     if kind is AlertKind.JOB and details.get("ran_at") is None:
         told["ran_at"] = "nie" if language == "de" else "never"
     return _pattern(kind, details, language).format_map(_Lenient(told))

@@ -5,6 +5,7 @@ The same words on a page and on a terminal. A reason that is not in the table (a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -175,6 +176,17 @@ REASONS: Mapping[str, Words] = {
         "de": "auf ihm läuft schon eine neuere Version",
     },
 }
+# Why a campaign stopped by itself (`campaign_rules.trouble_in`, `next_course`), with its numbers.
+_STOPS: Mapping[str, str] = {
+    r"(\d+) of wave (\d+) rolled back": r"\1 aus Welle \2 kehrten zurück",
+    r"(\d+) of (\d+) reached nodes of wave (\d+) failed or rolled back": (
+        r"\1 von \2 erreichten Knoten der Welle \3 scheiterten oder kehrten zurück"
+    ),
+    r"only (\d+) of (\d+) nodes of wave (\d+) were reached": (
+        r"nur \1 von \2 Knoten der Welle \3 wurden erreicht"
+    ),
+    "its time is over": "ihre Zeit ist um",
+}
 _SENTENCES: Mapping[str, Words] = {
     "nothing_newer": {
         "en": "It runs {running}; there is no newer release for {model}.",
@@ -281,6 +293,19 @@ def stage_word(stage: str, language: str) -> str:
     return STAGES[NodeStage(stage)][language]
 
 
+def stop_words(reason: str | None, language: str) -> str:
+    """Why a campaign stopped. What a person gave as the reason stays as it is.
+
+    >>> stop_words("2 of wave 1 rolled back", "de")
+    '2 aus Welle 1 kehrten zurück'
+    """
+    for pattern, german in _STOPS.items() if language == "de" else ():
+        match = re.fullmatch(pattern, reason or "")
+        if match is not None:
+            return match.expand(german)
+    return reason or _UNKNOWN[language]
+
+
 def reason_words(reason: str | None, language: str) -> str:
     """What a node gave as its reason.
 
@@ -383,7 +408,8 @@ def _planned(campaign: Campaign, row: CampaignNode, told: dict[str, Any]) -> Why
     if campaign.state == CampaignState.SCHEDULED:
         return Why("scheduled", {**told, "starts_at": campaign.starts_at or campaign.approved_at})
     if campaign.state == CampaignState.PAUSED:
-        return Why("paused", {**told, "why": campaign.reason})
+        stop = {language: stop_words(campaign.reason, language) for language in ("en", "de")}
+        return Why("paused", {**told, "why": stop})
     if row.wave > campaign.wave:
         return Why("waits_for_wave", {**told, "wave": row.wave, "open_wave": campaign.wave})
     return Why("waits_for_turn", {**told, "at_once": campaign.at_once})

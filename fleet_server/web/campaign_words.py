@@ -76,6 +76,12 @@ def update_reason(reason: str | None) -> str:
 
 
 @web.app_template_global()
+def campaign_reason(campaign: Campaign) -> str:
+    """Why it stopped, or was stopped; empty for none."""
+    return campaign_words.stop_words(campaign.reason, language()) if campaign.reason else ""
+
+
+@web.app_template_global()
 def prospect_word(prospect: str) -> str:
     return str(PROSPECT_WORDS[Prospect(prospect)])
 

@@ -13,9 +13,9 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.models import Campaign, CampaignNode, CampaignState, NodeStage
-from fleet_server.services import campaign_words, campaigning
-from fleet_server.services.campaign_rules import ON_THE_WAY
+from fleet_server.models import AlertKind, Campaign, CampaignNode, CampaignState, NodeStage
+from fleet_server.services import alert_words, campaign_words, campaigning
+from fleet_server.services.campaign_rules import ON_THE_WAY, Gate, WaveCount, trouble_in
 from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaign_words import reason_words, sentence, why_not_updated
 from fleet_server.wire.states import SlotReason
@@ -53,6 +53,28 @@ def test_every_reason_that_a_node_can_give_has_words_in_both_languages() -> None
         assert reason not in words, reason
         assert words[0] != words[1], reason
     assert reason_words("a later firmware's own", "de") == "a later firmware's own"
+
+
+@pytest.mark.parametrize(
+    ("gate", "stages", "german"),
+    [
+        (Gate(pauses_at_roll_back=True), {"rolled_back": 2}, "2 aus Welle 1 kehrten zurück"),
+        (
+            Gate(),
+            {"failed": 3, "succeeded": 1},
+            "3 von 4 erreichten Knoten der Welle 1 scheiterten oder kehrten zurück",
+        ),
+        (Gate(minimum_reached=3), {"unreachable": 3}, "nur 0 von 3 Knoten der Welle 1 wurden"),
+    ],
+    ids=("rolled back", "failed", "too few"),
+)
+def test_why_a_campaign_stopped_by_itself_is_said_in_german_too(
+    gate: Gate, stages: dict[str, int], german: str
+) -> None:
+    count = WaveCount({NodeStage(name): number for name, number in stages.items()})
+    details = {"version": "0.8.0", "model": "tree-3", "reason": trouble_in([gate], [count])}
+    assert german in alert_words.sentence(AlertKind.CAMPAIGN, details, "de")
+    assert str(details["reason"]) in alert_words.sentence(AlertKind.CAMPAIGN, details, "en")
 
 
 @pytest.fixture
