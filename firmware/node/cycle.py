@@ -216,7 +216,7 @@ def _consider_update(wake):
 def _judge(wake):
     """How this wake went counts for or against a new version, and ends a series of crashes."""
     record = slots.select()
-    if record.state == slots.TRIAL or record.counted:
+    if record.state == slots.TRIAL or record.counted or wake.state.update:
         plan.forget_done()
         from node.update import proof
 

@@ -24,7 +24,6 @@ from fleet_server.services import (
     campaigning,
     fleet_totals,
     keyset,
-    overviews,
 )
 from fleet_server.services.campaign_targets import Prospect, Target
 from fleet_server.services.campaigning import (
@@ -398,7 +397,6 @@ class NodeUpdates(MethodView):
     def get(self, node_id: str) -> dict[str, Any]:
         """Why a node is not updated, and the updates that it was meant for"""
         session, now = current_session(), clock.now()
-        overviews.node_overview(session, node_id, now=now)  # it is there, and the actor's to see
         why = campaign_words.why_not_updated(session, node_id, now=now)
         return {
             "why": {

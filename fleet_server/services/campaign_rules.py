@@ -1,7 +1,7 @@
 """What follows from what in a campaign: pure functions of where it stands, what was heard, and the time. The state machine of updates.
 
-A node has succeeded when, and only when, its own state message says that it runs exactly this release, brought by this assignment and
-attempt, and trusts it, and a reading that it sampled since it runs it is stored. Progress that it tells moves it along and can end it
+A node has succeeded when, and only when, its own state message says that it runs exactly this release, brought by this assignment, and
+trusts it, and a reading that it sampled since it runs it is stored. Progress that it tells moves it along and can end it
 badly, never well. Words may come twice, late, in any order, and from attempts that are over.
 """
 
@@ -167,7 +167,8 @@ def after_report(
     if not runs_it:
         # What it samples from now on is no reading of the new version.
         return replace(standing, running_since=None)
-    is_ours = (report.assignment, report.attempt) == (order.assignment, standing.attempt)
+    # Whichever attempt brought it: one that was called back too late has brought it all the same.
+    is_ours = report.assignment == order.assignment
     is_trusted = report.slot_state == SlotState.CONFIRMED
     if not is_ours:
         if not is_trusted or standing.stage in _CORRECTED:

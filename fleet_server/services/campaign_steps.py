@@ -10,7 +10,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -62,11 +62,15 @@ HELD_AT_PAUSE = (
 # Workers that store packs end in another order than they began: what was read is looked at once more.
 _READ_AGAIN = 50_000
 _EVENTS_AT_ONCE = 5_000
+# After the end, for those who were installing then.
+_HEARD_OF = timedelta(days=30)
 _LOADING = tuple(stage for stage in ON_THE_WAY if stage is not NodeStage.TESTING)
 
 
 def advance_all(session: Session, *, now: datetime) -> bool:
     """One step of everything. Committed on return. Returns whether there is more to do at once."""
+    if not _is_any_under_way(session, now=now):
+        return False
     read_progress(session, now=now)
     read_reports(session, now=now)
     follow_time(session, now=now)
@@ -75,6 +79,13 @@ def advance_all(session: Session, *, now: datetime) -> bool:
     ).all()
     has_more = [advance(session, campaign_id, now=now) for campaign_id in due]
     return any(has_more)
+
+
+def _is_any_under_way(session: Session, *, now: datetime) -> bool:
+    """Whether nodes are told something, or may still show what became of it. Asked first: on SQLite ingest waits for whoever writes."""
+    is_heard_of = or_(Campaign.finished_at.is_(None), Campaign.finished_at > now - _HEARD_OF)
+    begun = Campaign.state.not_in((CampaignState.DRAFT, CampaignState.AWAITING_APPROVAL))
+    return session.scalar(select(Campaign.id).where(begun, is_heard_of).limit(1)) is not None
 
 
 # ------------------------------------------------------------------------------------------------------ what nodes told

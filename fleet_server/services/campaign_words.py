@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
+from fleet_server.errors import NotFound
 from fleet_server.models import (
     Campaign,
     CampaignNode,
@@ -347,25 +348,30 @@ def _plain(name: str, value: Any, language: str) -> str:
 
 
 def why_not_updated(session: Session, node_id: str, *, now: datetime) -> Why:
-    """Why this node does not run what it shall, whatever the state that it is in. Two statements. The node must be there."""
-    node = session.get_one(Node, node_id)
-    rights.check_node_model(session, node.model, node_id=node_id)
+    """Why this node does not run what it shall, whatever the state that it is in. Two statements at most.
+
+    Raises:
+        NotFound: there is no such node, or not for the actor.
+    """
     row = session.execute(
-        select(Campaign, CampaignNode, NodeStatus)
-        .join(CampaignNode, CampaignNode.campaign_id == Campaign.id)
-        .join(NodeStatus, NodeStatus.node_id == CampaignNode.node_id)
-        .where(CampaignNode.node_id == node_id)
+        select(Node, NodeStatus, CampaignNode, Campaign)
+        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
+        .outerjoin(CampaignNode, CampaignNode.node_id == Node.node_id)
+        .outerjoin(Campaign, Campaign.id == CampaignNode.campaign_id)
+        .where(Node.node_id == node_id)
         .order_by(CampaignNode.is_assigned.desc(), Campaign.id.desc())
         .limit(1)
         .execution_options(populate_existing=True)
     ).first()
     if row is None:
-        return _without_campaign(session, node)
+        raise NotFound(f"There is no node {node_id}.")
+    rights.check_node_model(session, row.Node.model, node_id=node_id)
+    if row.Campaign is None:
+        return _without_campaign(session, row.Node, row.NodeStatus)
     return _in_campaign(row.Campaign, row.CampaignNode, row.NodeStatus, now)
 
 
-def _without_campaign(session: Session, node: Node) -> Why:
-    status = session.get_one(NodeStatus, node.node_id, populate_existing=True)
+def _without_campaign(session: Session, node: Node, status: NodeStatus) -> Why:
     newest = session.scalar(
         select(Release)
         .where(Release.model == node.model, Release.withdrawn_at.is_(None))

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from hardware.virtual_board import errno_esp32 as errno
+from hardware.virtual_board.app_partitions import AppPartitions
 from hardware.virtual_board.clock import AwakeTooLong, BoardClock, WatchdogBite
 from hardware.virtual_board.filesystem import FileSystem, FlashFolder
 from hardware.virtual_board.flash import Flash, PowerCut, PowerCutPlan, make_empty_flash
@@ -448,6 +449,9 @@ class Run:
             **self._network.operations(),
             **self.operations(),
         }
+        apps = AppPartitions(self._flash)
+        apps.boot()
+        operations |= apps.operations(lambda address, size: vm.memory(address, size))
         operations["statvfs"] = lambda _: "{} {} {}".format(*self._mounted().blocks())
         self.vm = vm = Vm(
             files=self, clock=self._clock, operations=operations, overseer=self.overseer

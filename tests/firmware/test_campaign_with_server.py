@@ -39,6 +39,8 @@ from tests.releases import Desk
 PLAN = Plan(canaries=1, shares=(1.0,), soak=timedelta(hours=1), minimum_reached=1)
 # An update takes six wakes, a way back some more; what has not happened by then does not happen.
 MOST_WAKES = 40
+NODES = 200
+ROUNDS_AWAY = 200
 BREAKS = "raise ValueError('broken')"
 
 
@@ -201,15 +203,18 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_two_hundred_nodes_with_bad_links_absences_and_foreign_roots_all_end_in_the_truth(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     """Every tenth has a link that breaks, every twentieth sleeps for days, three in a hundred trust another root."""
     releases, drawn = Releases(fleet, tmp_path / "desk"), random.Random(7)
     foreign = Desk(tmp_path / "foreign", now=releases.now).folder.metadata("root", 1)
-    node_ids = fleet.enrol(200)
-    mixed = drawn.sample(node_ids, 36)
-    flaky, absent, broken = set(mixed[:20]), set(mixed[20:30]), set(mixed[30:])
+    node_ids = fleet.enrol(NODES)
+    flaky_count, absent_count, broken_count = NODES // 10, NODES // 20, max(1, NODES * 3 // 100)
+    mixed = drawn.sample(node_ids, flaky_count + absent_count + broken_count)
+    flaky, absent = set(mixed[:flaky_count]), set(mixed[flaky_count : flaky_count + absent_count])
+    broken = set(mixed[flaky_count + absent_count :])
     for node_id, board in fleet.boards.items():
         board.write_file("/tuf/root.json", foreign if node_id in broken else releases.root)
     release = releases.release("1.3.0", 1)
@@ -219,8 +224,8 @@ def test_two_hundred_nodes_with_bad_links_absences_and_foreign_roots_all_end_in_
             board.run_wake()
         wait_until(lambda: fleet.heard() == set(node_ids))
         campaign = campaigns.begin(release, Plan(canaries=5, soak=timedelta(hours=1)))
-        for round_number in range(400):
-            is_back = round_number >= 200
+        for round_number in range(2 * ROUNDS_AWAY):
+            is_back = round_number >= ROUNDS_AWAY
             state, _ = campaigns.state(campaign)
             if state == CampaignState.COMPLETED:
                 break

@@ -55,16 +55,23 @@ class Fetcher:
 
     def pieces(self, bundle, first, last):
         """Bytes `first` to `last` of a bundle, in pieces that hold until the next one."""
-        status, length = self._get("targets/bundles/" + bundle, first, last)
+        return self._part("targets/bundles/" + bundle, first, last, "bundle length")
+
+    def image(self, name, first, last):
+        """The same of a target that is an image."""
+        return self._part("targets/" + name, first, last, "image length")
+
+    # --- private ---
+
+    def _part(self, name, first, last, fault):
+        status, length = self._get(name, first, last)
         if status != _PARTIAL:
             raise LinkError("https %d" % status)
         if length != last - first + 1:
-            raise Refused("bundle length")
+            raise Refused(fault)
         for piece in self._body(length):
             self.gained += len(piece)
             yield piece
-
-    # --- private ---
 
     def _whole(self, name, limit, path):
         status, length = self._get(name)

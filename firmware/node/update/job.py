@@ -58,6 +58,11 @@ class Job:
         """True until the new version has had its first wake, while nothing ended it."""
         return self.stage in _ON_THE_WAY
 
+    @property
+    def is_image(self):
+        """True when it is a whole MicroPython (image.py)."""
+        return self.target.endswith(".img")
+
     def is_for(self, wanted):
         return (self.assignment, self.attempt) == (wanted["assignment"], wanted["attempt"])
 

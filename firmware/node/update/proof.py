@@ -16,8 +16,10 @@ def tell(wake):
         known.enter(job.ROLLED_BACK, judge.REASONS[record.reason])
     elif record.state == slots.TRIAL and known.stage == job.REBOOTING:
         known.enter(job.TESTING)
+    is_image_tried = known.is_image and _is_image_tried(known)
+    wake.has_news = wake.has_news or is_image_tried
     known.tell(wake)
-    wake.state.update = rtc_memory.UPDATE_NOTHING
+    wake.state.update = rtc_memory.UPDATE_UNTOLD if is_image_tried else rtc_memory.UPDATE_NOTHING
     if record.reason:
         from node.update import spare
 
@@ -25,8 +27,33 @@ def tell(wake):
         judge.note_told()
 
 
+def _is_image_tried(known):
+    """True while another MicroPython runs that is not kept yet."""
+    from node.update import image
+
+    if known.stage not in (job.REBOOTING, job.TESTING):
+        return False
+    if image.is_running():
+        known.enter(job.TESTING)
+        return True
+    known.enter(
+        job.ROLLED_BACK, "image not started" if known.stage == job.REBOOTING else "image not heard"
+    )
+    return False
+
+
 def end(wake):
     """Whatever this wake was like, before it ends: it counts for or against a new version."""
+    known = job.load()
+    if known is not None and known.is_image:
+        if known.stage == job.TESTING and _outcome(wake) == judge.STORED:
+            from node.update import image
+
+            image.keep(known.counter)
+            known.stage = job.CONFIRMED
+            known.keep()
+            wake.state.update = rtc_memory.UPDATE_NOTHING
+        return
     was_on_trial = slots.select().state == slots.TRIAL
     record = judge.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))
     if was_on_trial and record.state == slots.CONFIRMED and not record.reason:

@@ -104,6 +104,8 @@ class _Session:
     def _advance(self, known):
         length, sha256 = self._signed()
         _forget("node.update", *_VERIFYING)
+        if known.is_image:
+            self._install_image(length, sha256, known)
         path = self._manifest_file(length, sha256)
         self._install(path, length, known)
         known.enter(job.REBOOTING)
@@ -112,6 +114,28 @@ class _Session:
         import judge
 
         judge.begin_trial(self._now_s())
+
+    def _install_image(self, length, sha256, known):
+        """Does not return."""
+        from node.update import image
+
+        if known.counter <= image.counter():
+            raise Refused("older than installed")
+        known.enter(job.DOWNLOADING)
+        image.fetch(self._name(sha256), length, sha256, self._fetcher)
+        self._fetcher.close()
+        known.enter(job.VERIFIED)
+        known.enter(job.REBOOTING)
+        from node import plan
+
+        plan.talk_soon(self._state)
+        rtc_memory.store(self._state)
+        image.boot(sha256)
+
+    def _name(self, sha256):
+        """A target's name as consistent snapshots have it."""
+        folder, _, name = self._job.target.rpartition("/")
+        return folder + "/" + sha256 + "." + name
 
     def _install(self, path, length, known):
         manifest = self._manifest(path, length)
@@ -149,8 +173,7 @@ class _Session:
         path = FOLDER + "/" + MANIFEST
         if not _is_file(path, length, sha256):
             make_folders(path)
-            folder, _, name = self._job.target.rpartition("/")
-            if not self._fetcher.target(folder + "/" + sha256 + "." + name, length, path):
+            if not self._fetcher.target(self._name(sha256), length, path):
                 raise Refused("manifest missing")
             if not _is_file(path, length, sha256):
                 os.remove(path)

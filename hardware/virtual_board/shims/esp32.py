@@ -57,7 +57,7 @@ class Partition:
     TYPE_DATA = 1
 
     def __init__(self, id, block_size=4096):
-        label = "ota_0" if isinstance(id, int) else id
+        label = _call("app_running") if isinstance(id, int) else id
         for part in _call("partitions").split(";"):
             kind, subtype, offset, size, name = part.split()
             if name == label:
@@ -68,6 +68,34 @@ class Partition:
     def info(self):
         return self._info
 
+    def get_next_update(self):
+        return Partition("ota_1" if self._info[4] == "ota_0" else "ota_0")
+
+    def set_boot(self):
+        _call("app_boot", self._info[4])
+
+    def readblocks(self, block_num, buf, offset=0):
+        self._move("app_read", block_num, buf, offset)
+
+    def writeblocks(self, block_num, buf, offset=None):
+        if offset is None:
+            for block in range(block_num, block_num + (len(buf) + 4095) // 4096):
+                self.ioctl(6, block)
+        self._move("app_write", block_num, buf, offset or 0)
+
+    def ioctl(self, cmd, arg):
+        if cmd == 4:
+            return self._info[3] // 4096
+        if cmd == 5:
+            return 4096
+        if cmd == 6:
+            _call("app_erase", "%s %d" % (self._info[4], arg * 4096))
+            return 0
+
+    def _move(self, operation, block_num, buf, offset):
+        at = block_num * 4096 + offset
+        _call(operation, "%s %d %d %d" % (self._info[4], at, _address(buf), len(buf)))
+
     @staticmethod
     def mark_app_valid_cancel_rollback():
-        pass
+        _call("app_keep")

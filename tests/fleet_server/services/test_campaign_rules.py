@@ -102,7 +102,7 @@ class OneNode(RuleBasedStateMachine):
         runs_it = self.runs == NEW and self.is_trusted
         if self.standing.stage is NodeStage.SUCCEEDED:
             assert runs_it
-            assert self.brought_by == (ORDER.assignment, before.attempt)
+            assert self.brought_by[0] == ORDER.assignment
             assert self.sampled_at in self.sampled_new_at
         if self.standing.stage is NodeStage.ALREADY_INSTALLED:
             assert runs_it
@@ -144,12 +144,12 @@ def reported(
     runs: tuple[int, str] = NEW,
     *,
     trusted: bool = True,
-    attempt: int | None = 1,
+    by: int | None = ORDER.assignment,
     sampled: datetime | None = None,
     at: datetime = NOON,
 ) -> Report:
     state = "confirmed" if trusted else "trial"
-    return Report(ORDER.assignment, attempt, *runs, state, at, sampled)
+    return Report(by, 1, *runs, state, at, sampled)
 
 
 def on_the_way(stage: NodeStage = NodeStage.TESTING) -> Standing:
@@ -167,7 +167,7 @@ def on_the_way(stage: NodeStage = NodeStage.TESTING) -> Standing:
         (reported(trusted=False, sampled=NOON + timedelta(minutes=1)), NodeStage.TESTING),
         (reported(FOREIGN, sampled=NOON + timedelta(minutes=1)), NodeStage.TESTING),
         (reported(OLD, sampled=NOON + timedelta(minutes=1)), NodeStage.TESTING),
-        (reported(attempt=2, sampled=NOON + timedelta(minutes=1)), NodeStage.ALREADY_INSTALLED),
+        (reported(by=None, sampled=NOON + timedelta(minutes=1)), NodeStage.ALREADY_INSTALLED),
     ],
     ids=[
         "all of it",
@@ -176,10 +176,10 @@ def on_the_way(stage: NodeStage = NodeStage.TESTING) -> Standing:
         "on trial",
         "other files",
         "old",
-        "other attempt",
+        "by hand",
     ],
 )
-def test_success_wants_release_trust_attempt_and_a_reading_of_the_new_version(
+def test_success_wants_release_trust_and_a_reading_of_the_new_version(
     report: Report, then: NodeStage
 ) -> None:
     assert after_report(on_the_way(), report, ORDER, now=NOON).stage is then

@@ -439,6 +439,15 @@ def test_wave_of_thousands_is_told_in_few_statements(session: Session) -> None:
     assert counts[1] - counts[0] <= 60, counts
 
 
+def test_worker_writes_nothing_while_there_is_no_campaign(city: City, session: Session) -> None:
+    act_as(session, "anna")
+    campaigning.create_campaign(session, city.release.id, Target(), now=NOON)
+    with statements(session) as seen:
+        assert not campaign_steps.advance_all(session, now=NOON)
+    assert {one.split()[0] for one in seen} <= {"SELECT", "BEGIN"}
+    assert not any("IMMEDIATE" in one for one in seen)
+
+
 def test_desired_state_without_campaign_names_no_release(session: Session) -> None:
     register(session, 1)
     states = publishing.desired_states(session, ["n-000001"], now=NOON, secret_key=_no_key)
