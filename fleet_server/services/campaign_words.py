@@ -364,7 +364,7 @@ def why_not_updated(session: Session, node_id: str, *, now: datetime) -> Why:
         .execution_options(populate_existing=True)
     ).first()
     if row is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     rights.check_node_model(session, row.Node.model, node_id=node_id)
     if row.Campaign is None:
         return _without_campaign(session, row.Node, row.NodeStatus)
