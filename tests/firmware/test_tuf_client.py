@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -630,6 +631,9 @@ WRONG_TYPES: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
         f"version {to!r}": ("timestamp", field("version", to=to)) for to in (0, -1, True, "1", None)
     },
     **{f"expires {to!r}": ("timestamp", field("expires", to=to)) for to in ("", "2030-01-01", 1)},
+    "an object for a text": ("timestamp", field("expires", to={"a": 1})),
+    "a list for a number": ("timestamp", field("version", to=[1])),
+    "an object for a key id": ("root", field("roles", "timestamp", "keyids", to=[{}])),
     "expires with a zone": ("timestamp", field("expires", to="2030-01-01T00:00:00+01:00")),
     "expires with letters": ("timestamp", field("expires", to="20XX-01-01T00:00:00Z")),
     "another type": ("timestamp", field("_type", to="snapshot")),
@@ -943,3 +947,39 @@ def test_the_servers_table_has_the_nodes_reasons_and_no_others() -> None:
     faults = {reason.partition(" ")[2] for reason in REASONS if reason.split()[0] in TOP_LEVEL}
     assert composed == faults
     assert whole <= set(REASONS)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "tree-3"])
+def test_whatever_became_of_a_file_it_is_refused_and_nothing_fails(
+    node: TufNode, role: str
+) -> None:
+    """Bytes changed, left out, doubled and put in, 400 times: the node refuses with a reason, or nothing that is signed has changed."""
+    chance = random.Random(role)
+    repo = TufRepository()
+    repo.publish("root", "tree-3", "targets", "snapshot", "timestamp")
+    name = "timestamp.json" if role == "timestamp" else f"2.{role}.json"
+    whole = repo.files[name]
+    meant = json.loads(whole)["signed"]
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 2, 5))):
+            at = chance.randrange(len(content))
+            piece = content[at : at + chance.randrange(1, 40)]
+            change = chance.randrange(4)
+            content[at : at + len(piece)] = (
+                bytes(chance.randrange(256) for _ in piece),
+                b"",
+                bytes(piece * 2),
+                bytes(piece) + chance.choice((b'"', b"\\", b"{", b"]", b"0", b"\xff", b"\\ud800")),
+            )[change]
+        repo.files[name] = bytes(content)
+        node.trust(repo.files["1.root.json"])
+
+        outcome = node.work(repo, RELEASE)
+
+        assert outcome.failed is None, bytes(content)
+        if outcome.refused is None:
+            assert json.loads(content)["signed"] == meant
+        else:
+            assert outcome.refused in REASONS
