@@ -568,7 +568,7 @@ MALFORMED: dict[str, Callable[[str], str]] = {
     "a hexadecimal number": lambda text: text.replace('"version": 1', '"version": 0x1', 1),
     "not a number": lambda text: text.replace('"version": 1', '"version": NaN', 1),
     "True for true": lambda text: text.replace('"_type"', '"_a": True, "_type"', 1),
-    "a line break in a string": lambda text: text.replace('"timestamp"', '"time\nstamp"', 1),
+    "a line break in a string": lambda text: text.replace('"_type"', '"_a": "b\nc", "_type"', 1),
     "half a surrogate pair": lambda text: text.replace('"_type"', r'"_a": "\ud83d", "_type"', 1),
     "a wrong second half": lambda text: text.replace(
         '"_type"', r'"_a": "\ud83d\u0041", "_type"', 1
