@@ -514,6 +514,17 @@ def test_an_id_that_is_not_the_keys_own_signs_nothing(node: TufNode) -> None:
     assert node.work(repo) == refused("timestamp signature")
 
 
+def test_a_field_that_a_key_was_given_later_leaves_it_its_id(node: TufNode) -> None:
+    """As securesystemslib makes ids: of type, value and scheme."""
+    repo = TufRepository()
+    refreshed(node, repo)
+    (key_id,) = key_ids(repo.signers["timestamp"])
+    repo.signed["root"].keys[key_id].unrecognized_fields["x-owner"] = "somebody"
+    repo.publish("root", "timestamp")
+
+    assert node.work(repo) == GOOD
+
+
 def test_a_chain_of_roots_is_followed_over_several_runs(node: TufNode) -> None:
     repo = TufRepository()
     node.trust(repo.files["1.root.json"])
