@@ -107,7 +107,11 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(f"The folder {folder} cannot be made: {error.strerror}.") from error
+        raise Unavailable(
+            "The folder %(folder)s cannot be made: %(problem)s.",
+            folder=folder,
+            problem=error.strerror,
+        ) from error
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
@@ -169,7 +173,9 @@ def check_durability(engine: Engine) -> None:
     """
     weak = _weak_sqlite(engine) if engine.dialect.name == "sqlite" else _weak_postgresql(engine)
     if weak:
-        raise NotDurable(f"The database might lose confirmed data on power loss: {weak}.")
+        raise NotDurable(
+            "The database might lose confirmed data on power loss: %(weak)s.", weak=weak
+        )
 
 
 def _weak_sqlite(engine: Engine) -> str | None:
@@ -208,10 +214,16 @@ def connected(engine: Engine) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except ProgrammingError as error:
-        raise Invalid(f"The database {where} has no good address: {_first_line(error)}.") from error
+        raise Invalid(
+            "The database %(where)s has no good address: %(problem)s.",
+            where=where,
+            problem=_first_line(error),
+        ) from error
     except (DBAPIError, sqlite3.Error) as error:
         raise DatabaseAway(
-            f"The database {where} cannot be reached: {_first_line(error)}"
+            "The database %(where)s cannot be reached: %(problem)s",
+            where=where,
+            problem=_first_line(error),
         ) from error
     with connection:
         yield connection
@@ -255,8 +267,10 @@ def _migrating(engine: Engine) -> Iterator[alembic.config.Config]:
                     orphan = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
                     if orphan is not None:
                         raise SchemaOutdated(
-                            f"The tables cannot be brought to this version: a row of {orphan[0]} names one of {orphan[2]} "
-                            "that is not there. Run `fleet verify`, then restore a backup."
+                            "The tables cannot be brought to this version: a row of %(table)s names one of "
+                            "%(parent)s that is not there. Run `fleet verify`, then restore a backup.",
+                            table=orphan[0],
+                            parent=orphan[2],
                         )
         finally:
             if is_sqlite:
@@ -276,7 +290,9 @@ def check_schema(engine: Engine) -> None:
     _refuse_unknown(found)
     if found != wanted:
         raise SchemaOutdated(
-            f"The database is at revision {found or 'none'}, this version needs {wanted}: run `fleet db upgrade`."
+            "The database is at revision %(found)s, this version needs %(wanted)s: run `fleet db upgrade`.",
+            found=found or "none",
+            wanted=wanted,
         )
 
 
@@ -288,8 +304,9 @@ def _refuse_unknown(found: str | None) -> None:
     }
     if found is not None and found not in known:
         raise SchemaOutdated(
-            f"The database is of revision {found}, which this version does not know: update this installation, "
-            "or use another database (another folder with --data)."
+            "The database is of revision %(found)s, which this version does not know: update this "
+            "installation, or use another database (another folder with --data).",
+            found=found,
         )
 
 
@@ -324,14 +341,15 @@ def trouble_of(error: Exception) -> Unavailable | None:
         or type(cause) in _SQLITE_UNFIT
         or _sqlstate(error) in _POSTGRESQL_UNFIT
     ):
-        return Unavailable(f"The database cannot be used: {said.rstrip('.')}.")
+        return Unavailable("The database cannot be used: %(said)s.", said=said.rstrip("."))
     return None
 
 
 def _tables_of_another_version(what: str) -> SchemaOutdated:
     return SchemaOutdated(
-        f"The database carries this version's number, but its tables are of another one ({what}): "
-        "use a database that `fleet db upgrade` of this version made, or its backup."
+        "The database carries this version's number, but its tables are of another one (%(what)s): use a "
+        "database that `fleet db upgrade` of this version made, or its backup.",
+        what=what,
     )
 
 

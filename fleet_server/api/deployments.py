@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import url_for
@@ -11,12 +12,15 @@ from marshmallow import Schema, fields, validate
 from fleet_server import clock
 from fleet_server.api.noun import Noun
 from fleet_server.api.schemas import ListQuery
-from fleet_server.errors import Conflict
+from fleet_server.errors import Conflict, Invalid
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.services import deploying, deployment_list, keyset
-from fleet_server.services.deployment_list import DeploymentLine
+from fleet_server.services.deployment_list import DeploymentLine, OneDeployment
 from fleet_server.services.rights import Right
+
+# What has just happened may be a little ahead by the clock of who says it.
+_CLOCKS_DIFFER = timedelta(minutes=1)
 
 deployments = Noun("deployments", "Which node stands where from when")
 
@@ -29,6 +33,24 @@ class DeploymentSchema(Schema):
     site_code = fields.String(required=True)
     from_at = fields.AwareDateTime(required=True)
     to_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class ChannelSchema(Schema):
+    """A probe at a channel; after a swap there is another line for it."""
+
+    key = fields.String(required=True)
+    property = fields.String(required=True)
+    depth_cm = fields.Integer(required=True)
+    sensor_type = fields.String(required=True)
+    serial = fields.String(required=True)
+    from_at = fields.AwareDateTime(required=True)
+    to_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class OneDeploymentSchema(DeploymentSchema):
+    """… with which probe was at which channel and depth, from–to."""
+
+    channels = fields.List(fields.Nested(ChannelSchema), required=True)
 
 
 class DeploymentQuery(ListQuery):
@@ -47,7 +69,7 @@ class NewDeploymentSchema(Schema):
     from_at = fields.AwareDateTime(required=True)
     serials = fields.Dict(
         keys=fields.String(validate=validate.Length(1, 64)),
-        values=fields.String(validate=validate.Length(1, 64)),
+        values=fields.String(validate=validate.Length(1, 80)),
         load_default=dict,
     )
     depths_cm = fields.Dict(
@@ -72,6 +94,12 @@ class ReplacementSchema(Schema):
     by_node_id = fields.String(required=True, validate=validate.Length(1, 64))
     at = fields.AwareDateTime(required=True)
     keeps_probes = fields.Boolean(load_default=True)
+    serials = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 64)),
+        values=fields.String(validate=validate.Length(1, 80)),
+        load_default=dict,
+        metadata={"description": "by slot, of probes at the new node that are others"},
+    )
 
 
 class EndSchema(Schema):
@@ -89,33 +117,35 @@ class Deployments(MethodView):
     @needs(Right.MOUNT_NODES)
     @deployments.creates(
         NewDeploymentSchema,
-        DeploymentSchema,
+        OneDeploymentSchema,
         at=lambda made: url_for("deployments.Deployment", deployment_id=made.id),
     )
-    def post(self, given: dict[str, Any]) -> DeploymentLine:
+    def post(self, given: dict[str, Any]) -> OneDeployment:
         """Put a node at a site"""
         session = current_session()
+        _refuse_future(given["from_at"])
         made = deploying.deploy_node(session, now=clock.now(), **given)
         return deployment_list.deployment(session, made.id)
 
 
 @deployments.route("/<row_id:deployment_id>")
 class Deployment(MethodView):
-    def entity(self, deployment_id: int) -> DeploymentLine:
+    def entity(self, deployment_id: int) -> OneDeployment:
         return deployment_list.deployment(current_session(), deployment_id)
 
     @needs(Right.SEE_FLEET)
-    @deployments.shows(DeploymentSchema)
-    def get(self, deployment_id: int) -> DeploymentLine:
+    @deployments.shows(OneDeploymentSchema)
+    def get(self, deployment_id: int) -> OneDeployment:
         """One deployment"""
         return self.entity(deployment_id)
 
     @needs(Right.MOUNT_NODES)
-    @deployments.changes(EndSchema, DeploymentSchema)
+    @deployments.changes(EndSchema, OneDeploymentSchema)
     def patch(self, given: dict[str, Any], deployment_id: int) -> None:
         """The node leaves the site"""
         session = current_session()
         stands = _standing(deployment_id)
+        _refuse_future(given["to_at"])
         deploying.end_deployment(session, stands.node_id, to_at=given["to_at"], now=clock.now())
 
 
@@ -126,6 +156,7 @@ class Swap(MethodView):
     def post(self, given: dict[str, Any], deployment_id: int) -> None:
         """Another probe is in a slot; its datastreams go on"""
         stands = _standing(deployment_id)
+        _refuse_future(given["at"])
         deploying.swap_sensor(
             current_session(),
             stands.node_id,
@@ -139,10 +170,11 @@ class Swap(MethodView):
 @deployments.route("/<row_id:deployment_id>/replace")
 class Replacement(MethodView):
     @needs(Right.MOUNT_NODES)
-    @deployments.acts(ReplacementSchema, DeploymentSchema)
-    def post(self, given: dict[str, Any], deployment_id: int) -> DeploymentLine:
+    @deployments.acts(ReplacementSchema, OneDeploymentSchema)
+    def post(self, given: dict[str, Any], deployment_id: int) -> OneDeployment:
         """Another node takes the place; its deployment is answered"""
         session = current_session()
+        _refuse_future(given["at"])
         made = deploying.replace_node(
             session,
             _standing(deployment_id).node_id,
@@ -150,11 +182,17 @@ class Replacement(MethodView):
             at=given["at"],
             now=clock.now(),
             keeps_probes=given["keeps_probes"],
+            serials=given["serials"],
         )
         return deployment_list.deployment(session, made.id)
 
 
-def _standing(deployment_id: int) -> DeploymentLine:
+def _refuse_future(moment: datetime) -> None:
+    if moment > clock.now() + _CLOCKS_DIFFER:
+        raise Invalid("This time lies in the future.")
+
+
+def _standing(deployment_id: int) -> OneDeployment:
     stands = deployment_list.deployment(current_session(), deployment_id)
     if stands.to_at is not None:
         raise Conflict(f"Deployment {deployment_id} has ended; it stays as it was.")

@@ -6,7 +6,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from fleet_server.api import credentials, twin
-from fleet_server.api.alerts import alerts, silences
+from fleet_server.api.alerts import alerts, recipients, rules, silences
 from fleet_server.api.arrivals import packs, quarantine
 from fleet_server.api.audit import audit
 from fleet_server.api.changes import changes, drift, layers, models
@@ -39,6 +39,8 @@ _NOUNS = (
     people,
     alerts,
     silences,
+    rules,
+    recipients,
     groups,
     tags,
     layers,

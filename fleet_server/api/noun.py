@@ -42,7 +42,7 @@ from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 from sqlalchemy import text
 from sqlalchemy.orm import Session
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from fleet_server import clock, db
 from fleet_server.api.parsing import Parser
@@ -174,10 +174,12 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         *,
         query: _Kind | None = None,
         is_rehearsed: bool = False,
+        takes_file: bool = False,
     ) -> Callable[[_View], _View]:
         """A POST that makes no entity: the view returns what `shown` shows; without it the answer is 204.
 
         `is_rehearsed`: the request may say by If-Match which rehearsal it goes by (`rehearsed_tags`).
+        `takes_file`: the request's body is a file as it is; the view reads it with `sent_file`.
         """
 
         def decorate(view: _View) -> _View:
@@ -188,7 +190,7 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             once = _once(wraps(view)(done))
             success: _Success = (204 if shown is None else 200, shown, {})
             more = (409, 412) if is_rehearsed else (409,)
-            return self._told(
+            told = self._told(
                 once,
                 success,
                 body=given,
@@ -197,6 +199,7 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
                 is_post=True,
                 is_rehearsed=is_rehearsed,
             )
+            return self._takes_file(told) if takes_file else told
 
         return decorate
 
@@ -232,6 +235,17 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             return self._told(answer, (204, None, {}), more=(409,), is_tagged=True)
 
         return decorate
+
+    def _takes_file(self, view: _View) -> _View:
+        for number in (413, 415):
+            view = self.alt_response(
+                number,
+                schema=PROBLEM,
+                content_type=PROBLEM_TYPE,
+                description=_SENTENCES[number] if number == 413 else "It is a form and no file.",
+            )(view)
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        return self.doc(requestBody={"required": True, "content": content})(view)  # type: ignore[no-any-return]
 
     def _told(
         self,
@@ -279,6 +293,19 @@ def rehearsed_tags() -> frozenset[str] | None:
     if not request.if_match or request.if_match.star_tag:
         return None
     return frozenset(request.if_match.as_set())
+
+
+def sent_file() -> bytes:
+    """The request's body as it came.
+
+    Raises:
+        UnsupportedMediaType: it is a form, of which nothing is left to read.
+    """
+    if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        raise UnsupportedMediaType(
+            "Send the file itself as the body, with `Content-Type: application/octet-stream`."
+        )
+    return request.get_data()
 
 
 def tag_of(schema: Schema, entity: Mapping[str, Any]) -> str:

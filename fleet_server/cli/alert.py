@@ -92,7 +92,7 @@ def ack(*, alert_id: int, note: str, data_dir: str | None, as_json: bool) -> Non
 def silence(
     *, scope: str, key: str, hours: int, reason: str, data_dir: str | None, as_json: bool
 ) -> None:
-    """Call nobody for a node, a site (KEY is its code), a model or all, for some hours.
+    """Call nobody for a node, a site (KEY is its code), a group (its name), a model or all, for some hours.
 
     Example: fleet alert silence site stadtpark-linde --hours 8 --reason "trees are pruned"
     """

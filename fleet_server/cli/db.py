@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,13 +13,15 @@ import click
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from fleet_server import clock
 from fleet_server import db as database
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import refuse_missing, settings_of
+from fleet_server.errors import Conflict, FleetError, Unavailable
 from fleet_server.models import Base
-from fleet_server.services import backups, keys
+from fleet_server.services import backups, keys, scheduling
 from fleet_server.settings import Settings
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
@@ -112,7 +114,7 @@ def backup(
     """
     settings = settings_of(data_dir, database_url)
     refuse_missing(settings)
-    with _engine(data_dir, database_url) as engine, _busy("Backing up"):
+    with _engine(data_dir, database_url) as engine, _busy("Backing up"), _noted(engine):
         made = backups.back_up(
             engine,
             settings.data_dir,
@@ -132,6 +134,23 @@ def backup(
         f"{_summary(made)} It is in {made.folder}.{lacks}",
         as_json=as_json,
     )
+
+
+@contextmanager
+def _noted(engine: Engine) -> Iterator[None]:
+    """Whether it went well is known to whoever watches the fleet: a backup that fails or stays out is an alert."""
+
+    def note(error: str | None) -> None:
+        # What became of the backup is what the person reads; what could not be noted calls as a backup that stays out.
+        with suppress(DBAPIError, FleetError), database.session_factory(engine)() as session:
+            scheduling.note_backup(session, wall_now=datetime.now(UTC), error=error)
+
+    try:
+        yield
+    except (Conflict, Unavailable) as problem:
+        note(str(problem))
+        raise
+    note(None)
 
 
 @db.command()

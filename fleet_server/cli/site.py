@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -206,25 +205,15 @@ def import_sites(
         raise Invalid(f"{file} has more than {LARGEST_FILE_BYTES // 1024**2} MB; split it.")
     data = file.read_bytes()
     table = read_table(data, layer=layer)
-    epsg = places.epsg_of(crs) if crs is not None else site_importing.guess_epsg(table)
-    if epsg is None:
-        raise Invalid(
-            "In which coordinate system are the positions? Say it, like --crs EPSG:25832."
-        )
-    columns = {**site_importing.guess_columns(table), **dict(mapping)}
-    rules = ImportRules(
-        columns={field: column for field, column in columns.items() if column},
-        epsg=epsg,
-        kind=kind,
-        is_public=is_public,
+    rules = site_importing.make_rules(
+        table, crs=crs, columns=dict(mapping), kind=kind, is_public=is_public
     )
     with open_session(data_dir) as session:
         now = clock.now()
         if dry_run:
             plan = site_importing.plan_import(session, table, rules, now=now)
         else:
-            store = open_store(settings_of(data_dir).files_url)
-            store.put(f"imports/{hashlib.sha256(data).hexdigest()}", data)
+            site_importing.keep_file(data, store=open_store(settings_of(data_dir).files_url))
             plan = site_importing.import_sites(session, table, rules, data=data, now=now)
     _report(plan, rules, dry_run=dry_run, as_json=as_json)
     sys.exit(1 if plan.wrong else 0)
@@ -236,7 +225,9 @@ def _report(plan: ImportPlan, rules: ImportRules, *, dry_run: bool, as_json: boo
         "dry_run": dry_run,
         "crs": f"EPSG:{rules.epsg}",
         "columns": dict(rules.columns),
-        "wrong_rows": [{"row": row.number, "sentence": row.sentence} for row in plan.wrong],
+        "wrong_rows": [
+            {"row": row.number, "code": row.code, "sentence": row.sentence} for row in plan.wrong
+        ],
     }
     lines = list(site_importing.describe(plan))
     if dry_run:

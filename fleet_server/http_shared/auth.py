@@ -19,6 +19,7 @@ from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Request, Response
 
 from fleet_server import clock
+from fleet_server.errors import Said
 from fleet_server.http_shared.browsers import browser_name
 from fleet_server.http_shared.database import current_session, is_database_away
 from fleet_server.http_shared.problems import wants_problem_json
@@ -149,7 +150,7 @@ def _register_csrf(app: Flask) -> None:
         clearer = BadRequest(
             "A browser's cookie came along: send the csrf_token of /api/v1/me as X-CSRFToken, or a key and no cookie."
             if request.path.startswith(KEY_PATHS)
-            else "This form is out of date; load the page again and repeat."
+            else Said("This form is out of date; load the page again and repeat.")
         )
         return app.handle_http_exception(clearer)  # what it returns is a view's answer
 

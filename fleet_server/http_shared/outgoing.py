@@ -24,8 +24,8 @@ class NotReached(FleetError):
 
     code = "not_reached"
 
-    def __init__(self, sentence: str, *, is_final: bool = False) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, /, *, is_final: bool = False, **fields: object) -> None:
+        super().__init__(sentence, **fields)
         self.is_final = is_final
 
 
@@ -77,10 +77,10 @@ def ask(
         parts = urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
     except (ValueError, KeyError) as problem:
-        raise NotReached(f"{url!r} is no address.", is_final=True) from problem
+        raise NotReached("%(url)r is no address.", url=url, is_final=True) from problem
     host = parts.hostname or ""
     if parts.scheme != "https" and not allowed.has(host):
-        raise NotReached(f"{host} is not spoken to without TLS.", is_final=True)
+        raise NotReached("%(host)s is not spoken to without TLS.", host=host, is_final=True)
     address = look_up(host, port, allowed)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = _Connection(host, address, is_tls=parts.scheme == "https")
@@ -89,7 +89,9 @@ def ask(
         answer = connection.getresponse()
         return Answer(answer.status, answer.read(longest_bytes))
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        raise NotReached(f"{host} cannot be reached: {problem}") from problem
+        raise NotReached(
+            "%(host)s cannot be reached: %(problem)s", host=host, problem=problem
+        ) from problem
     finally:
         connection.close()
 
@@ -103,13 +105,16 @@ def look_up(host: str, port: int, allowed: Allowed) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as problem:
-        raise NotReached(f"{host} is not known to the name servers.") from problem
+        raise NotReached("%(host)s is not known to the name servers.", host=host) from problem
     addresses = [str(one[4][0]).partition("%")[0] for one in found]
     if not allowed.has(host):
         for address in addresses:
             if not _is_public(address) and not allowed.has(address):
                 raise NotReached(
-                    f"{host} leads to {address}, which is no public address; {allowed.setting} can allow it.",
+                    "%(host)s leads to %(address)s, which is no public address; %(setting)s can allow it.",
+                    host=host,
+                    address=address,
+                    setting=allowed.setting,
                     is_final=True,
                 )
     return addresses[0], port

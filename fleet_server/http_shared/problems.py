@@ -32,7 +32,7 @@ PROBLEM_TYPE = "application/problem+json"
 PROGRAM_PATHS = ("/api/", "/v1.1", "/feeds", "/node/", "/healthz", "/readyz", "/metrics")
 
 PageForProblem = Callable[[int, str, str], str]
-"""Draws (status, title, detail) as HTML."""
+"""Draws (status, title, detail) as HTML; what a service said has its parts (`Said`)."""
 
 
 class NotBuilt(FleetError):
@@ -117,7 +117,7 @@ def register_problems(app: Flask, *, page: PageForProblem | None = None) -> None
         if status == 503:
             note_database_away()
             log.warning("request_unavailable", path=request.path, code=problem.code)
-        made = answer(status, str(problem), problem.code)
+        made = answer(status, problem.said, problem.code)
         if status == 401:
             made.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 11.6.1
         return made

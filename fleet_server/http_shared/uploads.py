@@ -31,6 +31,9 @@ def register_uploads(app: Flask) -> None:
     def _allow() -> None:
         if request.method != "POST" or request.endpoint is None:
             return
-        longest = getattr(current_app.view_functions[request.endpoint], _LONGEST, None)
+        view = current_app.view_functions[request.endpoint]
+        # An operation of the API is a method of a class.
+        method = getattr(getattr(view, "view_class", None), request.method.lower(), view)
+        longest = getattr(method, _LONGEST, None)
         if longest is not None and current_actor() is not None:
             request.max_content_length = longest

@@ -53,6 +53,8 @@ def _send(due: DueDelivery, settings: Settings) -> None:
         raise sending.NotSent("Nobody is to be told.", is_final=True)
     if not due.recipient.is_active:
         raise sending.NotSent("The recipient is told no more.", is_final=True)
+    if due.address is None:
+        raise sending.NotSent("The account is closed, or has no mail address.", is_final=True)
     if due.recipient.channel == Channel.MAIL:
         sending.send_mail(sending.compose_mail(due, due.recipient, settings), settings)
         return

@@ -18,7 +18,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.errors import FleetError
-from fleet_server.jobs import alerts, answers, configuration_changes, credentials, deliveries, life
+from fleet_server.jobs import (
+    alerts,
+    answers,
+    configuration_changes,
+    credentials,
+    deliveries,
+    files,
+    life,
+)
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
 
@@ -49,6 +57,7 @@ JOBS = {
     "look_closely": Scheduled(alerts.look_closely, every_s=600),
     "make_trends": Scheduled(alerts.make_trends, every_s=86_400),
     "certificates": Scheduled(credentials.keep_certificates, every_s=60),
+    "forget_previews": Scheduled(files.forget_previews, every_s=3600),
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
 }
@@ -112,7 +121,8 @@ def _run(
         try:
             if not is_known:
                 with sessions() as session:
-                    scheduling.add_jobs(session, names, wall_now=datetime.now(UTC))
+                    known = (*names, scheduling.BACKUP)
+                    scheduling.add_jobs(session, known, wall_now=datetime.now(UTC))
                 is_known = True
             while not stop.is_set() and run_due(sessions, settings, names) is not None:
                 pass

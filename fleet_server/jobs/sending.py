@@ -53,8 +53,8 @@ class NotSent(FleetError):
 
     code = "message_not_sent"
 
-    def __init__(self, sentence: str, *, is_final: bool = False) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, /, *, is_final: bool = False, **fields: object) -> None:
+        super().__init__(sentence, **fields)
         self.is_final = is_final
 
 
@@ -79,15 +79,21 @@ def send_mail(mail: EmailMessage, settings: Settings) -> None:
                 server.login(unquote(parts.username), unquote(parts.password or ""))
             refused = server.send_message(mail)
     except smtplib.SMTPRecipientsRefused as problem:
-        raise NotSent(f"The mail server refuses {', '.join(problem.recipients)}.") from problem
+        raise NotSent(
+            "The mail server refuses %(refused)s.", refused=", ".join(problem.recipients)
+        ) from problem
     except smtplib.SMTPResponseException as problem:
         raise NotSent(
-            f"The mail server answered {problem.smtp_code}: {_text(problem.smtp_error)}"
+            "The mail server answered %(status)s: %(answer)s",
+            status=problem.smtp_code,
+            answer=_text(problem.smtp_error),
         ) from problem
     except (OSError, smtplib.SMTPException) as problem:
-        raise NotSent(f"The mail server {host} cannot be used: {problem}") from problem
+        raise NotSent(
+            "The mail server %(host)s cannot be used: %(problem)s", host=host, problem=problem
+        ) from problem
     if refused:
-        raise NotSent(f"The mail server refuses {', '.join(refused)}; the others have it.", is_final=True)  # fmt: skip
+        raise NotSent("The mail server refuses %(refused)s; the others have it.", refused=", ".join(refused), is_final=True)  # fmt: skip
 
 
 def send_reset(begun: MailedReset, due: DueDelivery, language: str, settings: Settings) -> None:
@@ -118,7 +124,7 @@ def compose_mail(due: DueDelivery, recipient: AlertRecipient, settings: Settings
     """The mail in the recipient's language; the same delivery has the same Message-ID, so that a repeated one is known as that."""
     language = recipient.language
     lines = _lines(due.content, language)
-    mail = _new_mail(due, recipient.address, settings)
+    mail = _new_mail(due, due.address or "", settings)
     occasion = _OCCASIONS[due.occasion][language]
     about = lines[0].partition("\n")[0] if lines else _TEST[language]
     more = f" (+{len(lines) - 1})" if len(lines) > 1 else ""
@@ -202,9 +208,14 @@ def send_webhook(
             headers=headers,
         )
     except outgoing.NotReached as problem:
-        raise NotSent(str(problem), is_final=problem.is_final) from problem
+        raise NotSent(problem.said, is_final=problem.is_final) from problem
     if not 200 <= answer.status < 300:
-        raise NotSent(f"{host} answered {answer.status}.", is_final=answer.status == 410)
+        raise NotSent(
+            "%(host)s answered %(status)s.",
+            host=host,
+            status=answer.status,
+            is_final=answer.status == 410,
+        )
 
 
 def sign(secret: bytes, message_id: str, timestamp: str, body: bytes) -> str:
@@ -223,7 +234,7 @@ def look_up(host: str, port: int, settings: Settings) -> tuple[str, int]:
     try:
         return outgoing.look_up(host, port, _allowed(settings))
     except outgoing.NotReached as problem:
-        raise NotSent(str(problem), is_final=problem.is_final) from problem
+        raise NotSent(problem.said, is_final=problem.is_final) from problem
 
 
 def _allowed(settings: Settings) -> outgoing.Allowed:

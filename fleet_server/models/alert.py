@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from fleet_server.models.base import Base, Big, BigKey, Key, Moment
+from fleet_server.models.user import User
 
 
 class AlertKind(StrEnum):
@@ -25,6 +26,7 @@ class AlertKind(StrEnum):
     CERTIFICATE = "certificate"
     SENSOR = "sensor"
     RADIO = "radio"
+    JOB = "job"  # what the server should have done and did not: a job of the worker, or the backup
 
 
 class Severity(StrEnum):
@@ -105,13 +107,13 @@ class Silence(Base):
 
     __tablename__ = "silence"
     __table_args__ = (
-        CheckConstraint("scope IN ('all', 'node', 'site', 'model')", name="scope"),
+        CheckConstraint("scope IN ('all', 'node', 'site', 'group', 'model')", name="scope"),
         CheckConstraint("to_at > from_at", name="span"),
     )
 
     id: Mapped[Key]
     scope: Mapped[str]
-    key: Mapped[str]  # node id, site code or node model; empty for all
+    key: Mapped[str]  # node id, site code, group's name or node model; empty for all
     from_at: Mapped[Moment]
     to_at: Mapped[Moment] = mapped_column(index=True)
     reason: Mapped[str]
@@ -120,7 +122,10 @@ class Silence(Base):
 
 
 class AlertRecipient(Base):
-    """Who is told of which alerts: an address with what it wants to hear."""
+    """Who is told of which alerts: an address with what it wants to hear, or an account.
+
+    An account is told at its own mail address of what is in its scope, while it is open; `address` is empty.
+    """
 
     __tablename__ = "alert_recipient"
     __table_args__ = (
@@ -133,6 +138,7 @@ class AlertRecipient(Base):
     id: Mapped[Key]
     name: Mapped[str] = mapped_column(unique=True)
     channel: Mapped[str]
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id"), unique=True)
     address: Mapped[str]  # e-mail addresses, separated by commas; or the webhook's https address
     sealed_secret: Mapped[str | None]  # what a webhook is signed with
     kinds: Mapped[list[str] | None] = mapped_column(JSON)  # None: all
@@ -141,6 +147,12 @@ class AlertRecipient(Base):
     language: Mapped[str]
     is_active: Mapped[bool]
     made_at: Mapped[Moment]
+    user: Mapped[User | None] = relationship(lazy="selectin")
+
+    @property
+    def account(self) -> str | None:
+        """The account's name."""
+        return None if self.user is None else self.user.name
 
 
 class Delivery(Base):

@@ -14,6 +14,7 @@ from fleet_server.models.base import Base, Key, Moment
 class ChangeState(StrEnum):
     """Where a change stands."""
 
+    PREPARING = "preparing"  # its nodes are written down, some thousand at a time; nobody is told
     AWAITING_APPROVAL = "awaiting_approval"
     RUNNING = "running"  # the nodes of its wave are told, and heard
     SOAKING = "soaking"  # enough of them run it; it is watched for a while

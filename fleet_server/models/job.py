@@ -8,7 +8,7 @@ from fleet_server.models.base import Base, Moment
 
 
 class Job(Base):
-    """One row per job. `due_at`, `claimed_until` and `ran_at` are wall clock: they are between processes."""
+    """One row per job, and one for the backup, which a timer beside the worker makes. Moments are wall clock: they are between processes."""
 
     __tablename__ = "job"
 
@@ -17,3 +17,4 @@ class Job(Base):
     claimed_until: Mapped[Moment | None]
     ran_at: Mapped[Moment | None]
     error: Mapped[str | None]  # of the last run; None: it went well
+    failing_since: Mapped[Moment | None]  # it has failed each time since then

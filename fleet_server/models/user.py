@@ -44,7 +44,7 @@ class User(Base):
 
     id: Mapped[Key]
     name: Mapped[str] = mapped_column(unique=True)
-    mail: Mapped[str | None]  # where a link for a new password goes
+    mail: Mapped[str | None]  # where a link for a new password goes, and messages to this person
     password_hash: Mapped[str]
     scope: Mapped[str] = mapped_column(default=Scope.ALL)
     is_active: Mapped[bool] = mapped_column(default=True)

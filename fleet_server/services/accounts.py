@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound, Refused
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused, listed
 from fleet_server.models import PasswordReset, Role, Scope, UnknownName, User, UserRole
 from fleet_server.services import auditing, logins, passwords, rights, second_factor
 from fleet_server.services.mail_addresses import LONGEST, is_mail_address
@@ -117,7 +117,7 @@ def create_user(
     _check_mail(mail)
     with db.writing(session):
         if session.scalar(select(User.id).where(User.name == name)) is not None:
-            raise AccountExists(f"There is already an account {name!r}.")
+            raise AccountExists("There is already an account %(name)r.", name=name)
         if not roles and session.scalar(select(User.id).limit(1)) is None:
             roles = (Role.ADMINISTRATOR,)
         user = User(
@@ -145,9 +145,9 @@ def create_user(
 def check_name(name: str) -> None:
     """Raises AccountWrong for what nobody can be called."""
     if not 1 <= len(name) <= NAME_MAX_LENGTH or not name.isprintable() or name != name.strip():
-        raise AccountWrong(f"A name has 1 to {NAME_MAX_LENGTH} printable characters.")
+        raise AccountWrong("A name has 1 to %(longest)s printable characters.", longest=NAME_MAX_LENGTH)  # fmt: skip
     if _RESERVED_NAME.fullmatch(name):
-        raise AccountWrong(f"The audit log calls others {name!r}; take another name.")
+        raise AccountWrong("The audit log calls others %(name)r; take another name.", name=name)
 
 
 def allow(
@@ -292,7 +292,7 @@ def begin_reset(session: Session, name: str, *, now: datetime) -> str:
     with db.writing(session):
         user = _managed_user(session, name)
         if not user.is_active:
-            raise AccountWrong(f"The account {name!r} is closed; open it first.")
+            raise AccountWrong("The account %(name)r is closed; open it first.", name=name)
         return _new_reset(session, user, now=now, is_mailed=False)
 
 
@@ -365,7 +365,7 @@ def account_named(session: Session, name: str) -> User:
     """Raises NotFound when there is no such account, or it is none that who acts has to do with."""
     user = session.scalar(select(User).where(User.name == name))
     if user is None or not _has_to_do_with(session, user):
-        raise NotFound(f"There is no account {name!r}.")
+        raise NotFound("There is no account %(name)r.", name=name)
     return user
 
 
@@ -399,7 +399,7 @@ def _roles_of(user: User) -> list[Role]:
 
 def _rows(roles: Collection[Role]) -> list[UserRole]:
     if not roles:
-        raise AccountWrong(f"Say what this person does; there are {', '.join(Role)}.")
+        raise AccountWrong("Say what this person does; there are %(roles)s.", roles=listed(Role))
     return [UserRole(role=role) for role in sorted(set(roles))]
 
 
@@ -410,14 +410,14 @@ def _has_to_do_with(session: Session, user: User) -> bool:
 def _refuse_beyond_scope(session: Session, scope: Scope) -> None:
     own = rights.actor_of(session).scope
     if own not in (Scope.ALL, scope):
-        raise BeyondScope(f"You can give the scope {own} only, which is your own.")
+        raise BeyondScope("You can give the scope %(own)s only, which is your own.", own=own)
 
 
 def _managed_user(session: Session, name: str) -> User:
     """The account, held until the transaction ends; not there when it is beyond the scope of who acts."""
     user = _locked_user(session, name)
     if not _has_to_do_with(session, user):
-        raise NotFound(f"There is no account {name!r}.")
+        raise NotFound("There is no account %(name)r.", name=name)
     return user
 
 
@@ -451,7 +451,7 @@ def _locked_user(session: Session, name: str) -> User:
     query = select(User).where(User.name == name).with_for_update()
     user = session.scalar(query.execution_options(populate_existing=True))
     if user is None:
-        raise NotFound(f"There is no account {name!r}.")
+        raise NotFound("There is no account %(name)r.", name=name)
     return user
 
 
@@ -564,7 +564,7 @@ def _begin_attempt(
         tried = user or _unknown_name(session, name, now)
         if tried.locked_until is not None and tried.locked_until > now:
             wait_s = int((tried.locked_until - now).total_seconds())
-            raise LoginLocked(f"Too many wrong passwords; try again in {wait_s} s.", wait_s=wait_s)
+            raise LoginLocked("Too many wrong passwords; try again in %(wait_s)s s.", wait_s=wait_s)
         tried.failures += 1
         if tried.failures >= FREE_FAILURES:
             tried.locked_until = now + lock_after(tried.failures)

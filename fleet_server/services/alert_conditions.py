@@ -21,6 +21,8 @@ from fleet_server.models import (
     Event,
     Node,
     NodeDay,
+    NodeGroup,
+    NodeGroupMember,
     NodeStatus,
     NodeTrend,
     Observation,
@@ -58,6 +60,13 @@ def is_silenced(now: datetime) -> Truth:
         .correlate(Node)
         .scalar_subquery()
     )
+    in_group = (
+        select(NodeGroup.id)
+        .join(NodeGroupMember, NodeGroupMember.group_id == NodeGroup.id)
+        .where(NodeGroupMember.node_id == Node.node_id, NodeGroup.name == Silence.key)
+        .correlate(Node, Silence)
+        .exists()
+    )
     return (
         select(Silence.id)
         .where(
@@ -68,6 +77,7 @@ def is_silenced(now: datetime) -> Truth:
                 and_(Silence.scope == "node", Silence.key == Node.node_id),
                 and_(Silence.scope == "model", Silence.key == Node.model),
                 and_(Silence.scope == "site", Silence.key == site_code),
+                and_(Silence.scope == "group", in_group),
             ),
         )
         .correlate(Node)

@@ -26,7 +26,7 @@ def alert_page(
 
 def alert(session: Session, alert_id: int) -> AlertOverview:
     """Raises NotFound when there is none, or the actor has nothing to do with it."""
-    found = alerting.alerts(session, Wanted(is_open=None), limit=1, before_id=alert_id + 1)
-    if not found or found[0].id != alert_id:
-        raise NotFound(f"There is no alert {alert_id}.")
+    found = alerting.alerts(session, Wanted(is_open=None), limit=1, ids=[alert_id])
+    if not found:
+        raise NotFound("There is no alert %(alert_id)s.", alert_id=alert_id)
     return found[0]

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Invalid
-from fleet_server.models import AlertKind, AlertRule, Severity
-from fleet_server.services import auditing
+from fleet_server.errors import Invalid, NotFound, Refused
+from fleet_server.models import AlertKind, AlertRule, Scope, Severity
+from fleet_server.services import auditing, keyset, rights
 
 _HOUR_S, _DAY_S = 3600, 86_400
 _LONGEST_S = 366 * _DAY_S
@@ -88,6 +89,12 @@ DEFAULTS: Mapping[AlertKind, Rule] = MappingProxyType(
         AlertKind.SENSOR: Rule(
             Severity.WARNING, {"readings": 4}, clear_after_s=_HOUR_S, escalate_after_s=7 * _DAY_S
         ),
+        # A job may fail once (a database that is away for a minute); a nightly backup may be late by a day.
+        AlertKind.JOB: Rule(
+            Severity.WARNING,
+            {"failing_s": 900, "overdue_s": 900, "backup_s": 2 * _DAY_S},
+            escalate_after_s=_DAY_S,
+        ),
         AlertKind.RADIO: Rule(
             Severity.NOTICE,
             {"drop_db": 8, "clear_drop_db": 5, "below_dbm": -80},
@@ -113,13 +120,57 @@ def rules(session: Session) -> dict[AlertKind, Rule]:
     return held
 
 
+@dataclass(frozen=True)
+class NamedRule(Rule):
+    """A rule with its kind's name."""
+
+    kind: str = ""
+
+    def changed(self, given: Mapping[str, Any]) -> Rule:
+        """This rule with what is given in the place of what was."""
+        held = {name: getattr(self, name) for name in Rule.__dataclass_fields__}
+        return Rule(**{**held, **given})
+
+
+def rule_of(session: Session, kind: str) -> NamedRule:
+    """Raises NotFound when there is no such kind."""
+    if kind not in tuple(AlertKind):
+        raise NotFound("There is no rule %(name)s.", name=kind)
+    return _named(AlertKind(kind), rules(session)[AlertKind(kind)])
+
+
+def rule_page(
+    session: Session, *, limit: int, after: keyset.Key | None = None
+) -> keyset.Page[NamedRule]:
+    """By kind, in pages. One statement."""
+    keyset.check_key(after, (str,))
+    held = rules(session)
+    names = sorted(str(kind) for kind in held if after is None or str(kind) > str(after[0]))
+    shown = [_named(AlertKind(name), held[AlertKind(name)]) for name in names[:limit]]
+    return keyset.Page(shown, (shown[-1].kind,) if len(names) > limit else None)
+
+
+def _named(kind: AlertKind, rule: Rule) -> NamedRule:
+    return NamedRule(
+        rule.severity,
+        rule.thresholds,
+        rule.clear_after_s,
+        rule.escalate_after_s,
+        rule.is_active,
+        kind=str(kind),
+    )
+
+
 def change_rule(session: Session, kind: AlertKind, rule: Rule, *, now: datetime) -> None:
     """Let another rule hold from the next look on. Committed on return; the same rule again changes nothing.
 
     Raises:
         RuleWrong: a threshold that this kind has not, or a number that makes no sense.
+        Refused: the actor has not to do with all sites; rules hold for all.
     """
     _check(kind, rule)
+    if rights.actor_of(session).scope is not Scope.ALL:
+        raise Refused("Rules hold for all sites; only who has to do with all of them changes one.")
     with db.writing(session):
         before = rules(session)[kind]
         whole = replace(rule, thresholds={**before.thresholds, **rule.thresholds})
@@ -151,15 +202,30 @@ def _check(kind: AlertKind, rule: Rule) -> None:
     for name, number in rule.thresholds.items():
         if name not in known:
             has = ", ".join(known) or "none"
-            raise RuleWrong(f"The rule {kind} has no threshold {name}; it has {has}.")
+            raise RuleWrong(
+                "The rule %(kind)s has no threshold %(name)s; it has %(has)s.",
+                kind=kind,
+                name=name,
+                has=has,
+            )
         if not -_LIMIT <= number <= _LIMIT or (number < 0 and not name.endswith("_dbm")):
-            raise RuleWrong(f"{name} of the rule {kind} must be from 0 to {_LIMIT}, not {number}.")
+            raise RuleWrong(
+                "%(name)s of the rule %(kind)s must be from 0 to %(highest)s, not %(number)s.",
+                name=name,
+                kind=kind,
+                highest=_LIMIT,
+                number=number,
+            )
     for name, seconds in (
         ("clear_after_s", rule.clear_after_s),
         ("escalate_after_s", rule.escalate_after_s),
     ):
         if seconds is not None and not 0 <= seconds <= _LONGEST_S:
-            raise RuleWrong(f"{name} must be from 0 to {_LONGEST_S} seconds (a year).")
+            raise RuleWrong(
+                "%(name)s must be from 0 to %(highest_s)s seconds (a year).",
+                name=name,
+                highest_s=_LONGEST_S,
+            )
 
 
 def _told(rule: Rule) -> dict[str, auditing.Detail]:

@@ -24,6 +24,7 @@ KINDS: Mapping[AlertKind, Mapping[str, str]] = {
     AlertKind.CERTIFICATE: {"en": "Certificate runs out", "de": "Zertifikat läuft ab"},
     AlertKind.SENSOR: {"en": "Probe gives nothing", "de": "Sonde liefert nichts"},
     AlertKind.RADIO: {"en": "Radio gets worse", "de": "Funk wird schlechter"},
+    AlertKind.JOB: {"en": "The server's own work", "de": "Arbeit des Servers"},
 }
 SEVERITIES: Mapping[Severity, Mapping[str, str]] = {
     Severity.NOTICE: {"en": "notice", "de": "Hinweis"},
@@ -76,6 +77,20 @@ _SENTENCES: Mapping[AlertKind, Mapping[str, str]] = {
         "de": "Das Signal fiel von {before_dbm} dBm auf {now_dbm} dBm. Prüfen, was zwischen Knoten und Zugangspunkt steht.",
     },
 }
+_JOB: Mapping[str, Mapping[str, str]] = {
+    "fails": {
+        "en": "`{job}` fails again and again: {reason}",
+        "de": "`{job}` scheitert immer wieder: {reason}",
+    },
+    "overdue": {
+        "en": "`{job}` has not run as it should; the last time was {ran_at}. Look at `fleet worker`.",
+        "de": "`{job}` lief nicht wie vorgesehen, zuletzt {ran_at}. `fleet worker` prüfen.",
+    },
+}
+_NO_BACKUP: Mapping[str, str] = {
+    "en": "No backup was made for days; the last one: {ran_at}. Look at what runs `fleet db backup`.",
+    "de": "Seit Tagen keine Sicherung, die letzte: {ran_at}. Prüfen, was `fleet db backup` ausführt.",
+}
 
 
 class _Lenient(dict[str, Any]):
@@ -100,7 +115,18 @@ def sentence(kind: AlertKind, details: Mapping[str, Any], language: str) -> str:
     told = {name: _plain(name, value) for name, value in details.items()}
     if kind is AlertKind.BATTERY:
         told["days"] = _days(details.get("days_low"), details.get("days_high"), language)
-    return _SENTENCES[kind][language].format_map(_Lenient(told))
+    if kind is AlertKind.JOB and details.get("ran_at") is None:
+        told["ran_at"] = "nie" if language == "de" else "never"
+    return _pattern(kind, details, language).format_map(_Lenient(told))
+
+
+def _pattern(kind: AlertKind, details: Mapping[str, Any], language: str) -> str:
+    if kind is not AlertKind.JOB:
+        return _SENTENCES[kind][language]
+    trouble = details.get("trouble", "overdue")
+    if details.get("job") == "backup" and trouble == "overdue":
+        return _NO_BACKUP[language]
+    return _JOB[trouble][language]
 
 
 def subject_word(subject: str, label: str | None, language: str) -> str:
@@ -117,6 +143,8 @@ def subject_word(subject: str, label: str | None, language: str) -> str:
         return f"{int(latitude) / 100:.2f}° N, {int(longitude) / 100:.2f}° E"
     if kind == "network":
         return f"{'WLAN' if language == 'de' else 'Wi-Fi'} {name}"
+    if kind == "job":
+        return f"Aufgabe {name}" if language == "de" else f"job {name}"
     return "alle Knoten" if language == "de" else "all nodes"
 
 
@@ -136,5 +164,5 @@ def _plain(name: str, value: Any) -> Any:
     if value is None:
         return "?"
     if name.endswith("_at"):
-        return str(value).replace("T", " ").replace(":00Z", " UTC")
+        return str(value)[:16].replace("T", " ") + " UTC"
     return value

@@ -12,43 +12,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Integer,
-    Select,
-    String,
-    and_,
-    case,
-    cast,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound
-from fleet_server.models import Alert, AlertKind, Deployment, Node, NodeStatus, Severity, Site
-from fleet_server.services import alert_rules, auditing, rights, telling
-from fleet_server.services.alert_conditions import (
-    CONDITIONS,
-    QUICK,
-    is_silenced,
-    is_watched,
-)
+from fleet_server.models import Alert, AlertKind, Node, Severity, WorkOrder
+from fleet_server.services import alert_scopes, alert_survey, auditing, bulk, rights, telling
 from fleet_server.services.alert_rules import Rule
-from fleet_server.services.telling import Told
+from fleet_server.services.alert_survey import Found
 
-FLEET = "fleet"
 NOTE_MAX_LENGTH = 500
-# Boot, Wi-Fi and TLS vary by minutes: before that a node that is due is not overdue.
-_GRACE = timedelta(minutes=2)
-_TOLD_AT_MOST = 200
-"""So many alerts stand in one message by name; of more it says how many."""
-_SILENT_KINDS = (AlertKind.LATE, AlertKind.OFFLINE)
+_IDS_AT_ONCE = 1000
 
 
 @dataclass
@@ -78,6 +55,7 @@ class AlertOverview:
     acknowledged_by: str | None
     note: str | None
     escalated_at: datetime | None
+    work_order_id: int | None
 
 
 @dataclass(frozen=True)
@@ -91,290 +69,55 @@ class Wanted:
     is_acknowledged: bool | None = None
 
 
-@dataclass
-class _View:
-    """What all steps of one look share. `is_fleet_silent`: it is, or was a moment ago."""
-
-    session: Session
-    now: datetime
-    rules: Mapping[AlertKind, Rule]
-    open_kinds: set[str]
-    is_fleet_silent: bool = False
-
-
 def look(session: Session, *, now: datetime, wall_now: datetime, is_quick: bool = False) -> Look:
     """Open, end and escalate alerts as the fleet stands at `now`, and put messages about it into the queue.
 
-    Committed on return; safe to repeat. The number of statements does not depend on how many nodes there are.
+    Committed on return; safe to repeat. The number of statements does not depend on how many nodes there are, and only what changes is
+    written: readings wait for that, not for the looking.
 
     Args:
-        wall_now: by which messages are due.
+        wall_now: by which messages and jobs are due.
         is_quick: only what changes by the minute.
     """
+    seen = alert_survey.survey(session, now=now, wall_now=wall_now, is_quick=is_quick)
     with db.writing(session):
-        held = alert_rules.rules(session)
         newest = session.scalar(select(func.max(Alert.id))) or 0
-        open_kinds = set(
-            session.scalars(select(Alert.kind).where(Alert.closed_at.is_(None)).distinct())
-        )
-        view = _View(session, now, held, open_kinds)
-        _look_at_the_fleet(view)
-        view.is_fleet_silent = _is_fleet_silent(view)
-        _look_at_places(view)
-        for kind in QUICK if is_quick else CONDITIONS:
-            _look_at_nodes(view, kind)
-        _end(session, held, now)
-        escalated = _escalate(session, held, now)
+        _open(session, seen.found, now=now)
+        _set(session, seen.taken_in, closed_at=now)
+        _set(session, seen.gone, Alert.well_since.is_(None), well_since=now)
+        _set(session, seen.back, well_since=None)
+        _end(session, seen.rules, now)
+        escalated = _escalate(session, seen.forgotten, now=now)
         return _tell(session, newest, escalated, now=now, wall_now=wall_now)
 
 
-# ------------------------------------------------------------------------------------------------------ about many nodes
-
-
-def _look_at_the_fleet(view: _View) -> None:
-    """Nobody is heard, though several were due one after the other: the broker, ingest or the network, not the nodes."""
-    session, now = view.session, view.now
-    rule = view.rules[AlertKind.FLEET_SILENT]
-    thresholds = rule.thresholds
-    nodes, last_heard = session.execute(
-        select(func.count(), func.max(NodeStatus.last_heard_at))
-        .select_from(Node)
-        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-        .where(is_watched(), NodeStatus.last_heard_at.is_not(None))
-    ).one()
-    is_silent = False
-    due = 0
-    if last_heard is not None and now - last_heard >= timedelta(seconds=thresholds["silent_s"]):
-        due = session.scalar(
-            select(func.count())
-            .select_from(Node)
-            .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-            .where(
-                is_watched(), NodeStatus.due_at > last_heard, NodeStatus.due_at <= now - _GRACE
-            )
-        ) or 0  # fmt: skip
-        # In a small fleet as many cannot be due; half of it will do, but never one node alone.
-        is_silent = due >= max(2, min(thresholds["due_nodes"], (nodes + 1) // 2))
-    details = {"due_nodes": due, "nodes": nodes, "last_heard_at": _moment(last_heard)}
-    found = [_Found(FLEET, None, details)] if is_silent and rule.is_active else []
-    still_silent = select(literal(FLEET)).where(literal(is_silent or _is_unheard(session)))
-    _keep(view, AlertKind.FLEET_SILENT, found, still_silent, Alert.subject)
-
-
-def _is_unheard(session: Session) -> bool:
-    """Whether nobody was heard since the open alert about the whole fleet began."""
-    opened_at = session.scalar(
-        select(Alert.opened_at).where(
-            Alert.kind == AlertKind.FLEET_SILENT, Alert.closed_at.is_(None)
-        )
-    )
-    if opened_at is None:
-        return False
-    last_heard = session.scalar(select(func.max(NodeStatus.last_heard_at)))
-    return last_heard is None or last_heard < opened_at
-
-
-def _look_at_places(view: _View) -> None:
-    """Most nodes of one place (about a square kilometre) or one Wi-Fi network are late together."""
-    session, now = view.session, view.now
-    rule = view.rules[AlertKind.PLACE_SILENT]
-    thresholds = rule.thresholds
-    for prefix, group in (("place ", _place()), ("network ", _network())):
-        late = func.sum(case((NodeStatus.late_at < now, 1), else_=0))
-        nodes = func.count()
-        grouped = (
-            select(
-                group.label("subject"),
-                nodes.label("nodes"),
-                late.label("silent"),
-                func.min(Site.name).label("near"),
-            )
-            .select_from(Node)
-            .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-            .join(Deployment, and_(Deployment.node_id == Node.node_id, Deployment.to_at.is_(None)))
-            .join(Site, Site.id == Deployment.site_id)
-            .where(is_watched(), NodeStatus.last_heard_at.is_not(None), group.is_not(None))
-            .group_by(group)
-            .having(nodes >= thresholds["nodes"], late * 100 >= nodes * thresholds["share_pct"])
-        )
-        found = []
-        if rule.is_active and not view.is_fleet_silent:
-            found = [
-                _Found(
-                    row.subject,
-                    None,
-                    {"nodes": row.nodes, "silent_nodes": int(row.silent), "near": row.near},
-                )
-                for row in session.execute(grouped)
-            ]
-        still = select(grouped.subquery().c.subject)
-        mine = Alert.subject.startswith(prefix)
-        _keep(view, AlertKind.PLACE_SILENT, found, still, Alert.subject, only=mine)
-        if found:
-            _take_in(session, group, [one.subject for one in found], now)
-
-
-def _place() -> ColumnElement[Any]:
-    """The hundredth of a degree, about 1.1 km by 0.7 km, that the node's site is in."""
-
-    def hundredths(degrees: Any) -> ColumnElement[Any]:
-        return cast(cast(func.round(degrees * 100), Integer), String)
-
-    return literal("place ") + hundredths(Site.latitude) + "/" + hundredths(Site.longitude)
-
-
-def _network() -> ColumnElement[Any]:
-    return literal("network ") + NodeStatus.network
-
-
-def _take_in(
-    session: Session, group: ColumnElement[Any], subjects: Sequence[str], now: datetime
-) -> None:
-    """Alerts about single nodes of a silent place end: the one about the place says it."""
-    members = (
-        select(Node.node_id)
-        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-        .join(Deployment, and_(Deployment.node_id == Node.node_id, Deployment.to_at.is_(None)))
-        .join(Site, Site.id == Deployment.site_id)
-        .where(group.in_(subjects))
-    )
-    session.execute(
-        update(Alert)
-        .where(Alert.kind.in_(_SILENT_KINDS), Alert.closed_at.is_(None), Alert.node_id.in_(members))
-        .values(closed_at=now)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _is_fleet_silent(view: _View) -> bool:
-    """Whether it is, or was a moment ago: those that sleep cannot know yet that it is over."""
-    rule = view.rules[AlertKind.FLEET_SILENT]
-    recovering = view.now - timedelta(seconds=rule.thresholds["recovery_s"])
-    silent = select(Alert.id).where(
-        Alert.kind == AlertKind.FLEET_SILENT,
-        or_(Alert.closed_at.is_(None), Alert.closed_at > recovering),
-    )
-    return view.session.scalar(silent.limit(1)) is not None
-
-
-# ------------------------------------------------------------------------------------------------------ about one node
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Something that an alert should be open about."""
-
-    subject: str
-    node_id: str | None
-    details: Mapping[str, Any]
-
-
-def _look_at_nodes(view: _View, kind: AlertKind) -> None:
-    now, rule, condition = view.now, view.rules[kind], CONDITIONS[kind]
-    nodes = (
-        select(Node.node_id)
-        .join(NodeStatus, NodeStatus.node_id == Node.node_id)
-        .where(is_watched())
-    )
-    found: list[_Found] = []
-    is_held = kind in _SILENT_KINDS and view.is_fleet_silent
-    if rule.is_active and not is_held:
-        details = condition.details(now)
-        named: list[ColumnElement[Any]] = [column.label(name) for name, column in details.items()]
-        is_open = (
-            select(Alert.id)
-            .where(Alert.kind == kind, Alert.node_id == Node.node_id, Alert.closed_at.is_(None))
-            .correlate(Node)
-        )
-        begun = nodes.add_columns(*named).where(
-            condition.begins(rule.thresholds, now), ~is_open.exists(), ~is_silenced(now)
-        )
-        if kind in _SILENT_KINDS:
-            begun = begun.where(~_is_in_a_silent_place(view.rules[AlertKind.PLACE_SILENT], now))
-        found = [
-            _Found(
-                f"node {row.node_id}",
-                row.node_id,
-                {name: _plain(getattr(row, name)) for name in details},
-            )
-            for row in view.session.execute(begun)
-        ]
-    lasting = nodes.where(condition.lasts(rule.thresholds, now))
-    _keep(view, kind, found, lasting, Alert.node_id)
-
-
-def _is_in_a_silent_place(rule: Rule, now: datetime) -> ColumnElement[bool]:
-    recovering = now - timedelta(seconds=rule.thresholds["recovery_s"])
-    silent = select(Alert.subject).where(
-        Alert.kind == AlertKind.PLACE_SILENT,
-        or_(Alert.closed_at.is_(None), Alert.closed_at > recovering),
-    )
-    return (
-        select(Deployment.id)
-        .join(Site, Site.id == Deployment.site_id)
-        .where(
-            Deployment.node_id == Node.node_id,
-            Deployment.to_at.is_(None),
-            or_(_place().in_(silent), _network().in_(silent)),
-        )
-        .correlate(Node, NodeStatus)
-        .exists()
-    )
-
-
-# ------------------------------------------------------------------------------------------------------ open, end, escalate
-
-
-def _keep(
-    view: _View,
-    kind: AlertKind,
-    found: Sequence[_Found],
-    lasting: Select[Any],
-    key: Any,
-    *,
-    only: ColumnElement[bool] | None = None,
-) -> None:
-    """Open what was found and is not open yet; note of the open ones which are over, and which after all are not."""
-    session, now = view.session, view.now
-    if not found and kind not in view.open_kinds:
-        return
-    known = {one.subject for one in found}
-    if found and found[0].node_id is None:
-        known -= set(
-            session.scalars(
-                select(Alert.subject).where(
-                    Alert.kind == kind,
-                    Alert.closed_at.is_(None),
-                    Alert.subject.in_([one.subject for one in found]),
-                )
-            )
-        )
+def _open(session: Session, found: Sequence[Found], *, now: datetime) -> None:
+    """What is open already stays as it is."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     rows = [
         {
-            "kind": kind,
+            "kind": one.kind,
             "subject": one.subject,
             "node_id": one.node_id,
-            "severity": view.rules[kind].severity,
+            "severity": one.severity,
             "details": dict(one.details),
             "opened_at": now,
         }
         for one in found
-        if one.subject in known
     ]
     if rows:
-        session.execute(insert(Alert), rows)
-    lasts = key.in_(lasting)
-    mine = [Alert.kind == kind, Alert.closed_at.is_(None)]
-    if only is not None:
-        mine.append(only)
-    for condition, since in (
-        (and_(Alert.well_since.is_(None), ~lasts), now),
-        (and_(Alert.well_since.is_not(None), lasts), None),
-    ):
+        session.execute(insert(Alert).on_conflict_do_nothing(), rows)
+
+
+def _set(
+    session: Session, ids: Sequence[int], *conditions: ColumnElement[bool], **values: Any
+) -> None:
+    """Of these alerts, those that are still open."""
+    for some in bulk.chunks(ids, _IDS_AT_ONCE):
         session.execute(
             update(Alert)
-            .where(*mine, condition)
-            .values(well_since=since)
+            .where(Alert.id.in_(some), Alert.closed_at.is_(None), *conditions)
+            .values(**values)
             .execution_options(synchronize_session=False)
         )
 
@@ -397,41 +140,23 @@ def _end(session: Session, held: Mapping[AlertKind, Rule], now: datetime) -> Non
     )
 
 
-def _escalate(session: Session, held: Mapping[AlertKind, Rule], now: datetime) -> list[int]:
-    """Alerts that nobody has taken up in time become more urgent, once. Returns the newest of them."""
-    forgotten = [
-        and_(
-            Alert.kind == kind,
-            Alert.opened_at <= now - timedelta(seconds=rule.escalate_after_s),
-        )
-        for kind, rule in held.items()
-        if rule.escalate_after_s is not None
-    ]
-    silenced = select(Node.node_id).where(is_silenced(now))
-    due = [
-        Alert.closed_at.is_(None),
-        Alert.well_since.is_(None),
+def _escalate(session: Session, forgotten: Sequence[int], *, now: datetime) -> list[int]:
+    """Alerts that nobody has taken up in time become more urgent, once. Returns the newest of them that still want it."""
+    _set(
+        session,
+        forgotten,
         Alert.acknowledged_at.is_(None),
         Alert.escalated_at.is_(None),
-        or_(*forgotten),
-        or_(Alert.node_id.is_(None), Alert.node_id.not_in(silenced)),
-    ]
-    if not forgotten:
-        return []
-    ids = list(session.scalars(select(Alert.id).where(*due).order_by(Alert.id.desc())))
-    if ids:
-        session.execute(
-            update(Alert)
-            .where(*due)
-            .values(
-                escalated_at=now,
-                severity=case(
-                    (Alert.severity == Severity.NOTICE, Severity.WARNING), else_=Severity.URGENT
-                ),
-            )
-            .execution_options(synchronize_session=False)
+        escalated_at=now,
+        severity=case((Alert.severity == Severity.NOTICE, Severity.WARNING), else_=Severity.URGENT),
+    )
+    return [
+        alert_id
+        for some in bulk.chunks(forgotten, _IDS_AT_ONCE)
+        for alert_id in session.scalars(
+            select(Alert.id).where(Alert.id.in_(some), Alert.escalated_at == now)
         )
-    return ids
+    ]
 
 
 def _tell(
@@ -439,45 +164,37 @@ def _tell(
 ) -> Look:
     """Messages about what this look changed: one per recipient and occasion, however many alerts it is about."""
     is_new = Alert.id > newest
-    ended = and_(Alert.closed_at == now, ~is_new)
     counts = session.execute(
         select(
             func.coalesce(func.sum(case((is_new, 1), else_=0)), 0),
-            func.coalesce(func.sum(case((ended, 1), else_=0)), 0),
+            func.coalesce(func.sum(case((and_(Alert.closed_at == now, ~is_new), 1), else_=0)), 0),
         ).where(or_(is_new, Alert.closed_at == now))
     ).one()
     result = Look(int(counts[0]), int(counts[1]), len(escalated))
-    occasions: dict[str, tuple[ColumnElement[bool], int]] = {
-        "opened": (and_(is_new, Alert.closed_at.is_(None)), result.opened),
-        "closed": (ended, result.closed),
-        "escalated": (Alert.id.in_(escalated[:_TOLD_AT_MOST]), result.escalated),
+    occasions: dict[str, tuple[int, ColumnElement[bool]]] = {
+        "opened": (result.opened, and_(is_new, Alert.closed_at.is_(None))),
+        "closed": (result.closed, and_(Alert.closed_at == now, ~is_new, _is_well())),
+        "escalated": (
+            result.escalated,
+            and_(Alert.closed_at.is_(None), Alert.escalated_at == now),
+        ),
     }
-    for occasion, (which, count) in occasions.items():
+    for occasion, (count, which) in occasions.items():
         if count:
-            told = [
-                Told(alert, model, label)
-                for alert, model, label in session.execute(
-                    select(Alert, Node.model, Node.label)
-                    .outerjoin(Node, Node.node_id == Alert.node_id)
-                    .where(which)
-                    .order_by(Alert.node_id.is_not(None), Alert.id.desc())
-                    .limit(_TOLD_AT_MOST)
-                    .execution_options(populate_existing=True)
-                )
-            ]
-            telling.enqueue(session, occasion, told, count=count, now=now, wall_now=wall_now)
+            telling.enqueue(session, occasion, which, now=now, wall_now=wall_now)
     return result
 
 
-def _plain(value: Any) -> Any:
-    """As JSON keeps it, in whole numbers."""
-    if isinstance(value, datetime):
-        return _moment(value)
-    return round(value) if isinstance(value, float) else value
-
-
-def _moment(value: datetime | None) -> str | None:
-    return None if value is None else f"{value:%Y-%m-%dT%H:%M:%SZ}"
+def _is_well() -> ColumnElement[bool]:
+    """What ended because it is well: not because another alert says it now (the silent place, or offline instead of late)."""
+    worse = aliased(Alert)
+    is_offline = select(worse.id).where(
+        worse.node_id == Alert.node_id,
+        worse.kind == AlertKind.OFFLINE,
+        worse.closed_at.is_(None),
+    )
+    is_worse = and_(Alert.kind == AlertKind.LATE, is_offline.correlate(Alert).exists())
+    return and_(Alert.well_since.is_not(None), ~is_worse)
 
 
 # ------------------------------------------------------------------------------------------------------ what people do
@@ -493,16 +210,19 @@ def acknowledge(session: Session, alert_id: int, *, note: str, now: datetime) ->
     """
     told = note.strip()
     if len(told) > NOTE_MAX_LENGTH or not told.replace("\n", " ").replace("\r", " ").isprintable():
-        raise Invalid(f"A note has at most {NOTE_MAX_LENGTH} printable characters.")
+        raise Invalid(
+            "A note has at most %(longest)s printable characters.", longest=NOTE_MAX_LENGTH
+        )
     with db.writing(session):
         alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)
-        if alert is None:
-            raise NotFound(f"There is no alert {alert_id}.")
-        if alert.node_id is not None:
-            node = session.get_one(Node, alert.node_id)
-            rights.check_node_model(session, node.model, node_id=node.node_id)
+        if alert is None or not _is_in_scope(session, alert_id):
+            raise NotFound("There is no alert %(alert_id)s.", alert_id=alert_id)
         if alert.closed_at is not None:
-            raise Conflict(f"Alert {alert_id} is over since {_moment(alert.closed_at)}.")
+            raise Conflict(
+                "Alert %(alert_id)s is over since %(closed_at)s.",
+                alert_id=alert_id,
+                closed_at=alert.closed_at,
+            )
         alert.acknowledged_at = now
         alert.acknowledged_by = rights.actor_of(session).name
         alert.note = told or None
@@ -519,11 +239,20 @@ def acknowledge(session: Session, alert_id: int, *, note: str, now: datetime) ->
 
 
 def alerts(
-    session: Session, wanted: Wanted, *, limit: int, before_id: int | None = None
+    session: Session,
+    wanted: Wanted,
+    *,
+    limit: int,
+    before_id: int | None = None,
+    ids: Collection[int] = (),
 ) -> list[AlertOverview]:
-    """Newest first, those that the actor has to do with. One statement."""
+    """Newest first, those that the actor has to do with. One statement.
+
+    Args:
+        ids: only these; none: all.
+    """
     query = (
-        select(Alert, Node.label)
+        select(Alert, Node.label, _work_order_id())
         .outerjoin(Node, Node.node_id == Alert.node_id)
         .where(*_conditions(session, wanted))
         .order_by(Alert.id.desc())
@@ -532,7 +261,9 @@ def alerts(
     )
     if before_id is not None:
         query = query.where(Alert.id < before_id)
-    return [_overview(alert, label) for alert, label in session.execute(query)]
+    if ids:
+        query = query.where(Alert.id.in_(ids))
+    return [_overview(alert, label, order_id) for alert, label, order_id in session.execute(query)]
 
 
 def open_counts(session: Session) -> dict[tuple[AlertKind, Severity], int]:
@@ -559,13 +290,28 @@ def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.is_acknowledged is not None:
         is_taken = Alert.acknowledged_at.is_not(None)
         found.append(is_taken if wanted.is_acknowledged else ~is_taken)
-    models = rights.node_models(session)
-    if models is not None:
-        found.append(or_(Alert.node_id.is_(None), Node.model.in_(models)))
+    found += alert_scopes.concerns(rights.actor_of(session).site_kinds)
     return found
 
 
-def _overview(alert: Alert, label: str | None) -> AlertOverview:
+def _is_in_scope(session: Session, alert_id: int) -> bool:
+    return bool(alerts(session, Wanted(is_open=None), limit=1, ids=[alert_id]))
+
+
+def _work_order_id() -> Any:
+    """The unfinished order that the alert led to."""
+    return (
+        select(WorkOrder.id)
+        .where(
+            WorkOrder.cause == "alert " + Alert.kind + " " + Alert.subject,
+            WorkOrder.state.in_(("open", "begun")),
+        )
+        .correlate(Alert)
+        .scalar_subquery()
+    )
+
+
+def _overview(alert: Alert, label: str | None, work_order_id: int | None) -> AlertOverview:
     return AlertOverview(
         id=alert.id,
         kind=AlertKind(alert.kind),
@@ -581,4 +327,5 @@ def _overview(alert: Alert, label: str | None) -> AlertOverview:
         acknowledged_by=alert.acknowledged_by,
         note=alert.note,
         escalated_at=alert.escalated_at,
+        work_order_id=work_order_id,
     )

@@ -146,5 +146,5 @@ def check_node(session: Session, node_id: str) -> None:
     """Raises NotFound when there is no such node, or the actor has nothing to do with it."""
     model = session.scalar(select(Node.model).where(Node.node_id == node_id))
     if model is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     rights.check_node_model(session, model, node_id=node_id)

@@ -302,7 +302,9 @@ def existing_files(folder: Path) -> AuthorityFiles:
     """
     files = AuthorityFiles(folder)
     if not files.issuing.certificate.exists():
-        raise AuthorityMissing(f"There is no authority in {folder}; make one with `fleet ca init`.")
+        raise AuthorityMissing(
+            "There is no authority in %(folder)s; make one with `fleet ca init`.", folder=folder
+        )
     return files
 
 
@@ -352,7 +354,11 @@ def issue_pair(
     """
     if name not in (*LISTENERS, *SERVICES):
         known = ", ".join((*LISTENERS, *SERVICES))
-        raise Invalid(f"{name!r} is no service or listener of the fleet; there are {known}.")
+        raise Invalid(
+            "%(name)r is no service or listener of the fleet; there are %(known)s.",
+            name=name,
+            known=known,
+        )
     now = now or datetime.now(UTC)
     files = existing_files(folder)
     with held(folder):
@@ -373,7 +379,7 @@ def sign_node_request(
         AuthorityMissing: the authority was never made.
     """
     if not is_node_id(node_id):
-        raise Invalid(f"{node_id!r} cannot be a node's name.")
+        raise Invalid("%(node_id)r cannot be a node's name.", node_id=node_id)
     return _sign_node_key(folder, _requested_key(csr_pem), node_id=node_id, now=now)
 
 
@@ -389,7 +395,7 @@ def sign_node_again(
     known = x509.load_der_x509_certificate(certificate_der)
     names = [name.value for name in known.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [node_id]:
-        raise RequestWrong(f"The certificate is not that of node {node_id}.")
+        raise RequestWrong("The certificate is not that of node %(node_id)s.", node_id=node_id)
     return _sign_node_key(folder, _p256(known.public_key()), node_id=node_id, now=now)
 
 
@@ -546,7 +552,7 @@ def export_root_key(folder: Path, target: Path, passphrase: str) -> Path:
     files = existing_files(folder)
     key = _load_key(files.root_key)
     if target.exists():
-        raise Refused(f"{target} is there already; name a new file.")
+        raise Refused("%(target)s is there already; name a new file.", target=target)
     _write(target, key_files.locked_pem(key, passphrase), mode=_KEY_MODE)
     _write(target.with_suffix(".crt"), files.root_certificate.read_bytes())
     _same_key(target, key, passphrase)
@@ -576,11 +582,13 @@ def _same_key(copy: Path, key: ec.EllipticCurvePrivateKey, passphrase: str) -> N
     try:
         found = key_files.load_key(copy.read_bytes(), what=str(copy), passphrase=passphrase)
     except OSError:
-        raise AuthorityKeyMissing(f"{copy} cannot be read; nothing was removed.") from None
+        raise AuthorityKeyMissing(
+            "%(copy)s cannot be read; nothing was removed.", copy=copy
+        ) from None
     except ValueError as problem:
-        raise Refused(f"{copy} is no key.") from problem
+        raise Refused("%(copy)s is no key.", copy=copy) from problem
     if found.public_key() != key.public_key():
-        raise Refused(f"{copy} is the key of another root.")
+        raise Refused("%(copy)s is the key of another root.", copy=copy)
 
 
 def _signing_keys(files: AuthorityFiles) -> list[Path]:
@@ -625,7 +633,8 @@ def ingest_group(folder: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         raise AuthorityMissing(
-            f"{path} is missing; run `fleet ca init` once more where the authority lives, and copy the file here."
+            "%(path)s is missing; run `fleet ca init` once more where the authority lives, and copy the file here.",
+            path=path,
         ) from None
 
 
@@ -650,7 +659,9 @@ def revoke(folder: Path, name_or_serial: str, *, now: datetime | None = None) ->
             if name_or_serial == name or name_or_serial.lower() == f"{serial:x}"
         }
         if not found:
-            raise CertificateUnknown(f"No certificate was issued for {name_or_serial!r}.")
+            raise CertificateUnknown(
+                "No certificate was issued for %(name_or_serial)r.", name_or_serial=name_or_serial
+            )
         for issuer in set(found.values()):
             revoked = _revoked(issuer)
             for serial in found:
@@ -790,8 +801,9 @@ def load_crl(path: Path) -> x509.CertificateRevocationList:
         return x509.load_pem_x509_crl(path.read_bytes())
     except (OSError, ValueError) as problem:
         raise RevocationListUnreadable(
-            f"{path} is no revocation list that can be read: put your copy back, or remove it, "
-            "run `fleet ca init`, and revoke again who was on it."
+            "%(path)s is no revocation list that can be read: put your copy back, or remove it, run `fleet "
+            "ca init`, and revoke again who was on it.",
+            path=path,
         ) from problem
 
 
@@ -851,7 +863,7 @@ def _make_root(title: str, certificate: Path, key_path: Path, start: datetime) -
 def _make_issuing(files: AuthorityFiles, start: datetime) -> list[Path]:
     if not files.root_key.exists():
         raise AuthorityKeyMissing(
-            f"{files.root_key} is needed once more, to sign the issuing authority."
+            "%(path)s is needed once more, to sign the issuing authority.", path=files.root_key
         )
     root = _load_certificate(files.root_certificate)
     root_key = _load_key(files.root_key)
@@ -992,7 +1004,8 @@ def _entry(register: Path, line: str) -> tuple[str, int, datetime]:
         return entry["name"], entry["serial"], datetime.fromisoformat(entry["not_after"])
     except (ValueError, TypeError, KeyError) as problem:
         raise AuthorityDamaged(
-            f"{register} is damaged: restore it from your copy of the ca folder."
+            "%(register)s is damaged: restore it from your copy of the ca folder.",
+            register=register,
         ) from problem
 
 
@@ -1019,7 +1032,8 @@ def _revoked_earlier(files: AuthorityFiles) -> frozenset[int]:
         return frozenset()
     except ValueError as problem:
         raise AuthorityDamaged(
-            f"{files.revoked_earlier} is damaged: restore it from your copy of the ca folder."
+            "%(path)s is damaged: restore it from your copy of the ca folder.",
+            path=files.revoked_earlier,
         ) from problem
 
 
@@ -1109,7 +1123,11 @@ def _read_of_pair(path: Path, name: str, parse: Callable[[bytes], T]) -> T:
 
 def _unusable(path: Path, name: str, how: str) -> PairUnusable:
     return PairUnusable(
-        f"{path} {how}: put it back from your copy of the ca folder, or make a new pair with `fleet ca issue {name}`."
+        "%(path)s %(how)s: put it back from your copy of the ca folder, or make a new pair with `fleet ca "
+        "issue %(name)s`.",
+        path=path,
+        how=how,
+        name=name,
     )
 
 
@@ -1128,9 +1146,11 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = _loaded(path, lambda pem: key_files.load_key(pem, what=str(path)))
     except FileNotFoundError:
-        raise AuthorityKeyMissing(f"The key {path} is not here; nothing can be signed.") from None
+        raise AuthorityKeyMissing(
+            "The key %(path)s is not here; nothing can be signed.", path=path
+        ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Conflict(f"{path} holds a key of another kind than this authority uses.")
+        raise Conflict("%(path)s holds a key of another kind than this authority uses.", path=path)
     return key
 
 
@@ -1144,7 +1164,7 @@ def _loaded(path: Path, parse: Callable[[bytes], T]) -> T:
         return parse(content)
     except _DAMAGED as problem:
         raise AuthorityDamaged(
-            f"{path} is damaged: restore it from your copy of the ca folder."
+            "%(path)s is damaged: restore it from your copy of the ca folder.", path=path
         ) from problem
 
 

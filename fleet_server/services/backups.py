@@ -33,7 +33,15 @@ from sqlalchemy.orm import Session
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, Unavailable
 from fleet_server.models import EnrolmentToken, Node, PasswordReset, Receipt
-from fleet_server.services import auditing, authority, commanding, credentials, keys, logins
+from fleet_server.services import (
+    auditing,
+    authority,
+    commanding,
+    credentials,
+    keys,
+    logins,
+    telling,
+)
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.senml import U32_MAX
 from fleet_server.wire.states import NodeState
@@ -425,6 +433,7 @@ def _shut_doors(session: Session, backup: Backup, *, now: datetime) -> None:
     ended = logins.end_everybodys(session, now=now)
     held = keys.hold_all(session, now=now)
     session.execute(delete(PasswordReset))
+    telling.forget_resets(session)  # the mail address may have been changed since, too
     tokens = session.scalars(
         update(EnrolmentToken)
         .where(EnrolmentToken.revoked_at.is_(None), EnrolmentToken.expires_at > now)

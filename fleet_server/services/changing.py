@@ -24,13 +24,15 @@ from fleet_server.models import (
     ConfigurationLayer,
     LayerKind,
 )
-from fleet_server.services import auditing, keyset, layering, previewing, rights, staging
+from fleet_server.services import auditing, bulk, keyset, layering, previewing, rights, staging
 from fleet_server.services.layering import Layer
 from fleet_server.services.node_settings import SecretKey, Values, no_secret_key
 from fleet_server.services.previewing import NodeOutcome, Outcome
 from fleet_server.services.staging import OPEN, WaveProgress
 
 _LONGEST_SOAK = timedelta(days=30)
+WRITTEN_AT_ONCE = 2 * layering.NODES_AT_ONCE
+"""Nodes that one transaction writes down."""
 _NEVER = datetime.fromtimestamp(0, UTC)
 
 
@@ -44,6 +46,12 @@ class ChangeUnderWay(Conflict):
     """Another change of the layer has to end first."""
 
     code = "change_under_way"
+
+
+class LayerChanged(Conflict):
+    """The layer is another than the one that was judged."""
+
+    code = "layer_changed"
 
 
 class ChangeElsewhere(Conflict):
@@ -104,7 +112,9 @@ def check_without_approval(nodes: int, *, approval_above: int | None) -> None:
     """Raises ApprovalWanted when that many nodes may not be configured one by one."""
     if approval_above is not None and nodes > approval_above:
         raise ApprovalWanted(
-            f"{nodes} nodes are more than {approval_above}: put them into a group and change its settings, which somebody else approves.",
+            "%(nodes)s nodes are more than %(approval_above)s: put them into a group and change its "
+            "settings, which somebody else approves.",
+            approval_above=approval_above,
             nodes=nodes,
         )
 
@@ -121,7 +131,8 @@ def propose_change(
 ) -> ConfigurationChange | None:
     """Want these settings of a layer; None takes one back. Its first wave is told, unless somebody has to approve it first.
 
-    Returns the change; None when the layer wants exactly this already. Committed on return.
+    Returns the change; None when the layer wants exactly this already. Committed on return, some thousand nodes at a time: what is
+    cut short is `preparing`, has told nobody, and is given up by the worker.
 
     Args:
         approval_above: A change of more nodes than this needs another person's approval; None: no change does.
@@ -129,50 +140,36 @@ def propose_change(
     Raises:
         ConfigurationWrong: no node would take it; says why.
         ChangeUnderWay: another change of this layer has to end first.
+        LayerChanged: somebody else changed the layer while its nodes were judged.
+        ChangeElsewhere: somebody aborted it while it was prepared.
         PlanWrong: the waves cannot be like this.
         NotAllowed: the layer has nodes that the actor has nothing to do with.
     """
     plan.check()
+    wish = previewing.make_wish(session, layer, settings, secret_key=secret_key)
+    if not wish.changed:
+        return None
+    changing, cannot = _judged(session, wish)
     with db.writing(session):
-        wish = previewing.make_wish(session, layer, settings, secret_key=secret_key, lock=True)
-        if not wish.changed:
-            return None
+        if layering.hold_layer(session, layer) != wish.before:
+            raise LayerChanged(
+                "%(layer)s was changed just now; look again.", layer=layer.name.capitalize()
+            )
         _end_others(session, layer, now=now)
-        changing, cannot = _judged(session, wish)
-        needs_approval = approval_above is not None and len(changing) > approval_above
-        change = ConfigurationChange(
-            layer_kind=layer.kind,
-            layer_key=layer.key,
-            layer_name=layer.name,
-            changed=dict(wish.changed),
-            before=dict(wish.before),
-            after=dict(wish.after),
-            author=rights.actor_of(session).name,
-            created_at=now,
-            needs_approval=needs_approval,
-            state=ChangeState.AWAITING_APPROVAL if needs_approval else ChangeState.RUNNING,
-            waves=plan.waves(len(changing)),
-            wave=0,
-            soak_s=int(plan.soak.total_seconds()),
-            failures_accepted=0,
-            is_unsettled=False,
-        )
-        session.add(change)
-        session.flush()
-        _add_nodes(session, change, changing, cannot)
-        auditing.record(
-            session,
-            "change_proposed",
-            subject=f"change {change.id}",
-            now=now,
-            layer=layer.name,
-            changed=dict(wish.changed),
-            nodes=len(changing),
-            cannot=len(cannot),
-            waves=change.waves,
-        )
-        if not needs_approval:
-            staging.open_wave(session, change, now=now)
+        change = _written_down(session, wish, plan, changing=len(changing), now=now)
+        if len(changing) + len(cannot) <= WRITTEN_AT_ONCE:
+            _add_nodes(session, _rows(change, changing, cannot))
+            _begin(session, change, wish, cannot=len(cannot), above=approval_above, now=now)
+            return change
+    # Readings are stored in between; what nodes could take is asked again when they are told.
+    rows = _rows(change, changing, cannot)
+    for start in range(0, len(rows), WRITTEN_AT_ONCE):
+        with db.writing(session):
+            _held(session, change.id, ChangeState.PREPARING)
+            _add_nodes(session, rows[start : start + WRITTEN_AT_ONCE])
+    with db.writing(session):
+        change = _held(session, change.id, ChangeState.PREPARING)
+        _begin(session, change, wish, cannot=len(cannot), above=approval_above, now=now)
     return change
 
 
@@ -189,7 +186,9 @@ def approve_change(session: Session, change_id: int, *, now: datetime) -> Config
         actor = rights.actor_of(session).name
         if _person(actor) == _person(change.author):
             raise FourEyes(
-                f"Change {change.id} is of {change.author}; somebody else has to approve it."
+                "Change %(change_id)s is of %(author)s; somebody else has to approve it.",
+                change_id=change.id,
+                author=change.author,
             )
         change.state, change.approved_by, change.approved_at = ChangeState.RUNNING, actor, now
         _record(session, "change_approved", change, now=now)
@@ -234,6 +233,7 @@ def abort_change(
         change = _held(
             session,
             change_id,
+            ChangeState.PREPARING,
             ChangeState.AWAITING_APPROVAL,
             ChangeState.RUNNING,
             ChangeState.SOAKING,
@@ -241,7 +241,8 @@ def abort_change(
         )
         if change.layer_version is not None:
             raise ChangeElsewhere(
-                f"All nodes have been told change {change.id}; roll it back to undo it."
+                "All nodes have been told change %(change_id)s; roll it back to undo it.",
+                change_id=change.id,
             )
         change.state, change.finished_at = ChangeState.ABORTED, now
         change.reason = reason or f"by {rights.actor_of(session).name}"
@@ -286,16 +287,23 @@ def roll_back_change(
         )
         if later is not None:
             raise ChangeElsewhere(
-                f"{change.layer_name.capitalize()} was changed again by change {later}; roll that back first."
+                "%(layer)s was changed again by change %(later)s; roll that back first.",
+                layer=change.layer_name.capitalize(),
+                later=later,
             )
         if change.layer_version is not None:
             row = session.get_one(ConfigurationLayer, layer.at)
             if row.version != change.layer_version:
-                raise ChangeElsewhere(f"{change.layer_name.capitalize()} was changed since.")
+                raise ChangeElsewhere(
+                    "%(layer)s was changed since.", layer=change.layer_name.capitalize()
+                )
             by = rights.actor_of(session).name
             layering.set_layer(session, layer, change.before, now=now, by=by)
         elif not change.is_unsettled:
-            raise ChangeElsewhere(f"Nobody was told change {change.id}; there is nothing to undo.")
+            raise ChangeElsewhere(
+                "Nobody was told change %(change_id)s; there is nothing to undo.",
+                change_id=change.id,
+            )
         change.state, change.swept_to, change.finished_at = ChangeState.ROLLING_BACK, "", None
         change.is_unsettled = False
         change.reason = reason or f"by {rights.actor_of(session).name}"
@@ -361,7 +369,7 @@ def change_overview(session: Session, change_id: int) -> ChangeOverview:
     """One change. Raises NotFound."""
     change = session.get(ConfigurationChange, change_id, populate_existing=True)
     if change is None:
-        raise NotFound(f"There is no change {change_id}.")
+        raise NotFound("There is no change %(change_id)s.", change_id=change_id)
     if change.layer_kind == LayerKind.MODEL:
         layering.find_layer(session, LayerKind.MODEL, change.layer_key)
     return _overviews(session, [change])[0]
@@ -448,12 +456,62 @@ def _judged(session: Session, wish: previewing.Wish) -> tuple[list[NodeOutcome],
     return changing, cannot
 
 
-def _add_nodes(
+def _written_down(
+    session: Session, wish: previewing.Wish, plan: Plan, *, changing: int, now: datetime
+) -> ConfigurationChange:
+    change = ConfigurationChange(
+        layer_kind=wish.layer.kind,
+        layer_key=wish.layer.key,
+        layer_name=wish.layer.name,
+        changed=dict(wish.changed),
+        before=dict(wish.before),
+        after=dict(wish.after),
+        author=rights.actor_of(session).name,
+        created_at=now,
+        needs_approval=False,
+        state=ChangeState.PREPARING,
+        waves=plan.waves(changing),
+        wave=0,
+        soak_s=int(plan.soak.total_seconds()),
+        failures_accepted=0,
+        is_unsettled=False,
+    )
+    session.add(change)
+    session.flush()
+    return change
+
+
+def _begin(
     session: Session,
     change: ConfigurationChange,
-    changing: Sequence[NodeOutcome],
-    cannot: Sequence[NodeOutcome],
+    wish: previewing.Wish,
+    *,
+    cannot: int,
+    above: int | None,
+    now: datetime,
 ) -> None:
+    """All its nodes are written down: it waits for approval, or its first wave is told."""
+    nodes = sum(change.waves)
+    change.needs_approval = above is not None and nodes > above
+    change.state = ChangeState.AWAITING_APPROVAL
+    auditing.record(
+        session,
+        "change_proposed",
+        subject=f"change {change.id}",
+        now=now,
+        layer=change.layer_name,
+        changed=dict(wish.changed),
+        nodes=nodes,
+        cannot=cannot,
+        waves=change.waves,
+    )
+    if not change.needs_approval:
+        staging.open_wave(session, change, now=now)
+
+
+def _rows(
+    change: ConfigurationChange, changing: Sequence[NodeOutcome], cannot: Sequence[NodeOutcome]
+) -> list[Mapping[str, object]]:
     order = _in_order(changing, change.id, canaries=change.waves[0] if change.waves else 0)
     waves = (number for number, size in enumerate(change.waves, start=1) for _ in range(size))
     rows: list[Mapping[str, object]] = [
@@ -464,10 +522,12 @@ def _add_nodes(
         {"change_id": change.id, "node_id": one.node_id, "wave": 0, "fault": one.why}
         for one in cannot
     ]
-    for start in range(0, len(rows), layering.NODES_AT_ONCE):
-        session.execute(
-            insert(ConfigurationChangeNode), rows[start : start + layering.NODES_AT_ONCE]
-        )
+    return rows
+
+
+def _add_nodes(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    for some in bulk.chunks(rows, layering.NODES_AT_ONCE):
+        session.execute(insert(ConfigurationChangeNode), some)
 
 
 def _in_order(nodes: Sequence[NodeOutcome], change_id: int, *, canaries: int) -> list[str]:
@@ -495,21 +555,28 @@ def _end_others(session: Session, layer: Layer, *, now: datetime) -> None:
         is_told = other.layer_version is not None and other.swept_to is None
         if not is_told or other.state == ChangeState.ROLLING_BACK:
             raise ChangeUnderWay(
-                f"Change {other.id} of {layer.name} is under way; wait until it is through, abort it or roll it back."
+                "Change %(change_id)s of %(layer)s is under way; wait until it is through, abort it or roll it back.",
+                change_id=other.id,
+                layer=layer.name,
             )
         other.state, other.finished_at = ChangeState.COMPLETED, now
         other.reason = "the next change followed"
 
 
 def _held(session: Session, change_id: int, *states: ChangeState) -> ConfigurationChange:
-    change = session.get(ConfigurationChange, change_id, with_for_update=True)
+    change = session.get(
+        ConfigurationChange, change_id, with_for_update=True, populate_existing=True
+    )
     if change is None:
-        raise NotFound(f"There is no change {change_id}.")
+        raise NotFound("There is no change %(change_id)s.", change_id=change_id)
     previewing.check_scope(session, layer_of(change))
     if change.state not in states:
         wanted = ", ".join(state.replace("_", " ") for state in states)
         raise ChangeElsewhere(
-            f"Change {change_id} is {change.state.replace('_', ' ')}; this can be done while it is {wanted}."
+            "Change %(change_id)s is %(state)s; this can be done while it is %(wanted)s.",
+            change_id=change_id,
+            state=change.state.replace("_", " "),
+            wanted=wanted,
         )
     return change
 

@@ -107,10 +107,14 @@ def order_command(
         configuration = session.get(Configuration, node_id, with_for_update=True)
         node = session.get(Node, node_id)
         if node is None or configuration is None:
-            raise NotFound(f"There is no node {node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=node_id)
         rights.check_node_model(session, node.model, node_id=node_id)
         if node.state in (NodeState.RETIRED, NodeState.REVOKED):
-            raise Refused(f"{node_id} is {node.state}; it hears no commands.")
+            raise Refused(
+                "%(node_id)s is %(state)s; it hears no commands.",
+                node_id=node_id,
+                state=NodeState(node.state),
+            )
         _check_pending(session, node_id, now)
         command_id = _new_id(session)
         session.add(
@@ -235,7 +239,9 @@ def command_of(
     """Raises NotFound when this node has no such command."""
     command = session.get(Command, command_id)
     if command is None or command.node_id != node_id:
-        raise NotFound(f"{node_id} has no command {command_id}.")
+        raise NotFound(
+            "%(node_id)s has no command %(command_id)s.", node_id=node_id, command_id=command_id
+        )
     return overview_of(command, now=now)
 
 
@@ -251,13 +257,15 @@ def cancel_command(session: Session, command_id: int, *, now: datetime) -> None:
     with db.writing(session):
         command = session.get(Command, command_id, with_for_update=True)
         if command is None:
-            raise NotFound(f"There is no command {command_id}.")
+            raise NotFound("There is no command %(command_id)s.", command_id=command_id)
         node = session.get_one(Node, command.node_id)
         rights.check_node_model(session, node.model, node_id=node.node_id)
         state = _state(command, now)
         if state is not CommandState.PENDING:
             raise CommandNotPending(
-                f"Command {command_id} is {state}; only a pending one can be taken back."
+                "Command %(command_id)s is %(state)s; only a pending one can be taken back.",
+                command_id=command_id,
+                state=state,
             )
         command.canceled_at = now
         session.flush()
@@ -308,7 +316,9 @@ def _check_pending(session: Session, node_id: str, now: datetime) -> None:
     pending = select(func.count()).where(Command.node_id == node_id, *is_pending(now))
     if (session.scalar(pending) or 0) >= MAX_PENDING:
         raise CommandsWaiting(
-            f"{node_id} has {MAX_PENDING} commands to answer already; wait until one is answered or expires."
+            "%(node_id)s has %(most)s commands to answer already; wait until one is answered or expires.",
+            node_id=node_id,
+            most=MAX_PENDING,
         )
 
 

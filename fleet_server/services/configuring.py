@@ -89,7 +89,7 @@ def configure_node(
     with db.writing(session):
         configuration = session.get(Configuration, node_id, with_for_update=True)
         if configuration is None:
-            raise NotFound(f"There is no node {node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=node_id)
         layer = layering.node_layer(node_id)
         kept = layering.hold_layer(session, layer)
         held = opened_or_left_out(kept, layer, secret_key=secret_key)
@@ -142,7 +142,7 @@ def configuration_of(session: Session, node_id: str) -> ConfigurationOverview:
     """
     wanted, status = session.get(Configuration, node_id), session.get(NodeStatus, node_id)
     if wanted is None or status is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     standing = _standing(wanted, status)
     says_why = standing in (Standing.ROLLED_BACK, Standing.REFUSED)
     return ConfigurationOverview(

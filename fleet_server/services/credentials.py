@@ -256,7 +256,11 @@ def renew_node(session: Session, node_id: str, ca_dir: Path, *, now: datetime) -
         node = _node(session, node_id, is_locked=True)
         current = _of_node(session, node_id, CertificateState.CURRENT)
         if current is None or node.state in _GONE:
-            raise RenewalRefused(f"Node {node_id} is {node.state}; it gets no certificate.")
+            raise RenewalRefused(
+                "Node %(node_id)s is %(state)s; it gets no certificate.",
+                node_id=node_id,
+                state=NodeState(node.state),
+            )
         return _offer_another(session, ca_dir, current, now=now)
 
 
@@ -300,7 +304,9 @@ def revoke_node(
     """
     reason = " ".join(reason.split())
     if not 1 <= len(reason) <= _MAX_REASON:
-        raise RevocationWrong(f"A revocation wants a reason of 1 to {_MAX_REASON} characters.")
+        raise RevocationWrong(
+            "A revocation wants a reason of 1 to %(longest)s characters.", longest=_MAX_REASON
+        )
     with db.writing(session):
         node = _node(session, node_id, is_locked=True)
         certificates = session.scalars(
@@ -466,7 +472,7 @@ def _node(session: Session, node_id: str, *, is_locked: bool = False) -> Node:
     """`is_locked`: nobody else changes its certificates until the transaction ends."""
     node = session.get(Node, node_id, with_for_update=is_locked or None)
     if node is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     rights.check_node_model(session, node.model, node_id=node_id)
     return node
 

@@ -21,6 +21,7 @@ from fleet_server.models import (
     Site,
 )
 from fleet_server.services import auditing, node_life, observing, rights, thinning
+from fleet_server.services.sites import KIND_WORDS
 from fleet_server.services.sites import NewSite as NewSite
 from fleet_server.services.sites import SiteExists as SiteExists
 from fleet_server.services.sites import SiteWrong as SiteWrong
@@ -105,17 +106,21 @@ def deploy_node(
     with db.writing(session):
         node, site = session.get(Node, node_id), find_site(session, site_code)
         if node is None:
-            raise NotFound(f"There is no node {node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=node_id)
         if site is None:
-            raise NotFound(f"There is no site {site_code}.")
+            raise NotFound("There is no site %(code)s.", code=site_code)
         rights.check_node_model(session, node.model, node_id=node_id)
         by_slot = {**(node.planned_serials or {}), **(serials or {})}
         if site.closed_at is not None:
-            raise SiteClosed(f"Site {site.code} is closed; open it again first.")
+            raise SiteClosed("Site %(code)s is closed; open it again first.", code=site.code)
         model = catalogue.load_node_model(node.model)
         if model.site_kind != site.kind:
             raise SiteWrong(
-                f"{node.model} is made for a {model.site_kind}, {site.code} is a {site.kind}."
+                "%(model)s is made for a %(wanted_kind)s, %(code)s is a %(site_kind)s.",
+                model=node.model,
+                wanted_kind=KIND_WORDS[model.site_kind],
+                code=site.code,
+                site_kind=KIND_WORDS[site.kind],
             )
         _refuse_unknown_slots(model, by_slot)
         depths = _depths(model, depths_cm or {})
@@ -166,11 +171,15 @@ def swap_sensor(
         channels = _channels_of_slot(session, deployment, slot_id)
         old = session.get_one(Sensor, channels[0].sensor_id)
         if old.serial == serial:
-            raise Conflict(f"Sensor {serial} is in slot {slot_id} already.")
+            raise Conflict(
+                "Sensor %(serial)s is in slot %(slot_id)s already.", serial=serial, slot_id=slot_id
+            )
         since = max(channel.from_at for channel in channels)
         if at <= since:
             raise Conflict(
-                f"Sensor {old.serial} is in the slot since {_moment(since)}; swap later."
+                "Sensor %(serial)s is in the slot since %(since)s; swap later.",
+                serial=old.serial,
+                since=since,
             )
         _refuse_observed(session, [channel.datastream_id for channel in channels], at)
         slot = _slot(_model_of(session, node_id), slot_id)
@@ -272,7 +281,8 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime, now: date
         receipt.channels_version += 1
         if to_at <= deployment.from_at:
             raise Conflict(
-                f"The deployment began at {_moment(deployment.from_at)}; it must end after that."
+                "The deployment began at %(since)s; it must end after that.",
+                since=deployment.from_at,
             )
         channels = session.scalars(
             select(Channel).where(Channel.deployment_id == deployment.id, Channel.to_at.is_(None))
@@ -280,7 +290,8 @@ def end_deployment(session: Session, node_id: str, *, to_at: datetime, now: date
         late = max((channel.from_at for channel in channels), default=deployment.from_at)
         if to_at <= late:
             raise Conflict(
-                f"A sensor was swapped at {_moment(late)}; end the deployment after that."
+                "A sensor was swapped at %(since)s; end the deployment after that.",
+                since=late,
             )
         datastream_ids = [channel.datastream_id for channel in channels]
         if _has_observed(session, datastream_ids, to_at):
@@ -307,41 +318,50 @@ def _refuse_overlap(session: Session, node_id: str, from_at: datetime) -> None:
     if last is None:
         return
     if last.to_at is None:
-        since = _moment(last.from_at)
         raise AlreadyDeployed(
-            f"Node {node_id} is at a site since {since}; end that deployment first."
+            "Node %(node_id)s is at a site since %(since)s; end that deployment first.",
+            node_id=node_id,
+            since=last.from_at,
         )
     if last.to_at > from_at:
-        until = _moment(last.to_at)
-        raise AlreadyDeployed(f"Node {node_id} was at a site until {until}; begin then or later.")
+        raise AlreadyDeployed(
+            "Node %(node_id)s was at a site until %(until)s; begin then or later.",
+            node_id=node_id,
+            until=last.to_at,
+        )
 
 
 def _refuse_unknown_slots(model: catalogue.NodeModel, serials: Mapping[str, str]) -> None:
     known = [slot.id for slot in model.slots]
     for slot in serials:
         if slot not in known:
-            raise SlotUnknown(f"{model.id} has no slot {slot}; it has {', '.join(known)}.")
+            raise SlotUnknown(
+                "%(model)s has no slot %(slot)s; it has %(known)s.",
+                model=model.id,
+                slot=slot,
+                known=", ".join(known),
+            )
 
 
 def _lock(session: Session, node_ids: Sequence[str]) -> None:
     """The rows that ingest holds, too, always in one order: two who replace at once wait for each other."""
     for node_id in node_ids:
         if session.get(Receipt, node_id, with_for_update=True) is None:
-            raise NotFound(f"There is no node {node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=node_id)
 
 
 def _standing(session: Session, node_id: str) -> Deployment:
     """The node's deployment that goes on; ingest waits, and looks up the node's channels anew."""
     node = session.get(Node, node_id)
     if node is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     rights.check_node_model(session, node.model, node_id=node_id)
     session.get_one(Receipt, node_id, with_for_update=True).channels_version += 1
     standing = session.scalar(
         select(Deployment).where(Deployment.node_id == node_id, Deployment.to_at.is_(None))
     )
     if standing is None:
-        raise NotDeployed(f"Node {node_id} is at no site; put it at one first.")
+        raise NotDeployed("Node %(node_id)s is at no site; put it at one first.", node_id=node_id)
     return standing
 
 
@@ -364,7 +384,11 @@ def _channels_of_slot(session: Session, deployment: Deployment, slot_id: str) ->
         .order_by(Channel.key)
     ).all()
     if not channels:
-        raise SlotUnknown(f"Slot {slot_id} of {deployment.node_id} delivers nothing there.")
+        raise SlotUnknown(
+            "Slot %(slot_id)s of %(node_id)s delivers nothing there.",
+            slot_id=slot_id,
+            node_id=deployment.node_id,
+        )
     return list(channels)
 
 
@@ -440,13 +464,23 @@ def _depths(model: catalogue.NodeModel, given: Mapping[str, int]) -> dict[str, i
     for name, depth_cm in given.items():
         if name not in by_slot and name not in depths:
             known = ", ".join(by_slot)
-            raise SlotUnknown(f"{model.id} has no slot {name}; it has {known}.")
+            raise SlotUnknown(
+                "%(model)s has no slot %(slot)s; it has %(known)s.",
+                model=model.id,
+                slot=name,
+                known=known,
+            )
         if not 0 <= depth_cm <= _DEEPEST_CM:
-            raise DepthWrong(f"A depth lies between 0 and {_DEEPEST_CM} cm, not at {depth_cm}.")
+            raise DepthWrong(
+                "A depth lies between 0 and %(deepest_cm)s cm, not at %(depth_cm)s.",
+                deepest_cm=_DEEPEST_CM,
+                depth_cm=depth_cm,
+            )
         depths |= dict.fromkeys(by_slot.get(name, [name]), depth_cm)
     if len({(one.property, depths[one.key]) for one in model.channels}) < len(plain):
         raise DepthWrong(
-            "Two probes of one property would be at the same depth, and their readings one datastream: give each its own."
+            "Two probes of one property would be at the same depth, and their readings one datastream: give "
+            "each its own."
         )
     return depths
 
@@ -529,7 +563,9 @@ def _refuse_serial(serial: str) -> None:
         or not serial.isprintable()
         or serial != serial.strip()
     ):
-        raise SerialWrong(f"A serial number has 1 to {_LONGEST_SERIAL} printable characters.")
+        raise SerialWrong(
+            "A serial number has 1 to %(longest)s printable characters.", longest=_LONGEST_SERIAL
+        )
 
 
 def _refuse_wrong_or_mounted(
@@ -537,15 +573,20 @@ def _refuse_wrong_or_mounted(
 ) -> None:
     if sensor.sensor_type != slot.sensor_type:
         raise Conflict(
-            f"Sensor {sensor.serial} is a {sensor.sensor_type}, not a {slot.sensor_type}."
+            "Sensor %(serial)s is a %(sensor_type)s, not a %(wanted_type)s.",
+            serial=sensor.serial,
+            sensor_type=sensor.sensor_type,
+            wanted_type=slot.sensor_type,
         )
     mounted = select(Channel.id).where(Channel.sensor_id == sensor.id, Channel.to_at.is_(None))
     if session.scalar(mounted.limit(1)) is not None:
-        raise Conflict(f"Sensor {sensor.serial} is mounted at another node.")
+        raise Conflict("Sensor %(serial)s is mounted at another node.", serial=sensor.serial)
     until = session.scalar(select(func.max(Channel.to_at)).where(Channel.sensor_id == sensor.id))
     if until is not None and until > from_at:
         raise Conflict(
-            f"Sensor {sensor.serial} was mounted until {_moment(until)}; begin then or later."
+            "Sensor %(serial)s was mounted until %(until)s; begin then or later.",
+            serial=sensor.serial,
+            until=until,
         )
 
 

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound
 from fleet_server.models import Deployment, Node, Site
-from fleet_server.services import keyset, rights
+from fleet_server.services import keyset, rights, site_view
+from fleet_server.services.site_view import ProbePeriod
 
 _BY_ID = keyset.Sorting((Deployment.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 
@@ -25,6 +26,13 @@ class DeploymentLine:
     site_code: str
     from_at: datetime
     to_at: datetime | None
+
+
+@dataclass(frozen=True)
+class OneDeployment(DeploymentLine):
+    """… with which probe was at which channel and depth, from–to."""
+
+    channels: tuple[ProbePeriod, ...]
 
 
 def deployment_page(
@@ -51,7 +59,7 @@ def deployment_page(
     return keyset.page_of(session, query, _BY_ID, limit=limit, after=after, made=_line)
 
 
-def deployment(session: Session, deployment_id: int) -> DeploymentLine:
+def deployment(session: Session, deployment_id: int) -> OneDeployment:
     """Raises NotFound when there is none, or the actor has nothing to do with it."""
     found = session.execute(
         select(Deployment, Site.code, Node.model)
@@ -60,9 +68,10 @@ def deployment(session: Session, deployment_id: int) -> DeploymentLine:
         .where(Deployment.id == deployment_id)
     ).first()
     if found is None:
-        raise NotFound(f"There is no deployment {deployment_id}.")
+        raise NotFound("There is no deployment %(deployment_id)s.", deployment_id=deployment_id)
     rights.check_node_model(session, found.model, node_id=found.Deployment.node_id)
-    return _line(found)
+    (channels,) = site_view.probes_of_deployments(session, [deployment_id]).values()
+    return OneDeployment(**vars(_line(found)), channels=tuple(channels))
 
 
 def _line(row: Any) -> DeploymentLine:

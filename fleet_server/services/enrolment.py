@@ -171,7 +171,7 @@ def revoke_token(session: Session, token_id: int, *, now: datetime) -> None:
     with db.writing(session):
         row = session.get(EnrolmentToken, token_id, with_for_update=True)
         if row is None:
-            raise NotFound(f"There is no token {token_id}.")
+            raise NotFound("There is no token %(token_id)s.", token_id=token_id)
         if row.revoked_at is None:
             row.revoked_at = now
             auditing.record(session, "token_revoked", subject=f"token {token_id}", now=now)
@@ -272,14 +272,18 @@ def mark_everything_of_a_node(session: Session, node_id: str, *, now: datetime) 
 def check_label(label: str) -> None:
     """Raises EnrolmentWrong when no node can be called so."""
     if not 1 <= len(label) <= LABEL_MAX_LENGTH or not label.isprintable():
-        raise EnrolmentWrong(f"A label has 1 to {LABEL_MAX_LENGTH} printable characters.")
+        raise EnrolmentWrong(
+            "A label has 1 to %(longest)s printable characters.", longest=LABEL_MAX_LENGTH
+        )
 
 
 def _check_token(uses: int, note: str, model: str | None, label: str | None) -> None:
     if not 1 <= uses <= MOST_USES:
-        raise EnrolmentWrong(f"A token is good for 1 to {MOST_USES} nodes.")
+        raise EnrolmentWrong("A token is good for 1 to %(most)s nodes.", most=MOST_USES)
     if len(note) > NOTE_MAX_LENGTH or not set(note).isdisjoint("\0\r\n"):
-        raise EnrolmentWrong(f"A note is one line of at most {NOTE_MAX_LENGTH} characters.")
+        raise EnrolmentWrong(
+            "A note is one line of at most %(longest)s characters.", longest=NOTE_MAX_LENGTH
+        )
     if label is not None:
         check_label(label)
     if model is not None and model not in catalogue.node_model_ids():
@@ -307,7 +311,10 @@ def _node_to_enrol(session: Session, label: str, model: str, *, now: datetime) -
     if waiting is not None:
         if waiting.model != model:
             raise EnrolmentWrong(
-                f"{label} is registered as {waiting.model}, not as {model}; build that, or use another label."
+                "%(label)s is registered as %(registered_model)s, not as %(model)s; build that, or use another label.",
+                label=label,
+                registered_model=waiting.model,
+                model=model,
             )
         return waiting
     node = Node(
@@ -348,7 +355,12 @@ def _already_enrolled(
     session: Session, node: Node, token_id: int, label: str, model: str, ca_dir: Path
 ) -> EnrolledNode:
     if (node.label, node.model) != (label, model) or node.certificate_pem is None:
-        raise KeyInUse(f"This key belongs to node {node.node_id} ({node.label}, {node.model}).")
+        raise KeyInUse(
+            "This key belongs to node %(node_id)s (%(label)s, %(model)s).",
+            node_id=node.node_id,
+            label=node.label,
+            model=node.model,
+        )
     session.execute(
         update(EnrolmentToken)
         .where(EnrolmentToken.id == token_id)

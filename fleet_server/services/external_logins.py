@@ -91,7 +91,7 @@ def unlink(session: Session, user: User, *, now: datetime) -> None:
         user = session.get_one(User, user.id, with_for_update=True, populate_existing=True)
         identities = session.scalars(_identities(user.id)).all()
         if not identities:
-            raise NotFound(f"The account {user.name!r} is linked with no other login.")
+            raise NotFound("The account %(name)r is linked with no other login.", name=user.name)
         if user.password_hash == passwords.NONE:
             raise OnlyWayIn("Set a password first: without it nobody could log in any more.")
         for one in identities:

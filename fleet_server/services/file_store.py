@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -29,6 +30,9 @@ class FileStore(Protocol):
     def get(self, name: str) -> bytes:
         """What is kept under `name`. Raises NotFound, Unavailable."""
 
+    def forget(self, folder: str, *, before: datetime) -> int:
+        """Remove what was last put into `folder` before that time of the wall; how many. Safe to repeat. Raises Unavailable."""
+
 
 def open_store(files_url: str) -> FileStore:
     """The store at `file://…` or `s3://…` (FLEET_FILES_URL).
@@ -43,7 +47,8 @@ def open_store(files_url: str) -> FileStore:
         system, root = fsspec.core.url_to_fs(files_url)
     except (ImportError, ValueError) as problem:
         raise Unavailable(
-            f"Files cannot be kept at {parts.scheme}://: install what speaks to it (for s3:// the package s3fs)."
+            "Files cannot be kept at %(scheme)s://: install what speaks to it (for s3:// the package s3fs).",
+            scheme=parts.scheme,
         ) from problem
     return ObjectStore(system, str(root))
 
@@ -57,6 +62,8 @@ class Folder:
     def put(self, name: str, data: bytes) -> None:
         path = self._path(name)
         if path.exists():
+            with suppress(OSError):  # somebody else's: then it is as old as it was
+                os.utime(path)
             return
         aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
@@ -70,7 +77,9 @@ class Folder:
         except OSError as problem:
             with suppress(OSError):  # what was written of it, if anything
                 aside.unlink()
-            raise Unavailable(f"The file cannot be kept: {problem.strerror}.") from problem
+            raise Unavailable(
+                "The file cannot be kept: %(problem)s.", problem=problem.strerror
+            ) from problem
 
     def get(self, name: str) -> bytes:
         try:
@@ -78,7 +87,24 @@ class Folder:
         except FileNotFoundError as problem:
             raise NotFound("There is no such file.") from problem
         except OSError as problem:
-            raise Unavailable(f"The file cannot be read: {problem.strerror}.") from problem
+            raise Unavailable(
+                "The file cannot be read: %(problem)s.", problem=problem.strerror
+            ) from problem
+
+    def forget(self, folder: str, *, before: datetime) -> int:
+        count = 0
+        try:
+            for path in sorted(self._path(f"{folder}/x").parent.glob("*")):
+                if path.is_file() and path.stat().st_mtime < before.timestamp():
+                    path.unlink(missing_ok=True)
+                    count += 1
+        except FileNotFoundError:  # somebody else was faster
+            return count
+        except OSError as problem:
+            raise Unavailable(
+                "The file cannot be removed: %(problem)s.", problem=problem.strerror
+            ) from problem
+        return count
 
     def _path(self, name: str) -> Path:
         _check_name(name)
@@ -96,7 +122,7 @@ class ObjectStore:
         try:
             self._system.pipe_file(f"{self._root}/{name}", data)
         except OSError as problem:
-            raise Unavailable(f"The file cannot be kept: {problem}.") from problem
+            raise Unavailable("The file cannot be kept: %(problem)s.", problem=problem) from problem
 
     def get(self, name: str) -> bytes:
         _check_name(name)
@@ -105,7 +131,23 @@ class ObjectStore:
         except FileNotFoundError as problem:
             raise NotFound("There is no such file.") from problem
         except OSError as problem:
-            raise Unavailable(f"The file cannot be read: {problem}.") from problem
+            raise Unavailable("The file cannot be read: %(problem)s.", problem=problem) from problem
+
+    def forget(self, folder: str, *, before: datetime) -> int:
+        _check_name(f"{folder}/x")
+        count = 0
+        try:
+            for path in self._system.find(f"{self._root}/{folder}"):
+                if self._system.modified(path) < before:
+                    self._system.rm_file(path)
+                    count += 1
+        except FileNotFoundError:  # there is none, or somebody else was faster
+            return count
+        except OSError as problem:
+            raise Unavailable(
+                "The file cannot be removed: %(problem)s.", problem=problem
+            ) from problem
+        return count
 
 
 def _check_name(name: str) -> None:

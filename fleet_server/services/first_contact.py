@@ -49,7 +49,7 @@ def first_contact(session: Session, *, token: str, node_id: str, now: datetime) 
         raise TokenRefused("The enrolment token is not valid (any more); ask for a new one.")
     node = session.get(Node, node_id)
     if node is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     packs = session.scalar(select(func.count()).where(Pack.node_id == node_id)) or 0
     first = session.scalar(
         select(Pack)

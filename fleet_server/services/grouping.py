@@ -39,6 +39,7 @@ from fleet_server.models import (
     NodeGroup,
     NodeGroupMember,
     NodeTag,
+    Silence,
 )
 from fleet_server.services import auditing, keyset, layering, rights, selecting
 from fleet_server.services.rights import Right
@@ -159,9 +160,10 @@ def change_group(
         _check(
             name or group.name, description or "", group.priority if priority is None else priority
         )
-        _check_whole(session, group)
+        check_group_whole(session, group)
         if name is not None and name != group.name:
             _check_free(session, name)
+            _rename_silences(session, group.name, name)
             group.name = name
         if description is not None:
             group.description = description
@@ -173,7 +175,7 @@ def change_group(
             group.rule = None if rule.is_empty else selecting.as_rule(rule)
             session.flush()
             touched |= set(_follow_rule(session, group))
-            _check_whole(session, group)
+            check_group_whole(session, group)
         session.flush()
         _tell(session, touched, now=now, at_once=at_once)
         auditing.record(
@@ -196,7 +198,7 @@ def delete_group(session: Session, group_id: int, *, now: datetime) -> None:
     """
     with db.writing(session):
         group = layering.find_group(session, str(group_id))
-        _check_whole(session, group)
+        check_group_whole(session, group)
         layer = layering.group_layer(group)
         is_told = and_(
             ConfigurationChange.layer_version.is_not(None),
@@ -214,9 +216,12 @@ def delete_group(session: Session, group_id: int, *, now: datetime) -> None:
         )
         if under_way or layering.layer_settings(session, layer):
             raise GroupInUse(
-                f"Group {group.name} still wants something of its nodes: take its settings back first."
+                "Group %(name)s still wants something of its nodes: take its settings back first.",
+                name=group.name,
             )
         session.execute(delete(NodeGroupMember).where(NodeGroupMember.group_id == group.id))
+        # A later group of the same name is another.
+        session.execute(delete(Silence).where(*_is_for_group(group.name)))
         session.delete(group)
         session.flush()
         auditing.record(session, "group_deleted", subject=f"group {group.name}", now=now)
@@ -405,7 +410,7 @@ def group_overview(session: Session, group_id: int) -> GroupOverview:
     """One group. Raises NotFound."""
     found = next((one for one in groups(session) if one.id == group_id), None)
     if found is None:
-        raise NotFound(f"There is no group {group_id}.")
+        raise NotFound("There is no group %(group_id)s.", group_id=group_id)
     return found
 
 
@@ -466,18 +471,25 @@ def follow_rules(session: Session, *, now: datetime) -> int:
 
 def _check(name: str, description: str, priority: int) -> None:
     if not (1 <= len(name) <= _NAME_MAX_LENGTH and name.isprintable() and name == name.strip()):
-        raise GroupWrong(f"A group's name has 1 to {_NAME_MAX_LENGTH} printable characters.")
+        raise GroupWrong(
+            "A group's name has 1 to %(longest)s printable characters.", longest=_NAME_MAX_LENGTH
+        )
     if name.isdecimal():
         raise GroupWrong("A group's name is no number: groups have numbers already.")
     if len(description) > _DESCRIPTION_MAX_LENGTH or "\0" in description:
-        raise GroupWrong(f"A group's description has up to {_DESCRIPTION_MAX_LENGTH} characters.")
+        raise GroupWrong(
+            "A group's description has up to %(longest)s characters.",
+            longest=_DESCRIPTION_MAX_LENGTH,
+        )
     if not -_PRIORITY_MAX <= priority <= _PRIORITY_MAX:
-        raise GroupWrong(f"A group's priority is from -{_PRIORITY_MAX} to {_PRIORITY_MAX}.")
+        raise GroupWrong(
+            "A group's priority is from -%(highest)s to %(highest)s.", highest=_PRIORITY_MAX
+        )
 
 
 def _check_free(session: Session, name: str) -> None:
     if session.scalar(select(NodeGroup.id).where(NodeGroup.name == name)) is not None:
-        raise GroupExists(f"There is already a group {name}.")
+        raise GroupExists("There is already a group %(name)s.", name=name)
 
 
 def check_whole(session: Session, query: Select[str], what: str) -> None:
@@ -488,12 +500,22 @@ def check_whole(session: Session, query: Select[str], what: str) -> None:
     strangers = select(func.count()).select_from(query.where(Node.model.not_in(models)).subquery())
     if session.scalar(strangers):
         raise rights.NotAllowed(
-            f"{what} has nodes that are not in your scope; somebody with all sites in scope can do this.",
+            "%(what)s has nodes that are not in your scope; somebody with all sites in scope can do this.",
+            what=what,
             right=Right.OPERATE_NODES,
         )
 
 
-def _check_whole(session: Session, group: NodeGroup) -> None:
+def _is_for_group(name: str) -> tuple[ColumnElement[bool], ...]:
+    return (Silence.scope == "group", Silence.key == name)
+
+
+def _rename_silences(session: Session, before: str, after: str) -> None:
+    session.execute(update(Silence).where(*_is_for_group(before)).values(key=after))
+
+
+def check_group_whole(session: Session, group: NodeGroup) -> None:
+    """Raises NotAllowed when the group has nodes that the actor has nothing to do with."""
     query = layering.nodes_in_reach(layering.group_layer(group))
     check_whole(session, query, f"Group {group.name}")
 
@@ -608,8 +630,10 @@ def _tell(session: Session, node_ids: Iterable[str], *, now: datetime, at_once: 
         changed += sum(one.changes and one.fault is None for one in found)
     if at_once is not None and changed > at_once:
         raise TooManyAtOnce(
-            f"This would give {changed} nodes another configuration at once, more than {at_once}: take the group's"
-            " settings back, set its members right, and then set them again, in waves.",
+            "This would give %(changed)s nodes another configuration at once, more than %(at_once)s: take "
+            "the group's settings back, set its members right, and then set them again, in waves.",
+            changed=changed,
+            at_once=at_once,
             nodes=changed,
         )
 

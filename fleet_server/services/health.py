@@ -144,32 +144,51 @@ def follow_configuration(session: Session, node_ids: Iterable[str] | None = None
     Args:
         node_ids: whose changed; None looks at all, and writes only where something differs.
     """
-    if node_ids is None:
-        _follow(session, None)
-        return
-    for some in bulk.chunks(sorted(node_ids), _NODES_AT_ONCE):
+    differing = _differing(session) if node_ids is None else sorted(node_ids)
+    for some in bulk.chunks(differing, _NODES_AT_ONCE):
         _follow(session, some)
 
 
-def _follow(session: Session, node_ids: Sequence[str] | None) -> None:
-    interval = func.coalesce(Configuration.settings[PUBLISH_S].as_integer(), DEFAULT_PUBLISH_S)
-    network = Configuration.settings[(WIFI, 0, 0)].as_string()
-    statement = (
-        update(NodeStatus)
-        .where(Configuration.node_id == NodeStatus.node_id)
-        .where(
-            or_(
-                NodeStatus.publish_s.is_distinct_from(interval),
-                NodeStatus.network.is_distinct_from(network),
-            )
+def _differing(session: Session) -> list[str]:
+    """Nodes whose schedule is not that of their configuration: read, so that nobody who writes waits for looking at all."""
+    return list(
+        session.scalars(
+            select(NodeStatus.node_id)
+            .join(Configuration, Configuration.node_id == NodeStatus.node_id)
+            .where(_differs())
+            .order_by(NodeStatus.node_id)
         )
-        .values(publish_s=interval, network=network)
-        .execution_options(synchronize_session=False)
     )
-    if node_ids is not None:
-        statement = statement.where(NodeStatus.node_id.in_(node_ids))
+
+
+def _interval() -> ColumnElement[int]:
+    return func.coalesce(Configuration.settings[PUBLISH_S].as_integer(), DEFAULT_PUBLISH_S)
+
+
+def _network() -> ColumnElement[str]:
+    network: ColumnElement[str] = Configuration.settings[(WIFI, 0, 0)].as_string()
+    return network
+
+
+def _differs() -> ColumnElement[bool]:
+    return or_(
+        NodeStatus.publish_s.is_distinct_from(_interval()),
+        NodeStatus.network.is_distinct_from(_network()),
+    )
+
+
+def _follow(session: Session, node_ids: Sequence[str]) -> None:
     with db.writing(session):
-        session.execute(statement)
+        session.execute(
+            update(NodeStatus)
+            .where(
+                Configuration.node_id == NodeStatus.node_id,
+                NodeStatus.node_id.in_(node_ids),
+                _differs(),
+            )
+            .values(publish_s=_interval(), network=_network())
+            .execution_options(synchronize_session=False)
+        )
 
 
 def note_battery_events(session: Session, packs: Iterable[EventPack]) -> None:

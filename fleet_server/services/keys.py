@@ -16,7 +16,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from fleet_server import db
-from fleet_server.errors import Invalid, NotFound, Refused, Unauthenticated
+from fleet_server.errors import Invalid, NotFound, Refused, Unauthenticated, listed
 from fleet_server.models import ApiKey, ApiKeyRole, Role, Scope, User
 from fleet_server.services import auditing, rights
 
@@ -75,7 +75,10 @@ def make_key(
     """
     note = note.strip()
     if not 1 <= len(note) <= _LONGEST_NOTE or not note.isprintable():
-        raise ApiKeyWrong(f"Say in 1 to {_LONGEST_NOTE} printable characters what the key is for.")
+        raise ApiKeyWrong(
+            "Say in 1 to %(longest)s printable characters what the key is for.",
+            longest=_LONGEST_NOTE,
+        )
     if not timedelta() < lifetime <= LONGEST_LIFETIME:
         raise ApiKeyWrong("A key is good for at least a day and at most a year.")
     if not roles:
@@ -195,7 +198,9 @@ def find_key(session: Session, secret: str, *, now: datetime) -> ApiKey:
             "This API key waits since a backup was restored: its owner confirms it on the account's page, or `fleet user key confirm` does."
         )
     if key.expires_at <= now:
-        raise KeyRefused(f"This API key expired on {key.expires_at:%Y-%m-%d}; make a new one.")
+        raise KeyRefused(
+            "This API key expired on %(day)s; make a new one.", day=f"{key.expires_at:%Y-%m-%d}"
+        )
     if not key.user.is_active:
         raise KeyRefused("The account that this API key belongs to is closed.")
     return key
@@ -239,7 +244,7 @@ def _locked_key(session: Session, key_id: int, owner_id: int | None) -> ApiKey:
         or owner_id not in (None, key.user_id)
         or (owner_id is None and scope not in (Scope.ALL, Scope(key.user.scope)))
     ):
-        raise NotFound(f"There is no key {key_id}.")
+        raise NotFound("There is no key %(key_id)s.", key_id=key_id)
     return key
 
 
@@ -248,11 +253,17 @@ def _refuse_beyond(owner: User, roles: Collection[Role], scope: Scope) -> None:
     beyond = sorted(set(roles) - own)
     if beyond:
         raise BeyondOwner(
-            f"{owner.name} is not {', '.join(beyond)}; a key may what its owner may at most: "
-            f"{', '.join(sorted(own))}."
+            "%(name)s is not %(beyond)s; a key may what its owner may at most: %(own)s.",
+            name=owner.name,
+            beyond=listed(beyond),
+            own=listed(sorted(own)),
         )
     if Scope(owner.scope) not in (Scope.ALL, scope):
-        raise BeyondOwner(f"{owner.name} has to do with {owner.scope} only, and so has a key.")
+        raise BeyondOwner(
+            "%(name)s has to do with %(scope)s only, and so has a key.",
+            name=owner.name,
+            scope=owner.scope,
+        )
 
 
 def _common_scope(one: Scope, other: Scope) -> Scope | None:

@@ -19,7 +19,7 @@ from sqlalchemy import Select, and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from fleet_server.errors import NotFound
+from fleet_server.errors import NotFound, Said
 from fleet_server.models import (
     Configuration,
     ConfigurationChange,
@@ -89,20 +89,24 @@ def find_layer(session: Session, kind: str, key: str = "") -> Layer:
             return FLEET
         case LayerKind.MODEL if key in catalogue.node_model_ids():
             site_kind = catalogue.load_node_model(key).site_kind
-            rights.check_site_kind(session, site_kind, what=f"node model {key}")
+            rights.check_site_kind(session, site_kind, what=Said("node model %(model)s", model=key))
             return model_layer(key)
         case LayerKind.MODEL:
             known = ", ".join(catalogue.node_model_ids())
-            raise NotFound(f"There is no node model {key}; there are {known}.")
+            raise NotFound(
+                "There is no node model %(model)s; there are %(known)s.", model=key, known=known
+            )
         case LayerKind.GROUP:
             return group_layer(find_group(session, key))
         case LayerKind.NODE:
             node = session.get(Node, key)
             if node is None:
-                raise NotFound(f"There is no node {key}.")
+                raise NotFound("There is no node %(node_id)s.", node_id=key)
             rights.check_node_model(session, node.model, node_id=key)
             return node_layer(key)
-    raise NotFound(f"There is no layer {kind}; there are {', '.join(LayerKind)}.")
+    raise NotFound(
+        "There is no layer %(kind)s; there are %(kinds)s.", kind=kind, kinds=", ".join(LayerKind)
+    )
 
 
 def find_group(session: Session, name_or_id: str) -> NodeGroup:
@@ -111,7 +115,7 @@ def find_group(session: Session, name_or_id: str) -> NodeGroup:
     if group is None and name_or_id.isascii() and name_or_id.isdecimal() and len(name_or_id) < 10:
         group = session.get(NodeGroup, int(name_or_id))
     if group is None:
-        raise NotFound(f"There is no group {name_or_id}.")
+        raise NotFound("There is no group %(name)s.", name=name_or_id)
     return group
 
 
@@ -210,7 +214,7 @@ def effective_settings(session: Session, node_id: str) -> dict[str, Effective]:
     """Every setting of a node with the layer that wants it. Raises NotFound when there is no such node."""
     node = session.get(Node, node_id)
     if node is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     return _know(session, [node_id]).resolve(node_id, node.model)[0]
 
 
@@ -349,7 +353,9 @@ def _forget_rows(session: Session, node_ids: Iterable[str]) -> None:
 
 def layer_settings(session: Session, layer: Layer, *, lock: bool = False) -> dict[str, Any]:
     """What a layer wants, passwords sealed; nothing when nobody ever wanted anything of it."""
-    row = session.get(ConfigurationLayer, layer.at, with_for_update=lock or None)
+    row = session.get(
+        ConfigurationLayer, layer.at, with_for_update=lock or None, populate_existing=lock
+    )
     return {} if row is None else dict(row.settings)
 
 

@@ -88,5 +88,5 @@ def _done(session: Session, subject: str, do: Callable[[str], bool]) -> Result:
         with session.begin_nested():
             has_changed = do(subject)
     except FleetError as problem:
-        return Result(subject, Outcome.REFUSED, problem.code, str(problem))
+        return Result(subject, Outcome.REFUSED, problem.code, problem.said)
     return Result(subject, Outcome.DONE if has_changed else Outcome.UNCHANGED)

@@ -41,7 +41,7 @@ class BrokerAddress:
         """Raises AddressWrong: there is no such place."""
         for name in (host, server_name or host):
             if not is_host(name):
-                raise AddressWrong(f"{name!r} is no name or address of a machine.")
+                raise AddressWrong("%(name)r is no name or address of a machine.", name=name)
         if not 0 < port < 65536:
             raise AddressWrong("A port is a number from 1 to 65535.")
         return cls(host, port, server_name or host)

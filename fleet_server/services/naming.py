@@ -23,7 +23,7 @@ def label_node(session: Session, node_id: str, label: str, *, now: datetime) -> 
     with db.writing(session):
         node = session.get(Node, node_id, with_for_update=True)
         if node is None:
-            raise NotFound(f"There is no node {node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=node_id)
         rights.check_node_model(session, node.model, node_id=node_id)
         if node.label == label:
             return

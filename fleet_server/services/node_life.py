@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.errors import Conflict, Invalid, NotFound, Said, listed
 from fleet_server.models import Deployment, Node, NodeStatus
 from fleet_server.services import auditing, rights
 from fleet_server.services.rights import Right
@@ -47,14 +47,14 @@ class Way:
     right: Right
     action: str
     wants_reason: bool = False
-    comes_by: str | None = None
+    comes_by: Said | None = None
 
 
-_HEARD = "its first message"
-_DEPLOYING = "putting it at a site"
-_LEAVING = "ending its deployment"
-_ENROLLING = "enrolling it at the bench"
-_REVOKING = "revoking its certificates (`fleet node revoke`)"
+_HEARD = Said("its first message")
+_DEPLOYING = Said("putting it at a site")
+_LEAVING = Said("ending its deployment")
+_ENROLLING = Said("enrolling it at the bench")
+_REVOKING = Said("revoking its certificates (`fleet node revoke`)")
 _SUSPECT = Way(Right.OPERATE_NODES, "node_quarantined", wants_reason=True)
 _LOSE = Way(Right.MOUNT_NODES, "node_lost", wants_reason=True)
 _SEND_IN = Way(Right.MOUNT_NODES, "node_sent_to_maker", wants_reason=True)
@@ -156,15 +156,22 @@ def change_state(
         way = _way(session, node, state)
         if way.comes_by is not None:
             raise WayClosed(
-                f"{node_id} becomes {state} by {way.comes_by}, not by itself. {_allowed(session, node)}",
+                "%(node_id)s becomes %(wanted)s by %(deed)s, not by itself. %(ways)s",
+                node_id=node_id,
+                deed=way.comes_by,
+                ways=_allowed(session, node),
                 **_fields(session, node, state),
             )
         rights.require(rights.actor_of(session), way.right)
         told = reason.strip()
         if way.wants_reason and not told:
-            raise ReasonWanted(f"Say why {node_id} becomes {state}.")
+            raise ReasonWanted(
+                "Say why %(node_id)s becomes %(state)s.", node_id=node_id, state=state
+            )
         if len(told) > REASON_MAX_LENGTH or not told.isprintable():
-            raise ReasonWanted(f"A reason is one line of at most {REASON_MAX_LENGTH} characters.")
+            raise ReasonWanted(
+                "A reason is one line of at most %(longest)s characters.", longest=REASON_MAX_LENGTH
+            )
         _move(session, node, state, way, now=now, reason=told)
     return node
 
@@ -193,7 +200,9 @@ def pass_on(
     if way.comes_by is None:
         # Who puts a lost node at a site says first that, and where, it was found.
         raise WayClosed(
-            f"{node.node_id} is {node.state}; somebody must say first what became of it. {_allowed(session, node)}",
+            "%(node_id)s is %(state)s; somebody must say first what became of it. %(ways)s",
+            node_id=node.node_id,
+            ways=_allowed(session, node),
             **_fields(session, node, state),
         )
     _move(session, node, state, way, now=now, reason=reason, by=by, **details)
@@ -257,7 +266,7 @@ def _move(
 def _node(session: Session, node_id: str) -> Node:
     node = session.get(Node, node_id, with_for_update=True, populate_existing=True)
     if node is None:
-        raise NotFound(f"There is no node {node_id}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     rights.check_node_model(session, node.model, node_id=node_id)
     return node
 
@@ -266,7 +275,10 @@ def _way(session: Session, node: Node, state: NodeState) -> Way:
     way = _open_ways(session, node).get(state)
     if way is None:
         raise WayClosed(
-            f"{node.node_id} is {node.state}{_where(session, node)} and cannot become {state}. {_allowed(session, node)}",
+            "%(node_id)s is %(state)s%(where)s and cannot become %(wanted)s. %(ways)s",
+            node_id=node.node_id,
+            where=_where(session, node),
+            ways=_allowed(session, node),
             **_fields(session, node, state),
         )
     return way
@@ -290,17 +302,23 @@ def _stands(session: Session, node: Node) -> bool:
 
 
 def _where(session: Session, node: Node) -> str:
-    return " at a site" if _stands(session, node) else ""
+    return Said(" at a site") if _stands(session, node) else ""
 
 
-def _allowed(session: Session, node: Node) -> str:
+def _allowed(session: Session, node: Node) -> Said:
     ways = _open_ways(session, node)
-    asked = [str(state) for state, way in ways.items() if way.comes_by is None]
-    by_itself = [f"{state} (by {way.comes_by})" for state, way in ways.items() if way.comes_by]
+    asked = [state for state, way in ways.items() if way.comes_by is None]
+    by_itself = [
+        Said("%(state)s (by %(deed)s)", state=state, deed=way.comes_by)
+        for state, way in ways.items()
+        if way.comes_by
+    ]
     allowed = [*asked, *by_itself]
-    return f"It can become: {', '.join(allowed)}." if allowed else "Nothing comes after that."
+    if not allowed:
+        return Said("Nothing comes after that.")
+    return Said("It can become: %(states)s.", states=listed(allowed))
 
 
 def _fields(session: Session, node: Node, state: NodeState) -> dict[str, object]:
     allowed = [str(one) for one, way in _open_ways(session, node).items() if way.comes_by is None]
-    return {"state": node.state, "wanted": str(state), "allowed": allowed}
+    return {"state": NodeState(node.state), "wanted": state, "allowed": allowed}

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from fleet_server.errors import Invalid, NotFound
+from fleet_server.errors import Invalid, NotFound, Said
 from fleet_server.services import rights, sealing
 from fleet_server.wire.configuration import (
     PUBLISH_S,
@@ -69,9 +69,11 @@ def schema_of(session: Session, model: str) -> dict[str, Any]:
     """
     if model not in catalogue.node_model_ids():
         known = ", ".join(catalogue.node_model_ids())
-        raise NotFound(f"There is no node model {model}; there are {known}.")
+        raise NotFound(
+            "There is no node model %(model)s; there are %(known)s.", model=model, known=known
+        )
     site_kind = catalogue.load_node_model(model).site_kind
-    rights.check_site_kind(session, site_kind, what=f"node model {model}")
+    rights.check_site_kind(session, site_kind, what=Said("node model %(model)s", model=model))
     return configuration_schema(channels_of(model), title=f"Configuration of {model}")
 
 

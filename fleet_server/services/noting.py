@@ -88,7 +88,7 @@ def write_note(
     """
     words = text.strip().replace("\r\n", "\n").replace("\0", "")
     if len(words) > _LONGEST_NOTE:
-        raise NoteWrong(f"A note has at most {_LONGEST_NOTE} characters.")
+        raise NoteWrong("A note has at most %(longest)s characters.", longest=_LONGEST_NOTE)
     if not words and not photo:
         raise NoteWrong("Write something, or take a photo.")
     place = _checked(session, about, now)
@@ -145,11 +145,11 @@ def photo_of(session: Session, note_id: int, *, store: Callable[[], FileStore]) 
     """
     note = session.get(FieldNote, note_id)
     if note is None or note.photo_sha256 is None:
-        raise NotFound(f"There is no photo {note_id}.")
+        raise NotFound("There is no photo %(photo_id)s.", photo_id=note_id)
     try:
         _check_scope(session, About(note.node_id, note.site_id, note.work_order_id))
     except NotFound as problem:
-        raise NotFound(f"There is no photo {note_id}.") from problem
+        raise NotFound("There is no photo %(photo_id)s.", photo_id=note_id) from problem
     return store().get(photo_name(note.photo_sha256))
 
 
@@ -165,7 +165,9 @@ def draw_anew(data: bytes) -> Drawn:
         PhotoWrong: too large, of another kind than JPEG, PNG and WebP, or damaged.
     """
     if len(data) > LARGEST_PHOTO_BYTES:
-        raise PhotoWrong(f"A photo has at most {LARGEST_PHOTO_BYTES // 1024**2} MB.")
+        raise PhotoWrong(
+            "A photo has at most %(largest_mb)s MB.", largest_mb=LARGEST_PHOTO_BYTES // 1024**2
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels and odd tags: judged below
@@ -221,12 +223,12 @@ def _check_scope(session: Session, about: About) -> None:
     if about.work_order_id is not None:
         order = session.get(WorkOrder, about.work_order_id)
         if order is None:
-            raise NotFound(f"There is no work order {about.work_order_id}.")
+            raise NotFound("There is no work order %(order_id)s.", order_id=about.work_order_id)
         _check_scope(session, About(order.node_id, order.site_id))
     if about.node_id is not None:
         node = session.get(Node, about.node_id)
         if node is None:
-            raise NotFound(f"There is no node {about.node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=about.node_id)
         rights.check_node_model(session, node.model, node_id=about.node_id)
     if about.site_id is not None:
         sites.site_of(session, about.site_id)

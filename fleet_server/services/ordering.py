@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Refused
-from fleet_server.models import Command, Node
+from fleet_server.models import Command, Configuration, Node
 from fleet_server.models.outbox import DESIRED
 from fleet_server.services import auditing, commanding, keyset, layering, outbox, rights, selecting
 from fleet_server.services.commanding import (
@@ -100,19 +100,46 @@ def order_for_many(
     meant = preview.counts[OrderOutcome.TOLD]
     if confirmed_nodes != meant and (confirmed_nodes is not None or name in NEED_CONFIRMATION):
         raise NotConfirmed(
-            f"{name} would be told to {meant} nodes; confirm that number.", nodes=meant
+            "%(name)s would be told to %(meant)s nodes; confirm that number.",
+            name=name,
+            meant=meant,
+            nodes=meant,
         )
     batch = secrets.token_hex(_BATCH_BYTES)
     judged: list[tuple[str, OrderOutcome]] = []
+    is_recorded = False
     for chunk in layering.chunks_of(session, _meant(session, selection)):
         with db.writing(session):
+            _hold(session, chunk)
             found = _outcomes(session, chunk, now=now)
             told = [node_id for node_id, outcome in found if outcome is OrderOutcome.TOLD]
+            if told and not is_recorded:  # with the first of them: nothing is ordered unseen
+                _record(session, batch, name, arguments, nodes=meant, now=now)
+                is_recorded = True
             _order(session, told, name, arguments, batch=batch, now=now, expires_at=now + lifetime)
         judged += found
-    report = _report(batch, judged)
-    if not report.counts[OrderOutcome.TOLD]:
-        return _report(None, judged)
+    return _report(batch if is_recorded else None, judged)
+
+
+def _hold(session: Session, node_ids: Sequence[str]) -> None:
+    """Until the transaction ends nobody else orders anything of these nodes: two at once cannot both be the last that fits."""
+    session.execute(
+        select(Configuration.node_id)
+        .where(Configuration.node_id.in_(node_ids))
+        .order_by(Configuration.node_id)
+        .with_for_update()
+    )
+
+
+def _record(
+    session: Session,
+    batch: str,
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    nodes: int,
+    now: datetime,
+) -> None:
     auditing.record(
         session,
         "commands_ordered",
@@ -120,9 +147,8 @@ def order_for_many(
         now=now,
         command=name,
         arguments=json.dumps(arguments, sort_keys=True),
-        nodes=report.counts[OrderOutcome.TOLD],
+        nodes=nodes,
     )
-    return report
 
 
 @dataclass(frozen=True)

@@ -344,7 +344,7 @@ def node_overview(session: Session, node_id: str, *, now: datetime) -> NodeOverv
     """
     found = health.fleet_health(session, now=now, node_id=node_id)
     if not found:
-        raise NotFound(f"There is no node {node_id!r}.")
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
     one = found[0]
     packs = fleet_totals.pack_totals(session, node_id)
     return NodeOverview(
@@ -573,7 +573,11 @@ def series(
         .limit(1)
     ).first()
     if found is None or found[1] not in rights.actor_of(session).site_kinds:
-        raise NotFound(f"Node {node_id!r} feeds no datastream {datastream_id}.")
+        raise NotFound(
+            "Node %(node_id)r feeds no datastream %(datastream_id)s.",
+            node_id=node_id,
+            datastream_id=datastream_id,
+        )
     answer = Series(datastream=found[0], site_kind=found[1])
     query = (
         select(
@@ -661,7 +665,7 @@ def pack_overview(session: Session, pack_id: int) -> PackOverview:
     ).first()
     models = rights.node_models(session)
     if found is None or (models is not None and found[3] not in models):
-        raise NotFound(f"There is no pack {pack_id}.")
+        raise NotFound("There is no pack %(pack_id)s.", pack_id=pack_id)
     readings = session.scalars(
         select(RawReading).where(RawReading.pack_id == pack_id).order_by(RawReading.channel)
     ).all()

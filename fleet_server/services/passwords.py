@@ -14,6 +14,8 @@ from itertools import pairwise
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from fleet_server.errors import Said
+
 HASHER = PasswordHasher()  # argon2id with the library's current parameters (RFC 9106, low-memory)
 NONE = ""
 """Instead of a hash: nobody knows a password of this account yet."""
@@ -46,11 +48,15 @@ class Weakness(StrEnum):
 
 
 SENTENCES = {
-    Weakness.SHORT: f"A password has at least {MIN_LENGTH} characters.",
-    Weakness.REPEATED: "This password repeats itself; what comes again does not count.",
-    Weakness.ROW: "This password goes along the alphabet or the keyboard; that is tried first.",
-    Weakness.ONE_WORD: "This password is one short word with digits or signs; take several words.",
-    Weakness.NAME: "A password must not hold the account's name.",
+    Weakness.SHORT: Said("A password has at least %(least)s characters.", least=MIN_LENGTH),
+    Weakness.REPEATED: Said("This password repeats itself; what comes again does not count."),
+    Weakness.ROW: Said(
+        "This password goes along the alphabet or the keyboard; that is tried first."
+    ),
+    Weakness.ONE_WORD: Said(
+        "This password is one short word with digits or signs; take several words."
+    ),
+    Weakness.NAME: Said("A password must not hold the account's name."),
 }
 
 

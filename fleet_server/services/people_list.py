@@ -61,5 +61,5 @@ def key_of(session: Session, user_id: int, key_id: int) -> ApiKey:
     accounts.find_account(session, user_id)
     key = session.get(ApiKey, key_id, populate_existing=True)
     if key is None or key.user_id != user_id:
-        raise NotFound(f"There is no key {key_id}.")
+        raise NotFound("There is no key %(key_id)s.", key_id=key_id)
     return key

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pyproj import Transformer
 
-from fleet_server.errors import Invalid
+from fleet_server.errors import Invalid, Said
 
 WGS84 = 4326
 UTM_32 = 25832
@@ -71,8 +71,10 @@ def epsg_of(text: str) -> int:
     if found is None or int(found[1]) not in SYSTEMS:
         known = ", ".join(f"EPSG:{code}" for code in SYSTEMS)
         raise SystemUnknown(
-            f"{text!r} is no coordinate system that is read here; there are {known}. "
-            "Convert the file into one of them first."
+            "%(text)r is no coordinate system that is read here; there are %(known)s. Convert the file into "
+            "one of them first.",
+            text=text,
+            known=known,
         )
     return int(found[1])
 
@@ -93,8 +95,10 @@ def place_of(x: float, y: float, *, epsg: int) -> Place:
         if _is_in_germany(latitude, longitude):
             # 1e-9 degrees are a tenth of a millimetre: the same file gives the same place on every machine.
             return Place(round(latitude, 9), round(longitude, 9))
-        hint = "it lies outside Germany"
-    raise PlaceWrong(f"The position {x:.10g}, {y:.10g} cannot be: {hint}.")
+        hint = Said("it lies outside Germany")
+    raise PlaceWrong(
+        "The position %(x)s, %(y)s cannot be: %(hint)s.", x=f"{x:.10g}", y=f"{y:.10g}", hint=hint
+    )
 
 
 def coordinates_of(place: Place, *, epsg: int) -> tuple[float, float]:
@@ -103,27 +107,29 @@ def coordinates_of(place: Place, *, epsg: int) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _mistake(x: float, y: float, epsg: int) -> str | None:
+def _mistake(x: float, y: float, epsg: int) -> Said | None:
     """What coordinates look like that are not of this system; None when they may be."""
     if epsg in _IN_DEGREES:
         if _is_in_germany(y, x):
             return None
         if _is_in_germany(x, y):
-            return "latitude and longitude look swapped; swap the two columns"
+            return Said("latitude and longitude look swapped; swap the two columns")
     else:
         if _are_metres(x, y, epsg):
             return None
         if _are_metres(y, x, epsg):
-            return "easting and northing look swapped; swap the two columns"
+            return Said("easting and northing look swapped; swap the two columns")
     if _is_in_germany(y, x) or _is_in_germany(x, y):
-        return "these look like degrees; say that the file is in EPSG:4326"
+        return Said("these look like degrees; say that the file is in EPSG:4326")
     if _within(_EASTINGS_WITH_ZONE_M, x) and _within(_NORTHINGS_M, y):
-        return f"the easting begins with its zone; say that the file is in EPSG:{_UTM_32_WITH_ZONE}"
+        return Said("the easting begins with its zone; say that the file is in EPSG:4647")
     if _within(_NORTHINGS_M, y) and _within(_GAUSS_KRUEGER_EASTINGS_M, x):
-        return "these look like Gauss–Krüger coordinates; convert the file to EPSG:25832 first"
+        return Said(
+            "these look like Gauss–Krüger coordinates; convert the file to EPSG:25832 first"
+        )
     if _are_metres(x, y, UTM_32):
-        return "these look like metres; say that the file is in EPSG:25832"
-    return "it lies outside Germany"
+        return Said("these look like metres; say that the file is in EPSG:25832")
+    return Said("it lies outside Germany")
 
 
 def _are_metres(x: float, y: float, epsg: int) -> bool:

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
+from fleet_server.errors import Said
 from fleet_server.models import LayerKind
 from fleet_server.services import configuring, grouping, layering, node_settings, rights
 from fleet_server.services.layering import Layer, Resolved
@@ -152,7 +153,7 @@ def check_scope(session: Session, layer: Layer) -> None:
     """Raises NotFound or NotAllowed when the actor may not want anything of this layer."""
     if layer.kind is LayerKind.MODEL:
         kind = catalogue.load_node_model(layer.key).site_kind
-        rights.check_site_kind(session, kind, what=f"node model {layer.key}")
+        rights.check_site_kind(session, kind, what=Said("node model %(model)s", model=layer.key))
     elif layer.kind is LayerKind.FLEET and rights.node_models(session) is not None:
         raise rights.NotAllowed(
             "The whole fleet is for somebody with all sites in scope; name a node model or a group.",

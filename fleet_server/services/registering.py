@@ -12,9 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, FleetError, Invalid, NotFound
+from fleet_server.errors import Conflict, FleetError, Invalid, NotFound, Said
 from fleet_server.models import Node, Site
 from fleet_server.services import auditing, enrolment, rights
+from fleet_server.services.sites import KIND_WORDS
 from fleet_server.wire.states import NodeState
 from hardware import catalogue
 
@@ -85,11 +86,12 @@ def register_node(session: Session, new: NewNode, *, now: datetime) -> Node:
         rights.check_site_kind(
             session,
             catalogue.load_node_model(new.model).site_kind,
-            what=f"node model {new.model} for you",
+            what=Said("node model %(model)s", model=new.model),
         )
         if enrolment.registered_node(session, new.label) is not None:
             raise LabelTaken(
-                f"A node labelled {new.label} is registered already; labels of nodes to be built differ."
+                "A node labelled %(label)s is registered already; labels of nodes to be built differ.",
+                label=new.label,
             )
         node = Node(
             node_id=enrolment.new_node_id(session),
@@ -133,7 +135,7 @@ def register_list(
                 try:
                     node_id, fault = register_node(session, new, now=now).node_id, None
                 except FleetError as problem:
-                    node_id, fault = None, str(problem)
+                    node_id, fault = None, problem.said
                 reports.append(RowReport(number, new.label, node_id, fault))
             if is_preview or any(report.fault for report in reports):
                 raise _NotKept
@@ -153,17 +155,22 @@ def _rows(text: str) -> list[tuple[int, NewNode]]:
     strange = [n for n in names if n not in _COLUMNS and not n.startswith(_SERIAL)]
     if strange:
         raise ListWrong(
-            f"The list has a column {strange[0]!r}; there can be label, model, site and serial_<slot>."
+            "The list has a column %(column)r; there can be label, model, site and serial_<slot>.",
+            column=strange[0],
         )
     reader.fieldnames = names
     found: list[tuple[int, NewNode]] = []
     try:
         for row in reader:
             if len(found) == ROWS_MAX:
-                raise ListWrong(f"The list has more than {ROWS_MAX} nodes; give it in parts.")
+                raise ListWrong(
+                    "The list has more than %(most)s nodes; give it in parts.", most=ROWS_MAX
+                )
             found.append((reader.line_num, _new_node(row)))
     except csv.Error as problem:
-        raise ListWrong(f"The list is no CSV from line {reader.line_num} on.") from problem
+        raise ListWrong(
+            "The list is no CSV from line %(line)s on.", line=reader.line_num
+        ) from problem
     if not found:
         raise ListWrong("The list has no node in it.")
     return found
@@ -184,9 +191,14 @@ def _planned_site_id(session: Session, new: NewNode) -> int | None:
         return None
     site = session.scalar(select(Site).where(Site.code == new.site_code))
     if site is None:
-        raise NotFound(f"There is no site {new.site_code}.")
+        raise NotFound("There is no site %(code)s.", code=new.site_code)
     if catalogue.load_node_model(new.model).site_kind != site.kind:
-        raise Invalid(f"{new.model} is not made for a {site.kind}, which {site.code} is.")
+        raise Invalid(
+            "%(model)s is not made for a %(site_kind)s, which %(code)s is.",
+            model=new.model,
+            site_kind=KIND_WORDS[site.kind],
+            code=site.code,
+        )
     return site.id
 
 
@@ -194,5 +206,10 @@ def _checked_serials(new: NewNode) -> dict[str, str]:
     slots = [slot.id for slot in catalogue.load_node_model(new.model).slots]
     for slot in new.serials:
         if slot not in slots:
-            raise Invalid(f"{new.model} has no slot {slot}; it has {', '.join(slots)}.")
+            raise Invalid(
+                "%(model)s has no slot %(slot)s; it has %(known)s.",
+                model=new.model,
+                slot=slot,
+                known=", ".join(slots),
+            )
     return dict(new.serials)

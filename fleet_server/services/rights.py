@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from sqlalchemy.orm import Session
 
-from fleet_server.errors import NotFound, Refused
+from fleet_server.errors import NotFound, Refused, Said, listed
 from fleet_server.models.user import Role, Scope
 from hardware import catalogue
 
@@ -85,6 +85,11 @@ MACHINE = Actor("machine", frozenset(Right))
 """What a process does by itself."""
 
 
+def kinds_of(scope: Scope) -> tuple[str, ...]:
+    """Kinds of the sites in a scope."""
+    return _SITE_KINDS[scope]
+
+
 def rights_of(roles: Collection[Role]) -> frozenset[Right]:
     """All that these roles may, together.
 
@@ -110,9 +115,10 @@ def require(actor: Actor, right: Right) -> None:
     if actor.is_program and right in FOR_PERSONS_ONLY:
         raise NotAllowed("No key may do this; log in with a browser for it.", right=right)
     if right not in actor.rights:
-        roles = ", ".join(role for role in Role if right in RIGHTS[role])
+        roles = listed(role for role in Role if right in RIGHTS[role])
         raise NotAllowed(
-            f"Your account may not do this; an administrator can give it one of the roles {roles}.",
+            "Your account may not do this; an administrator can give it one of the roles %(roles)s.",
+            roles=roles,
             right=right,
         )
 
@@ -124,13 +130,13 @@ def check_site_kind(session: Session, kind: str, *, what: str) -> None:
         what: what was asked for, as the sentence names it.
     """
     if kind not in actor_of(session).site_kinds:
-        raise NotFound(f"There is no {what}.")
+        raise NotFound("There is no %(what)s.", what=what)
 
 
 def check_node_model(session: Session, model: str, *, node_id: str) -> None:
     """Raises NotFound when the actor has nothing to do with nodes of this model."""
     kind = catalogue.load_node_model(model).site_kind
-    check_site_kind(session, kind, what=f"node {node_id}")
+    check_site_kind(session, kind, what=Said("node %(node_id)s", node_id=node_id))
 
 
 def node_models(session: Session) -> list[str] | None:

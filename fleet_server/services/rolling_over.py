@@ -181,7 +181,11 @@ def _refuse_missing(state: RollOver, what: str, *, force: bool) -> None:
         named = [one.label for one in state.stragglers[:_NAMED]]
         names = ", ".join(named) + (", …" if state.missing > len(named) else "")
         raise NodesMissing(
-            f"{state.missing} of {state.nodes} nodes {what} yet ({names}). Wait until they were heard, or force it.",
+            "%(missing)s of %(nodes)s nodes %(what)s yet (%(names)s). Wait until they were heard, or force it.",
+            missing=state.missing,
+            nodes=state.nodes,
+            what=what,
+            names=names,
             count=state.missing,
         )
 

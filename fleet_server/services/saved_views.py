@@ -85,11 +85,11 @@ def create_view(
     with db.writing(session):
         if _own(session, name.strip()) is not None:
             raise ViewExists(
-                f"You have a view {name.strip()} already; change it, or choose a name."
+                "You have a view %(name)s already; change it, or choose a name.", name=name.strip()
             )
         theirs = select(func.count()).select_from(SavedView).where(SavedView.owner == owner)
         if (session.scalar(theirs) or 0) >= MOST_PER_OWNER:
-            raise Conflict(f"You have {MOST_PER_OWNER} views; take one away first.")
+            raise Conflict("You have %(most)s views; take one away first.", most=MOST_PER_OWNER)
         view = SavedView(owner=owner)
         _write(session, view, name=name, query=query, is_shared=is_shared, now=now)
     return view
@@ -117,7 +117,9 @@ def change_view(
             SavedView.owner == view.owner, SavedView.name == name.strip(), SavedView.id != view_id
         )
         if session.scalar(same) is not None:
-            raise ViewExists(f"{view.owner} has a view {name.strip()} already.")
+            raise ViewExists(
+                "%(owner)s has a view %(name)s already.", owner=view.owner, name=name.strip()
+            )
         _write(
             session,
             view,
@@ -185,7 +187,9 @@ def _write(
 ) -> None:
     name, text = name.strip(), urlencode(query)
     if not (1 <= len(name) <= NAME_MAX_LENGTH and name.isprintable()):
-        raise ViewWrong(f"A view's name has 1 to {NAME_MAX_LENGTH} printable characters.")
+        raise ViewWrong(
+            "A view's name has 1 to %(longest)s printable characters.", longest=NAME_MAX_LENGTH
+        )
     if len(text) > _QUERY_MAX_LENGTH:
         raise ViewWrong("This filter is too long to be kept.")
     view.name, view.query, view.is_shared, view.saved_at = name, text, is_shared, now

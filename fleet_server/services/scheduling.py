@@ -6,9 +6,11 @@ Jobs are between processes, so their times are wall clock; what a job does, it d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -16,6 +18,10 @@ from fleet_server.models import Job
 
 LEASE_S = 600
 """A job that has not ended within this time is taken for dead; it is safe to run twice."""
+BACKUP = "backup"
+"""Not run here: `fleet db backup` says how it went."""
+_LOOKS = "look_quickly"
+"""Runs every minute while there is a worker."""
 _ERROR_LENGTH = 500
 
 
@@ -58,9 +64,77 @@ def note_run(
                 due_at=wall_now + timedelta(seconds=every_s),
                 claimed_until=None,
                 ran_at=wall_now,
-                error=error[:_ERROR_LENGTH] if error else None,
+                **_outcome(error, wall_now=wall_now),
             )
         )
+
+
+def note_backup(session: Session, *, wall_now: datetime, error: str | None) -> None:
+    """A backup was made, or could not be. Committed on return."""
+    add_jobs(session, [BACKUP], wall_now=wall_now)
+    made = {"ran_at": wall_now} if error is None else {}
+    with db.writing(session):
+        session.execute(
+            update(Job)
+            .where(Job.name == BACKUP)
+            .values(**made, **_outcome(error, wall_now=wall_now))
+        )
+
+
+def _outcome(error: str | None, *, wall_now: datetime) -> dict[str, Any]:
+    if error is None:
+        return {"error": None, "failing_since": None}
+    since = func.coalesce(Job.failing_since, literal(wall_now, Job.failing_since.type))
+    return {"error": error[:_ERROR_LENGTH], "failing_since": since}
+
+
+@dataclass(frozen=True)
+class TroubledJob:
+    """`trouble` is `fails` (then `reason` says why) or `overdue`."""
+
+    name: str
+    trouble: str
+    reason: str | None
+    ran_at: datetime | None
+
+
+def looked_at(session: Session) -> datetime | None:
+    """When a worker looked at the fleet last. One statement."""
+    return session.scalar(select(Job.ran_at).where(Job.name == _LOOKS))
+
+
+def troubled_jobs(
+    session: Session,
+    *,
+    wall_now: datetime,
+    failing: timedelta,
+    overdue: timedelta,
+    backup_overdue: timedelta,
+) -> list[TroubledJob]:
+    """Jobs that fail for so long, or should have ended by so much and have not, though a worker was there. One statement.
+
+    A worker that was away does late what was due meanwhile: that is no trouble of the job.
+    """
+    rows = jobs(session)
+    last_look = next((job.ran_at for job in rows if job.name == _LOOKS), None)
+    found = []
+    for job in rows:
+        if job.failing_since is not None and job.failing_since + failing <= wall_now:
+            found.append(TroubledJob(job.name, "fails", job.error, job.ran_at))
+        elif _is_overdue(
+            job, wall_now, last_look, backup_overdue if job.name == BACKUP else overdue
+        ):
+            found.append(TroubledJob(job.name, "overdue", None, job.ran_at))
+    return found
+
+
+def _is_overdue(
+    job: Job, wall_now: datetime, last_look: datetime | None, allowed: timedelta
+) -> bool:
+    if job.name == BACKUP:
+        return (job.ran_at or job.due_at) + allowed <= wall_now
+    is_run = job.claimed_until is not None and job.claimed_until > wall_now
+    return not is_run and last_look is not None and job.due_at + allowed <= last_look
 
 
 def jobs(session: Session) -> list[Job]:

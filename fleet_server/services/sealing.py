@@ -44,7 +44,9 @@ def unseal(sealed: str, *, owner: str, secret_key: str) -> str:
         return AESGCM(_key(secret_key)).decrypt(nonce, content, owner.encode()).decode()
     except (InvalidTag, binascii.Error, ValueError) as error:
         raise SealBroken(
-            f"A Wi-Fi password of {owner} was sealed under another secret_key; use that one, or give the networks again."
+            "A Wi-Fi password of %(owner)s was sealed under another secret_key; use that one, or give the "
+            "networks again.",
+            owner=owner,
         ) from error
 
 

@@ -150,7 +150,7 @@ def remove(session: Session, user: User, *, now: datetime) -> None:
     with db.writing(session):
         factor = _factor(session, user)
         if factor is None:
-            raise NotFound(f"The account {user.name!r} has no second factor.")
+            raise NotFound("The account %(name)r has no second factor.", name=user.name)
         session.delete(factor)
         session.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user.id))
         session.flush()
@@ -184,8 +184,9 @@ def _unsealed(factor: SecondFactor, user: User, secret_key: str) -> str:
         return sealing.unseal(factor.sealed_secret, owner=_owner(user), secret_key=secret_key)
     except sealing.SealBroken as error:
         raise FactorUnreadable(
-            f"The second factor of {user.name!r} was kept under another secret_key; use that one, "
-            "or take the factor off with `fleet user no-second-factor`."
+            "The second factor of %(name)r was kept under another secret_key; use that one, or take the "
+            "factor off with `fleet user no-second-factor`.",
+            name=user.name,
         ) from error
 
 

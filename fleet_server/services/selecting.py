@@ -48,9 +48,13 @@ class Selection:
         """Raises SelectionWrong, with one sentence."""
         if self.model is not None and self.model not in catalogue.node_model_ids():
             known = ", ".join(catalogue.node_model_ids())
-            raise SelectionWrong(f"{self.model} is no node model; there are {known}.")
+            raise SelectionWrong(
+                "%(model)s is no node model; there are %(known)s.", model=self.model, known=known
+            )
         if self.site_kind is not None and self.site_kind not in SITE_KINDS:
-            raise SelectionWrong(f"site kind must be tree or water, not {self.site_kind}.")
+            raise SelectionWrong(
+                "site kind must be tree or water, not %(site_kind)s.", site_kind=self.site_kind
+            )
         if self.near is not None:
             latitude, longitude, radius_m = self.near
             if not (
@@ -59,8 +63,9 @@ class Selection:
                 and 1 <= radius_m <= LONGEST_RADIUS_M
             ):
                 raise SelectionWrong(
-                    "near wants latitude, longitude (WGS84 degrees) and a radius of 1 to"
-                    f" {LONGEST_RADIUS_M} metres, like 51.4818,7.2162,800."
+                    "near wants latitude, longitude (WGS84 degrees) and a radius of 1 to %(radius_m)s "
+                    "metres, like 51.4818,7.2162,800.",
+                    radius_m=LONGEST_RADIUS_M,
                 )
 
 

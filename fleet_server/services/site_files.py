@@ -74,7 +74,8 @@ def read_table(data: bytes, *, layer: str | None = None) -> Table:
     """
     if len(data) > LARGEST_FILE_BYTES:
         raise FileWrong(
-            f"The file has more than {LARGEST_FILE_BYTES // 1024**2} MB; split it and import the parts."
+            "The file has more than %(largest_mb)s MB; split it and import the parts.",
+            largest_mb=LARGEST_FILE_BYTES // 1024**2,
         )
     if not data.strip():
         raise FileWrong("The file is empty.")
@@ -136,7 +137,11 @@ def _read_csv(text: str) -> Table:
                 rows.append(Row(number, {name: cell.strip() for name, cell in named if name}))
             _refuse_too_many(rows)
     except csv.Error as problem:
-        raise FileWrong(f"Line {reader.line_num} of the file is no CSV: {problem}.") from problem
+        raise FileWrong(
+            "Line %(line)s of the file is no CSV: %(problem)s.",
+            line=reader.line_num,
+            problem=problem,
+        ) from problem
     return Table(columns, tuple(rows))
 
 
@@ -166,16 +171,18 @@ def _checked_columns(head: Sequence[str]) -> tuple[str, ...]:
     if not columns:
         raise FileWrong("The first line of the file has to name its columns.")
     if len(columns) > MOST_COLUMNS:
-        raise FileWrong(f"The file has more than {MOST_COLUMNS} columns.")
+        raise FileWrong("The file has more than %(most)s columns.", most=MOST_COLUMNS)
     double = next((name for name in columns if columns.count(name) > 1), None)
     if double is not None:
-        raise FileWrong(f"The file has two columns {double!r}; rename one of them.")
+        raise FileWrong("The file has two columns %(column)r; rename one of them.", column=double)
     return tuple(columns)
 
 
 def _refuse_too_many(rows: Sequence[Row]) -> None:
     if len(rows) > MOST_ROWS:
-        raise FileWrong(f"The file has more than {MOST_ROWS} rows; split it and import the parts.")
+        raise FileWrong(
+            "The file has more than %(most)s rows; split it and import the parts.", most=MOST_ROWS
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- GeoJSON
@@ -186,7 +193,9 @@ def _read_geojson(text: str) -> Table:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise FileWrong(f"The file is no GeoJSON: {_first_line(problem)}.") from problem
+        raise FileWrong(
+            "The file is no GeoJSON: %(problem)s.", problem=_first_line(problem)
+        ) from problem
     features = document.get("features")
     if document.get("type") != "FeatureCollection" or not isinstance(features, list):
         raise FileWrong("A GeoJSON file of sites is a FeatureCollection.")
@@ -194,10 +203,10 @@ def _read_geojson(text: str) -> Table:
     columns: dict[str, None] = {}
     for number, feature in enumerate(features, start=1):
         if not isinstance(feature, dict):
-            raise FileWrong(f"Feature {number} of the file is none.")
+            raise FileWrong("Feature %(number)s of the file is none.", number=number)
         properties = feature.get("properties") or {}
         if not isinstance(properties, dict):
-            raise FileWrong(f"The properties of feature {number} are none.")
+            raise FileWrong("The properties of feature %(number)s are none.", number=number)
         cells = {str(name).strip(): _cell(value) for name, value in properties.items()}
         columns |= dict.fromkeys(cells)
         rows.append(Row(number, cells, _geojson_position(feature.get("geometry"))))
@@ -240,7 +249,9 @@ def _read_geopackage(data: bytes, layer: str | None) -> Table:
             _limit_steps(database)
             return _read_layer(database, layer)
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as problem:
-            raise FileWrong(f"The GeoPackage cannot be read: {_first_line(problem)}.") from problem
+            raise FileWrong(
+                "The GeoPackage cannot be read: %(problem)s.", problem=_first_line(problem)
+            ) from problem
 
 
 def _limit_steps(database: sqlite3.Connection) -> None:
@@ -266,10 +277,16 @@ def _read_layer(database: sqlite3.Connection, wanted: str | None) -> Table:
     if not layers:
         raise FileWrong("The GeoPackage has no layer with places.")
     if wanted is None and len(layers) > 1:
-        raise FileWrong(f"The GeoPackage has several layers; name one of {', '.join(layers)}.")
+        raise FileWrong(
+            "The GeoPackage has several layers; name one of %(layers)s.", layers=", ".join(layers)
+        )
     name = wanted if wanted is not None else next(iter(layers))
     if name not in layers:
-        raise FileWrong(f"The GeoPackage has no layer {name!r}, but {', '.join(layers)}.")
+        raise FileWrong(
+            "The GeoPackage has no layer %(name)r, but %(layers)s.",
+            name=name,
+            layers=", ".join(layers),
+        )
     geometry_column, epsg = layers[name]
     quoted = name.replace('"', '""')
     cursor = database.execute(f'SELECT * FROM "{quoted}"')  # noqa: S608 - quoted, of the file's own

@@ -12,16 +12,18 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import FleetError
+from fleet_server.errors import FleetError, NotFound, Said
 from fleet_server.models import Site
 from fleet_server.services import auditing, bulk, places, rights, sites
+from fleet_server.services.file_store import FileStore
+from fleet_server.services.places import SystemUnknown
 from fleet_server.services.site_files import FileWrong, Row, Table, has_too_many_cells
 from fleet_server.services.sites import SiteWrong
 
@@ -86,15 +88,24 @@ _KINDS: Mapping[str, str] = {
 }
 _FRACTION = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _LISTED_CODES = 200
+_PREVIEWS = "previews"
+PREVIEW_KEPT = timedelta(days=1)
 _AT_ONCE = 500
+
+
+class FileForgotten(NotFound):
+    """A file that was only looked at is not kept any more."""
+
+    code = "file_forgotten"
 
 
 @dataclass(frozen=True)
 class WrongRow:
-    """A row that cannot be taken, with one sentence."""
+    """A row that cannot be taken, with one sentence, and the code that programs compare."""
 
     number: int
     sentence: str
+    code: str
 
 
 @dataclass(frozen=True)
@@ -178,17 +189,55 @@ def guess_epsg(table: Table) -> int | None:
     return best if fits[best] else None
 
 
+def make_rules(
+    table: Table,
+    *,
+    crs: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    kind: str | None = None,
+    is_public: bool = False,
+) -> ImportRules:
+    """The rules for a table, where nothing is said guessed from it.
+
+    Args:
+        crs: like `EPSG:25832`.
+        columns: field → column, beside those that are known by their names; an empty one takes that meaning from its column.
+
+    Raises:
+        SystemUnknown: `crs` is none that is read, or none is said and none can be guessed.
+    """
+    epsg = places.epsg_of(crs) if crs is not None else guess_epsg(table)
+    if epsg is None:
+        raise SystemUnknown(
+            "In which coordinate system are the positions? Say it, like EPSG:25832."
+        )
+    named = {**guess_columns(table), **(columns or {})}
+    return ImportRules(
+        columns={name: column for name, column in named.items() if column},
+        epsg=epsg,
+        kind=kind,
+        is_public=is_public,
+    )
+
+
 def check_rules(table: Table, rules: ImportRules) -> None:
     """Raises FileWrong when the rules name fields or columns that are not there, or lack what every site needs."""
     for name, column in rules.columns.items():
         if name not in FIELDS:
-            raise FileWrong(f"A site has no {name!r}; a column can be {', '.join(FIELDS)}.")
+            raise FileWrong(
+                "A site has no %(name)r; a column can be %(fields)s.",
+                name=name,
+                fields=", ".join(FIELDS),
+            )
         if column not in table.columns:
             known = ", ".join(table.columns)
-            raise FileWrong(f"The file has no column {column!r}; it has {known}.")
+            raise FileWrong(
+                "The file has no column %(column)r; it has %(known)s.", column=column, known=known
+            )
     if "code" not in rules.columns:
         raise FileWrong(
-            "Which column is the site's code? Say it, for example code=Baumnr; it is what a later import finds the site by."
+            "Which column is the site's code? Say it, for example code=Baumnr; it is what a later import "
+            "finds the site by."
         )
     has_place = table.has_geometry or all(name in rules.columns for name in POSITION_FIELDS)
     if not has_place:
@@ -236,8 +285,41 @@ def import_sites(
     return found.plan
 
 
+def keep_file(data: bytes, *, store: FileStore) -> None:
+    """Before it is imported: the audit log names it. Safe to repeat. Raises Unavailable."""
+    store.put(f"imports/{_sha256(data)}", data)
+
+
+def keep_preview(data: bytes, *, store: FileStore) -> str:
+    """For who looks at what an import would do, until `forget_previews`; returns what it is asked for by. Raises Unavailable."""
+    sha256 = _sha256(data)
+    store.put(_preview_name(sha256), data)
+    return sha256
+
+
+def previewed_file(sha256: str, *, store: FileStore) -> bytes:
+    """Raises FileForgotten, Unavailable."""
+    try:
+        return store.get(_preview_name(sha256))
+    except NotFound as problem:
+        raise FileForgotten("The file was not imported for a day; choose it again.") from problem
+
+
+def forget_previews(*, store: FileStore, wall_now: datetime) -> int:
+    """Files that were looked at a day ago and more; those that were imported are kept elsewhere. Returns how many. Safe to repeat."""
+    return store.forget(_PREVIEWS, before=wall_now - PREVIEW_KEPT)
+
+
+def _preview_name(sha256: str) -> str:
+    return f"{_PREVIEWS}/.{sha256}"  # what begins with a dot is in no backup
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _record(session: Session, plan: ImportPlan, data: bytes, now: datetime) -> None:
-    digest = hashlib.sha256(data).hexdigest()
+    digest = _sha256(data)
     auditing.record(
         session,
         "sites_imported",
@@ -283,7 +365,7 @@ def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison
                 else _differences(session, site, one, now=now)
             )
         except FleetError as problem:
-            wrong.append(WrongRow(one.number, str(problem)))
+            wrong.append(WrongRow(one.number, problem.said, problem.code))
             continue
         if site is None:
             new.append(values)
@@ -309,10 +391,12 @@ def _read_rows(table: Table, rules: ImportRules, *, now: datetime) -> _ReadRows:
             one = _read_row(row, rules, now=now)
             if one.code in first_rows:
                 raise SiteWrong(
-                    f"The code {one.code} stands in row {first_rows[one.code]} already."
+                    "The code %(code)s stands in row %(row)s already.",
+                    code=one.code,
+                    row=first_rows[one.code],
                 )
         except FleetError as problem:
-            wrong.append(WrongRow(row.number, str(problem)))
+            wrong.append(WrongRow(row.number, problem.said, problem.code))
             continue
         first_rows[one.code] = row.number
         wanted.append(one)
@@ -330,7 +414,7 @@ def _read_row(row: Row, rules: ImportRules, *, now: datetime) -> _Wanted:
     for name in ("name", "description", "species", "tree_number"):
         if given.get(name):
             values[name] = given[name]
-    for name, what in (("area_m2", "area"), ("depth_m", "depth")):
+    for name, what in (("area_m2", Said("area")), ("depth_m", Said("depth"))):
         if given.get(name):
             values[name] = _number(given[name], what)
     if given.get("planted_year"):
@@ -355,12 +439,14 @@ def _values_of_new(session: Session, one: _Wanted, *, now: datetime) -> dict[str
     values = dict(one.values)
     if "kind" not in values:
         raise SiteWrong(
-            f"{one.code} is new, and nothing says whether it is a tree or a water: name the column, or the kind of all rows."
+            "%(code)s is new, and nothing says whether it is a tree or a water: name the column, or the kind "
+            "of all rows.",
+            code=one.code,
         )
     if "latitude" not in values:
-        raise SiteWrong(f"{one.code} is new and has no position.")
+        raise SiteWrong("%(code)s is new and has no position.", code=one.code)
     values.setdefault("name", _name_of_new(values))
-    rights.check_site_kind(session, values["kind"], what=f"kind of site {values['kind']} for you")
+    rights.check_site_kind(session, values["kind"], what=sites.kind_unknown(values["kind"]))
     return values
 
 
@@ -370,10 +456,14 @@ def _name_of_new(values: Mapping[str, Any]) -> str:
 
 
 def _differences(session: Session, site: Site, one: _Wanted, *, now: datetime) -> dict[str, Any]:
-    rights.check_site_kind(session, site.kind, what=f"site {site.code} for you")
+    rights.check_site_kind(session, site.kind, what=Said("site %(code)s", code=site.code))
     values = {name: value for name, value in one.values.items() if name != "code"}
     if values.pop("kind", site.kind) != site.kind:
-        raise SiteWrong(f"{site.code} is a {site.kind}; what it is stays.")
+        raise SiteWrong(
+            "%(code)s is a %(site_kind)s; what it is stays.",
+            code=site.code,
+            site_kind=sites.KIND_WORDS[site.kind],
+        )
     details = {**site.details, **values.pop("details", {})}
     if details != site.details:
         values["details"] = sites.checked_values({"details": details}, now=now)["details"]
@@ -404,7 +494,7 @@ def _place(row: Row, columns: Mapping[str, str], epsg: int) -> places.Place:
     texts = [row.cells.get(columns.get(name, ""), "") for name in POSITION_FIELDS]
     if not all(texts):
         raise SiteWrong("The row has half a position; give both values or none.")
-    x, y = (_number(text, "position") for text in texts)
+    x, y = (_number(text, Said("position")) for text in texts)
     return places.place_of(x, y, epsg=epsg)
 
 
@@ -423,14 +513,14 @@ def _number(text: str, what: str) -> float:
             plain = plain.replace(mark, "")
     plain = plain.replace(",", ".")
     if not _FRACTION.fullmatch(plain) or not math.isfinite(float(plain)):
-        raise SiteWrong(f"The {what} {text!r} is no number.")
+        raise SiteWrong("The %(what)s %(text)r is no number.", what=what, text=text)
     return float(plain)
 
 
 def _year(text: str) -> int:
-    number = _number(text, "planting year")
+    number = _number(text, Said("planting year"))
     if number != int(number):
-        raise SiteWrong(f"The planting year {text!r} is no year.")
+        raise SiteWrong("The planting year %(text)r is no year.", text=text)
     return int(number)
 
 
@@ -439,7 +529,7 @@ def _kind(text: str, default: str | None) -> str | None:
         return default
     kind = _KINDS.get(_plain(text))
     if kind is None:
-        raise SiteWrong(f"{text!r} is neither a tree (Baum) nor a water (Gewässer).")
+        raise SiteWrong("%(text)r is neither a tree (Baum) nor a water (Gewässer).", text=text)
     return kind
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fleet_server.errors import NotFound
+from fleet_server.errors import NotFound, Said
 from fleet_server.models import Site
 from fleet_server.services import deploying, keyset, rights
 from fleet_server.services.overviews import Shown, seen
@@ -42,6 +42,6 @@ def site_with_code(session: Session, code: str) -> Site:
     """Raises NotFound when there is none, or the actor has nothing to do with it."""
     site = deploying.find_site(session, code)
     if site is None:
-        raise NotFound(f"There is no site {code}.")
-    rights.check_site_kind(session, site.kind, what=f"site {code}")
+        raise NotFound("There is no site %(code)s.", code=code)
+    rights.check_site_kind(session, site.kind, what=Said("site %(code)s", code=code))
     return site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,15 +59,7 @@ def site_view(session: Session, site_id: int) -> SiteView:
         .where(Deployment.site_id == site_id)
         .order_by(Deployment.from_at.desc(), Deployment.id.desc())
     ).all()
-    probes: dict[int, list[ProbePeriod]] = {row.Deployment.id: [] for row in deployments}
-    channels = session.execute(
-        select(Channel, Sensor.sensor_type, Sensor.serial)
-        .join(Sensor, Sensor.id == Channel.sensor_id)
-        .where(Channel.deployment_id.in_(list(probes)))
-        .order_by(Channel.property, Channel.depth_cm, Channel.key, Channel.from_at)
-    )
-    for channel, sensor_type, serial in channels:
-        probes[channel.deployment_id].append(_period(channel, sensor_type, serial))
+    probes = probes_of_deployments(session, [row.Deployment.id for row in deployments])
     stays = tuple(
         Stay(
             node_id=row.Deployment.node_id,
@@ -79,6 +72,22 @@ def site_view(session: Session, site_id: int) -> SiteView:
         for row in deployments
     )
     return SiteView(site, overview, stays)
+
+
+def probes_of_deployments(
+    session: Session, deployment_ids: Sequence[int]
+) -> dict[int, list[ProbePeriod]]:
+    """By deployment, which probe was at which channel and depth, from–to. One statement."""
+    probes: dict[int, list[ProbePeriod]] = {one: [] for one in deployment_ids}
+    channels = session.execute(
+        select(Channel, Sensor.sensor_type, Sensor.serial)
+        .join(Sensor, Sensor.id == Channel.sensor_id)
+        .where(Channel.deployment_id.in_(deployment_ids))
+        .order_by(Channel.property, Channel.depth_cm, Channel.key, Channel.from_at)
+    )
+    for channel, sensor_type, serial in channels:
+        probes[channel.deployment_id].append(_period(channel, sensor_type, serial))
+    return probes
 
 
 def probes_of(session: Session, node_id: str) -> list[ProbePeriod]:

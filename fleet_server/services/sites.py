@@ -16,11 +16,12 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.errors import Conflict, Invalid, NotFound, Said
 from fleet_server.models import Deployment, Site
 from fleet_server.services import auditing, rights
 
 KINDS = ("tree", "water")
+KIND_WORDS = {"tree": Said("tree"), "water": Said("water")}
 _LONGEST_CODE, _LONGEST_NAME, _LONGEST_DESCRIPTION = 64, 200, 2000
 _LONGEST_WORD = 120
 _EARLIEST_YEAR = 1000  # some limes are older than any cadastre
@@ -133,8 +134,8 @@ def create_site(session: Session, site: NewSite, *, is_public: bool, now: dateti
     values = checked_values(dataclasses.asdict(site), now=now)
     with db.writing(session):
         if find_site(session, site.code) is not None:
-            raise SiteExists(f"There is already a site {site.code}.")
-        rights.check_site_kind(session, site.kind, what=f"kind of site {site.kind} for you")
+            raise SiteExists("There is already a site %(code)s.", code=site.code)
+        rights.check_site_kind(session, site.kind, what=kind_unknown(site.kind))
         row = Site(**values, is_public=is_public, created_at=now)
         session.add(row)
         session.flush()
@@ -163,8 +164,8 @@ def site_of(session: Session, site_id: int) -> Site:
     """
     site = session.get(Site, site_id)
     if site is None:
-        raise NotFound(f"There is no site {site_id}.")
-    rights.check_site_kind(session, site.kind, what=f"site {site_id}")
+        raise NotFound("There is no site %(code)s.", code=site_id)
+    rights.check_site_kind(session, site.kind, what=Said("site %(code)s", code=site_id))
     return site
 
 
@@ -181,7 +182,9 @@ def change_site(
     """
     for name in ("code", "kind"):
         if name in changes:
-            raise SiteWrong(f"A site's {name} stays what it is; make another site instead.")
+            raise SiteWrong(
+                "A site's code and kind stay what they are; make another site instead.", name=name
+            )
     values = checked_values(changes, now=now)
     with db.writing(session):
         site = site_of(session, site_id)
@@ -221,7 +224,11 @@ def close_site(session: Session, site_id: int, *, now: datetime) -> None:
             )
         )
         if standing is not None:
-            raise SiteInUse(f"Node {standing} stands at {site.code}; take it down first.")
+            raise SiteInUse(
+                "Node %(node_id)s stands at %(code)s; take it down first.",
+                node_id=standing,
+                code=site.code,
+            )
         if site.closed_at is None:
             site.closed_at = now
             auditing.record(session, "site_closed", subject=f"site {site.code}", now=now)
@@ -234,6 +241,11 @@ def reopen_site(session: Session, site_id: int, *, now: datetime) -> None:
         if site.closed_at is not None:
             site.closed_at = None
             auditing.record(session, "site_reopened", subject=f"site {site.code}", now=now)
+
+
+def kind_unknown(kind: str) -> Said:
+    """What somebody asked for who has nothing to do with this kind of site."""
+    return Said("kind of site %(kind)s for you", kind=KIND_WORDS.get(kind, kind))
 
 
 def told(value: object) -> auditing.Detail:
@@ -256,23 +268,23 @@ def checked_values(values: Mapping[str, object], *, now: datetime) -> dict[str, 
     """
     _check_code_and_name(values)
     checks: Mapping[str, Callable[[object], object]] = {
-        "code": lambda value: _text(value, "code", _LONGEST_CODE),
-        "name": lambda value: _text(value, "name", _LONGEST_NAME),
+        "code": lambda value: _text(value, Said("code"), _LONGEST_CODE),
+        "name": lambda value: _text(value, Said("name"), _LONGEST_NAME),
         "kind": _kind,
         "latitude": lambda value: _degrees(value, 90.0),
         "longitude": lambda value: _degrees(value, 180.0),
         "description": lambda value: _description(value),
         "is_public": bool,
-        "species": lambda value: _word(value, "species"),
-        "tree_number": lambda value: _word(value, "tree number"),
+        "species": lambda value: _word(value, Said("species")),
+        "tree_number": lambda value: _word(value, Said("tree number")),
         "planted_year": lambda value: _year(value, now.year),
-        "area_m2": lambda value: _size(value, "area in m²", _LARGEST_AREA_M2),
-        "depth_m": lambda value: _size(value, "depth in m", _GREATEST_DEPTH_M),
+        "area_m2": lambda value: _size(value, Said("area in m²"), _LARGEST_AREA_M2),
+        "depth_m": lambda value: _size(value, Said("depth in m"), _GREATEST_DEPTH_M),
         "details": _details,
     }
     unknown = next((name for name in values if name not in checks), None)
     if unknown is not None:
-        raise SiteWrong(f"A site has no {unknown}.")
+        raise SiteWrong("A site has no %(unknown)s.", unknown=unknown)
     return {name: checks[name](value) for name, value in values.items()}
 
 
@@ -285,7 +297,11 @@ def _check_code_and_name(values: Mapping[str, object]) -> None:
 def _text(value: object, what: str, longest: int) -> str:
     text = str(value).strip()
     if len(text) > longest or not text.isprintable():
-        raise SiteWrong(f"A site's {what} has at most {longest} printable characters.")
+        raise SiteWrong(
+            "A site's %(what)s has at most %(longest)s printable characters.",
+            what=what,
+            longest=longest,
+        )
     return text
 
 
@@ -296,7 +312,7 @@ def _word(value: object, what: str) -> str | None:
 
 def _kind(value: object) -> str:
     if value not in KINDS:
-        raise SiteWrong(f"A site is a tree or a water, not {value!r}.")
+        raise SiteWrong("A site is a tree or a water, not %(value)r.", value=value)
     return str(value)
 
 
@@ -312,7 +328,9 @@ def _degrees(value: object, most: float) -> float:
 def _description(value: object) -> str:
     text = str(value).strip().replace("\r\n", "\n")
     if len(text) > _LONGEST_DESCRIPTION or "\0" in text:
-        raise SiteWrong(f"A site's description has at most {_LONGEST_DESCRIPTION} characters.")
+        raise SiteWrong(
+            "A site's description has at most %(longest)s characters.", longest=_LONGEST_DESCRIPTION
+        )
     return text
 
 
@@ -321,7 +339,10 @@ def _year(value: object, this_year: int) -> int | None:
         return None
     if not isinstance(value, int) or not _EARLIEST_YEAR <= value <= this_year + 1:
         raise SiteWrong(
-            f"A tree's planting year lies between {_EARLIEST_YEAR} and {this_year + 1}, not {value}."
+            "A tree's planting year lies between %(earliest_year)s and %(this_year)s, not %(value)s.",
+            earliest_year=_EARLIEST_YEAR,
+            this_year=this_year + 1,
+            value=value,
         )
     return value
 
@@ -330,20 +351,33 @@ def _size(value: object, what: str, most: float) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or not 0 < value <= most:
-        raise SiteWrong(f"A water's {what} is more than 0 and at most {most:g}, not {value}.")
+        raise SiteWrong(
+            "A water's %(what)s is more than 0 and at most %(most)g, not %(value)s.",
+            what=what,
+            most=most,
+            value=value,
+        )
     return float(value)
 
 
 def _details(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping) or len(value) > _MOST_DETAILS:
-        raise SiteWrong(f"At most {_MOST_DETAILS} details of a site are kept, each with its name.")
+        raise SiteWrong(
+            "At most %(most)s details of a site are kept, each with its name.", most=_MOST_DETAILS
+        )
     details: dict[str, str] = {}
     for key, text in value.items():
         name, kept = str(key).strip(), str(text).strip()
         if not 1 <= len(name) <= _LONGEST_DETAIL_NAME or not name.isprintable():
-            raise SiteWrong(f"A detail's name has 1 to {_LONGEST_DETAIL_NAME} characters.")
+            raise SiteWrong(
+                "A detail's name has 1 to %(longest)s characters.", longest=_LONGEST_DETAIL_NAME
+            )
         if len(kept) > _LONGEST_DETAIL or "\0" in kept:
-            raise SiteWrong(f"The detail {name!r} has more than {_LONGEST_DETAIL} characters.")
+            raise SiteWrong(
+                "The detail %(name)r has more than %(longest)s characters.",
+                name=name,
+                longest=_LONGEST_DETAIL,
+            )
         if kept:
             details[name] = kept
     return details

@@ -31,6 +31,7 @@ from fleet_server.services.configuring import Standing, standing_of
 from fleet_server.services.layering import Layer
 
 OPEN = (
+    ChangeState.PREPARING,
     ChangeState.AWAITING_APPROVAL,
     ChangeState.RUNNING,
     ChangeState.SOAKING,
@@ -43,6 +44,8 @@ IN_FORCE_SHARE = 0.95
 FAILED_SHARE = 0.05
 # Of a wave, half must have been reached before it says anything, and fifty say enough of any wave.
 REACHED_SHARE, REACHED_ENOUGH = 0.5, 50
+# Writing down a hundred thousand nodes takes half a minute on a busy machine.
+_PREPARED_WITHIN = timedelta(hours=1)
 # Other changes have their turn too.
 _STEPS_AT_ONCE = 20
 
@@ -65,6 +68,7 @@ def advance_all(session: Session, *, now: datetime) -> bool:
     """Go on with every change under way, `_STEPS_AT_ONCE` steps of each at most. Committed step by step. Returns whether there is more
     to do at once.
     """
+    _give_up_cut_short(session, now=now)
     has_more = False
     for change_id in due_changes(session):
         steps = 0
@@ -187,6 +191,21 @@ def nodes_query(
 
 def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count().filter(condition)
+
+
+def _give_up_cut_short(session: Session, *, now: datetime) -> None:
+    """Changes whose proposer died while they were written down: nobody was told, and the layer is free again."""
+    cut_short = select(ConfigurationChange).where(
+        ConfigurationChange.state == ChangeState.PREPARING,
+        ConfigurationChange.created_at <= now - _PREPARED_WITHIN,
+    )
+    if session.scalar(cut_short.limit(1)) is None:
+        return
+    with db.writing(session):
+        for change in session.scalars(cut_short.with_for_update()):
+            change.state, change.finished_at = ChangeState.ABORTED, now
+            change.reason = "it was cut short while it was prepared; propose it again"
+            _record(session, "change_aborted", change, now=now, reason=change.reason)
 
 
 def _untold(session: Session, change: ConfigurationChange) -> list[str]:

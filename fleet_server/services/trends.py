@@ -1,6 +1,6 @@
 """What a node said of itself day by day, and what follows from that: how long its battery lasts, whether its radio gets worse.
 
-Days are kept by one statement however many nodes there are; trends are made anew once a day, reading all of them once.
+Days are kept by two statements for every five thousand nodes; trends are made anew once a day, reading all of them once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import Integer, case, delete, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
 
 from fleet_server import db
 from fleet_server.measurement.trend import theil_sen, units_until
@@ -31,6 +32,7 @@ RADIO_NOW_DAYS, RADIO_BEFORE_DAYS = 3, 28
 RADIO_DAYS_MIN = 10
 _LONGEST_DAYS = 3650
 _ROWS_AT_ONCE = 1000
+_NODES_AT_ONCE = 5000
 
 
 def day_of(moment: datetime) -> int:
@@ -39,8 +41,31 @@ def day_of(moment: datetime) -> int:
 
 
 def note_day(session: Session, *, now: datetime, since: datetime) -> None:
-    """Keep what nodes that were heard since then said last, under today. Committed on return; one statement; safe to repeat."""
-    begin = datetime.fromtimestamp(day_of(now) * 86_400, UTC)
+    """Keep what nodes that were heard since then said last, under today. Committed on return; safe to repeat.
+
+    Two statements for every five thousand nodes, in a transaction of its own: readings wait for no more than that.
+    """
+    begin = max(datetime.fromtimestamp(day_of(now) * 86_400, UTC), since)
+    last = ""
+    while node_ids := _heard_since(session, begin, after=last):
+        last = node_ids[-1]
+        _note_day(session, NodeStatus.node_id.between(node_ids[0], last), now=now, begin=begin)
+
+
+def _heard_since(session: Session, begin: datetime, *, after: str) -> list[str]:
+    return list(
+        session.scalars(
+            select(NodeStatus.node_id)
+            .where(NodeStatus.last_state_at >= begin, NodeStatus.node_id > after)
+            .order_by(NodeStatus.node_id)
+            .limit(_NODES_AT_ONCE)
+        )
+    )
+
+
+def _note_day(
+    session: Session, which: ColumnElement[bool], *, now: datetime, begin: datetime
+) -> None:
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     said = select(
         NodeStatus.node_id,
@@ -50,7 +75,7 @@ def note_day(session: Session, *, now: datetime, since: datetime) -> None:
         NodeStatus.spool_depth,
         NodeStatus.power_up,
         literal(0, Integer).label("power_ups"),
-    ).where(NodeStatus.last_state_at >= max(begin, since))
+    ).where(NodeStatus.last_state_at >= begin, which)
     names = ("node_id", "day", "battery_mv", "rssi_dbm", "spool_depth", "power_up", "power_ups")
     statement = insert(NodeDay).from_select(names, said)
     new = statement.excluded

@@ -22,9 +22,9 @@ def pairs_of_lines(text: str) -> dict[str, Any]:
         name, sign, value = line.partition("=")
         name = name.strip()
         if not (name and sign):
-            raise TypedWrong(f"{line!r} is not NAME=VALUE, like publish_s=1800.")
+            raise TypedWrong("%(line)r is not NAME=VALUE, like publish_s=1800.", line=line)
         if name in given:
-            raise TypedWrong(f"{name} is given twice.")
+            raise TypedWrong("%(name)s is given twice.", name=name)
         given[name] = value_of(value.strip())
     return given
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.errors import Conflict, Invalid, NotFound, Said
 from fleet_server.models import Deployment, Node, Role, Site, User, WorkKind, WorkOrder, WorkState
 from fleet_server.services import auditing, keyset, rights, sites
 
@@ -30,9 +30,9 @@ _ALLOWED = {
     WorkState.CANCELLED: UNFINISHED,
 }
 _WORDS = {
-    WorkState.BEGUN: "begun",
-    WorkState.DONE: "finished",
-    WorkState.CANCELLED: "cancelled",
+    WorkState.BEGUN: Said("begun"),
+    WorkState.DONE: Said("finished"),
+    WorkState.CANCELLED: Said("cancelled"),
 }
 
 
@@ -96,11 +96,17 @@ def order_work(session: Session, wanted: WorkWanted, *, now: datetime) -> WorkOr
     """
     summary = wanted.summary.strip().replace("\r\n", "\n").replace("\0", "")
     if len(summary) > _LONGEST_SUMMARY:
-        raise WorkWrong(f"What is to be done has at most {_LONGEST_SUMMARY} characters.")
+        raise WorkWrong(
+            "What is to be done has at most %(longest)s characters.", longest=_LONGEST_SUMMARY
+        )
     if wanted.cause is not None and not 1 <= len(wanted.cause) <= _LONGEST_CAUSE:
-        raise WorkWrong(f"A cause has 1 to {_LONGEST_CAUSE} characters.")
+        raise WorkWrong("A cause has 1 to %(longest)s characters.", longest=_LONGEST_CAUSE)
     if not _EARLIEST <= wanted.due_at <= _LATEST:
-        raise WorkWrong(f"Work is due between {_EARLIEST.year} and {_LATEST.year}.")
+        raise WorkWrong(
+            "Work is due between %(earliest_year)s and %(latest_year)s.",
+            earliest_year=_EARLIEST.year,
+            latest_year=_LATEST.year,
+        )
     if wanted.node_id is None and wanted.site_id is None:
         raise WorkWrong("Work is done at a node or a site; name one.")
     with db.writing(session):
@@ -160,12 +166,12 @@ def order_of(session: Session, order_id: int) -> WorkLine:
     """One order that is the actor's business. Raises NotFound."""
     row = session.execute(_lines().where(WorkOrder.id == order_id)).first()
     if row is None:
-        raise NotFound(f"There is no work order {order_id}.")
+        raise NotFound("There is no work order %(order_id)s.", order_id=order_id)
     line = WorkLine(*row)
     try:
         _check_place(session, line.order.node_id, line.order.site_id)
     except NotFound as problem:
-        raise NotFound(f"There is no work order {order_id}.") from problem
+        raise NotFound("There is no work order %(order_id)s.", order_id=order_id) from problem
     return line
 
 
@@ -264,7 +270,12 @@ def _move(session: Session, order_id: int, state: WorkState, *, now: datetime) -
         order_of(session, order_id)
         order = session.get_one(WorkOrder, order_id, with_for_update=True, populate_existing=True)
         if order.state not in _ALLOWED[state]:
-            raise WorkOver(f"Work order {order_id} is {order.state}; it cannot be {_WORDS[state]}.")
+            raise WorkOver(
+                "Work order %(order_id)s is %(state)s; it cannot be %(deed)s.",
+                order_id=order_id,
+                state=WorkState(order.state),
+                deed=_WORDS[state],
+            )
         by = rights.actor_of(session).name
         order.state = state
         if state is WorkState.BEGUN:
@@ -280,7 +291,7 @@ def _check_place(session: Session, node_id: str | None, site_id: int | None) -> 
     if node_id is not None:
         node = session.get(Node, node_id)
         if node is None:
-            raise NotFound(f"There is no node {node_id}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=node_id)
         rights.check_node_model(session, node.model, node_id=node_id)
     if site_id is not None:
         sites.site_of(session, site_id)
@@ -302,7 +313,7 @@ def _person_id(session: Session, name: str | None) -> int | None:
         return None
     person = session.scalar(select(User.id).where(User.name == name, User.is_active))
     if person is None:
-        raise NotFound(f"There is no account {name!r}.")
+        raise NotFound("There is no account %(name)r.", name=name)
     return person
 
 

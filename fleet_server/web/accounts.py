@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import structlog
 from flask import current_app, redirect, render_template, request, url_for
-from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from fleet_server import clock
@@ -16,6 +15,7 @@ from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import LOGIN_LIMIT, limiter
 from fleet_server.services import accounts
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ def login() -> str | Response | tuple[str, int]:
         )
     except (accounts.LoginRefused, accounts.LoginLocked) as problem:
         log.warning("login_refused", code=problem.code, address=request.remote_addr)
-        page = render_template("login.html", next=target, name=name, fault=fault_sentence(problem))
+        page = render_template("login.html", next=target, name=name, fault=in_words(problem))
         return page, 403
     begin_login(user)
     log.info("logged_in", user_id=user.id)
@@ -68,11 +68,3 @@ def safe_target(target: str) -> str:
         and target.isprintable()
     )
     return target if is_ours else url_for("web.nodes")
-
-
-def fault_sentence(problem: accounts.LoginRefused | accounts.LoginLocked) -> str:
-    """What the form says, in the reader's language."""
-    if isinstance(problem, accounts.LoginLocked):
-        wait_s = problem.fields["wait_s"]
-        return str(gettext("Too many wrong passwords; try again in %(wait)s s.", wait=wait_s))
-    return str(gettext("Name, password or code is wrong."))

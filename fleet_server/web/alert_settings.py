@@ -20,8 +20,11 @@ from fleet_server.services.alert_rules import Rule
 from fleet_server.services.rights import Right
 from fleet_server.services.telling import NewRecipient
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 
 _HOURS_MAX = 90 * 24
+_ACCOUNT = "account"
+"""In the form: told by mail, at the account's own address."""
 
 
 @web.get("/fleet/alerts/settings")
@@ -52,12 +55,14 @@ def _page(*, fault: str = "") -> str:
 def change_alert_rule(name: str) -> ResponseReturnValue:
     """Let another rule hold from the next look on."""
     if name not in tuple(AlertKind):
-        raise NotFound(f"There is no rule {name}.")
+        raise NotFound("There is no rule %(name)s.", name=name)
     kind = AlertKind(name)
     try:
         severity = request.form.get("severity", "")
         if severity not in tuple(Severity):
-            raise Invalid(f"severity wants one of {', '.join(Severity)}.")
+            raise Invalid(
+                "%(name)s wants one of %(allowed)s.", name="severity", allowed=", ".join(Severity)
+            )
         escalates = request.form.get("escalate_after_s", "").strip()
         rule = Rule(
             Severity(severity),
@@ -67,8 +72,8 @@ def change_alert_rule(name: str) -> ResponseReturnValue:
             is_active="is_active" in request.form,
         )
         alert_rules.change_rule(current_session(), kind, rule, now=clock.now())
-    except Invalid as problem:
-        return _page(fault=str(problem)), 400
+    except (Invalid, Refused) as problem:
+        return _page(fault=in_words(problem)), 400
     return _done(gettext("The rule holds from the next look on."))
 
 
@@ -80,7 +85,7 @@ def add_silence() -> ResponseReturnValue:
     try:
         hours = _whole("hours")
         if not 1 <= hours <= _HOURS_MAX:
-            raise Invalid(f"hours wants a whole number from 1 to {_HOURS_MAX}.")
+            raise Invalid("hours wants a whole number from 1 to %(highest)s.", highest=_HOURS_MAX)
         silencing.silence(
             current_session(),
             scope=_text("scope"),
@@ -91,7 +96,7 @@ def add_silence() -> ResponseReturnValue:
             now=now,
         )
     except (Invalid, NotFound, Refused) as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     return _done(gettext("Nobody is called for that until then."))
 
 
@@ -112,8 +117,8 @@ def add_recipient() -> ResponseReturnValue:
         _, secret = telling.add_recipient(
             current_session(), new, now=clock.now(), secret_key=settings.session_key
         )
-    except (Invalid, Conflict) as problem:
-        return _page(fault=str(problem)), 400
+    except (Invalid, Conflict, NotFound, Refused) as problem:
+        return _page(fault=in_words(problem)), 400
     if secret is None:
         return _done(gettext("%(name)s is told from now on.", name=new.name))
     return render_template(
@@ -128,13 +133,15 @@ def add_recipient() -> ResponseReturnValue:
 
 def _new_recipient() -> NewRecipient:
     channel, severity = _text("channel"), _text("min_severity")
-    if channel not in tuple(Channel) or severity not in tuple(Severity):
+    if channel not in (*Channel, _ACCOUNT) or severity not in tuple(Severity):
         raise Invalid("A recipient wants a channel and a severity.")
     kinds = [one for one in request.form.getlist("kind") if one in tuple(AlertKind)]
+    is_account = channel == _ACCOUNT
     return NewRecipient(
         _text("name"),
-        Channel(channel),
-        _text("address"),
+        Channel.MAIL if is_account else Channel(channel),
+        "" if is_account else _text("address"),
+        account=_text("address") if is_account else None,
         kinds=[AlertKind(one) for one in kinds] or None,
         min_severity=Severity(severity),
         site_kind=_text("site_kind") or None,
@@ -152,6 +159,13 @@ def tell_again(recipient_id: int) -> Response:
 @needs(Right.OPERATE_NODES)
 def tell_no_more(recipient_id: int) -> Response:
     return _set_active(recipient_id, is_active=False)
+
+
+@web.post("/fleet/alerts/recipients/<row_id:recipient_id>/remove")
+@needs(Right.OPERATE_NODES)
+def remove_recipient(recipient_id: int) -> Response:
+    telling.remove_recipient(current_session(), recipient_id, now=clock.now())
+    return _done(gettext("This recipient is removed."))
 
 
 def _set_active(recipient_id: int, *, is_active: bool) -> Response:
@@ -190,5 +204,5 @@ def _whole(name: str) -> int:
     text = _text(name)
     digits = text.removeprefix("-")
     if not (digits.isdecimal() and digits.isascii() and len(digits) <= 9):
-        raise Invalid(f"{name} wants a whole number.")
+        raise Invalid("%(name)s wants a whole number.", name=name)
     return int(text)

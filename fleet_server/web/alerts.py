@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -15,8 +16,8 @@ from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.languages import language
 from fleet_server.http_shared.paging import cut_page
-from fleet_server.models import AlertKind, Severity
-from fleet_server.services import alert_words, alerting, silencing
+from fleet_server.models import AlertKind, Severity, Silence
+from fleet_server.services import alert_words, alert_work, alerting, scheduling, silencing
 from fleet_server.services.alerting import AlertOverview, Wanted
 from fleet_server.services.rights import Right
 from fleet_server.web.accounts import safe_target
@@ -27,6 +28,8 @@ _ON_A_NODES_PAGE = 10
 _SHOWN: Mapping[str, bool | None] = {"open": True, "over": False, "all": None}
 _SYMBOLS = {Severity.NOTICE: "○", Severity.WARNING: "▲", Severity.URGENT: "✕"}
 _MAX_ID_DIGITS = 15
+# Ten looks: a worker that starts anew, or a database that is away for a moment, is nothing.
+_NOBODY_LOOKS = timedelta(minutes=10)
 
 
 @web.get("/fleet/alerts")
@@ -54,6 +57,7 @@ def alerts() -> str:
         severities=tuple(Severity),
         open_of={one: sum(n for (_, of), n in counts.items() if of is one) for one in Severity},
         silences=silencing.silences(session, now=now),
+        not_looked_since=_not_looked_since(),
     )
 
 
@@ -66,6 +70,35 @@ def acknowledge_alert(alert_id: int) -> Response:
     flash(gettext("You look after this alert now."))
     target = request.form.get("next", "")
     return redirect(safe_target(target) if target else url_for("web.alerts"), code=303)
+
+
+@web.post("/fleet/alerts/<row_id:alert_id>/work")
+@needs(Right.PLAN_SITES)
+def order_work_for_alert(alert_id: int) -> Response:
+    """The order there is of it, or a new one; from there it is given to somebody."""
+    order = alert_work.order_for_alert(
+        current_session(), alert_id, now=clock.now(), language=language()
+    )
+    flash(gettext("The work is ordered."))
+    return redirect(url_for("web.work_order", order_id=order.id), code=303)
+
+
+@web.app_template_global()
+def silence_subject(silence: Silence) -> str:
+    """What a maintenance window is for, as a sentence names it."""
+    words: dict[str, str] = {
+        "node": gettext("node %(name)s", name=silence.key),
+        "site": gettext("site %(name)s", name=silence.key),
+        "group": gettext("group %(name)s", name=silence.key),
+        "model": gettext("node model %(name)s", name=silence.key),
+        "all": gettext("all nodes"),
+    }
+    return words[silence.scope]
+
+
+@web.app_template_global()
+def calls_for_work(kind: AlertKind) -> bool:
+    return kind in alert_work.KINDS
 
 
 @web.app_template_global()
@@ -100,10 +133,18 @@ def alert_subject(alert: AlertOverview) -> str:
     return alert_words.subject_word(alert.subject, alert.label, language())
 
 
+def _not_looked_since() -> str | None:
+    """Since when no worker has looked; None while one does, or there never was one. Wall clock, as jobs are."""
+    looked_at = scheduling.looked_at(current_session())
+    if looked_at is None or datetime.now(UTC) - looked_at < _NOBODY_LOOKS:
+        return None
+    return f"{looked_at:%Y-%m-%d %H:%M} UTC"
+
+
 def _one_of(name: str, allowed: tuple[str, ...]) -> str:
     given = request.args.get(name, "")
     if given and given not in allowed:
-        raise Invalid(f"{name} wants one of {', '.join(allowed)}.")
+        raise Invalid("%(name)s wants one of %(allowed)s.", name=name, allowed=", ".join(allowed))
     return given
 
 

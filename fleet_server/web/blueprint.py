@@ -7,7 +7,7 @@ from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
 from fleet_server.http_shared.access import may
-from fleet_server.web import credential_words, site_words, words
+from fleet_server.web import credential_words, faults, node_states, site_words, words
 
 web = Blueprint("web", __name__, template_folder="templates")
 
@@ -50,6 +50,8 @@ _CREDENTIAL_WORDS = (
     "token_word",
 )
 
+_NODE_STATES = ("state_meaning", "state_word")
+
 
 @web.record_once
 def _give_words_to_templates(state: BlueprintSetupState) -> None:
@@ -57,7 +59,8 @@ def _give_words_to_templates(state: BlueprintSetupState) -> None:
     given = {name: getattr(words, name) for name in _WORDS}
     given |= {name: getattr(site_words, name) for name in _SITE_WORDS}
     given |= {name: getattr(credential_words, name) for name in _CREDENTIAL_WORDS}
-    state.app.jinja_env.globals.update(given, here=_here, may=may)
+    given |= {name: getattr(node_states, name) for name in _NODE_STATES}
+    state.app.jinja_env.globals.update(given, in_words=faults.in_words, here=_here, may=may)
 
 
 def _here(*endpoints: str) -> Markup:

@@ -18,6 +18,11 @@ from fleet_server.web.blueprint import web
 from fleet_server.web.words import COMMAND_WORDS, Word, kind_word, standing_words
 
 CHANGE_WORDS = {
+    ChangeState.PREPARING: Word(
+        "○",
+        lazy_gettext("being prepared"),
+        lazy_gettext("Its nodes are written down; nobody is told yet."),
+    ),
     ChangeState.AWAITING_APPROVAL: Word(
         "○",
         lazy_gettext("awaits approval"),
@@ -57,6 +62,7 @@ _HELD_BACK_WORD = Word(
     lazy_gettext("It could not take what its layers want, and keeps what it has."),
 )
 _DEEDS = {
+    ChangeState.PREPARING: ("abort",),
     ChangeState.AWAITING_APPROVAL: ("approve", "abort"),
     ChangeState.RUNNING: ("pause", "abort", "roll_back"),
     ChangeState.SOAKING: ("pause", "abort", "roll_back"),

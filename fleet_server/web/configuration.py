@@ -24,6 +24,7 @@ from fleet_server.services.selecting import SITE_KINDS, Selection
 from fleet_server.services.typed_values import settings_of_lines
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
+from fleet_server.web.faults import in_words
 from fleet_server.wire import configuration as table
 from hardware import catalogue
 
@@ -55,7 +56,7 @@ def preview_change() -> str | tuple[str, int]:
             session, _layer(), settings_of_lines(typed), secret_key=server_settings().session_key
         )
     except FleetError as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     above = server_settings().approval_wanted_above
     changing_nodes = found.counts.get(Outcome.CHANGES, 0)
     return render_template(
@@ -85,7 +86,7 @@ def propose_change() -> Response | tuple[str, int]:
             approval_above=settings.approval_wanted_above,
         )
     except FleetError as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     if made is None:
         flash(gettext("Exactly this is wanted already."))
         return redirect(url_for("web.configuration"), code=303)
@@ -122,7 +123,9 @@ def drift() -> str:
     """Nodes that do not run what is wanted of them."""
     session, reason = current_session(), request.args.get("reason") or None
     if reason is not None and reason not in drifting.REASONS:
-        raise Invalid(f"reason wants one of {', '.join(drifting.REASONS)}.")
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.", name="reason", allowed=", ".join(drifting.REASONS)
+        )
     given = {
         name: request.args.get(name) or None for name in ("model", "site_kind", "tag", "group")
     }
@@ -179,7 +182,9 @@ def _plan() -> Plan:
 def _whole(name: str, otherwise: int, highest: int) -> int:
     text = request.form.get(name, "") or str(otherwise)
     if not (text.isascii() and text.isdecimal() and len(text) < 9 and int(text) <= highest):
-        raise Invalid(f"{name} wants a whole number up to {highest}.")
+        raise Invalid(
+            "%(name)s wants a whole number up to %(highest)s.", name=name, highest=highest
+        )
     return int(text)
 
 

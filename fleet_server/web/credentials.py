@@ -29,6 +29,7 @@ from fleet_server.services.authority_overview import Entry
 from fleet_server.services.rights import Right
 from fleet_server.settings import Settings
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from hardware import catalogue
 
 _PAGE_SIZE = 50
@@ -76,7 +77,7 @@ def make_token() -> Response:
             now=clock.now(),
         )
     except Invalid as problem:
-        return make_response(_tokens_page(fault=str(problem)), 400)
+        return make_response(_tokens_page(fault=in_words(problem)), 400)
     answer = make_response(_tokens_page(made=made))
     answer.headers["Cache-Control"] = "no-store"
     return answer
@@ -105,7 +106,7 @@ def renew_certificate(node_id: str) -> Redirection:
 def revoke_node(node_id: str) -> Redirection:
     """Take the node out for good, for who has typed its id once more."""
     if request.form.get("confirm", "").strip() != node_id:
-        raise Invalid(f"To revoke it, type the node's id, {node_id}, once more.")
+        raise Invalid("To revoke it, type the node's id, %(node_id)s, once more.", node_id=node_id)
     reason = request.form.get("reason", "").replace("\0", "")
     credentials.revoke_node(
         current_session(), node_id, reason, _settings().ca_dir, now=datetime.now(UTC)
@@ -150,7 +151,9 @@ def _settings() -> Settings:
 def _number(name: str, highest: int) -> int:
     text = request.form.get(name, "")
     if not (text.isdecimal() and text.isascii() and 1 <= int(text[:9]) <= highest):
-        raise Invalid(f"{name} wants a whole number from 1 to {highest}.")
+        raise Invalid(
+            "%(name)s wants a whole number from 1 to %(highest)s.", name=name, highest=highest
+        )
     return int(text)
 
 

@@ -26,8 +26,9 @@ from fleet_server.models import Scope, User
 from fleet_server.services import accounts, external_logins
 from fleet_server.settings import Settings
 from fleet_server.web import oidc
-from fleet_server.web.accounts import fault_sentence, safe_target
+from fleet_server.web.accounts import safe_target
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from fleet_server.web.people_words import fault_words
 
 log = structlog.get_logger(__name__)
@@ -97,7 +98,7 @@ def external_login_code() -> ResponseReturnValue:
             now=clock.now(),
         )
     except accounts.LoginLocked as problem:
-        return render_template("login_code.html", fault=fault_sentence(problem)), 403
+        return render_template("login_code.html", fault=in_words(problem)), 403
     except accounts.LoginRefused:
         return render_template("login_code.html", fault=gettext("This code is not good.")), 403
     return _in(user, halfway["target"])

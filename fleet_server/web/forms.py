@@ -13,6 +13,7 @@ from flask_babel import gettext
 
 from fleet_server.errors import FleetError, Invalid
 from fleet_server.http_shared.languages import TIME_ZONE
+from fleet_server.web.faults import in_words
 
 _T = TypeVar("_T")
 CITY = ZoneInfo(TIME_ZONE)
@@ -95,7 +96,7 @@ def tried(do: Callable[[], _T]) -> tuple[_T | None, str]:
     try:
         return do(), ""
     except FleetError as problem:
-        return None, str(problem)
+        return None, in_words(problem)
 
 
 def typed() -> Mapping[str, str]:

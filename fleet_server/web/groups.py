@@ -21,6 +21,7 @@ from fleet_server.services.rights import Right
 from fleet_server.services.selecting import EVERYBODY, SITE_KINDS, Selection
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
+from fleet_server.web.faults import in_words
 from hardware import catalogue
 
 _MEMBERS = 50
@@ -42,7 +43,7 @@ def add_group() -> Response | tuple[str, int]:
             current_session(), _text("name"), rule=_rule(), now=clock.now(), **_about()
         )
     except FleetError as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     return redirect(url_for("web.group", group_id=made.id), code=303)
 
 
@@ -141,7 +142,7 @@ def _named_nodes() -> tuple[str, ...]:
     found = {key: row.node_id for row in rows for key in (row.label, row.node_id)}
     for name in names:
         if name not in found:
-            raise NotFound(f"There is no node {name}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=name)
     return tuple(found[name] for name in names)
 
 

@@ -32,6 +32,7 @@ from fleet_server.services.rights import Right
 from fleet_server.web import words
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
+from fleet_server.web.faults import in_words
 from fleet_server.web.forms import CITY
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.configuration import PUBLISH_S, SAMPLE_S
@@ -190,7 +191,7 @@ def _why_not_alone(action: str, node_ids: list[str]) -> str:
         above = server_settings().approval_wanted_above
         changing.check_without_approval(len(node_ids), approval_above=above)
     except changing.ApprovalWanted as problem:
-        return str(problem)
+        return in_words(problem)
     return ""
 
 
@@ -201,16 +202,17 @@ def _chosen(ticked: list[str], query: str, which: str) -> list[str]:
         node_ids = node_list.node_ids(current_session(), found, now=clock.now(), limit=most + 1)
         if len(node_ids) > most:
             raise Invalid(
-                f"The filter finds more than {most} nodes, and at most {most} are done at once; narrow it,"
-                " or go by a group or model: settings under Configuration, commands under Commands."
+                "The filter finds more than %(most)s nodes, and at most %(most)s are done at once; narrow "
+                "it, or go by a group or model: settings under Configuration, commands under Commands.",
+                most=most,
             )
     else:
         node_ids = list(dict.fromkeys(ticked))
         stranger = next((one for one in node_ids if not is_node_id(one)), None)
         if stranger is not None:
-            raise NotFound(f"There is no node {stranger[:_SHOWN_OF_STRANGE]}.")
+            raise NotFound("There is no node %(node_id)s.", node_id=stranger[:_SHOWN_OF_STRANGE])
     if len(node_ids) > many_at_once.MOST_AT_ONCE:
-        raise Invalid(f"At most {many_at_once.MOST_AT_ONCE} nodes at once.")
+        raise Invalid("At most %(most)s nodes at once.", most=many_at_once.MOST_AT_ONCE)
     if not node_ids:
         raise Invalid("No node is chosen; tick some, or choose all that the filter finds.")
     return node_ids
@@ -222,7 +224,11 @@ def _deed(action: str, value: str) -> Callable[[str], bool]:
     if action in COMMANDS:
         return lambda node_id: commanding.order_command(session, node_id, action, {}, now=now) > 0
     if action not in SETTINGS:
-        raise Invalid(f"action wants one of {', '.join((*COMMANDS, *SETTINGS))}.")
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.",
+            name="action",
+            allowed=", ".join((*COMMANDS, *SETTINGS)),
+        )
     wanted = {action: _number("value", value)}
 
     def configure(node_id: str) -> bool:
@@ -237,11 +243,17 @@ def _given(arguments: Mapping[str, str]) -> dict[str, str]:
     known = (*_FILTERS, "sort", "after")
     for name, value in arguments.items():
         if name not in known:
-            raise Invalid(f"{name} is no filter of nodes; known are {', '.join(_FILTERS)}.")
+            raise Invalid(
+                "%(name)s is no filter of nodes; known are %(filters)s.",
+                name=name,
+                filters=", ".join(_FILTERS),
+            )
         if value and name in _CHOICES and value not in _CHOICES[name]:
-            raise Invalid(f"{name} wants one of {', '.join(_CHOICES[name])}.")
+            raise Invalid(
+                "%(name)s wants one of %(allowed)s.", name=name, allowed=", ".join(_CHOICES[name])
+            )
         if "\0" in value:
-            raise Invalid(f"{name} has a NUL.")
+            raise Invalid("%(name)s has a NUL.", name=name)
     return {name: value for name, value in arguments.items() if value and name != "after"}
 
 
@@ -259,7 +271,11 @@ def _filter(given: Mapping[str, str]) -> NodeFilter:
 
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-        raise Invalid(f"{name} wants a whole number of at most {_MOST_DIGITS} digits.")
+        raise Invalid(
+            "%(name)s wants a whole number of at most %(most)s digits.",
+            name=name,
+            most=_MOST_DIGITS,
+        )
     return int(text)
 
 
@@ -267,7 +283,7 @@ def _moment(name: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Invalid(f"{name} wants a time like 2026-07-14T12:00:00Z.") from error
+        raise Invalid("%(name)s wants a time like 2026-07-14T12:00:00Z.", name=name) from error
     # As a browser's own field gives it: by the city's clock.
     return moment if moment.tzinfo else moment.replace(tzinfo=CITY)
 

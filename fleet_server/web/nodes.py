@@ -141,7 +141,7 @@ def _heard_in_field_mode(
 def _chosen_range(newest: datetime | None, now: datetime) -> Range:
     key = request.args.get("range", _DEFAULT_RANGE)
     if key not in RANGES:
-        raise Invalid(f"range wants one of {', '.join(RANGES)}.")
+        raise Invalid("%(name)s wants one of %(allowed)s.", name="range", allowed=", ".join(RANGES))
     length = RANGES[key][0]
     # A node that fell silent long ago shows its last days, not an empty chart.
     latest_end = now + timedelta(seconds=1)
@@ -163,7 +163,7 @@ def _time(name: str) -> datetime | None:
     if not text:
         return None
     if not (text.isdecimal() and text.isascii() and _ONE_YEAR_S * 2 < int(text[:12]) < 2**32):
-        raise Invalid(f"{name} wants a time in seconds since 1970.")
+        raise Invalid("%(name)s wants a time in seconds since 1970.", name=name)
     return datetime.fromtimestamp(int(text), UTC)
 
 

@@ -103,7 +103,9 @@ def begin(settings: Settings, back: str, *, wall_now: datetime) -> tuple[Begun, 
             code_challenge_method="S256",
         )
     except ValueError as problem:
-        raise PlaceAway(f"{settings.oidc_issuer} does not say where its parts are.") from problem
+        raise PlaceAway(
+            "%(issuer)s does not say where its parts are.", issuer=settings.oidc_issuer
+        ) from problem
     return begun, str(address)
 
 
@@ -128,7 +130,7 @@ def finish(
     if came.get("iss", settings.oidc_issuer) != settings.oidc_issuer:  # RFC 9207
         raise NotVouched("the answer comes from another issuer")
     if "code" not in came:
-        raise NotVouched(f"the answer has no code ({came.get('error', 'nor an error')[:80]!r})")
+        raise NotVouched("the answer has no code (%(said)r)", said=came.get("error", "nor an error")[:80])  # fmt: skip
     place = _discover(settings)
     tokens = _exchange(settings, place, came["code"], begun.verifier, back)
     keys = _json(settings, place.jwks_uri)
@@ -149,7 +151,8 @@ def roles_by_value(settings: Settings) -> dict[str, Role]:
         return {value: Role(role) for value, role in split}
     except ValueError as problem:
         raise SettingWrong(
-            f"oidc_roles must be like `fleet-ops=operator, fleet-audit=auditor`, with the roles {', '.join(Role)}."
+            "oidc_roles must be like `fleet-ops=operator, fleet-audit=auditor`, with the roles %(roles)s.",
+            roles=", ".join(Role),
         ) from problem
 
 
@@ -158,11 +161,13 @@ def _discover(settings: Settings) -> _Place:
     said = _json(settings, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     if said.get("issuer") != issuer:
         raise PlaceAway(
-            f"oidc_issuer is {issuer}, but what is there calls itself {said.get('issuer')!r}: write it the same way."
+            "oidc_issuer is %(issuer)s, but what is there calls itself %(said)r: write it the same way.",
+            issuer=issuer,
+            said=said.get("issuer"),
         )
     addresses = [said.get(n) for n in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
     if not all(isinstance(one, str) and one.startswith(("https:", "http:")) for one in addresses):
-        raise PlaceAway(f"{issuer} does not say where its parts are.")
+        raise PlaceAway("%(issuer)s does not say where its parts are.", issuer=issuer)
     methods = said.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
     authorization, token, jwks = map(str, addresses)
     return _Place(authorization, token, jwks, "client_secret_basic" not in methods)
@@ -218,7 +223,7 @@ def _vouched(
         )
         claims.validate(now=int(wall_now.timestamp()), leeway=_LEEWAY_S)
     except (JoseError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise NotVouched(f"the ID token does not hold: {problem}") from problem
+        raise NotVouched("the ID token does not hold: %(problem)s", problem=problem) from problem
     subject = claims["sub"]
     if not isinstance(subject, str) or not subject.strip() or not subject.isprintable():
         raise NotVouched("the ID token names nobody")
@@ -259,13 +264,15 @@ def _json(
             headers={"Accept": "application/json", "User-Agent": "Stadtsensor", **(headers or {})},
         )
     except outgoing.NotReached as problem:
-        raise PlaceAway(str(problem)) from problem
+        raise PlaceAway(problem.said) from problem
     if body is not None and 400 <= answer.status < 500:
-        raise NotVouched(f"the code was refused ({answer.status})")
+        raise NotVouched("the code was refused (%(status)s)", status=answer.status)
     try:
         said = json.loads(answer.body)
     except (ValueError, RecursionError) as problem:
-        raise PlaceAway(f"{address} answered with something else than JSON.") from problem
+        raise PlaceAway(
+            "%(address)s answered with something else than JSON.", address=address
+        ) from problem
     if answer.status != 200 or not isinstance(said, dict):
-        raise PlaceAway(f"{address} answered {answer.status}.")
+        raise PlaceAway("%(host)s answered %(status)s.", host=address, status=answer.status)
     return said

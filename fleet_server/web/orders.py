@@ -21,6 +21,7 @@ from fleet_server.services.selecting import SITE_KINDS, Selection
 from fleet_server.services.typed_values import pairs_of_lines, settings_of_lines
 from fleet_server.web.blueprint import web
 from fleet_server.web.change_words import server_settings
+from fleet_server.web.faults import in_words
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.topics import is_node_id
 from hardware import catalogue
@@ -75,7 +76,7 @@ def order_command(node_id: str) -> Response:
     name = request.form.get("name", "")
     arguments = pairs_of_lines(request.form.get("arguments", "").replace("\0", ""))
     if name in NEEDS_YES and not request.form.get("yes"):
-        raise Invalid(f"Confirm {name}: it interrupts the node.")
+        raise Invalid("Confirm %(name)s: it interrupts the node.", name=name)
     if name == CommandName.FACTORY_RESET:
         arguments["confirm"] = node_id
     commanding.order_command(current_session(), node_id, name, arguments, now=clock.now())
@@ -100,7 +101,7 @@ def preview_order() -> str | tuple[str, int]:
             current_session(), selection, name, arguments, now=clock.now()
         )
     except FleetError as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     return _page(preview=report)
 
 
@@ -121,7 +122,7 @@ def order_for_many() -> Response | tuple[str, int]:
             confirmed_nodes=confirmed,
         )
     except FleetError as problem:
-        return _page(fault=str(problem)), 400
+        return _page(fault=in_words(problem)), 400
     told = report.counts[ordering.OrderOutcome.TOLD]
     flash(gettext("Nodes that are told: %(count)s", count=told))
     return redirect(url_for("web.commands", batch=report.batch), code=303)
@@ -157,7 +158,9 @@ def _page(*, preview: ordering.OrderReport | None = None, fault: str = "") -> st
     names = ("state", "name", "node_id", "batch", "result")
     given = {name: request.args.get(name) or None for name in names}
     if given["state"] not in (None, *CommandState):
-        raise Invalid(f"state wants one of {', '.join(CommandState)}.")
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.", name="state", allowed=", ".join(CommandState)
+        )
     page = ordering.command_page(
         session,
         ordering.CommandFilter(**given),

@@ -233,7 +233,8 @@ def confirm_second_factor() -> ResponseReturnValue:
         "shown_once.html",
         title=gettext("Recovery codes"),
         about=gettext(
-            "The second factor is set up. Each of these codes is good once instead of the app's, for when the phone is lost."
+            "The second factor is set up. Each of these codes is good once instead of the app's, for when "
+            "the phone is lost."
         ),
         secrets=codes,
         example="",
@@ -267,7 +268,9 @@ def chosen_roles() -> list[Role]:
     try:
         return [Role(word) for word in request.form.getlist("role")]
     except ValueError as error:
-        raise Invalid(f"role wants one of {', '.join(Role)}.") from error
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.", name="role", allowed=", ".join(Role)
+        ) from error
 
 
 def chosen_scope() -> Scope:
@@ -275,7 +278,9 @@ def chosen_scope() -> Scope:
     try:
         return Scope(request.form.get("scope", ""))
     except ValueError as error:
-        raise Invalid(f"scope wants one of {', '.join(Scope)}.") from error
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.", name="scope", allowed=", ".join(Scope)
+        ) from error
 
 
 def _chosen_days() -> int:

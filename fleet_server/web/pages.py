@@ -6,6 +6,8 @@ from flask import Flask, render_template
 from flask_babel import lazy_gettext
 from werkzeug import exceptions
 
+from fleet_server.errors import Said
+
 # Imported for the views that they hang on the blueprint.
 from fleet_server.web import (
     accounts,
@@ -36,6 +38,7 @@ from fleet_server.web import (
     work,
 )
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 
 __all__ = [
     "accounts",
@@ -105,5 +108,5 @@ def error_page(status: int, title: str, detail: str) -> str:
         "error.html",
         status=status,
         title=_TITLES.get(status, title),
-        detail=_DETAILS.get(detail, detail),
+        detail=in_words(detail) if isinstance(detail, Said) else _DETAILS.get(detail, detail),
     )

@@ -20,6 +20,7 @@ from fleet_server.services.site_files import LARGEST_FILE_BYTES, Table, read_tab
 from fleet_server.services.site_importing import FIELDS, ImportPlan, ImportRules
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from fleet_server.web.files import open_files
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -41,7 +42,7 @@ def import_sites() -> _Answer:
         table = read_table(data, layer=forms.text("layer") or None)
         rules = _rules(table)
     except FleetError as problem:
-        page = render_template("site_import.html", fault=str(problem), systems=places.SYSTEMS)
+        page = render_template("site_import.html", fault=in_words(problem), systems=places.SYSTEMS)
         return page, 400
     return _planned(data, table, rules)
 
@@ -50,6 +51,7 @@ def _planned(data: bytes, table: Table, rules: ImportRules) -> _Answer:
     session, now = current_session(), clock.now()
     plan, fault = forms.tried(lambda: site_importing.plan_import(session, table, rules, now=now))
     if plan is not None and forms.text("step") == _APPLY:
+        site_importing.keep_file(data, store=open_files())
         done = site_importing.import_sites(session, table, rules, data=data, now=now)
         counts = done.counts
         flash(
@@ -89,13 +91,12 @@ def _data() -> bytes:
     uploaded = forms.upload("file", most_bytes=LARGEST_FILE_BYTES)
     if uploaded:
         if len(uploaded) <= LARGEST_FILE_BYTES:
-            digest = hashlib.sha256(uploaded).hexdigest()
-            open_files().put(f"imports/{digest}", uploaded)
+            site_importing.keep_preview(uploaded, store=open_files())
         return uploaded
     digest = forms.text("sha256")
     if not _SHA256.fullmatch(digest):
         raise Invalid(gettext("Choose a file."))
-    return open_files().get(f"imports/{digest}")
+    return site_importing.previewed_file(digest, store=open_files())
 
 
 def _rules(table: Table) -> ImportRules:

@@ -65,7 +65,9 @@ def read_address() -> ListAddress:
     if kind is not None and kind not in planning.KINDS:
         raise Invalid("kind wants tree or water.")
     if state is not None and state not in tuple(SiteState):
-        raise Invalid(f"state wants one of {', '.join(SiteState)}.")
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.", name="state", allowed=", ".join(SiteState)
+        )
     box_text = request.args.get("box", "")
     box = drawn_map.box_of(box_text)
     if box_text and box is None:

@@ -37,7 +37,9 @@ def work() -> str:
     """Orders that are not over, the overdue first; `?mine=1`, `?kind=` and `?over=1` narrow or turn the list."""
     kind = request.args.get("kind") or None
     if kind is not None and kind not in tuple(WorkKind):
-        raise Invalid(f"kind wants one of {', '.join(WorkKind)}.")
+        raise Invalid(
+            "%(name)s wants one of %(allowed)s.", name="kind", allowed=", ".join(WorkKind)
+        )
     is_mine, is_over = bool(request.args.get("mine")), bool(request.args.get("over"))
     wanted = WorkFilter(
         states=(WorkState.DONE, WorkState.CANCELLED) if is_over else UNFINISHED,
@@ -90,7 +92,7 @@ def _order() -> WorkOrder:
     if kind not in tuple(WorkKind):
         raise Invalid(gettext("Choose what is to be done."))
     if role and role not in tuple(Role):
-        raise Invalid(f"role wants one of {', '.join(Role)}.")
+        raise Invalid("%(name)s wants one of %(allowed)s.", name="role", allowed=", ".join(Role))
     wanted = WorkWanted(
         kind=WorkKind(kind),
         due_at=forms.end_of_day("due"),

@@ -23,7 +23,17 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.errors import Unavailable
-from fleet_server.models import Base, Counter, Gap, Node, NodeStatus, Site
+from fleet_server.models import (
+    Alert,
+    AlertRecipient,
+    Base,
+    Counter,
+    Delivery,
+    Gap,
+    Node,
+    NodeStatus,
+    Site,
+)
 from fleet_server.models.base import ONCE_A_STATEMENT
 from fleet_server.services import verifying
 from tests.fleet_server import small_world
@@ -543,3 +553,37 @@ def test_time_comes_back_as_it_went_in_to_the_second(session: Session) -> None:
 def test_time_without_a_zone_cannot_be_stored(session: Session) -> None:
     with pytest.raises(Exception, match="time zone"):
         register_node(session, "n-000001", now=datetime(2026, 7, 1))  # noqa: DTZ001 - the mistake itself
+
+
+def test_alerts_of_the_version_before_stay_open_once_and_take_the_new_kind(
+    databases: Databases, tmp_path: Path
+) -> None:
+    engine = db.make_engine(_empty_url(databases, tmp_path))
+    db.upgrade(engine, "0012")
+    at = int(NOON.timestamp()) if engine.dialect.name == "sqlite" else NOON
+    with engine.begin() as connection:
+        old = MetaData()
+        old.reflect(connection)
+
+        def put(table: str, **values: object) -> None:
+            connection.execute(old.tables[table].insert().values(**values))
+
+        alert = {"kind": "late", "subject": "node n-1", "severity": "notice", "opened_at": at}
+        put("alert", id=1, details={}, closed_at=at, **alert)
+        put("alert", id=2, details={}, **alert)
+        put("silence", id=1, scope="all", key="", from_at=at, to_at=at + 9 if isinstance(at, int) else at + timedelta(hours=1), reason="r", made_by="a", made_at=at)  # fmt: skip
+        put("alert_recipient", id=1, name="office", channel="mail", address="a@example.org", min_severity="notice", language="de", is_active=True, made_at=at)  # fmt: skip
+        put("delivery", id=1, recipient_id=1, occasion="opened", content=[], made_at=at, due_at=at, attempts=0)  # fmt: skip
+        put("job", name="deliver", due_at=at, error="no")
+
+    db.upgrade(engine)
+
+    with db.session_factory(engine)() as session:
+        assert [one.is_active for one in session.scalars(select(AlertRecipient))] == [True]
+        assert session.scalars(select(Delivery.recipient_id)).all() == [1]
+        with pytest.raises(IntegrityError), db.writing(session):
+            session.add(Alert(kind="late", subject="node n-1", severity="notice", details={}, opened_at=NOON))  # fmt: skip
+        with db.writing(session):  # what is over is in nobody's way
+            session.add(Alert(id=9, kind="job", subject="job deliver", severity="warning", details={}, opened_at=NOON, closed_at=NOON))  # fmt: skip
+            session.add(Alert(id=10, kind="job", subject="job deliver", severity="warning", details={}, opened_at=NOON))  # fmt: skip
+    engine.dispose()

@@ -42,6 +42,8 @@ _THERE: dict[str, Any] = {
     "pack_id": 1,
     "user_id": 1,
     "alert_id": 1,
+    "kind": "battery",
+    "recipient_id": 1,
 }
 
 

@@ -227,3 +227,59 @@ def test_out_of_scope_is_not_there_for_programs(world: World) -> None:
         "/api/v1/nodes/command", json={"name": "reboot", "node_ids": ["n-000001"]}
     ).get_json()
     assert answer["results"][0]["code"] == "not_found"
+
+
+def test_rules_of_alerts_are_read_and_changed_by_who_read_them(client: FlaskClient) -> None:
+    page = client.get("/api/v1/alert-rules?limit=3").get_json()
+    assert [one["kind"] for one in page["items"]] == ["battery", "certificate", "clock_drift"]
+    assert len(client.get(page["next"]).get_json()["items"]) == 3
+    address = "/api/v1/alert-rules/battery"
+    changed = _changed(client, address, {"thresholds": {"days": 20}, "escalate_after_s": None})
+    assert changed.get_json()["thresholds"] == {"days": 20, "clear_days": 45}
+    assert changed.get_json()["escalate_after_s"] is None
+    for wrong in ({"thresholds": {"months": 1}}, {"clear_after_s": -1}):
+        answer = _changed(client, address, wrong)
+        assert (answer.status_code, answer.get_json()["code"]) == (400, "alert_rule_wrong")
+    assert client.get("/api/v1/alert-rules/nonsense").status_code == 404
+
+
+def test_recipients_of_alerts_are_made_shown_without_their_secret_and_removed(
+    client: FlaskClient,
+) -> None:
+    hook = {"name": "hook", "channel": "webhook", "address": "https://example.org/x"}
+    made = client.post("/api/v1/alert-recipients", json=hook)
+    assert (made.status_code, made.get_json()["secret"][:6]) == (201, "whsec_")
+    address = made.headers["Location"]
+    shown = client.get(address).get_json()
+    assert "secret" not in shown
+    assert shown["min_severity"] == "warning"
+    account = {"name": "me", "account": small_world.USER}
+    assert client.post("/api/v1/alert-recipients", json=account).get_json()["account"] == small_world.USER  # fmt: skip
+    for wrong, status in (({"name": "x"}, 400), ({"name": "x", "account": "nobody"}, 404), (hook, 409)):  # fmt: skip
+        assert client.post("/api/v1/alert-recipients", json=wrong).status_code == status
+    assert _changed(client, address, {"is_active": False}).get_json()["is_active"] is False
+    names = [one["name"] for one in client.get("/api/v1/alert-recipients").get_json()["items"]]
+    assert names == ["hook", "me"]
+    tag = client.get(address).headers["ETag"]
+    assert client.delete(address, headers={"If-Match": tag}).status_code == 204
+    assert client.get(address).status_code == 404
+
+
+def test_work_of_an_alert_is_ordered_once(client: FlaskClient, world: World) -> None:
+    with world.sessions() as session, db.writing(session):
+        alert = Alert(
+            kind="battery",
+            subject="node n-000003",
+            node_id="n-000003",
+            severity="warning",
+            details={"days_low": 12},
+            opened_at=NOW,
+        )
+        session.add(alert)
+        session.flush()
+        number = alert.id
+    first = client.post(f"/api/v1/alerts/{number}/work-order").get_json()["work_order"]
+    assert client.post(f"/api/v1/alerts/{number}/work-order").get_json() == {"work_order": first}
+    order = client.get(f"/api/v1/work-orders/{first}").get_json()
+    assert (order["kind"], order["node_id"]) == ("battery", "n-000003")
+    assert client.get(f"/api/v1/alerts/{number}").get_json()["work_order_id"] == first

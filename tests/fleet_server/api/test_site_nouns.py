@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,10 +103,38 @@ def test_probe_is_swapped_and_node_replaced_by_a_program(client: FlaskClient) ->
     client.patch(
         address, json={"to_at": later}, headers={"If-Match": client.get(address).headers["ETag"]}
     )
+    channels = client.get(address).get_json()["channels"]
+    assert [(one["serial"], one["to_at"] is None) for one in channels if one["key"] == "r30"] == [("n-000003/w30", False), ("W-9", False)]  # fmt: skip
+    assert {one["depth_cm"] for one in channels if one["key"] in ("r30", "r60")} == {30, 60}
     depths = {"node_id": "n-000003", "site_code": "hostile", "from_at": later, "depths_cm": {"w30": 25}}  # fmt: skip
     assert client.post("/api/v1/deployments", json=depths).status_code == 201
     ended = client.post(f"{address}/swap-sensor", json={**swap, "at": later})
     assert (ended.status_code, "has ended" in ended.get_json()["detail"]) == (409, True)
+
+
+LATER = "2027-01-01T00:00:00Z"
+NOT_YET = {
+    "a deployment": ("", {"node_id": "n-000004", "site_code": "hostile", "from_at": LATER}),
+    "a swap": ("/1/swap-sensor", {"slot": "w30", "serial": "W-10", "at": LATER}),
+    "a replacement": ("/1/replace", {"by_node_id": "n-000004", "at": LATER}),
+}
+
+
+@pytest.mark.parametrize("case", NOT_YET)
+def test_nothing_is_mounted_in_the_future(client: FlaskClient, case: str) -> None:
+    address, given = NOT_YET[case]
+    refused = client.post(f"/api/v1/deployments{address}", json=given)
+    assert (refused.status_code, refused.get_json()["code"]) == (400, "invalid")
+    assert "lies in the future" in refused.get_json()["detail"]
+
+
+def test_site_is_found_by_a_code_with_a_slash(client: FlaskClient) -> None:
+    """As cadastres number trees within a street."""
+    made = client.post("/api/v1/sites", json={**LINDE, "code": "Ring/12"})
+    address = made.headers["Location"]
+    assert client.get(address).get_json()["code"] == "Ring/12"
+    assert client.post(f"{address}/close").status_code == 204
+    assert client.get(address).get_json()["closed_at"] is not None
 
 
 def test_waters_office_sees_and_orders_no_work_at_trees(world: World, client: FlaskClient) -> None:
@@ -121,3 +150,67 @@ def test_waters_office_sees_and_orders_no_work_at_trees(world: World, client: Fl
     assert nora.post(f"{order}/cancel").status_code == 404
     assert nora.post("/api/v1/work-orders", json=ORDER).status_code == 404
     assert nora.post("/api/v1/sites/kortum/close").status_code == 404
+
+
+TREES = (
+    "Baumnr;Baumart;Ostwert;Nordwert\n"
+    "9001;Tilia cordata;376136,71;5704913,89\n"
+    "9002;Tilia cordata;5704913,89;376136,71\n"
+).encode("cp1252")
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+def test_file_of_sites_is_rehearsed_then_imported_once_and_told_by_row(
+    world: World, tmp_path: Path
+) -> None:
+    client = world.program(demo=False, files_url=tmp_path.as_uri())
+    address = "/api/v1/sites/import?kind=tree&map=name=Baumart"
+    rehearsed = client.post(f"{address}&dry_run=true", data=TREES, headers=FILE)
+    report = rehearsed.get_json()
+    assert (rehearsed.status_code, report["is_dry_run"], report["new"]) == (200, True, ["9001"])
+    assert report["counts"] == {"new": 1, "changed": 0, "same": 0, "wrong": 1}
+    assert [(row["row"], row["code"]) for row in report["wrong"]] == [(3, "place_wrong")]
+    assert (report["crs"], report["columns"]["name"]) == ("EPSG:25832", "Baumart")
+    assert client.get("/api/v1/sites/9001").status_code == 404
+
+    headers = {**FILE, "Idempotency-Key": "trees-1"}
+    first, again = (client.post(address, data=TREES, headers=headers) for _ in range(2))
+    assert first.get_json() == again.get_json() == {**report, "is_dry_run": False}
+    assert client.get("/api/v1/sites/9001").get_json()["name"] == "Tilia cordata"
+    assert [path.read_bytes() for path in (tmp_path / "imports").iterdir()] == [TREES]
+    renamed = TREES.replace(b"Tilia cordata;376", b"Linde;376")
+    told = client.post(address, data=renamed, headers=FILE).get_json()
+    assert told["changed"] == [{"code": "9001", "fields": ["name", "species"]}]
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "status", "code"),
+    [
+        ("", b"", 400, "file_wrong"),
+        ("", b"PK\x03\x04", 400, "file_wrong"),
+        ("?crs=EPSG:31466", TREES, 400, "system_unknown"),
+        ("", b"code;Ort\n1;da\n", 400, "system_unknown"),
+        ("?map=height=Baumnr", TREES, 400, "file_wrong"),
+        ("?map=Baumnr", TREES, 422, "does_not_fit"),
+        ("?kind=bush", TREES, 422, "does_not_fit"),
+        ("?crs=4326&map=code=nowhere", TREES, 400, "file_wrong"),
+    ],
+)
+def test_file_that_cannot_be_imported_is_one_problem(
+    client: FlaskClient, query: str, data: bytes, status: int, code: str
+) -> None:
+    answer = client.post(f"/api/v1/sites/import{query}", data=data, headers=FILE)
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+
+
+def test_file_sent_as_a_form_or_too_long_or_by_a_stranger_is_not_read(
+    client: FlaskClient,
+) -> None:
+    address = "/api/v1/sites/import"
+    assert client.post(address, data={"file": "x"}).status_code == 415
+    two_mb = b"code;x;y\n" + b"a" * (2 * 1024 * 1024)
+    assert client.post(address, data=two_mb, headers=FILE).get_json()["code"] == "file_wrong"
+    assert client.post(address, data=bytes(11 * 1024 * 1024), headers=FILE).status_code == 413
+    stranger = client.application.test_client()
+    assert stranger.post(address, data=two_mb, headers=FILE).status_code == 401
+    assert client.get(address).get_json()["code"] == "not_found"  # a site could be called so

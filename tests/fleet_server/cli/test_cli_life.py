@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.cli.main import main
-from fleet_server.services import alerting
+from fleet_server.services import alerting, scheduling
 from fleet_server.services.ingest import store_batch
 
 
@@ -101,3 +101,21 @@ def test_alerts_are_listed_taken_up_and_silenced(session: Session, fleet: Fleet)
     window = ("alert", "silence", "node", "n-000001", "--hours", "2", "--reason", "new probe")
     assert "until 2026-07-01T18:00:00Z" in fleet(*window).out
     assert fleet("alert", "silence", "site", "x", "--hours", "2", "--reason", "r").status == 1
+
+
+def test_backup_is_noted_when_it_was_made_and_when_it_could_not_be(
+    session: Session, fleet: Fleet, tmp_path: Path
+) -> None:
+    def noted() -> tuple[bool, str | None]:
+        (job,) = [one for one in scheduling.jobs(session) if one.name == scheduling.BACKUP]
+        session.rollback()
+        return job.ran_at is not None, job.error
+
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("no folder")
+    assert fleet("db", "backup", str(in_the_way / "below")).status == 1
+    ran, error = noted()
+    assert (ran, error is not None and "cannot be written" in error) == (False, True)
+    session.expunge_all()
+    assert fleet("db", "backup", str(tmp_path / "backups")).status == 0
+    assert noted() == (True, None)

@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session
 from fleet_server import db
 from fleet_server.jobs import sending
 from fleet_server.jobs.deliveries import deliver
-from fleet_server.models import Alert, AlertKind, AuditEntry, Delivery, Severity
+from fleet_server.models import Alert, AlertKind, AuditEntry, Delivery, Node, Severity
 from fleet_server.models.alert import Channel
 from fleet_server.services import telling
-from fleet_server.services.telling import NewRecipient, RecipientExists, RecipientWrong, Told
+from fleet_server.services.telling import NewRecipient, RecipientExists, RecipientWrong
 from fleet_server.settings import Settings, load_settings
 from tests.fleet_server.jobs.listeners import (
     MailServer,
@@ -72,7 +72,6 @@ def recipient(session: Session, channel: Channel, address: str, **wishes: Any) -
 def tell(session: Session, kind: AlertKind, **fields: Any) -> None:
     """An alert about `n-000001` that was opened at noon."""
     severity = fields.pop("severity", Severity.WARNING)
-    model = fields.pop("model", "tree-3")
     label = fields.pop("label", "tree-01")
     with db.writing(session):
         alert = Alert(
@@ -85,8 +84,10 @@ def tell(session: Session, kind: AlertKind, **fields: Any) -> None:
         )
         session.add(alert)
         session.flush()
-        told = [Told(alert, model, label)]
-        telling.enqueue(session, "opened", told, count=1, now=NOON, wall_now=datetime.now(UTC))
+        session.execute(update(Node).values(label=label))
+        telling.enqueue(
+            session, "opened", Alert.id == alert.id, now=NOON, wall_now=datetime.now(UTC)
+        )
         alert.closed_at = NOON  # so that there may be another of its kind
 
 

@@ -18,6 +18,7 @@ from fleet_server.models import (
     Alert,
     AlertKind,
     AuditEntry,
+    Delivery,
     Deployment,
     Node,
     NodeDay,
@@ -28,12 +29,26 @@ from fleet_server.models import (
     Severity,
     Site,
 )
-from fleet_server.services import alert_rules, alerting, rights, silencing, trends
+from fleet_server.models.alert import Channel
+from fleet_server.services import (
+    accounts,
+    alert_rules,
+    alert_work,
+    alerting,
+    grouping,
+    rights,
+    scheduling,
+    silencing,
+    telling,
+    trends,
+)
 from fleet_server.services.alert_rules import DEFAULTS, Rule, RuleWrong
 from fleet_server.services.alerting import Look, Wanted
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.rights import Actor
+from fleet_server.services.selecting import Selection
 from fleet_server.services.silencing import SilenceWrong
+from fleet_server.services.telling import NewRecipient, RecipientExists
 from fleet_server.wire.states import NodeState
 
 HOUR = timedelta(hours=1)
@@ -317,14 +332,21 @@ def test_acknowledging_is_refused_out_of_scope_when_over_and_with_an_endless_not
 
 
 @pytest.mark.parametrize(
-    ("scope", "key"), [("node", "n-000001"), ("site", "s1"), ("model", "tree-3"), ("all", "")]
+    ("scope", "key"),
+    [("node", "n-000001"), ("site", "s1"), ("group", "park"), ("model", "tree-3"), ("all", "")],
 )
 def test_maintenance_window_silences_from_its_begin_to_its_end(
     session: Session, scope: str, key: str
 ) -> None:
     quiet, *others = make_fleet(session, 1) + make_fleet(session, 3, first=9, site=4)
     say(session, others, last_heard_at=NOON + 99 * HOUR)
-    silencing.silence(session, scope=scope, key=key, from_at=NOON + HOUR, to_at=NOON + 5 * HOUR, reason="pruning", now=NOON)  # fmt: skip
+    group = grouping.create_group(session, "lime trees", now=NOON)
+    grouping.add_members(session, group.id, Selection(node_ids=(quiet,)), now=NOON)
+    if scope == "group":
+        silencing.silence(session, scope=scope, key="lime trees", from_at=NOON + HOUR, to_at=NOON + 5 * HOUR, reason="pruning", now=NOON)  # fmt: skip
+    grouping.change_group(session, group.id, name="park", now=NOON)  # the window goes along
+    if scope != "group":
+        silencing.silence(session, scope=scope, key=key, from_at=NOON + HOUR, to_at=NOON + 5 * HOUR, reason="pruning", now=NOON)  # fmt: skip
     look(session, 4.9 * HOUR)
     assert open_alerts(session) == []
     look(session, 5 * HOUR)
@@ -403,3 +425,199 @@ def test_look_takes_as_many_statements_for_a_thousand_nodes_as_for_ten(
             assert look(session, 2 * HOUR).opened == late
         counts.append(len(statements))
     assert counts[0] == counts[1] < 40
+
+
+def test_look_writes_what_changed_and_looks_at_nodes_before_that(
+    engine: Engine, session: Session
+) -> None:
+    """On SQLite readings wait for whoever writes: a hundred thousand nodes are judged while nobody has to."""
+    make_fleet(session, 40)
+    kept: list[str] = []
+    with counted(engine) as statements:
+        event.listen(engine, "begin", lambda _: kept.clear() or statements.clear())
+        look(session, 2 * HOUR)
+        kept += statements
+    assert any("INSERT INTO alert" in one for one in kept)
+    assert [one for one in kept if "node_status" in one] == []
+
+
+def test_maintenance_of_a_place_or_of_all_is_no_outage(session: Session) -> None:
+    park = make_fleet(session, 4)
+    town = make_fleet(session, 8, first=100, site=7)
+    window = {"from_at": NOON, "to_at": NOON + 30 * HOUR, "reason": "new access point", "now": NOON}
+    silencing.silence(session, scope="site", key="s1", **window)  # type: ignore[arg-type] # a dict of the right types
+    say(session, town, last_heard_at=NOON + 3 * HOUR)
+    look(session, 4 * HOUR)
+    assert open_alerts(session) == []
+    silencing.silence(session, scope="all", key="", **window)  # type: ignore[arg-type] # as above
+    look(session, 9 * HOUR)
+    assert open_alerts(session) == []
+    assert look(session, 31 * HOUR).opened == 1
+    assert open_alerts(session) == [("fleet_silent", "fleet")]
+    assert park
+
+
+def _office(session: Session, name: str, **wishes: Any) -> int:
+    new = NewRecipient(name, Channel.MAIL, wishes.pop("address", f"{name}@example.org"), **wishes)
+    return telling.add_recipient(session, new, now=NOON, secret_key=lambda: "k" * 32)[0].id
+
+
+def told(session: Session, recipient_id: int) -> list[tuple[str, list[str]]]:
+    rows = session.scalars(
+        select(Delivery).where(Delivery.recipient_id == recipient_id).order_by(Delivery.id)
+    )
+    return [
+        (one.occasion, [str(line.get("subject", line)) for line in one.content]) for one in rows
+    ]
+
+
+def test_place_that_takes_alerts_in_tells_nobody_that_they_are_over(session: Session) -> None:
+    office = _office(session, "office", min_severity=Severity.NOTICE)
+    park = make_fleet(session, 5, heard=[NOON, *[NOON + 2 * HOUR] * 4])
+    town = make_fleet(session, 20, first=100, site=7)
+    say(session, town, last_heard_at=NOON + 5 * HOUR)
+    look(session, 2 * HOUR)
+    look(session, 3.2 * HOUR)  # late became offline: it is not over
+    look(session, 5 * HOUR)
+    assert told(session, office) == [
+        ("opened", [f"node {park[0]}"]),
+        ("opened", [f"node {park[0]}"]),
+        ("opened", ["place 5142/720"]),
+    ]
+
+
+def test_who_looks_after_ponds_hears_of_the_one_among_many_trees_and_of_no_tree(
+    session: Session,
+) -> None:
+    trees, ponds = _office(session, "trees", site_kind="tree"), _office(session, "ponds", site_kind="water")  # fmt: skip
+    nodes = make_fleet(session, telling.TOLD_AT_MOST + 5)
+    others = make_fleet(session, 400, first=5000, site=9)
+    with db.writing(session):
+        session.execute(update(Node).where(Node.node_id == nodes[0]).values(model="pond-1"))
+        expires = {"certificate_expires_at": NOON + 9 * 24 * HOUR}
+        session.execute(update(Node).where(Node.node_id.in_(nodes)).values(**expires))
+    say(session, others, last_heard_at=NOON + HOUR)
+    look(session, HOUR)
+    assert told(session, ponds) == [("opened", [f"node {nodes[0]}"])]
+    ((_, subjects),) = told(session, trees)
+    assert len(subjects) == telling.TOLD_AT_MOST + 1
+    assert subjects[-1] == "{'more': 4}"
+    assert f"node {nodes[0]}" not in subjects
+
+
+def test_silent_place_of_trees_is_no_business_of_who_looks_after_waters(session: Session) -> None:
+    ponds, trees = _office(session, "ponds", site_kind="water"), _office(session, "trees", site_kind="tree")  # fmt: skip
+    make_fleet(session, 5)
+    town = make_fleet(session, 20, first=100, site=7)
+    say(session, town, last_heard_at=NOON + 2 * HOUR)
+    look(session, 2 * HOUR)
+    assert told(session, ponds) == []
+    assert told(session, trees) == [("opened", ["place 5142/720"])]
+    (alert,) = alerting.alerts(session, Wanted(), limit=9)
+    rights.act_as(session, Actor("wanda", rights.rights_of([Role.OPERATOR]), Scope.WATERS))
+    assert alerting.alerts(session, Wanted(), limit=9) == []
+    with pytest.raises(NotFound):
+        alerting.acknowledge(session, alert.id, note="", now=NOON)
+
+
+def test_account_is_told_of_its_own_scope_while_it_is_open(session: Session) -> None:
+    (node,) = make_fleet(session, 1)
+    accounts.create_user(session, "ada", None, now=NOON, roles=[Role.ADMINISTRATOR])
+    ids = {}
+    for name, scope in (("tom", Scope.TREES), ("wanda", Scope.WATERS)):
+        user = accounts.create_user(session, name, None, now=NOON, roles=[Role.OPERATOR], scope=scope)  # fmt: skip
+        with db.writing(session):
+            user.mail = f"{name}@example.org"
+        ids[name] = _office(session, name, address="", account=name)
+    with pytest.raises(RecipientExists):
+        _office(session, "again", address="", account="tom")
+    with pytest.raises(NotFound):
+        _office(session, "nobody", address="", account="nobody")
+    look(session, 9 * HOUR)
+    assert told(session, ids["wanda"]) == []
+    assert told(session, ids["tom"]) == [("opened", [f"node {node}"])]
+    (due,) = telling.claim_due(session, wall_now=NOON + 9 * HOUR)
+    assert due.address == "tom@example.org"
+    accounts.set_active(session, "tom", is_active=False, now=NOON)
+    (due,) = telling.claim_due(session, wall_now=NOON + 10 * HOUR)
+    assert due.address is None
+    look(session, 10 * HOUR)
+    say(session, [node], last_heard_at=NOON + 10 * HOUR)
+    look(session, 10 * HOUR)
+    assert len(told(session, ids["tom"])) == 1
+
+
+def test_who_has_to_do_with_waters_lets_nobody_be_told_of_trees_and_changes_no_rule(
+    session: Session,
+) -> None:
+    of_all = _office(session, "all")
+    rights.act_as(session, Actor("wanda", rights.rights_of([Role.OPERATOR]), Scope.WATERS))
+    for kind in (None, "tree"):
+        with pytest.raises(rights.NotAllowed):
+            _office(session, "spy", site_kind=kind)
+    own = _office(session, "ponds", site_kind="water")
+    assert [one.id for one in telling.recipients(session)] == [own]
+    with pytest.raises(NotFound):
+        telling.set_recipient_active(session, of_all, is_active=False, now=NOON)
+    with pytest.raises(Refused):
+        alert_rules.change_rule(session, AlertKind.LATE, Rule(Severity.URGENT), now=NOON)
+
+
+def test_job_that_fails_or_stays_out_calls_and_one_that_a_dead_worker_left_does_not(
+    session: Session,
+) -> None:
+    def ran(name: str, at: timedelta, error: str | None = None) -> None:
+        scheduling.note_run(session, name, every_s=3600, wall_now=NOON + at, error=error)
+
+    scheduling.add_jobs(session, ["look_quickly", "revocation_lists"], wall_now=NOON)
+    for after in (0 * HOUR, HOUR):
+        ran("look_quickly", after)
+        ran("revocation_lists", after, "the key is locked")
+        look(session, after)
+    assert open_alerts(session) == [("job", "job revocation_lists")]
+    (alert,) = alerting.alerts(session, Wanted(), limit=9)
+    assert (alert.details["trouble"], alert.details["reason"]) == ("fails", "the key is locked")
+    ran("revocation_lists", 2 * HOUR)
+    look(session, 2 * HOUR)
+    assert open_alerts(session) == []
+    ran("look_quickly", 2.5 * HOUR)  # and then the worker was away for a day
+    look(session, 26 * HOUR)
+    assert open_alerts(session) == []
+    ran("look_quickly", 26 * HOUR)
+    look(session, 26.1 * HOUR)
+    assert open_alerts(session) == [("job", "job revocation_lists")]
+
+
+def test_backup_that_stays_out_or_fails_calls_and_one_that_was_made_ends_it(
+    session: Session,
+) -> None:
+    scheduling.add_jobs(session, [scheduling.BACKUP], wall_now=NOON)
+    look(session, 47 * HOUR)
+    assert open_alerts(session) == []
+    look(session, 48 * HOUR)
+    assert open_alerts(session) == [("job", "job backup")]
+    scheduling.note_backup(session, wall_now=NOON + 49 * HOUR, error=None)
+    look(session, 49 * HOUR)
+    assert open_alerts(session) == []
+    scheduling.note_backup(session, wall_now=NOON + 73 * HOUR, error="The disk is full.")
+    look(session, 74 * HOUR)
+    (alert,) = alerting.alerts(session, Wanted(), limit=9)
+    assert alert.details["reason"] == "The disk is full."
+
+
+def test_work_is_ordered_once_of_an_alert_that_somebody_goes_there_for(session: Session) -> None:
+    quiet, *others = make_fleet(session, 3)
+    say(session, others, last_heard_at=NOON + 99 * HOUR)
+    with db.writing(session):
+        expires = {"certificate_expires_at": NOON + 9 * 24 * HOUR}
+        session.execute(update(Node).where(Node.node_id == others[0]).values(**expires))
+    look(session, 9 * HOUR)
+    by_kind = {one.kind: one for one in alerting.alerts(session, Wanted(), limit=9)}
+    order = alert_work.order_for_alert(session, by_kind[AlertKind.OFFLINE].id, now=NOON)
+    assert (order.kind, order.node_id, order.due_at) == ("look", quiet, NOON + 7 * 24 * HOUR)
+    again = alert_work.order_for_alert(session, by_kind[AlertKind.OFFLINE].id, now=NOON)
+    assert again.id == order.id
+    (shown,) = alerting.alerts(session, Wanted(kinds=[AlertKind.OFFLINE]), limit=9)
+    assert shown.work_order_id == order.id
+    with pytest.raises(alert_work.NoWorkThere):
+        alert_work.order_for_alert(session, by_kind[AlertKind.CERTIFICATE].id, now=NOON)

@@ -34,6 +34,7 @@ from fleet_server.services import (
     enrolment,
     keys,
     logins,
+    telling,
     verifying,
 )
 from fleet_server.services.backups import (
@@ -186,6 +187,7 @@ def test_what_was_ended_or_revoked_after_the_backup_is_not_good_again_in_it(serv
         )  # fmt: skip
         code = accounts.begin_reset(session, "anna", now=LATER)
         token = enrolment.create_token(session, uses=1, lifetime=YEAR, note="", now=NOON)
+        telling.ask_for_reset(session, "anna", language="de", now=NOON, wall_now=NOON)
     backup = server.back_up()
     with server.session() as session:
         logins.end_all(session, anna, now=NOON)
@@ -203,6 +205,7 @@ def test_what_was_ended_or_revoked_after_the_backup_is_not_good_again_in_it(serv
             accounts.finish_reset(session, code, "three other words", now=LATER)
         assert session.scalars(select(EnrolmentToken.revoked_at)).one() == LATER, token
         assert [key.note for key in keys.held_keys(session)] == ["lost", "kept"]
+        assert telling.claim_due(session, wall_now=LATER) == []
         entry = auditing.newest_entries(session, limit=1, action="doors_shut")[0]
         assert entry.details == {"sessions_ended": 1, "keys_held": [1, 2], "tokens_revoked": [1]}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from factories import NOON
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.models import (
@@ -21,6 +21,7 @@ from fleet_server.models import (
     Scope,
 )
 from fleet_server.services import (
+    bulk,
     changing,
     configuring,
     drifting,
@@ -31,7 +32,14 @@ from fleet_server.services import (
     rights,
     staging,
 )
-from fleet_server.services.changing import AT_ONCE, ChangeElsewhere, ChangeUnderWay, FourEyes, Plan
+from fleet_server.services.changing import (
+    AT_ONCE,
+    ChangeElsewhere,
+    ChangeUnderWay,
+    FourEyes,
+    LayerChanged,
+    Plan,
+)
 from fleet_server.services.configuring import ConfigurationWrong
 from fleet_server.services.layering import FLEET, Layer, model_layer
 from fleet_server.services.previewing import Outcome
@@ -414,3 +422,107 @@ def test_preview_proposal_and_a_step_ask_as_much_for_ten_nodes_as_for_a_chunk(
         assert changing.change_overview(session, change.id).told == count
         counts.append([len(preview), len(proposal), len(step)])
     assert counts[0] == counts[1]
+
+
+class PowerLost(Exception):
+    """The proposer dies."""
+
+
+def die_after(monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+    """Two nodes at a time; the process dies when the next would be written down."""
+    monkeypatch.setattr(changing, "WRITTEN_AT_ONCE", 2)
+    write_down, seen = bulk.chunks, [0]
+
+    def dying(rows: Any, size: int) -> Any:
+        if seen[0] >= nodes:
+            raise PowerLost
+        seen[0] += len(rows)
+        return write_down(rows, size)
+
+    monkeypatch.setattr(bulk, "chunks", dying)
+
+
+def test_change_that_is_written_down_piece_by_piece_is_the_same_as_one_at_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(session, 7)
+    monkeypatch.setattr(changing, "WRITTEN_AT_ONCE", 2)
+    change = propose(session, sample_s=300)
+    assert change.state == ChangeState.RUNNING
+    assert [len(wave_of(session, change, wave)) for wave in (1, 2, 3)] == [2, 2, 3]
+    waiting = propose(session, model_layer("tree-3"), publish_s=7200, approval_above=6)
+    assert (waiting.state, waiting.needs_approval) == (ChangeState.AWAITING_APPROVAL, True)
+    entries = session.scalars(select(AuditEntry).where(AuditEntry.action == "change_proposed"))
+    assert [entry.details["nodes"] for entry in entries] == [7, 7]
+
+
+def test_change_that_was_cut_short_has_told_nobody_and_is_given_up(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = register(session, 7)
+    die_after(monkeypatch, 4)
+    with pytest.raises(PowerLost):
+        propose(session, sample_s=300)
+    monkeypatch.undo()
+    (change,) = session.scalars(select(ConfigurationChange))
+    run(session, NOON + timedelta(minutes=59))
+    assert state(session, change) == ChangeState.PREPARING
+    assert 300 not in [settings["sample_s"] for settings in told(session, nodes)]
+    with pytest.raises(ChangeUnderWay):
+        propose(session, sample_s=600)
+    with pytest.raises(ChangeElsewhere):
+        changing.approve_change(session, change.id, now=NOON)
+    run(session, NOON + timedelta(hours=1))
+    assert state(session, change) == ChangeState.ABORTED
+    assert propose(session, sample_s=600).state == ChangeState.RUNNING
+
+
+@pytest.mark.parametrize("deed", ["change", "abort"])
+def test_layer_that_changes_while_its_nodes_are_judged_or_written_down_is_not_overwritten(
+    session: Session,
+    sessions: sessionmaker[Session],
+    monkeypatch: pytest.MonkeyPatch,
+    deed: str,
+) -> None:
+    register(session, 5)
+    monkeypatch.setattr(changing, "WRITTEN_AT_ONCE", 2)
+    judge = previewing.outcomes
+    once = [True]
+
+    def other_hand(*_: object) -> None:
+        if once and once.pop():
+            with sessions() as other:
+                if deed == "change":
+                    with db.writing(other):
+                        layering.hold_layer(other, FLEET)
+                        layering.set_layer(other, FLEET, {"sample_s": 450}, now=NOON, by="b")
+                else:
+                    (change,) = other.scalars(select(ConfigurationChange))
+                    changing.abort_change(other, change.id, now=NOON)
+
+    if deed == "change":
+
+        def judging(*given: Any) -> Any:
+            yield from judge(*given)
+            session.rollback()
+            other_hand()
+
+        monkeypatch.setattr(previewing, "outcomes", judging)
+        with pytest.raises(LayerChanged):
+            propose(session, sample_s=300)
+        assert session.scalars(select(ConfigurationChange)).all() == []
+        return
+    write_down = bulk.chunks
+
+    def writing_down(rows: Any, size: int) -> Any:
+        found = list(write_down(rows, size))
+        event.listen(session, "after_commit", other_hand, once=True)
+        return found
+
+    monkeypatch.setattr(bulk, "chunks", writing_down)
+    with pytest.raises(ChangeElsewhere):
+        propose(session, sample_s=300)
+    (change,) = session.scalars(
+        select(ConfigurationChange).execution_options(populate_existing=True)
+    )
+    assert change.state == ChangeState.ABORTED

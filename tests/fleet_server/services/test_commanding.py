@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 from factories import NOON, SimulatedNode, deployed_node
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.errors import FleetError, NotFound, Refused
-from fleet_server.models import Node
-from fleet_server.services import commanding, configuring, publishing
+from fleet_server.models import AuditEntry, Configuration, Node
+from fleet_server.services import commanding, configuring, layering, ordering, publishing
 from fleet_server.services.commanding import CommandState, CommandsWaiting, CommandWrong
 from fleet_server.services.ingest import store_batch
+from fleet_server.services.selecting import Selection
 from fleet_server.wire.desired import DesiredState
 from fleet_server.wire.states import NodeState
 from fleet_server.wire.topics import TopicKind
@@ -164,3 +167,52 @@ def test_a_factory_reset_also_wants_what_was_provisioned(
     order(session, "factory_reset", confirm=NODE)
     assert told(session).config_version == 3
     assert told(session).config_values == {"sample_s": 900, "publish_s": 3600}
+
+
+def order_for_two(session: Session) -> ordering.OrderReport:
+    both = Selection(node_ids=(NODE, "n-000002"))
+    return ordering.order_for_many(session, both, "self_test", {}, now=NOON)
+
+
+def ordered_in_audit(session: Session) -> list[object]:
+    query = select(AuditEntry.details).where(AuditEntry.action == "commands_ordered")
+    return [details["nodes"] for details in session.scalars(query)]
+
+
+def test_order_for_many_skips_who_has_enough_to_do_and_is_in_the_log(
+    session: Session, node: SimulatedNode
+) -> None:
+    for _ in range(commanding.MAX_PENDING):
+        order(session, "self_test")
+    report = order_for_two(session)
+    assert (dict(report.counts), report.busy) == ({"told": 1, "busy": 1}, [NODE])
+    assert ordered_in_audit(session) == [1]
+
+
+def test_orderer_who_dies_half_way_has_ordered_nothing_unseen(
+    session: Session, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layering, "NODES_AT_ONCE", 1)
+    monkeypatch.setattr(ordering, "_report", lambda *given: _die(*given))
+    preview = ordering.OrderReport(None, {ordering.OrderOutcome.TOLD: 2}, [])
+    monkeypatch.setattr(ordering, "preview_order", lambda *_, **__: preview)
+    with pytest.raises(InterruptedError):
+        order_for_two(session)
+    assert len(commanding.commands_of(session, NODE, now=NOON)) == 1
+    assert ordered_in_audit(session) == [2]
+
+
+def _die(*_: object) -> ordering.OrderReport:
+    raise InterruptedError
+
+
+def test_nobody_else_orders_anything_of_a_node_while_many_are_told(
+    session: Session, sessions: sessionmaker[Session], node: SimulatedNode
+) -> None:
+    if session.get_bind().dialect.name == "sqlite":
+        return  # has one writer anyway
+    with db.writing(session):
+        order_for_two(session)
+        query = select(Configuration).where(Configuration.node_id == NODE)
+        with sessions() as other, pytest.raises(OperationalError):
+            other.scalar(query.with_for_update(nowait=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound, Unavailable
 from fleet_server.models import AuditEntry, FieldNote, Role, Scope, WorkKind
-from fleet_server.services import file_store, noting, rights, working
+from fleet_server.services import file_store, noting, rights, site_importing, working
 from fleet_server.services.file_store import Folder, open_store
 from fleet_server.services.noting import About, NoteWrong, PhotoWrong, draw_anew
 
@@ -169,6 +171,32 @@ def test_object_store_keeps_the_same_bytes() -> None:
     assert store.get("photos/ab/abc.jpg") == b"one"
     with pytest.raises(NotFound):
         store.get("photos/ab/none.jpg")
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_files_that_were_only_looked_at_are_forgotten_after_a_day(
+    tmp_path: Path, where: str
+) -> None:
+    store = open_store(tmp_path.as_uri() if where == "file" else "memory://stadtsensor-previews")
+    asked_by = site_importing.keep_preview(b"code;x;y", store=store)
+    site_importing.keep_file(b"code;x;y", store=store)
+    now = datetime.now(UTC)
+    assert site_importing.forget_previews(store=store, wall_now=now) == 0
+    assert site_importing.previewed_file(asked_by, store=store) == b"code;x;y"
+    tomorrow = now + site_importing.PREVIEW_KEPT + timedelta(minutes=1)
+    assert site_importing.forget_previews(store=store, wall_now=tomorrow) == 1
+    assert site_importing.forget_previews(store=store, wall_now=tomorrow) == 0
+    with pytest.raises(site_importing.FileForgotten, match="choose it again"):
+        site_importing.previewed_file(asked_by, store=store)
+    assert store.get(f"imports/{asked_by}") == b"code;x;y"
+
+
+def test_file_that_is_looked_at_again_is_kept_another_day(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    asked_by = site_importing.keep_preview(b"code;x;y", store=store)
+    os.utime(tmp_path / "previews" / f".{asked_by}", (0, 0))
+    site_importing.keep_preview(b"code;x;y", store=store)
+    assert site_importing.forget_previews(store=store, wall_now=datetime.now(UTC)) == 0
 
 
 def test_store_that_nothing_here_speaks_to_is_one_sentence() -> None:

@@ -379,8 +379,8 @@ def test_site_is_changed_only_where_it_differs_and_the_log_says_how(session: Ses
 
 
 _IMPOSSIBLE_CHANGES: tuple[tuple[dict[str, object], str], ...] = (
-    ({"code": "x"}, "code stays what it is"),
-    ({"kind": "water"}, "kind stays what it is"),
+    ({"code": "x"}, "code and kind stay what they are"),
+    ({"kind": "water"}, "code and kind stay what they are"),
     ({"latitude": float("nan")}, "WGS84 degrees"),
     ({"name": " "}, "has a code and a name"),
     ({"name": "a\nb"}, "printable"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask.testing import FlaskClient
@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from fleet_server import clock, db
 from fleet_server.models import Alert, AlertKind, AlertRecipient, Delivery, Node, NodeStatus, Role
-from fleet_server.services import accounts, alert_rules, alerting, silencing
+from fleet_server.services import accounts, alert_rules, alerting, scheduling, silencing
 from tests.fleet_server import small_world
 from tests.fleet_server.world_fixtures import World, log_in
 
@@ -62,8 +62,21 @@ def test_inbox_says_what_is_wrong_and_somebody_takes_it_up(
     assert "&lt;b&gt;on my way&lt;/b&gt;" in page
     assert "operator looks after it" in page
     assert client.post("/fleet/alerts/999999/acknowledge").status_code == 404
+    ordered = client.post(f"/fleet/alerts/{alert_id}/work")
+    assert ordered.status_code == 303
+    assert ordered.headers["Location"] in client.get("/fleet/alerts").text
+    assert "Not heard since" in client.get(ordered.headers["Location"]).text
     with sqlite_world.sessions() as session:
         assert session.get_one(Alert, alert_id).acknowledged_by == small_world.USER
+
+
+def test_inbox_says_that_no_worker_looks(client: FlaskClient, sqlite_world: World) -> None:
+    assert "Nobody has looked" not in client.get("/fleet/alerts").text
+    with sqlite_world.sessions() as session:
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        scheduling.add_jobs(session, ["look_quickly"], wall_now=long_ago)
+        scheduling.note_run(session, "look_quickly", every_s=60, wall_now=long_ago, error=None)
+    assert "Nobody has looked" in client.get("/fleet/alerts").text
 
 
 def test_who_may_only_look_is_offered_no_deeds(sqlite_world: World, alert_id: int) -> None:
@@ -105,7 +118,14 @@ def test_rules_windows_and_recipients_are_changed_on_one_page(
     shown = client.post("/fleet/alerts/recipients", data=hook).text
     secret = re.search(r"whsec_[\w+/=]+", shown)
     assert secret is not None
+    account = office | {"name": "me", "channel": "account", "address": small_world.USER}
+    assert client.post("/fleet/alerts/recipients", data=account).status_code == 303
+    nobody = client.post(
+        "/fleet/alerts/recipients", data=account | {"name": "x", "address": "nobody"}
+    )
+    assert "There is no account" in nobody.text
     settings_page = client.get("/fleet/alerts/settings").text
+    assert f"account {small_world.USER}: no mail address" in settings_page
     assert secret[0] not in settings_page
     assert "https://example.org/x" in settings_page
     with sqlite_world.sessions() as session:
@@ -118,6 +138,8 @@ def test_rules_windows_and_recipients_are_changed_on_one_page(
         assert client.post(f"/fleet/alerts/recipients/{number}/{deed}").status_code == 303
     with sqlite_world.sessions() as session:
         assert session.scalars(select(Delivery.occasion)).all() == ["test"]
+    assert client.post(f"/fleet/alerts/recipients/{number}/remove").status_code == 303
+    assert "https://example.org/x" not in client.get("/fleet/alerts/settings").text
 
 
 def test_node_is_brought_into_a_state_on_its_page(client: FlaskClient, sqlite_world: World) -> None:

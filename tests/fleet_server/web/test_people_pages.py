@@ -72,9 +72,12 @@ def test_somebody_is_added_sets_a_password_is_given_other_rights_and_leaves(
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"name": "operator", "role": "operator"}, "There is already an account of this name."),
-        ({"name": "", "role": "operator"}, "An account wants a name"),
-        ({"name": "nobody"}, "An account wants a name"),
+        (
+            {"name": "operator", "role": "operator"},
+            "There is already an account &#39;operator&#39;.",
+        ),
+        ({"name": "", "role": "operator"}, "A name has 1 to 64 printable characters."),
+        ({"name": "nobody"}, "Say what this person does; there are technicians, operators"),
     ],
     ids=["taken", "no name", "no role"],
 )

@@ -306,3 +306,50 @@ def test_new_site_made_by_a_service_is_on_the_public_map_only_when_it_is_public(
     with sessions() as session:
         sites.close_site(session, site_with(sessions, "seen").id, now=NOON)
     assert "Site seen" not in city.test_client().get("/?text=seen").text
+
+
+GERMAN = {"Accept-Language": "de"}
+REFUSED = {
+    "a site that is used": ("/fleet/sites/1/close", {}, "bauen Sie ihn erst ab"),
+    "a place in its own words": (
+        "/fleet/sites/new",
+        {"code": "x", "name": "X", "kind": "tree", "epsg": "25832", "x": "51.48", "y": "7.21"},
+        "kann nicht sein: das sieht nach Grad aus; sagen Sie, dass die Datei in EPSG:4326 ist.",
+    ),
+    "a word within": (
+        "/fleet/sites/new",
+        {"code": "x" * 65, "name": "X", "kind": "tree", "epsg": "4326", "x": "7.21", "y": "51.48"},
+        "Zu lang oder nicht druckbar: Code eines Messorts, höchstens 64 Zeichen.",
+    ),
+    "states, and what brings them": (
+        "/fleet/nodes/n-000001/state",
+        {"state": "enrolled"},
+        "„aufgenommen“ wird n-000001 durch das Ende seines Einsatzes, nicht von selbst. "
+        "Er kann werden: in Wartung,",
+    ),
+    "a time of the city's clock": (
+        "/field/nodes/n-000001/mount",
+        {"site_code": "n-000001-site"},
+        "ist seit 01.06.2026, 14:00 an einem Messort; beenden Sie erst diesen Einsatz.",
+    ),
+    "a site that is none": ("/fleet/sites/999999/close", {}, "Es gibt keinen Messort 999999."),
+    "an address that is none": ("/fleet/sites/1/open", {}, "Unter dieser Adresse gibt es nichts."),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_german_is_told_in_german_why_something_is_refused(planner: FlaskClient, case: str) -> None:
+    path, fields, sentence = REFUSED[case]
+    token = csrf_token(planner.get("/fleet/sites/new").text)
+    answer = planner.post(path, data={"csrf_token": token, **fields}, headers=GERMAN)
+    assert answer.status_code >= 400
+    assert sentence in answer.text
+
+
+def test_rows_of_a_file_are_refused_in_german(planner: FlaskClient) -> None:
+    path = "/fleet/sites/import"
+    token = csrf_token(planner.get(path).text)
+    file = (io.BytesIO(b"code;x;y;Pflanzjahr\na;376136;5704913;bald\n"), "a.csv")
+    data = {"csrf_token": token, "file": file, "kind": "tree"}
+    preview = planner.post(path, data=data, headers=GERMAN)
+    assert "Keine Zahl (Pflanzjahr): „bald“." in preview.text
