@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -513,6 +514,17 @@ def test_an_id_that_is_not_the_keys_own_signs_nothing(node: TufNode) -> None:
     assert node.work(repo) == refused("timestamp signature")
 
 
+def test_a_field_that_a_key_was_given_later_leaves_it_its_id(node: TufNode) -> None:
+    """As securesystemslib makes ids: of type, value and scheme."""
+    repo = TufRepository()
+    refreshed(node, repo)
+    (key_id,) = key_ids(repo.signers["timestamp"])
+    repo.signed["root"].keys[key_id].unrecognized_fields["x-owner"] = "somebody"
+    repo.publish("root", "timestamp")
+
+    assert node.work(repo) == GOOD
+
+
 def test_a_chain_of_roots_is_followed_over_several_runs(node: TufNode) -> None:
     repo = TufRepository()
     node.trust(repo.files["1.root.json"])
@@ -567,7 +579,7 @@ MALFORMED: dict[str, Callable[[str], str]] = {
     "a hexadecimal number": lambda text: text.replace('"version": 1', '"version": 0x1', 1),
     "not a number": lambda text: text.replace('"version": 1', '"version": NaN', 1),
     "True for true": lambda text: text.replace('"_type"', '"_a": True, "_type"', 1),
-    "a line break in a string": lambda text: text.replace('"timestamp"', '"time\nstamp"', 1),
+    "a line break in a string": lambda text: text.replace('"_type"', '"_a": "b\nc", "_type"', 1),
     "half a surrogate pair": lambda text: text.replace('"_type"', r'"_a": "\ud83d", "_type"', 1),
     "a wrong second half": lambda text: text.replace(
         '"_type"', r'"_a": "\ud83d\u0041", "_type"', 1
@@ -630,6 +642,9 @@ WRONG_TYPES: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
         f"version {to!r}": ("timestamp", field("version", to=to)) for to in (0, -1, True, "1", None)
     },
     **{f"expires {to!r}": ("timestamp", field("expires", to=to)) for to in ("", "2030-01-01", 1)},
+    "an object for a text": ("timestamp", field("expires", to={"a": 1})),
+    "a list for a number": ("timestamp", field("version", to=[1])),
+    "an object for a key id": ("root", field("roles", "timestamp", "keyids", to=[{}])),
     "expires with a zone": ("timestamp", field("expires", to="2030-01-01T00:00:00+01:00")),
     "expires with letters": ("timestamp", field("expires", to="20XX-01-01T00:00:00Z")),
     "another type": ("timestamp", field("_type", to="snapshot")),
@@ -943,3 +958,39 @@ def test_the_servers_table_has_the_nodes_reasons_and_no_others() -> None:
     faults = {reason.partition(" ")[2] for reason in REASONS if reason.split()[0] in TOP_LEVEL}
     assert composed == faults
     assert whole <= set(REASONS)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "tree-3"])
+def test_whatever_became_of_a_file_it_is_refused_and_nothing_fails(
+    node: TufNode, role: str
+) -> None:
+    """Bytes changed, left out, doubled and put in, 400 times: the node refuses with a reason, or nothing that is signed has changed."""
+    chance = random.Random(role)
+    repo = TufRepository()
+    repo.publish("root", "tree-3", "targets", "snapshot", "timestamp")
+    name = "timestamp.json" if role == "timestamp" else f"2.{role}.json"
+    whole = repo.files[name]
+    meant = json.loads(whole)["signed"]
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 2, 5))):
+            at = chance.randrange(len(content))
+            piece = content[at : at + chance.randrange(1, 40)]
+            change = chance.randrange(4)
+            content[at : at + len(piece)] = (
+                bytes(chance.randrange(256) for _ in piece),
+                b"",
+                bytes(piece * 2),
+                bytes(piece) + chance.choice((b'"', b"\\", b"{", b"]", b"0", b"\xff", b"\\ud800")),
+            )[change]
+        repo.files[name] = bytes(content)
+        node.trust(repo.files["1.root.json"])
+
+        outcome = node.work(repo, RELEASE)
+
+        assert outcome.failed is None, bytes(content)
+        if outcome.refused is None:
+            assert json.loads(content)["signed"] == meant
+        else:
+            assert outcome.refused in REASONS

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import MetaFile
 from tuf_repository import NOW_S, TufRepository
 
 from hardware.virtual_board.board import Board, ScriptFailed
@@ -130,12 +131,16 @@ def test_what_was_trusted_when_the_power_went_is_not_given_up_for_older(
 def test_a_node_that_is_short_of_memory_takes_no_check_for_passed(tmp_path: Path) -> None:
     """A held snapshot that does not fit into the heap is not a snapshot that was not there: then a role could be left out of the next."""
     repository = TufRepository()
+    meta = repository.signed["snapshot"].meta
+    meta.update({f"role-{number}.json": MetaFile(1) for number in range(120)})
+    repository.publish("snapshot", "timestamp")
     root = {"root.json": repository.files["1.root.json"]}
     assert do_job(make_board(tmp_path / "ready", root, now_s=NOW_S), repository, RELEASE).target
-    del repository.signed["snapshot"].meta["tree-3.json"]
+    for number in range(120):
+        del meta[f"role-{number}.json"]
     repository.publish("snapshot", "timestamp")
     outcomes = set()
-    for heap_bytes in range(1024, 32 * 1024, 5 * 1024):
+    for heap_bytes in range(6 * 1024, 17 * 1024, 1024):
         shutil.rmtree(tmp_path / "node", ignore_errors=True)
         shutil.copytree(tmp_path / "ready", tmp_path / "node")
         board = Board(tmp_path / "node")
@@ -145,6 +150,6 @@ def test_a_node_that_is_short_of_memory_takes_no_check_for_passed(tmp_path: Path
             outcomes.add(outcome.refused or str(outcome.failed).partition("(")[0])
         except ScriptFailed:
             outcomes.add("MemoryError")
-        assert _versions(board)["snapshot"] == 1
+        assert _versions(board)["snapshot"] == 2
 
     assert outcomes == {"MemoryError", "targets rolled back"}

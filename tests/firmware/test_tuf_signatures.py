@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -177,6 +178,12 @@ def p256_vectors() -> list[tuple[bytes, ...]]:
     x, y = one.vector()[0][:32], one.vector()[0][32:]
     for public in (y + x, bytes(64), x + bytes(32), (P + 5).to_bytes(32, "big") + y, b"\xff" * 64):
         vectors.append(one.vector(public=public))
+    # Off the curve, where the same formulas lead to a sum that fits: r is the x of 2·Q, and G has no part in it.
+    stray = (5, 7)
+    doubled = plus(stray, stray)
+    assert doubled is not None
+    r = doubled[0] % N
+    vectors.append(Curve(stray, bytes(32), r, r * pow(2, -1, N) % N).vector())
     # The sum is infinity: u1·G = −u2·Q.
     vectors.append(Curve(G, (N - 9).to_bytes(32, "big"), 9, 9).vector())
     return vectors
@@ -293,6 +300,32 @@ def _raw(key: rsa.RSAPrivateKey, message: bytes) -> bytes:
     return pow(int.from_bytes(message, "big"), numbers.d, n).to_bytes(key.key_size // 8, "big")
 
 
+def _with_something_before_the_salt(message: bytes) -> bytes:
+    """A PSS message in whose block not all is zero before the 1, masked as it must be."""
+    size = len(message) - 33
+    block = bytearray(size)
+    mask = b"".join(
+        hashlib.sha256(message[size:-1] + counter.to_bytes(4, "big")).digest()
+        for counter in range(size // 32 + 1)
+    )
+    for at in range(size):
+        block[at] = message[at] ^ mask[at]
+    block[0] &= 0x7F
+    assert block[:50] == bytes(50)
+    masked = bytearray(message)
+    masked[40] ^= 0x10
+    return bytes(masked)
+
+
+def _above_the_modulus(key: rsa.RSAPrivateKey, n: int, sign: Callable[[], bytes]) -> bytes:
+    """A good signature, plus the modulus, in as many bytes."""
+    for _ in range(2_000):
+        number = int.from_bytes(sign(), "big") + n
+        if number < 1 << key.key_size:
+            return number.to_bytes(key.key_size // 8, "big")
+    raise AssertionError("this key's modulus is too large for that")
+
+
 def test_rsa_pss_is_judged_as_openssl_judges_it(board: Board, rsa_key: rsa.RSAPrivateKey) -> None:
     digest = hashlib.sha256(b"message").digest()
     n = rsa_key.public_key().public_numbers().n
@@ -316,6 +349,8 @@ def test_rsa_pss_is_judged_as_openssl_judges_it(board: Board, rsa_key: rsa.RSAPr
         _raw(rsa_key, message[:100] + bytes((message[100] ^ 1,)) + message[101:]),
         _raw(rsa_key, bytes((message[0], message[1] ^ 1)) + message[2:]),
         rsa_key.sign(digest, padding.PSS(padding.MGF1(hashes.SHA512()), 32), _PREHASHED),
+        _raw(rsa_key, _with_something_before_the_salt(message)),
+        _above_the_modulus(rsa_key, n, lambda: signed(32)),
     ]
     vectors = [(modulus, signature, digest) for signature in good + bad]
 

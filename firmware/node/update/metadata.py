@@ -83,6 +83,8 @@ class Scanner:
             expected = _BRACE
         elif isinstance(template, list):
             expected = _BRACKET
+        elif template not in (None, True) and byte in (_BRACE, _BRACKET):
+            expected = _NOTHING
         if byte != expected or byte == _NOTHING or depth > _MOST_DEPTH or not self._left:
             raise ValueError
         if byte == _BRACE:
