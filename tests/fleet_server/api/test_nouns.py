@@ -231,7 +231,7 @@ def test_out_of_scope_is_not_there_for_programs(world: World) -> None:
 
 def test_rules_of_alerts_are_read_and_changed_by_who_read_them(client: FlaskClient) -> None:
     page = client.get("/api/v1/alert-rules?limit=3").get_json()
-    assert [one["kind"] for one in page["items"]] == ["battery", "certificate", "clock_drift"]
+    assert [one["kind"] for one in page["items"]] == ["battery", "campaign", "certificate"]
     assert len(client.get(page["next"]).get_json()["items"]) == 3
     address = "/api/v1/alert-rules/battery"
     changed = _changed(client, address, {"thresholds": {"days": 20}, "escalate_after_s": None})
