@@ -136,6 +136,22 @@ REASONS: Mapping[str, Words] = {
         "en": "a file has another length than was signed",
         "de": "eine Datei hat eine andere Länge als signiert",
     },
+    "image hash": {
+        "en": "the release's MicroPython is not what was signed",
+        "de": "das MicroPython der Version ist nicht das signierte",
+    },
+    "image too long": {
+        "en": "the release's MicroPython is too long for its partition",
+        "de": "das MicroPython der Version ist zu lang für seine Partition",
+    },
+    "image not bootable": {
+        "en": "its board cannot start the release's MicroPython",
+        "de": "sein Board kann das MicroPython der Version nicht starten",
+    },
+    "no spare partition": {
+        "en": "its flash has no partition for another MicroPython",
+        "de": "sein Flash hat keine Partition für ein anderes MicroPython",
+    },
     "endless data": {
         "en": "the server sent more than was announced",
         "de": "der Server schickte mehr als angekündigt",
