@@ -33,6 +33,7 @@ from fleet_server.services.releasing import Published
 from fleet_server.settings import load_settings
 from fleet_server.wire import signed_releases
 from hardware.paths import firmware_dir
+from hardware.virtual_board.board import HEAP_BYTES
 from provisioning.release_keys import card_from
 from tests.releases import Desk
 
@@ -169,6 +170,7 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary(
     releases = Releases(fleet, tmp_path / "desk")
     node_ids = fleet.enrol(2)
     for board in fleet.boards.values():
+        board.heap_bytes = HEAP_BYTES
         board.write_file("/tuf/root.json", releases.root)
     good, broken = releases.release("1.3.0", 1), releases.release("1.4.0", 2, breaks=True)
     campaigns = Campaigns(fleet, releases)
@@ -216,6 +218,7 @@ def test_two_hundred_nodes_with_bad_links_absences_and_foreign_roots_all_end_in_
     flaky, absent = set(mixed[:flaky_count]), set(mixed[flaky_count : flaky_count + absent_count])
     broken = set(mixed[flaky_count + absent_count :])
     for node_id, board in fleet.boards.items():
+        board.heap_bytes = HEAP_BYTES
         board.write_file("/tuf/root.json", foreign if node_id in broken else releases.root)
     release = releases.release("1.3.0", 1)
     campaigns = Campaigns(fleet, releases)
