@@ -27,13 +27,14 @@ _BLOCK_BYTES = const(4_096)
 _MARGIN_BLOCKS = const(16)
 # So many files in one answer at most: their names and hashes have to be kept meanwhile.
 _MOST_IN_ONE = const(16)
+_MARKS = const(2_048)
 
 
 def fill(manifest, fetcher, state):
     """Every file of the manifest in the spare slot. Raises OSError or LinkError when the rest has to wait for another wake."""
     record = slots.select()
     slot, running = "/" + slots.spare_of(record), "/" + record.slot
-    spare.keep_only(slot, [path for path, _, _ in manifest.files()])
+    spare.keep_only(slot, _wanted(manifest))
     blocks = _MARGIN_BLOCKS
     for path, size, sha256 in manifest.files():
         if not _is(slot + "/" + path, size, sha256):
@@ -43,6 +44,27 @@ def fill(manifest, fetcher, state):
         if not _is(slot + "/" + path, size, sha256) and _is(running + "/" + path, size, sha256):
             _copy(running + "/" + path, slot + "/" + path)
     _fetch(slot, manifest, fetcher)
+
+
+def _wanted(manifest):
+    """Whether the manifest names a path, without keeping 68 names: an old file may pass for wanted, by one chance in thirty, and costs
+    a block then.
+    """
+    marks = bytearray(_MARKS // 8)
+
+    def place(path):
+        number = binascii.crc32(path.encode()) & (_MARKS - 1)
+        return number >> 3, 1 << (number & 7)
+
+    for path, _, _ in manifest.files():
+        at, bit = place(path)
+        marks[at] |= bit
+
+    def is_wanted(path):
+        at, bit = place(path)
+        return bool(marks[at] & bit)
+
+    return is_wanted
 
 
 def _check_room(blocks, state):
@@ -94,7 +116,7 @@ def finish(manifest, job):
 
 def forget():
     """Nothing of what is on its way."""
-    spare.keep_only(FOLDER, ())
+    spare.keep_only(FOLDER, lambda name: False)
 
 
 # --- private ---
@@ -103,7 +125,8 @@ def forget():
 def _fetch_run(slot, run, begin, bundle, fetcher):
     """These files, which lie one behind the other in the bundle from `begin` on."""
     end = begin + sum([size for _, size, _ in run]) - 1
-    spare.keep_only(FOLDER, (MANIFEST, _part_of(run[0][2])))
+    begun = (MANIFEST, _part_of(run[0][2]))
+    spare.keep_only(FOLDER, lambda name: name in begun)
     arriving = _Arriving(run[0])
     pieces, piece = None, b""
     try:

@@ -161,6 +161,8 @@ class _Session:
         if found is None:
             raise Refused("not signed")
         length, sha256, custom = found
+        if sha256 is None:  # only a SHA-512, which what comes here is not hashed with
+            raise Refused("targets hash")
         if custom.get("model") != self._model:
             raise Refused("wrong model")
         if custom.get("counter") != self._job.counter:

@@ -15,17 +15,30 @@ def give_up():
     record = slots.select()
     if record.state != slots.CONFIRMED:
         return False
-    return keep_only("/" + slots.spare_of(record), ())
+    return keep_only("/" + slots.spare_of(record), lambda path: False)
 
 
-def keep_only(spare, paths):
-    """Remove every file of the slot that is not among `paths`, which are relative to it, and folders that are empty then."""
-    is_changed = void(spare)
-    for path in _files(spare):
-        if path[len(spare) + 1 :] not in paths:
+def keep_only(folder, is_wanted, below=""):
+    """Remove every file whose path in the folder is not wanted, and folders that are empty then; True when something was removed.
+
+    What says that a slot is whole goes first. `below`: where in the folder this call is.
+    """
+    is_changed = not below and void(folder)
+    try:
+        entries = [entry[:2] for entry in os.ilistdir(folder)]  # all before anything is removed
+    except OSError:
+        return is_changed
+    for name, kind in entries:
+        path = folder + "/" + name
+        if kind == _FOLDER:
+            is_changed = keep_only(path, is_wanted, below + name + "/") or is_changed
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass  # something of it is wanted
+        elif not is_wanted(below + name):
             os.remove(path)
             is_changed = True
-    _remove_empty(spare)
     return is_changed
 
 
@@ -36,26 +49,3 @@ def void(spare):
     except OSError:
         return False
     return True
-
-
-def _files(folder):
-    found = []  # before anything is removed: a folder that changes while it is read may hide a file
-    try:
-        for entry in os.ilistdir(folder):
-            path = folder + "/" + entry[0]
-            if entry[1] == _FOLDER:
-                found += _files(path)
-            else:
-                found.append(path)
-    except OSError:
-        pass
-    return found
-
-
-def _remove_empty(folder):
-    try:
-        for name in [entry[0] for entry in os.ilistdir(folder) if entry[1] == _FOLDER]:
-            _remove_empty(folder + "/" + name)
-        os.rmdir(folder)
-    except OSError:
-        pass
