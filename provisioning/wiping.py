@@ -12,6 +12,7 @@ NAMES = {
     "cfg": ("link", "node", "des"),
     "cmd": ("rec",),
     "slot": ("rec0", "rec1"),
+    "upd": ("job", "image", "image_n"),
     "boot": ("unmounted",),
 }
 _WIPE = """

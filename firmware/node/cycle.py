@@ -1,5 +1,7 @@
 """One wake, from the reset to deep sleep: sample, keep, talk when it is time, sleep. Nothing here lasts without a limit."""
 
+import gc
+
 import machine
 from micropython import const
 
@@ -184,9 +186,17 @@ def _dial(wake, deadline):
 def _renew(wake):
     """After the talk, whose memory is free again."""
     plan.forget_done()
+    _forget_probes(wake)
     from node import renewal
 
     renewal.take(wake, *wake.renewed)
+
+
+def _forget_probes(wake):
+    """They are the largest thing in memory, and unless somebody ordered it nothing is sampled any more in this wake."""
+    if not wake.orders:
+        wake.config.node["probes"] = ()
+        gc.collect()
 
 
 def _mend(wake, deadline):
@@ -197,6 +207,7 @@ def _mend(wake, deadline):
 
         renewal.note_failure(wake)
         return
+    _forget_probes(wake)
     from node.link import renew
 
     if renew.is_due(wake):

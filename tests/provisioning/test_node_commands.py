@@ -51,6 +51,7 @@ def test_a_flashed_board_carries_the_compiled_firmware(tmp_path: Path) -> None:
     version = json.loads(Board(folder).read_file("/a/VERSION"))
     assert version == {
         "version": said["version"],
+        "counter": 0,
         "built_utc_s": 1750000000,
         "sha256": said["sha256"],
     }
