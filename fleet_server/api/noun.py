@@ -245,7 +245,7 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
                 description=_SENTENCES[number] if number == 413 else "It is a form and no file.",
             )(view)
         content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-        return self.doc(requestBody={"required": True, "content": content})(view)  # type: ignore[no-any-return]
+        return self.doc(requestBody={"required": True, "content": content})(view)  # type: ignore[no-any-return] # smorest has no types
 
     def _told(
         self,
@@ -285,7 +285,7 @@ class Noun(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             view = self.arguments(query, location="query", as_kwargs=False)(view)
         if body is not None:
             view = self.arguments(body)(view)
-        return self.response(status, schema, headers=dict(headers) or None)(view)  # type: ignore[no-any-return]
+        return self.response(status, schema, headers=dict(headers) or None)(view)  # type: ignore[no-any-return] # smorest has no types
 
 
 def rehearsed_tags() -> frozenset[str] | None:

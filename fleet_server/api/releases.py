@@ -104,8 +104,8 @@ class SbomSchema(Schema):
     """The parts list, CycloneDX 1.6."""
 
     bomFormat = fields.String(required=True)  # noqa: N815 - the standard's own
-    specVersion = fields.String(required=True)  # noqa: N815
-    serialNumber = fields.String()  # noqa: N815
+    specVersion = fields.String(required=True)  # noqa: N815 - the standard's own
+    serialNumber = fields.String()  # noqa: N815 - the standard's own
     version = fields.Integer()
     metadata = fields.Dict(keys=fields.String())
     components = fields.List(fields.Dict(keys=fields.String()))

@@ -13,8 +13,7 @@ from killing import kill_and_account
 from servers import running_postgresql
 from system import System, kept_alive, mosquitto_of, running
 
-# With eight hits at one place an order that is turned round is seen (test_orders.py).
-HITS, NIGHTLY_HITS = 12, 200
+HITS, NIGHTLY_HITS = 20, 200
 NODES, DAYS = 6, 60
 # Chances are such that a node still gets through now and then: what is never delivered proves nothing.
 NODE_CHANCES = {"after_publish": 0.15, "during_spool_write": 0.06}

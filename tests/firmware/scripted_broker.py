@@ -10,15 +10,14 @@ import contextlib
 import socket
 import ssl
 import struct
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cbor2
+from scripted_server import ScriptedServer
 
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE, DISCONNECT = 1, 3, 4, 8, 14
-_TIMEOUT_S = 45
 
 
 @dataclass
@@ -46,37 +45,21 @@ class Behaviour:
     receipt_for: Callable[[int, int], bytes] | None = None
 
 
-class ScriptedBroker:
+class ScriptedBroker(ScriptedServer):
     def __init__(
         self, context: ssl.SSLContext | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
     ) -> None:
+        super().__init__(address)
         self.behaviour = Behaviour()
         self.published: list[tuple[str, bytes]] = []
         self.subscriptions: list[str] = []
         self.client_ids: list[str] = []
-        self.connections = 0
         self.most_in_flight = 0
         self._context = context
-        self._listener = socket.create_server(address)
-        self.port = self._listener.getsockname()[1]
-        self._threads: list[threading.Thread] = []
-        self._sockets: list[socket.socket] = []
         self._retained_receipt: bytes | None = None
         self._held: dict[int, set[int]] = {}  # spool: sequences that came
         self.receipts: dict[int, int] = {}  # spool: the sequence up to which nothing is missing
-        self._accepting = threading.Thread(target=self._accept)
-        self._accepting.start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepting.join()
-        for open_socket in self._sockets:
-            with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
+        self.begin()
 
     # --- what a node said ---
 
@@ -112,21 +95,7 @@ class ScriptedBroker:
 
     # --- the other side ---
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, _ = self._listener.accept()
-            except OSError:
-                return
-            accepted.settimeout(_TIMEOUT_S)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets.append(accepted)
-            self.connections += 1
-            thread = threading.Thread(target=self._serve, args=(accepted,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, accepted: socket.socket) -> None:
+    def serve(self, accepted: socket.socket) -> None:
         stream = accepted
         with contextlib.suppress(OSError, EOFError, ValueError):
             if self._context is not None:

@@ -9,14 +9,14 @@ import contextlib
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from scripted_server import ScriptedServer
+
 ROOT = "/node/v1/tuf/"
-_TIMEOUT_S = 45
 T = TypeVar("T")
 
 
@@ -33,47 +33,20 @@ class Mirror:
     status: int | None = None
 
 
-class ScriptedListener:
+class ScriptedListener(ScriptedServer):
     """Serves `files`, by their path behind ROOT."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
         self.files: dict[str, bytes] = {}
         self.mirror = Mirror()
         self.asked: list[str] = []
         self.body_bytes = 0
         self.wire_bytes = 0
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept)
-        self._accepting.start()
+        self.begin()
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepting.join()
-        for one in self._sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, _ = self._listener.accept()
-            except OSError:
-                return
-            accepted.settimeout(_TIMEOUT_S)
-            self._sockets.append(accepted)
-            thread = threading.Thread(target=self._serve, args=(accepted,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, accepted: socket.socket) -> None:
+    def serve(self, accepted: socket.socket) -> None:
         with contextlib.suppress(OSError, EOFError):
             _Session(self, accepted, self._context).run()
         with contextlib.suppress(OSError):

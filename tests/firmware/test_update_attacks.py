@@ -407,10 +407,22 @@ def test_a_download_that_only_trickles_ends_with_the_radio_time_and_after_many_t
     assert place.state().slot == "a"
 
 
-def test_a_stolen_timestamp_key_that_counted_far_ahead_is_of_no_account_once_it_is_replaced(
-    place: Place, tmp_path: Path
+def test_without_the_bound_a_download_that_trickles_keeps_the_radio_on(
+    place: Place, tmp_path: Path, faster_waits: None
 ) -> None:
-    """The fast-forward attack: what fails the present root's keys is as if it had never been."""
+    radio = ("node/update/session.py", "_RADIO_MS = const(30_000)", "_RADIO_MS = const(120_000)")
+    _without(place.board, (radio,), tmp_path)
+    place.release(another(EVIL), 9)
+    place.listener.mirror = Mirror(seconds_a_piece=0.4, piece_bytes=16)
+    _assign_evil(place)
+    while not place.is_session_next():
+        place.wakes(1)
+
+    assert place.board.run_wake().radio_us > 60_000_000
+
+
+def _count_far_ahead_and_replace_the_key(place: Place) -> None:
+    """The fast-forward attack with a stolen timestamp key, then what the fleet does about it."""
     releases = place.releases
     releases.timestamp.signed.version = 2_000_000_000
     releases.publish()
@@ -425,7 +437,23 @@ def test_a_stolen_timestamp_key_that_counted_far_ahead_is_of_no_account_once_it_
     releases.publish()
     _serve(place)
     place.assign(f"{MODEL}/1.2.4.cbor", 9, assignment=2)
-    for _ in range(6):
-        place.wakes(1)
+
+
+def test_a_stolen_timestamp_key_that_counted_far_ahead_is_of_no_account_once_it_is_replaced(
+    place: Place,
+) -> None:
+    _count_far_ahead_and_replace_the_key(place)
+
+    place.wakes(6)
 
     assert place.state().version == "1.2.4"
+
+
+def test_a_node_that_goes_on_trusting_what_a_stolen_key_signed_takes_no_update_any_more(
+    place: Place, tmp_path: Path
+) -> None:
+    asks = ("node/update/tuf.py", "            held.check_signed(delegation)\n", "")
+    _without(place.board, (asks,), tmp_path)
+    _count_far_ahead_and_replace_the_key(place)
+
+    place.wakes_until_told("rejected: timestamp rolled back")

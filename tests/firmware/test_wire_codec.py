@@ -194,3 +194,17 @@ def test_bytes_that_are_no_message_are_refused_by_name(shared_board: Board, payl
     )
 
     assert printed == ["malformed"]
+
+
+def test_steps_of_an_update_and_why_a_slot_was_left_have_the_wires_names(
+    shared_board: Board,
+) -> None:
+    stages, reasons = _vectors("updates")
+
+    printed = run_on(
+        shared_board,
+        "import judge\nfrom node.update import job\n"
+        "for names in (job.STAGES, judge.REASONS[1:]): print('|'.join(names))",
+    )
+
+    assert printed == ["|".join(stages), "|".join(reasons)]
