@@ -72,6 +72,8 @@ class ValidCalibration:
     from_s: float
     to_s: float
     parameters: CalibrationParameters
+    is_in_force: bool = True
+    """False: withdrawn. Kept for what it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ class DeployedChannel:
     calibrations: tuple[ValidCalibration, ...]
 
     def calibration_at(self, sampled_s: int) -> ValidCalibration | None:
-        """The newest version that is valid at that time."""
-        valid = [c for c in self.calibrations if c.from_s <= sampled_s < c.to_s]
+        """The newest version in force that is valid at that time."""
+        valid = [c for c in self.calibrations if c.is_in_force and c.from_s <= sampled_s < c.to_s]
         return max(valid, key=lambda calibration: calibration.version, default=None)
 
 
@@ -177,6 +179,10 @@ class ChannelBook:
         self._channels.setdefault(node_id, {}).setdefault(channel.key, []).append(channel)
         self._layouts.pop(node_id, None)
 
+    def channels_of(self, node_id: str) -> Mapping[str, Sequence[DeployedChannel]]:
+        """All periods of a node's keys."""
+        return self._channels.get(node_id, {})
+
     def replace(self, node_ids: Iterable[str], other: ChannelBook) -> None:
         """Let `other` say all there is to know of these nodes."""
         for node_id in node_ids:
@@ -190,7 +196,7 @@ class ChannelBook:
         if layout is None or not layout.from_s <= pack.sampled_s < layout.to_s:
             if len(known) >= _REMEMBERED_LAYOUTS:
                 known.clear()
-            layout = _lay_out(self._channels.get(pack.node_id, {}), keys, pack.sampled_s)
+            layout = lay_out(self._channels.get(pack.node_id, {}), keys, pack.sampled_s)
             known[keys] = layout
         return layout
 
@@ -292,6 +298,38 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
         ),
         tuple(places),
     )
+
+
+def observe_columns(
+    layout: Layout,
+    raws: Mapping[str, NDArray[np.float64]],
+    reasons: Mapping[str, Sequence[str | None]],
+) -> dict[str, pipeline.Observed]:
+    """The same for packs that one layout is of, given as one column for each key of the layout, all equally long; NaN: no value.
+
+    `reasons` has the keys of which a reading has one. The bits are those of `make_observations`.
+    """
+    length = len(next(iter(raws.values())))
+    nothing = pipeline.Observed(
+        np.full(length, np.nan),
+        np.full(length, np.nan, dtype=np.float32),
+        np.full(length, QualityFlag.MISSING, dtype=np.int16),
+        np.zeros(length, dtype=np.int32),
+    )
+    observed: dict[int, pipeline.Observed] = {_NO_INPUT: nothing}
+    for row in sorted(range(len(layout.keys)), key=lambda row: layout.kinds[row][0]):
+        kind, key = layout.kinds[row], layout.keys[row]
+        observed[row] = _observe(
+            kind,
+            raws[key],
+            {
+                name: observed.get(other, nothing)
+                for name, other in zip(kind[-1], layout.inputs[row], strict=True)
+            },
+            layout.calibrations[row],
+            reasons.get(key),
+        )
+    return {key: observed[row] for row, key in enumerate(layout.keys)}
 
 
 def store_observations(
@@ -484,9 +522,18 @@ class Layout:
         return tuple(conversion for _, conversion, _, _ in self.kinds)
 
 
-def _lay_out(
-    channels: Mapping[str, Sequence[DeployedChannel]], keys: Sequence[str], sampled_s: int
+Choice = Callable[["DeployedChannel", int], "ValidCalibration | None"]
+"""Which calibration a channel has at a time, seconds UTC."""
+
+
+def lay_out(
+    channels: Mapping[str, Sequence[DeployedChannel]],
+    keys: Sequence[str],
+    sampled_s: int,
+    *,
+    choose: Choice = DeployedChannel.calibration_at,
 ) -> Layout:
+    """What readings with these keys, of one node at one time, mean."""
     found: dict[str, tuple[DeployedChannel, ValidCalibration]] = {}
     places = []
     edges = {-math.inf, math.inf}
@@ -496,7 +543,7 @@ def _lay_out(
             if not channel.from_s <= sampled_s < channel.to_s:
                 continue
             edges |= {edge for c in channel.calibrations for edge in (c.from_s, c.to_s)}
-            calibration = channel.calibration_at(sampled_s)
+            calibration = choose(channel, sampled_s)
             if calibration is not None:
                 found[key] = (channel, calibration)
                 places.append(place)

@@ -1,0 +1,209 @@
+"""Values are made anew after a calibration changed: all that it went into, at once per datastream, and nothing that was known is lost."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from factories import NOON, SimulatedNode, deployed_node
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.models import (
+    Calibration,
+    Channel,
+    Datastream,
+    Observation,
+    ObservationHistory,
+    Revision,
+    RevisionStream,
+    Sensor,
+)
+from fleet_server.services import revising
+from fleet_server.services.ingest import store_batch
+from fleet_server.services.verifying import verify
+
+HOUR = timedelta(hours=1)
+LATER = NOON + 12 * HOUR
+
+
+def calibrate(
+    session: Session, key: str, *, offset: float, from_at: datetime = NOON, now: datetime = LATER
+) -> int | None:
+    """A new version of the calibration behind a key, in force since `from_at`, with what has to follow."""
+    with db.writing(session):
+        channel = session.scalars(
+            select(Channel).where(Channel.key == key).order_by(Channel.id).limit(1)
+        ).one()
+        old = session.scalars(
+            select(Calibration)
+            .where(
+                Calibration.sensor_id == channel.sensor_id,
+                Calibration.property == channel.property,
+            )
+            .order_by(Calibration.version.desc())
+            .limit(1)
+        ).one()
+        session.add(
+            Calibration(
+                sensor_id=old.sensor_id,
+                property=old.property,
+                version=old.version + 1,
+                kind="linear",
+                slope=1.0,
+                offset=offset,
+                u_absolute=0.1,
+                u_relative=0.0,
+                valid_from=from_at,
+                valid_to=None,
+                performed_by="Ada",
+                reference="ice water",
+                created_at=now,
+            )
+        )
+        session.flush()
+        return revising.order_revision(
+            session,
+            kind="calibration",
+            reason="ice water",
+            author="Ada",
+            approver="Grace",
+            sensor_id=old.sensor_id,
+            observed_property=old.property,
+            from_at=from_at,
+            now=now,
+        )
+
+
+def values(session: Session, key: str) -> list[float | None]:
+    stream = select(Channel.datastream_id).where(Channel.key == key)
+    return list(
+        session.scalars(
+            select(Observation.value)
+            .where(Observation.datastream_id.in_(stream))
+            .order_by(Observation.sampled_at)
+        )
+    )
+
+
+def work_off(session: Session, now: datetime = LATER) -> None:
+    while revising.advance(session, now=now):
+        pass
+
+
+def measured(session: Session, count: int = 4) -> SimulatedNode:
+    deployed_node(session)
+    node = SimulatedNode()
+    store_batch(session, node.packs(range(1, count + 1)), now=NOON + HOUR)
+    return node
+
+
+def test_new_calibration_changes_its_values_and_those_that_they_went_into(session: Session) -> None:
+    measured(session)
+    before = {key: values(session, key) for key in ("t30", "r30", "t60", "r60")}
+    calibrate(session, "t30", offset=-1.5)
+
+    work_off(session)
+
+    assert values(session, "t30") == [value - 1.5 for value in before["t30"] if value is not None]
+    assert all(new != old for new, old in zip(values(session, "r30"), before["r30"], strict=True))
+    assert values(session, "t60") == before["t60"]
+    assert values(session, "r60") == before["r60"]
+    assert verify(session).is_clean
+
+
+def test_what_was_known_before_is_kept_with_since_and_until_when(session: Session) -> None:
+    measured(session)
+    before = session.execute(
+        select(Observation.value, Observation.u, Observation.lineage_id, Observation.pack_id)
+        .join(Channel, Channel.datastream_id == Observation.datastream_id)
+        .where(Channel.key == "t30")
+        .order_by(Observation.sampled_at)
+    ).all()
+    revision_id = calibrate(session, "t30", offset=-1.5)
+    work_off(session)
+
+    kept = session.execute(
+        select(ObservationHistory)
+        .join(Channel, Channel.datastream_id == ObservationHistory.datastream_id)
+        .where(Channel.key == "t30")
+        .order_by(ObservationHistory.sampled_at)
+    ).scalars()
+    rows = list(kept)
+    assert [(row.value, row.u, row.lineage_id, row.pack_id) for row in rows] == [
+        tuple(row) for row in before
+    ]
+    assert {(row.known_from, row.known_to) for row in rows} == {(NOON + HOUR, LATER)}
+    assert {row.revision_id for row in rows} == {revision_id}
+
+
+def test_only_what_was_sampled_within_its_time_becomes_a_new_version(session: Session) -> None:
+    measured(session)
+    third = NOON + timedelta(seconds=3 * 900)
+    revision_id = calibrate(session, "t30", offset=-1.5, from_at=third)
+    work_off(session)
+
+    assert values(session, "t30") == [19.875, 19.875, 18.375, 18.375]
+    told = session.execute(
+        select(Channel.key, RevisionStream.compared, RevisionStream.changed)
+        .join(Channel, Channel.datastream_id == RevisionStream.datastream_id)
+        .where(RevisionStream.revision_id == revision_id)
+        .order_by(Channel.key)
+    ).all()
+    assert [tuple(row) for row in told] == [("r30", 2, 2), ("t30", 2, 2)]
+
+
+def test_rehearsal_tells_what_would_change_and_changes_nothing(session: Session) -> None:
+    measured(session)
+    calibrate(session, "t30", offset=-1.5)
+    before = values(session, "t30")
+    stream = session.scalars(select(Datastream.id).join(Channel).where(Channel.key == "t30")).one()
+
+    (change,) = revising.changes(session, [stream])
+
+    assert (change.compared, change.changed, change.removed) == (4, 4, 0)
+    assert (change.largest, change.mean) == (1.5, -1.5)
+    assert (change.after - change.before).tolist() == [-1.5] * 4
+    assert values(session, "t30") == before
+
+
+def test_what_arrives_before_the_switch_is_made_by_the_new_calibration(session: Session) -> None:
+    node = measured(session)
+    calibrate(session, "t30", offset=-1.5)
+    store_batch(session, node.packs([5, 6]), now=LATER)
+
+    assert values(session, "t30") == [19.875] * 4 + [18.375] * 2
+    report = verify(session)
+    assert report.is_clean, report.findings
+    work_off(session)
+    assert values(session, "t30") == [18.375] * 6
+    assert verify(session).is_clean
+
+
+def test_withdrawn_probe_history_names_no_value_twice(session: Session) -> None:
+    """Two revisions one after the other: three versions, each with its own time."""
+    measured(session, 1)
+    calibrate(session, "t30", offset=-1.5)
+    work_off(session, LATER)
+    calibrate(session, "t30", offset=-2.0)
+    work_off(session, LATER)  # in the same second
+
+    rows = session.execute(
+        select(ObservationHistory.value, ObservationHistory.known_from, ObservationHistory.known_to)
+        .join(Channel, Channel.datastream_id == ObservationHistory.datastream_id)
+        .where(Channel.key == "t30")
+        .order_by(ObservationHistory.known_from)
+    ).all()
+    second = timedelta(seconds=1)
+    assert [tuple(row) for row in rows] == [
+        (19.875, NOON + HOUR, LATER),
+        (18.375, LATER, LATER + second),
+    ]
+    assert values(session, "t30") == [17.875]
+
+
+def test_probe_that_measured_nothing_yet_needs_no_revision(session: Session) -> None:
+    deployed_node(session)
+    assert calibrate(session, "t30", offset=-1.5) is None
+    assert session.scalars(select(Revision)).all() == []
+    assert session.scalars(select(Sensor)).first() is not None
