@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, or_, select, tuple_, 
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import FleetError
+from fleet_server.errors import FleetError, NotFound
 from fleet_server.models import (
     Channel,
     Datastream,
@@ -28,6 +28,7 @@ from fleet_server.models import (
     Receipt,
     Revision,
     RevisionStream,
+    Site,
 )
 from fleet_server.services import auditing, bulk, observing
 from fleet_server.services.recomputing import Made, StreamRecomputer, Versions
@@ -88,6 +89,33 @@ def streams_of(
             return sorted(streams)
         reached |= further.keys()
         streams |= set(further.values())
+
+
+def streams(
+    session: Session, *, site_code: str | None = None, observed_property: str | None = None
+) -> dict[int, str]:
+    """Names of the datastreams that nodes feed, by id: of one site, of one property, or all.
+
+    Raises:
+        NotFound: there is no such site, or none of its values is of that property.
+    """
+    query = (
+        select(Datastream.id, Site.code, Datastream.property, Datastream.depth_cm)
+        .join(Site, Site.id == Datastream.site_id)
+        .where(Datastream.level == "calibrated")
+        .order_by(Datastream.id)
+    )
+    if site_code is not None:
+        query = query.where(Site.code == site_code)
+    if observed_property is not None:
+        query = query.where(Datastream.property == observed_property)
+    found = {row[0]: f"{row[1]} {row[2]} {row[3]} cm" for row in session.execute(query)}
+    if not found and (site_code is not None or observed_property is not None):
+        raise NotFound(
+            "There are no values of %(what)s; look at `fleet site list`.",
+            what=" at ".join(one for one in (observed_property, site_code) if one),
+        )
+    return found
 
 
 def order_revision(

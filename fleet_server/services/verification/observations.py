@@ -175,6 +175,7 @@ class ObservationCheck:
             self._reproduced += 1
             self._counts[datastream_id, month_of(sampled_s)] += 1
         check_history(self._session, self._report, self._lineages)
+        self._report.observations = self._reproduced
         of_damaged = self._count_of_damaged()
         total = self._session.scalar(
             select(func.count())

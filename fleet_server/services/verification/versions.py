@@ -69,6 +69,7 @@ def removed_instants(
         recomputer = StreamRecomputer(session, datastream_id)
         for one in ranges:
             for block in recomputer.blocks(from_s=one.from_s, to_s=one.to_s):
+                report.waiting += len(block)
                 made = recomputer.make(block)
                 _judge(report, datastream_id, block, recomputer.remake(block, lineages), lineages)
                 for place in np.flatnonzero(~made.is_made).tolist():
@@ -85,6 +86,7 @@ def check_history(session: Session, report: Report, lineages: Mapping[int, Linea
     ).all():
         recomputer = StreamRecomputer(session, datastream_id)
         for block in recomputer.blocks(version=ObservationHistory):
+            report.versions += len(block)
             _judge(report, datastream_id, block, recomputer.remake(block, lineages), lineages)
             _check_succession(session, report, datastream_id, block)
 

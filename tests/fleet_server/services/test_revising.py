@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import pytest
 from factories import NOON, SimulatedNode, deployed_node
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -18,13 +19,16 @@ from fleet_server.models import (
     Revision,
     RevisionStream,
     Sensor,
+    UtcSeconds,
 )
 from fleet_server.services import revising
 from fleet_server.services.ingest import store_batch
+from fleet_server.services.known_then import observations_as_of
 from fleet_server.services.verifying import verify
 
 HOUR = timedelta(hours=1)
 LATER = NOON + 12 * HOUR
+FIRST = NOON + timedelta(seconds=900)
 
 
 def calibrate(
@@ -180,8 +184,7 @@ def test_what_arrives_before_the_switch_is_made_by_the_new_calibration(session: 
     assert verify(session).is_clean
 
 
-def test_withdrawn_probe_history_names_no_value_twice(session: Session) -> None:
-    """Two revisions one after the other: three versions, each with its own time."""
+def test_two_corrections_in_one_second_are_two_versions(session: Session) -> None:
     measured(session, 1)
     calibrate(session, "t30", offset=-1.5)
     work_off(session, LATER)
@@ -207,3 +210,91 @@ def test_probe_that_measured_nothing_yet_needs_no_revision(session: Session) -> 
     assert calibrate(session, "t30", offset=-1.5) is None
     assert session.scalars(select(Revision)).all() == []
     assert session.scalars(select(Sensor)).first() is not None
+
+
+def as_of(session: Session, key: str, moment: datetime) -> list[float | None]:
+    known = observations_as_of(moment)
+    stream = select(Channel.datastream_id).where(Channel.key == key)
+    return list(
+        session.scalars(
+            select(known.c.value)
+            .where(known.c.datastream_id.in_(stream))
+            .order_by(known.c.sampled_at)
+        )
+    )
+
+
+def test_answer_of_any_moment_is_what_was_answered_then(session: Session) -> None:
+    """Packs, a late pack and two corrections; after each step the answer is kept, and asked for again at the end."""
+    node = measured(session)
+    answers = {NOON: [], NOON + HOUR: values(session, "r30")}
+    assert as_of(session, "r30", NOON) == []
+    steps = (
+        lambda now: calibrate(session, "t30", offset=-1.5, now=now),
+        lambda now: work_off(session, now),
+        lambda now: store_batch(session, [node.pack(7), node.pack(5)], now=now),
+        lambda now: calibrate(session, "r30", offset=0.5, from_at=NOON + HOUR, now=now),
+        lambda now: work_off(session, now),
+        lambda now: store_batch(session, [node.pack(6)], now=now),
+    )
+    for number, step in enumerate(steps):
+        now = LATER + number * HOUR
+        step(now)
+        answers[now] = values(session, "r30")
+
+    assert {moment: as_of(session, "r30", moment) for moment in answers} == answers
+    assert len({tuple(answer) for answer in answers.values()}) == 6
+    assert verify(session).is_clean
+
+
+PLANTED = {
+    "value": "value = value + 0.0000001",
+    "uncertainty": "u = u * 1.001",
+    "flag": "flag = 3",
+    "tests": "tests = tests + 16",
+    "lineage": "lineage_id = (SELECT min(id) FROM lineage WHERE id <> lineage_id)",
+    "time": "known_to = {later}",
+}
+
+
+@pytest.mark.once_on_postgresql
+@pytest.mark.parametrize("what", PLANTED)
+def test_one_changed_number_of_a_version_is_found(session: Session, what: str) -> None:
+    measured(session)
+    calibrate(session, "t30", offset=-1.5)
+    work_off(session)
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    later = "known_to + 1" if is_sqlite else "known_to + interval '1 second'"
+    with db.writing(session):
+        stream, sampled_at = session.execute(
+            select(ObservationHistory.datastream_id, func.min(ObservationHistory.sampled_at))
+            .group_by(ObservationHistory.datastream_id)
+            .limit(1)
+        ).one()
+        changed = session.execute(
+            text(
+                f"UPDATE observation_history SET {PLANTED[what].format(later=later)}"
+                " WHERE datastream_id = :stream AND sampled_at = :sampled_at"
+            ).bindparams(bindparam("sampled_at", type_=UtcSeconds())),
+            {"stream": stream, "sampled_at": sampled_at},
+        )
+        assert changed.rowcount == 1
+
+    report = verify(session)
+
+    assert report.observations_not_reproducible == 1
+    assert f"The version of datastream {stream} at 2026-07-01 12:15:00" in report.findings[0]
+
+
+def test_waiting_value_that_its_own_lineage_does_not_give_is_found(session: Session) -> None:
+    measured(session)
+    calibrate(session, "t30", offset=-1.5)
+    assert verify(session).is_clean
+    with db.writing(session):
+        stream = select(Channel.datastream_id).where(Channel.key == "r30").scalar_subquery()
+        session.execute(
+            update(Observation)
+            .where(Observation.datastream_id == stream, Observation.sampled_at == FIRST)
+            .values(value=12.5)
+        )
+    assert verify(session).observations_not_reproducible == 1
