@@ -199,9 +199,10 @@ def _check(data_dir: str | None, *, as_json: bool) -> None:
     else:
         for sentence in report.findings:
             click.echo(sentence, err=True)
+        faults = proved["not_reproducible"]
         click.echo(
-            f"{report.observations} observations and {report.versions} earlier versions made again from the packs' bytes:"
-            f" {proved['not_reproducible'] or 'none'} not the same bit by bit."
+            f"{report.observations} observations and {report.versions} earlier versions were made again from the packs' bytes: "
+            + (f"{faults} findings." if faults else "every bit is the same.")
         )
     if proved["not_reproducible"]:
         sys.exit(1)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
+    Select,
     any_,
     cast,
     extract,
@@ -44,7 +45,6 @@ from fleet_server.services.observing import ChannelBook, DeployedChannel, Layout
 
 BLOCK = 50_000
 """Observations that are looked at together."""
-_ANY_PERIOD = (0, (1 << 32) - 1)
 
 Version = type[Observation] | type[ObservationHistory]
 
@@ -117,6 +117,25 @@ class Made:
         return is_other
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """By what it shows that none of some versions was changed or added: how many, and sums of what a change changes."""
+
+    count: int = 0
+    lineages: int = 0
+    known: int = 0
+    tests: int = 0
+
+    def plus(self, block: Versions) -> Tally:
+        """With these, too."""
+        return Tally(
+            self.count + len(block),
+            self.lineages + int(block.lineage_ids.sum()),
+            self.known + int(block.known_s.sum()),
+            self.tests + int(block.tests.sum(dtype=np.int64)),
+        )
+
+
 class StreamRecomputer:
     """Makes observations of one datastream again. What nodes and probes were there is read once, when it is made."""
 
@@ -142,10 +161,9 @@ class StreamRecomputer:
         version: Version = Observation,
     ) -> Iterator[Versions]:
         """Stored versions sampled within `from_s` … `to_s` (the end is outside), some at a time, those from packs only."""
-        start_s = _ANY_PERIOD[0] if from_s is None else from_s
-        end_s = _ANY_PERIOD[1] if to_s is None else to_s
+        start_s = from_s
         while True:
-            block = self._block(version, start_s, end_s)
+            block = self._block(version, start_s, to_s)
             if len(block) < BLOCK:
                 if len(block):
                     yield block
@@ -157,6 +175,23 @@ class StreamRecomputer:
                 return
             yield block.take(np.flatnonzero(is_before))
             start_s = int(block.times_s[-1])
+
+    def tally(self, *, from_s: int | None = None, to_s: int | None = None) -> Tally:
+        """Of all current versions that `blocks` gives, as they are now."""
+        row = self._rows(
+            self._within(
+                select(
+                    func.count(),
+                    func.coalesce(func.sum(Observation.lineage_id), 0),
+                    func.coalesce(func.sum(self._epoch(Observation.known_from)), 0),
+                    func.coalesce(func.sum(cast(Observation.tests, BigInteger)), 0),
+                ),
+                Observation,
+                from_s,
+                to_s,
+            )
+        )[0]
+        return Tally(*(int(number) for number in row))
 
     def make(self, stored: Versions) -> Made:
         """What the readings of these give by the calibrations, corrections and rules in force now."""
@@ -183,8 +218,26 @@ class StreamRecomputer:
 
     # -- private
 
-    def _block(self, version: Version, start_s: int, end_s: int) -> Versions:
-        rows = self._session.execute(
+    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        """Plain rows: the session would make each of them anew."""
+        return self._session.connection().execute(query).all()
+
+    def _within(
+        self,
+        query: Select[*tuple[Any, ...]],
+        version: Version,
+        from_s: int | None,
+        to_s: int | None,
+    ) -> Select[*tuple[Any, ...]]:
+        query = query.where(
+            version.datastream_id == self.datastream_id, version.pack_id.is_not(None)
+        )
+        if from_s is not None:
+            query = query.where(version.sampled_at >= _moment(from_s))
+        return query if to_s is None else query.where(version.sampled_at < _moment(to_s))
+
+    def _block(self, version: Version, start_s: int | None, end_s: int | None) -> Versions:
+        query = (
             select(
                 self._epoch(version.sampled_at),
                 version.pack_id,
@@ -195,15 +248,10 @@ class StreamRecomputer:
                 version.lineage_id,
                 self._epoch(version.known_from),
             )
-            .where(
-                version.datastream_id == self.datastream_id,
-                version.sampled_at >= _moment(start_s),
-                version.sampled_at < _moment(end_s),
-                version.pack_id.is_not(None),
-            )
             .order_by(version.sampled_at, version.known_from)
             .limit(BLOCK)
-        ).all()
+        )
+        rows = self._rows(self._within(query, version, start_s, end_s))
         columns = list(zip(*rows, strict=True)) or [()] * 8
         return Versions(
             np.array(columns[0], np.int64),
@@ -275,11 +323,11 @@ class StreamRecomputer:
     ) -> _Readings:
         """Raw readings of these packs, of the keys that can have to do with this datastream."""
         keys = sorted(_needed_keys(self._book.channels_of(node_id), self._keys[node_id]))
-        rows = self._session.execute(
+        rows = self._rows(
             select(
                 RawReading.channel, RawReading.pack_id, RawReading.raw_value, RawReading.status
             ).where(self._is_among(RawReading.pack_id, pack_ids), RawReading.channel.in_(keys))
-        ).all()
+        )
         columns = list(zip(*rows, strict=True)) or [()] * 4
         channels = np.array(columns[0], dtype=np.str_)
         of_packs = np.array(columns[1], np.int64)

@@ -31,7 +31,7 @@ from fleet_server.models import (
     Site,
 )
 from fleet_server.services import auditing, bulk, observing
-from fleet_server.services.recomputing import Made, StreamRecomputer, Versions
+from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
 _STREAMS_AT_ONCE = 500
 _QUERY_KEYS = 400
@@ -211,7 +211,8 @@ def changes(
 ) -> Iterator[Change]:
     """What would change by what is in force now. Reads only; one datastream after the other."""
     for datastream_id in datastream_ids:
-        yield _change_of(datastream_id, *_differences(session, datastream_id, from_at, to_at))
+        found = _find(session, datastream_id, from_at, to_at)
+        yield _change_of(datastream_id, found.tally.count, found.before, found.after)
 
 
 def has_work(session: Session) -> bool:
@@ -334,24 +335,36 @@ def _end(session: Session, revision_id: int, *, now: datetime) -> None:
         )
 
 
-def _differences(
+@dataclass(frozen=True)
+class _Found:
+    """What was compared, and the versions among it that are others by what is in force now."""
+
+    recomputer: StreamRecomputer
+    from_s: int | None
+    to_s: int | None
+    tally: Tally
+    before: Versions
+    after: Made
+
+
+def _find(
     session: Session, datastream_id: int, from_at: datetime | None, to_at: datetime | None
-) -> tuple[int, Versions, Made]:
-    """How many were compared, and those that are others by what is in force now."""
+) -> _Found:
     recomputer = StreamRecomputer(session, datastream_id)
     lineage_ids = {
         key: lineage_id for lineage_id, key in observing.stored_lineages(session).items()
     }
-    compared = 0
+    from_s, to_s = _seconds(from_at), _seconds(to_at)
+    tally = Tally()
     pieces: list[tuple[Versions, Made]] = []
-    for block in recomputer.blocks(from_s=_seconds(from_at), to_s=_seconds(to_at)):
+    for block in recomputer.blocks(from_s=from_s, to_s=to_s):
         made = recomputer.make(block)
         ids = np.array([*(lineage_ids.get(one, -1) for one in made.lineages), -1], np.int64)
         is_other = made.differs_from(block) | (ids[made.lineage_places] != block.lineage_ids)
         places = np.flatnonzero(is_other)
-        compared += len(block)
+        tally = tally.plus(block)
         pieces.append((block.take(places), made.take(places)))
-    return compared, *_joined(pieces)
+    return _Found(recomputer, from_s, to_s, tally, *_joined(pieces))
 
 
 def _joined(pieces: Sequence[tuple[Versions, Made]]) -> tuple[Versions, Made]:
@@ -414,7 +427,7 @@ def _change_of(datastream_id: int, compared: int, before: Versions, after: Made)
 
 def _switch(session: Session, revision: Revision, datastream_id: int, *, now: datetime) -> bool:
     """Compare a datastream, then put the new versions in place of the old in one transaction. False: it changed meanwhile."""
-    compared, before, after = _differences(session, datastream_id, revision.from_at, revision.to_at)
+    found = _find(session, datastream_id, revision.from_at, revision.to_at)
     with db.writing(session):
         # One at a time for each datastream; ingest only ever adds.
         session.execute(
@@ -425,32 +438,15 @@ def _switch(session: Session, revision: Revision, datastream_id: int, *, now: da
         )
         if stream.switched_at is not None:
             return True
-        if not _are_still_there(session, datastream_id, before):
+        if found.recomputer.tally(from_s=found.from_s, to_s=found.to_s) != found.tally:
             return False
-        if len(before):
-            _replace(session, revision.id, datastream_id, before, after, now=now)
-        change = _change_of(datastream_id, compared, before, after)
-        stream.switched_at, stream.compared = now, compared
+        if len(found.before):
+            _replace(session, revision.id, datastream_id, found.before, found.after, now=now)
+        change = _change_of(datastream_id, found.tally.count, found.before, found.after)
+        stream.switched_at, stream.compared = now, found.tally.count
         stream.changed, stream.removed = change.changed, change.removed
         stream.largest_change = change.largest
     return True
-
-
-def _are_still_there(session: Session, datastream_id: int, before: Versions) -> bool:
-    """Whether the versions that are to be replaced are the current ones."""
-    if not len(before):
-        return True
-    recomputer = StreamRecomputer(session, datastream_id)
-    place = 0
-    for block in recomputer.blocks(from_s=int(before.times_s[0]), to_s=int(before.times_s[-1]) + 1):
-        at = np.searchsorted(before.times_s, block.times_s)
-        at = np.minimum(at, len(before) - 1)
-        is_one = before.times_s[at] == block.times_s
-        same = (before.known_s[at] == block.known_s) & (before.lineage_ids[at] == block.lineage_ids)
-        if not same[is_one].all():
-            return False
-        place += int(is_one.sum())
-    return place == len(before)
 
 
 def _replace(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from factories import NOON, SimulatedNode, deployed_node
+from corrections import FIRST, HOUR, LATER, calibrate, measured, values
+from factories import NOON, deployed_node
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.models import (
-    Calibration,
     Channel,
     Datastream,
     Observation,
@@ -26,80 +26,10 @@ from fleet_server.services.ingest import store_batch
 from fleet_server.services.known_then import observations_as_of
 from fleet_server.services.verifying import verify
 
-HOUR = timedelta(hours=1)
-LATER = NOON + 12 * HOUR
-FIRST = NOON + timedelta(seconds=900)
-
-
-def calibrate(
-    session: Session, key: str, *, offset: float, from_at: datetime = NOON, now: datetime = LATER
-) -> int | None:
-    """A new version of the calibration behind a key, in force since `from_at`, with what has to follow."""
-    with db.writing(session):
-        channel = session.scalars(
-            select(Channel).where(Channel.key == key).order_by(Channel.id).limit(1)
-        ).one()
-        old = session.scalars(
-            select(Calibration)
-            .where(
-                Calibration.sensor_id == channel.sensor_id,
-                Calibration.property == channel.property,
-            )
-            .order_by(Calibration.version.desc())
-            .limit(1)
-        ).one()
-        session.add(
-            Calibration(
-                sensor_id=old.sensor_id,
-                property=old.property,
-                version=old.version + 1,
-                kind="linear",
-                slope=1.0,
-                offset=offset,
-                u_absolute=0.1,
-                u_relative=0.0,
-                valid_from=from_at,
-                valid_to=None,
-                performed_by="Ada",
-                reference="ice water",
-                created_at=now,
-            )
-        )
-        session.flush()
-        return revising.order_revision(
-            session,
-            kind="calibration",
-            reason="ice water",
-            author="Ada",
-            approver="Grace",
-            sensor_id=old.sensor_id,
-            observed_property=old.property,
-            from_at=from_at,
-            now=now,
-        )
-
-
-def values(session: Session, key: str) -> list[float | None]:
-    stream = select(Channel.datastream_id).where(Channel.key == key)
-    return list(
-        session.scalars(
-            select(Observation.value)
-            .where(Observation.datastream_id.in_(stream))
-            .order_by(Observation.sampled_at)
-        )
-    )
-
 
 def work_off(session: Session, now: datetime = LATER) -> None:
     while revising.advance(session, now=now):
         pass
-
-
-def measured(session: Session, count: int = 4) -> SimulatedNode:
-    deployed_node(session)
-    node = SimulatedNode()
-    store_batch(session, node.packs(range(1, count + 1)), now=NOON + HOUR)
-    return node
 
 
 def test_new_calibration_changes_its_values_and_those_that_they_went_into(session: Session) -> None:
@@ -273,7 +203,7 @@ def test_one_changed_number_of_a_version_is_found(session: Session, what: str) -
         ).one()
         changed = session.execute(
             text(
-                f"UPDATE observation_history SET {PLANTED[what].format(later=later)}"
+                f"UPDATE observation_history SET {PLANTED[what].format(later=later)}"  # noqa: S608 - our own table above
                 " WHERE datastream_id = :stream AND sampled_at = :sampled_at"
             ).bindparams(bindparam("sampled_at", type_=UtcSeconds())),
             {"stream": stream, "sampled_at": sampled_at},
