@@ -481,7 +481,9 @@ def test_filter_by_id_finds_the_observation(client: FlaskClient) -> None:
         ("Things?$filter=id eq 1 or id eq 2", 501),
         ("Things?$filter=Datastreams/id eq 1", 501),
         ("Things?$resultFormat=CSV", 501),
-        ("Observations?asOf=2026-01-01T00:00:00Z", 501),
+        ("Observations?asOf=yesterday", 400),
+        ("Observations?asOf=2126-01-01T00:00:00Z", 400),
+        ("Datastreams?$expand=Observations(asOf=2026-01-01T00:00:00Z)", 400),
         ("Things?$expand=Datastreams($expand=Thing($expand=Datastreams($expand=Thing)))", 501),
     ],
 )  # fmt: skip
