@@ -216,6 +216,16 @@ class StreamRecomputer:
             made.lineages,
         )
 
+    def raw_values(self, stored: Versions) -> NDArray[np.float64]:
+        """The raw readings alone that these were made from, NaN where there is none."""
+        raws = np.full(len(stored), np.nan)
+        for node_id, members in self._by_node(stored):
+            readings = self._readings(node_id, stored.times_s[members], stored.pack_ids[members])
+            for key in self._keys[node_id]:
+                found = readings.raws[key]
+                raws[members] = np.where(np.isnan(found), raws[members], found)
+        return raws
+
     # -- private
 
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
