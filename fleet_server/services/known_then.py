@@ -14,7 +14,7 @@ from fleet_server.models import Observation, ObservationHistory
 from fleet_server.services.bulk import chunks
 
 _Query = TypeVar("_Query", bound="Select[*tuple[Any, ...]]")
-_QUERY_KEYS = 400
+_QUERY_KEYS = 5_000
 Instant = tuple[int, datetime]
 """datastream, sampled at"""
 

@@ -51,7 +51,7 @@ def upgrade() -> None:
         sa.Column("compared", sa.Integer(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
         sa.Column("removed", sa.Integer(), nullable=False),
-        sa.Column("largest_change", sa.Float(), nullable=True),
+        sa.Column("largest_change", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(
             ["revision_id"], ["revision.id"], name=op.f("fk_revision_stream_revision_id")
         ),
