@@ -43,15 +43,15 @@ def work_off_revisions(session: Session, settings: Settings, now: datetime) -> N
             return
 
 
-def backup_before(engine: Engine, settings: Settings) -> str:
-    """Make the backup that precedes a correction, unless there is one of the last hour; where it is, empty where none is wanted.
+def backup_before(engine: Engine, settings: Settings) -> str | None:
+    """Make the backup that precedes a correction, unless there is one of the last hour; where it is, None where none is wanted.
 
     Raises:
         FleetError: it could not be made.
     """
     into = settings.revision_backups_dir
     if into is None:
-        return ""
+        return None
     wall_now = datetime.now(UTC)  # whatever the fleet's clock says: files carry the wall's
     recent = backups.newest(into)
     if recent is not None and wall_now - recent[1] < _SERVES:

@@ -72,8 +72,6 @@ class ValidCalibration:
     from_s: float
     to_s: float
     parameters: CalibrationParameters
-    is_in_force: bool = True
-    """False: withdrawn. Kept for what it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,8 @@ class DeployedChannel:
     calibrations: tuple[ValidCalibration, ...]
 
     def calibration_at(self, sampled_s: int) -> ValidCalibration | None:
-        """The newest version in force that is valid at that time."""
-        valid = [c for c in self.calibrations if c.is_in_force and c.from_s <= sampled_s < c.to_s]
+        """The newest version that is valid at that time."""
+        valid = [c for c in self.calibrations if c.from_s <= sampled_s < c.to_s]
         return max(valid, key=lambda calibration: calibration.version, default=None)
 
 
@@ -522,8 +520,14 @@ class Layout:
         return tuple(conversion for _, conversion, _, _ in self.kinds)
 
 
-Choice = Callable[["DeployedChannel", int], "ValidCalibration | None"]
-"""Which calibration a channel has at a time, seconds UTC."""
+Means = tuple[DeployedChannel, ValidCalibration]
+"""What a reading is measured with."""
+
+
+def means_at(channel: DeployedChannel, sampled_s: int) -> Means | None:
+    """The channel itself with what is in force at that time."""
+    calibration = channel.calibration_at(sampled_s)
+    return None if calibration is None else (channel, calibration)
 
 
 def lay_out(
@@ -531,10 +535,10 @@ def lay_out(
     keys: Sequence[str],
     sampled_s: int,
     *,
-    choose: Choice = DeployedChannel.calibration_at,
+    choose: Callable[[DeployedChannel, int], Means | None] = means_at,
 ) -> Layout:
     """What readings with these keys, of one node at one time, mean."""
-    found: dict[str, tuple[DeployedChannel, ValidCalibration]] = {}
+    found: dict[str, Means] = {}
     places = []
     edges = {-math.inf, math.inf}
     for place, key in enumerate(keys):
@@ -543,9 +547,9 @@ def lay_out(
             if not channel.from_s <= sampled_s < channel.to_s:
                 continue
             edges |= {edge for c in channel.calibrations for edge in (c.from_s, c.to_s)}
-            calibration = choose(channel, sampled_s)
-            if calibration is not None:
-                found[key] = (channel, calibration)
+            means = choose(channel, sampled_s)
+            if means is not None:
+                found[key] = means
                 places.append(place)
             break
     rows = {key: row for row, key in enumerate(found)}
@@ -581,9 +585,7 @@ def _depth(inputs: Sequence[Sequence[int]], row: int, limit: int = _MAX_DEPTH) -
     return 1 + max(_depth(inputs, other, limit - 1) for other in known)
 
 
-def _lineage_key(
-    key: str, found: Mapping[str, tuple[DeployedChannel, ValidCalibration]]
-) -> LineageKey:
+def _lineage_key(key: str, found: Mapping[str, Means]) -> LineageKey:
     channel, calibration = found[key]
     inputs = ",".join(
         f"{name}={found[needed][1].id if needed in found else 'none'}"
@@ -717,32 +719,41 @@ def _none_for_nan(column: NDArray[Any]) -> list[float | None]:
 # ------------------------------------------------------------------------------------------------------------- storing
 
 
+def calibrations_by_id(
+    session: Session, ids: Iterable[int]
+) -> dict[int, tuple[int, ValidCalibration]]:
+    """These calibrations, each with its sensor, in force or not."""
+    found = {}
+    for some in bulk.chunks(sorted(ids), 5000):
+        for row in session.scalars(select(Calibration).where(Calibration.id.in_(some))):
+            found[row.id] = row.sensor_id, _valid_calibration(row)
+    return found
+
+
 def _load_calibrations(
     session: Session, sensor_ids: Iterable[int]
 ) -> dict[tuple[int, str], list[ValidCalibration]]:
     found: dict[tuple[int, str], list[ValidCalibration]] = defaultdict(list)
     for some in bulk.chunks(sorted(sensor_ids), 5000):
         for row in session.scalars(select(Calibration).where(Calibration.sensor_id.in_(some))):
-            parameters = CalibrationParameters(
-                slope=row.slope,
-                offset=row.offset,
-                u_slope=row.u_slope,
-                u_offset=row.u_offset,
-                cov=row.slope_offset_covariance,
-                u_abs=row.u_absolute,
-                u_rel=row.u_relative,
-                k=row.coverage_factor,
-            )
-            found[row.sensor_id, row.property].append(
-                ValidCalibration(
-                    row.id,
-                    row.version,
-                    row.valid_from.timestamp(),
-                    _end_s(row.valid_to),
-                    parameters,
-                )
-            )
+            found[row.sensor_id, row.property].append(_valid_calibration(row))
     return found
+
+
+def _valid_calibration(row: Calibration) -> ValidCalibration:
+    parameters = CalibrationParameters(
+        slope=row.slope,
+        offset=row.offset,
+        u_slope=row.u_slope,
+        u_offset=row.u_offset,
+        cov=row.slope_offset_covariance,
+        u_abs=row.u_absolute,
+        u_rel=row.u_relative,
+        k=row.coverage_factor,
+    )
+    return ValidCalibration(
+        row.id, row.version, row.valid_from.timestamp(), _end_s(row.valid_to), parameters
+    )
 
 
 def _end_s(end_at: datetime | None) -> float:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -152,6 +152,7 @@ class StreamRecomputer:
         for node_id, key in rows:
             self._keys[node_id].add(key)
         self._book: ChannelBook = observing.load_channels(session, self._keys)
+        self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
 
     def blocks(
         self,
@@ -199,6 +200,7 @@ class StreamRecomputer:
 
     def remake(self, stored: Versions, lineages: Mapping[int, LineageKey]) -> Made:
         """What they give by the lineages that they name; nothing for a lineage that is unknown or of other software."""
+        self._remember(lineages, stored.lineage_ids)
         ids, kinds = np.unique(stored.lineage_ids, return_inverse=True)
         named = {place: lineages.get(lineage_id) for place, lineage_id in enumerate(ids.tolist())}
         is_ours = {
@@ -380,13 +382,66 @@ class StreamRecomputer:
             rows = np.flatnonzero(of_group.ravel() == group)
             here = [key for bit, key in enumerate(keys) if present >> bit & 1]
             times_s = readings.times_s[rows]
-            choose = _choice_of(named[kind])
+            choose = self._choice_of(node_id, named[kind])
             start = 0
             while start < rows.size:
                 layout = observing.lay_out(channels, here, int(times_s[start]), choose=choose)
                 end = int(np.searchsorted(times_s, layout.to_s, side="left"))
                 yield layout, rows[start:end]
                 start = end
+
+    def _remember(self, lineages: Mapping[int, LineageKey], lineage_ids: NDArray[np.int64]) -> None:
+        """The calibrations that these lineages name, whatever probe they are of."""
+        named: set[int] = set()
+        for lineage_id in np.unique(lineage_ids).tolist():
+            if lineage_id in lineages:
+                _, calibration_id, inputs, *_ = lineages[lineage_id]
+                named |= {calibration_id, *_input_calibrations(inputs).values()}
+        missing = named - self._calibrations.keys()
+        if missing:
+            self._calibrations |= observing.calibrations_by_id(self._session, missing)
+
+    def _choice_of(
+        self, node_id: str, lineage: LineageKey | None
+    ) -> Callable[[DeployedChannel, int], observing.Means | None]:
+        """The means that a lineage names, whatever is in force; for what it does not name, what is."""
+        if lineage is None:
+            return observing.means_at
+        sensor_id, calibration_id, inputs, conversion, *_ = lineage
+        named = _input_calibrations(inputs)
+
+        def choose(channel: DeployedChannel, sampled_s: int) -> observing.Means | None:
+            if channel.datastream_id == self.datastream_id:
+                own = self._calibration_of(node_id, channel.key, calibration_id)
+                mounted = replace(channel, sensor_id=sensor_id, conversion=conversion)
+                return (mounted, own[1]) if own is not None and own[0] == sensor_id else None
+            for name in self._names_of(node_id, channel.key):
+                if name in named:
+                    found = self._calibration_of(node_id, channel.key, named[name])
+                    return None if found is None else (channel, found[1])
+            return observing.means_at(channel, sampled_s)
+
+        return choose
+
+    def _calibration_of(
+        self, node_id: str, key: str, calibration_id: int
+    ) -> tuple[int, observing.ValidCalibration] | None:
+        """A calibration with its probe, if that ever fed this key."""
+        found = self._calibrations.get(calibration_id)
+        channels = self._book.channels_of(node_id).get(key, ())
+        is_possible = found is not None and found[0] in {one.sensor_id for one in channels}
+        return found if is_possible else None
+
+    def _names_of(self, node_id: str, key: str) -> set[str]:
+        """By which names of inputs this datastream's conversions call for a key."""
+        channels = self._book.channels_of(node_id)
+        return {
+            name
+            for own in self._keys[node_id]
+            for channel in channels.get(own, ())
+            for name, needed in channel.needs
+            if needed == key
+        }
 
     def _is_among(self, column: Any, numbers: NDArray[np.int64]) -> ColumnElement[bool]:
         """Whether a number is one of these, as one parameter however many they are."""
@@ -413,6 +468,12 @@ class _Readings:
         return {key: self.reasons[key][rows].tolist() for key in keys if key in self.reasons}
 
 
+def _input_calibrations(inputs: str) -> dict[str, int]:
+    """Calibrations that a lineage names for the inputs of its conversion, by the inputs' names."""
+    pairs = (one.partition("=") for one in inputs.split(",") if one)
+    return {name: int(number) for name, _, number in pairs if number.isdigit()}
+
+
 def _needed_keys(channels: Mapping[str, Sequence[DeployedChannel]], keys: set[str]) -> set[str]:
     """These and all that their conversions need, and so on."""
     needed, new = set(keys), set(keys)
@@ -422,23 +483,6 @@ def _needed_keys(channels: Mapping[str, Sequence[DeployedChannel]], keys: set[st
         } - needed
         needed |= new
     return needed
-
-
-def _choice_of(lineage: LineageKey | None) -> observing.Choice:
-    """The calibrations that a lineage names, whatever is in force; of what it does not name, what is."""
-    if lineage is None:
-        return DeployedChannel.calibration_at
-    _, calibration_id, inputs = lineage[:3]
-    ids = {
-        calibration_id,
-        *(int(one.partition("=")[2]) for one in inputs.split(",") if one[-1:].isdigit()),
-    }
-
-    def choose(channel: DeployedChannel, sampled_s: int) -> observing.ValidCalibration | None:
-        named = (one for one in channel.calibrations if one.id in ids)
-        return next(named, None) or channel.calibration_at(sampled_s)
-
-    return choose
 
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:

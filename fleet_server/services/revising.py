@@ -224,12 +224,12 @@ def advance(
     session: Session,
     *,
     now: datetime,
-    make_backup: Callable[[], str] | None = None,
+    make_backup: Callable[[], str | None] | None = None,
     streams_at_once: int = _STREAMS_AT_ONCE,
 ) -> bool:
     """Go on with the oldest revision that is not done. Committed datastream by datastream; safe to end at any point and to repeat.
 
-    Before its first value is changed `make_backup` makes a backup and says where; None: there is no place for one. A backup that cannot be made
+    Before its first value is changed `make_backup` makes a backup and says where, or None where none is wanted. A backup that cannot be made
     holds the revision up, which then says why. Returns whether there is more to do at once.
     """
     revision = session.scalar(
@@ -296,7 +296,9 @@ def _let_ingest_look_again(session: Session, datastream_ids: Sequence[int]) -> N
         )
 
 
-def _begin(session: Session, revision_id: int, make_backup: Callable[[], str] | None) -> None:
+def _begin(
+    session: Session, revision_id: int, make_backup: Callable[[], str | None] | None
+) -> None:
     """A backup first: outside of a transaction, for it may take long."""
     session.rollback()
     backup = None
