@@ -86,21 +86,19 @@ class Budget:
         parts = [one.u for one in self.contributions if one.name == name]
         return (parts[0] / self.u) ** 2 if parts else np.zeros_like(self.u)
 
-    def factor_95(self, row: int = 0, *, is_probe_rectangular: bool = False) -> float:
+    def factor_95(self, row: int = 0, *, probe_limits_u: float = 0.0) -> float:
         """The factor with which u of one row holds 95 %: 1.96 for many parts, down to 1.645 for one rectangle.
 
         The largest rectangle is taken as what it is, and all the rest together as normal.
 
         Args:
-            is_probe_rectangular: the probe's own uncertainty comes from limits ("± 0.5 °C").
+            probe_limits_u: standard uncertainty, published unit, of the largest part of the probe's own that comes from limits
+                ("± 0.5 °C": 0.29); the calibration does not say.
         """
-        own = [one for one in self.contributions if one.name in ("probe", "probe_relative")]
         rectangles = [
             float(one.u[row]) for one in self.contributions if one.shape is Shape.RECTANGULAR
         ]
-        if is_probe_rectangular:
-            rectangles.append(math.hypot(*(float(one.u[row]) for one in own)))
-        largest = max(rectangles, default=0.0)
+        largest = max(*rectangles, probe_limits_u, 0.0)
         rest = float(self.u[row]) ** 2 - largest * largest
         return coverage_factor(largest, math.sqrt(max(rest, 0.0)))
 

@@ -38,7 +38,7 @@ _LARGEST: Final = 1e12  # as `pipeline` has it: no probe means more, and squares
 _SMALLEST_U: Final = 1e-12
 _APART: Final = 1e-9  # of the readings' size: nearer they are the same
 _ROUNDS: Final = 100
-_SETTLED: Final = 1e-13
+_SETTLED: Final = 1e-12  # of the largest coefficient
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,9 @@ def fit_quadratic(
 ) -> Fit:
     """Fit value = offset + slope · x + curve · x² where the curve is believed, else the line.
 
-    Believed: F = (χ²_line − χ²_curve)/(χ²_curve/ν) has p < 0.01 for 1 and ν degrees of freedom (Bevington and Robinson, Data
-    Reduction, 3rd ed. Eq. 11.50). Arguments as in `fit_line`; with fewer than four points it is the line.
+    Believed: it takes more from χ² than chance does in one of a hundred fits. Where the curve agrees with the points' u, the gain itself is
+    χ² with one degree of freedom; else it is measured by what is left, F = gain/(χ²_curve/ν) with 1 and ν (Bevington and Robinson, Data
+    Reduction, 3rd ed. Eq. 11.50). Arguments as in `fit_line`; with fewer than four different x it is the line.
 
     >>> fit = fit_quadratic([0, 20, 100, 400, 800], [0.1, 20.1, 102.2, 431.8, 928.3], [0.3, 0.5, 2.0, 8.0, 16.0])
     >>> round(fit.parameters.curve, 6), fit.degrees_of_freedom
@@ -234,10 +235,10 @@ def fit_quadratic(
 def _explains_more(curve: Fit, line: Fit, u: FloatArray) -> bool:
     rest, without = (float(((fit.residuals / u) ** 2).sum()) for fit in (curve, line))
     gain = without - rest
-    if gain <= 0.0:
-        return False
+    if curve.p_value >= CONSISTENT_P:
+        return chi_squared_tail(gain, 1) < CURVE_P
     f = gain / (rest / curve.degrees_of_freedom) if rest > 0.0 else math.inf
-    return math.isinf(f) or one_term_p_value(f, curve.degrees_of_freedom) < CURVE_P
+    return gain > 0.0 and (math.isinf(f) or one_term_p_value(f, curve.degrees_of_freedom) < CURVE_P)
 
 
 def fit_offset(
@@ -658,10 +659,8 @@ def _solve(degree: int, points: _Points) -> _Solved:
         coefficients, covariance = _weighted(design, points.y - moved, u)
         residuals = points.y - moved - design @ coefficients
         slope = _slope_at(coefficients, seen)
-        is_settled = before is not None and np.allclose(
-            coefficients, before, rtol=_SETTLED, atol=_SETTLED * np.abs(coefficients).max()
-        )
-        if is_settled or not (points.u_x > 0.0).any():
+        moves = math.inf if before is None else float(np.abs(coefficients - before).max())
+        if moves <= _SETTLED * np.abs(coefficients).max() or not (points.u_x > 0.0).any():
             break
         before = coefficients
         seen = points.x - points.u_x**2 * slope * (

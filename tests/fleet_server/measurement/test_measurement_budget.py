@@ -131,7 +131,7 @@ def test_reference_is_what_more_points_do_not_take_away() -> None:
 
 def test_factor_of_a_thermometer_is_that_of_a_rectangle_and_of_many_parts_nearly_2() -> None:
     thermometer = budget("sixteenths", [300], {}, CalibrationParameters(u_abs=0.29))
-    assert thermometer.factor_95(is_probe_rectangular=True) == pytest.approx(1.65, abs=0.01)
+    assert thermometer.factor_95(probe_limits_u=0.29) == pytest.approx(1.65, abs=0.01)
     assert thermometer.factor_95() == pytest.approx(1.96, abs=0.005)
 
 

@@ -53,7 +53,7 @@ def test_two_checks_put_a_ph_right_as_driftr_does(at_s: float, expected: float) 
 
 
 def test_two_checks_equal_driftr_to_1e_9() -> None:
-    # driftR 1.1, dr_correctTwo, with its own names, by hand for f = 0.37 and a value of 8.4.
+    # driftR's dr_correctTwo with its own names, by hand for f = 0.37 and a value of 8.4.
     f, value, low_std, low_val, high_std, high_val = 0.37, 8.4, 7.0, 6.93, 10.0, 10.22
     low = low_std + f * (low_val - low_std)
     high = high_std - f * (high_std - high_val)
