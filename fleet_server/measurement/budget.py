@@ -140,7 +140,7 @@ def budget(
         "reference": reference,
         "probe": np.broadcast_to(columns.u_abs, value.shape),
         "probe_relative": np.abs(columns.u_rel * value),
-        "drift": np.sqrt(shares.drift),
+        "drift": np.zeros_like(value) if shares.drift is None else np.sqrt(shares.drift),
     }
     contributions = tuple(
         Contribution(name, parts[name])

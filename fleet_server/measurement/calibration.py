@@ -128,9 +128,15 @@ def as_columns(
 ) -> CalibrationColumns:
     """Turn one calibration for all rows, or one per row, into columns."""
     rows = [calibration] if isinstance(calibration, CalibrationParameters) else calibration
+    # Thousands of rows share a few calibrations: each is read once.
+    distinct = {id(row): row for row in rows}
+    numbers = {key: number for number, key in enumerate(distinct)}
+    places = np.array([numbers[id(row)] for row in rows], dtype=np.intp)
     return CalibrationColumns(
         **{
-            field.name: np.array([getattr(row, field.name) for row in rows], dtype=np.float64)
+            field.name: np.array(
+                [getattr(row, field.name) for row in distinct.values()], dtype=np.float64
+            )[places]
             for field in fields(CalibrationColumns)
         }
     )
@@ -140,17 +146,21 @@ def as_columns(
 class CalibrationShares:
     """What makes the uncertainty of calibrated values, as variances in the published unit squared; all shape (n,).
 
-    Of the fit (all its coefficients with their covariances), the reading, the probe itself, and its drift since.
+    Of the fit (all its coefficients with their covariances), the reading, the probe itself, and its drift since; None: none drifts.
     """
 
     fit: FloatArray
     reading: FloatArray
     probe: FloatArray
-    drift: FloatArray
+    drift: FloatArray | None
 
     @property
     def u(self) -> FloatArray:
-        return np.sqrt(self.fit + self.reading + self.probe + self.drift)
+        total = self.fit + self.reading
+        total += self.probe
+        if self.drift is not None:
+            total += self.drift
+        return np.sqrt(total, out=total)
 
 
 def calibrate(
@@ -217,17 +227,16 @@ def shares_of_uncertainty(
     reading = (per_x * u_x) * (per_x * u_x)
     probe = c.u_abs * c.u_abs + (c.u_rel * value) * (c.u_rel * value)
     # A fit with |r| = 1 has exactly no uncertainty at one x; rounding must not make it negative there.
-    return CalibrationShares(
-        np.maximum(fit, 0.0), reading, probe, _drift_variance(value, c, times_s)
-    )
+    fit = np.maximum(fit, 0.0)
+    return CalibrationShares(fit, reading, probe, _drift_variance(value, c, times_s))
 
 
 def _drift_variance(
     value: FloatArray, calibration: CalibrationColumns, times_s: FloatArray | None
-) -> FloatArray:
+) -> FloatArray | None:
     c = calibration
     if not c.is_drifting.any():
-        return np.zeros_like(value)
+        return None
     if times_s is None:
         raise ValueError("A calibration that drifts wants the times at which was sampled.")
     years = np.maximum(times_s - c.since_s, 0.0) / SECONDS_PER_YEAR

@@ -64,6 +64,8 @@ FAULTS: Final[dict[str, str]] = {
     "scatter": "The points scatter %(ratio).2g times as much as their uncertainties say; at most %(most).2g times is trusted.",
     "leverage": "Point %(number)d alone decides a coefficient; measure another near it.",
     "span": "The standards span %(span).4g; at least %(least).4g are needed.",
+    "turns": "The curve turns back at %(at).4g, within its own points.",
+    "drift": "At %(at).4g it has changed by %(change).2g within 30 days since the calibration before; at most %(most).2g is trusted.",
     "range": "The standards reach from %(lowest).4g to %(highest).4g, the use from %(use_lowest).4g to %(use_highest).4g.",
     "efficiency": "The electrode has %(slope_pct).1f %% of its ideal slope; one that works has %(lowest).0f to %(highest).0f %%.",
     "zero": "The electrode shows %(zero_mv).1f mV at pH 7; one that works is within ±%(most).0f mV.",
@@ -76,7 +78,7 @@ class FitLimits:
     """What a fit for one property has to keep, in the published unit; None: no limit.
 
     `points`: at least so many. `slope`, `offset`: lowest and highest. `residual`: of any point at most. `span`: of the standards at
-    least.
+    least. `drift`: since the calibration before, in 30 days at most.
     """
 
     points: int = 2
@@ -84,6 +86,7 @@ class FitLimits:
     offset: tuple[float, float] | None = None
     residual: float | None = None
     span: float | None = None
+    drift: float | None = None
 
 
 NO_LIMITS: Final = FitLimits()
@@ -105,7 +108,12 @@ FIT_LIMITS: Final[dict[str, FitLimits]] = {
     "oxygen_saturation": FitLimits(points=2, slope=(0.7, 1.4), offset=(-10.0, 10.0), span=50.0),
     # A slope of the electrode of 85 to 105 % and ±30 mV at pH 7 (ISO 10523's practice), for readings that are pH already.
     "ph": FitLimits(
-        points=2, slope=(1 / 1.05, 1 / 0.85), offset=(-1.75, 1.25), residual=0.05, span=2.0
+        points=2,
+        slope=(1 / 1.05, 1 / 0.85),
+        offset=(-1.75, 1.25),
+        residual=0.05,
+        span=2.0,
+        drift=0.1,
     ),
     "conductivity_25": FitLimits(points=2, slope=(0.7, 1.4), offset=(-50.0, 50.0), span=50.0),
     "turbidity": FitLimits(points=3, slope=(0.5, 2.0), offset=(-20.0, 20.0), span=50.0),
@@ -327,6 +335,7 @@ def fit_of(
     u_common: ArrayLike = 0.0,
     u_probe: float = 0.0,
     use: tuple[float, float] | None = None,
+    before: tuple[CalibrationParameters, float] | None = None,
 ) -> Fit:
     """The fit of a model, judged by the limits of its property.
 
@@ -334,6 +343,7 @@ def fit_of(
         model: row of `MODELS`.
         observed_property: row of `FIT_LIMITS`; one without a row has no limits of its own.
         use: lowest and highest value that the probe is to measure, published unit: the standards have to cover it.
+        before: the calibration that this one follows, and how many days ago that was.
         others: as in `fit_line`.
 
     Raises:
@@ -346,17 +356,43 @@ def fit_of(
     if model not in MODELS:
         raise ValueError(f"There is no model {model!r}; there are {', '.join(MODELS)}.")
     fit = MODELS[model](x, y, u, u_x=u_x, u_common=u_common, u_probe=u_probe)
-    return judged(fit, FIT_LIMITS.get(observed_property, NO_LIMITS), use=use)
+    limits = FIT_LIMITS.get(observed_property, NO_LIMITS)
+    return judged(fit, limits, use=use, before=before)
 
 
-def judged(fit: Fit, limits: FitLimits, *, use: tuple[float, float] | None = None) -> Fit:
-    """The same fit with everything that speaks against it."""
+def judged(
+    fit: Fit,
+    limits: FitLimits,
+    *,
+    use: tuple[float, float] | None = None,
+    before: tuple[CalibrationParameters, float] | None = None,
+) -> Fit:
+    """The same fit with everything that speaks against it. Arguments as in `fit_of`."""
     faults = (
         *_faults_of_points(fit, limits),
         *_faults_of_coefficients(fit.parameters, limits),
         *_faults_of_range(fit, limits, use),
+        *(_faults_of_drift(fit, limits, *before) if before is not None else ()),
     )
     return replace(fit, faults=(*fit.faults, *faults))
+
+
+def _faults_of_drift(
+    fit: Fit, limits: FitLimits, before: CalibrationParameters, days: float
+) -> list[FitFault]:
+    """Between two calibrations a month or less apart what has changed counts in full: less time makes no probe better."""
+    if limits.drift is None:
+        return []
+    x = float(fit.x.mean())
+    at, then = (_value_of(one, x) for one in (fit.parameters, before))
+    change = abs(at - then) / max(days / 30.0, 1.0)
+    if change <= limits.drift:
+        return []
+    return [FitFault("drift", {"at": at, "change": change, "most": limits.drift})]
+
+
+def _value_of(one: CalibrationParameters, x: float) -> float:
+    return one.offset + x * (one.slope + x * one.curve)
 
 
 def _faults_of_points(fit: Fit, limits: FitLimits) -> list[FitFault]:
@@ -398,11 +434,20 @@ def _faults_of_coefficients(found: CalibrationParameters, limits: FitLimits) -> 
     return faults
 
 
+def _turning_fault(fit: Fit) -> list[FitFault]:
+    """Where a curve turns back two readings mean one value; and a day's range is made of its ends (`services.thinning`)."""
+    found = fit.parameters
+    ends = found.slope + 2.0 * found.curve * np.array([fit.x.min(), fit.x.max()])
+    if ends[0] * ends[1] > 0.0 or found.curve == 0.0:
+        return []
+    return [FitFault("turns", {"at": _value_of(found, -found.slope / (2.0 * found.curve))})]
+
+
 def _faults_of_range(
     fit: Fit, limits: FitLimits, use: tuple[float, float] | None
 ) -> list[FitFault]:
     lowest, highest = float(fit.y.min()), float(fit.y.max())
-    faults = []
+    faults = _turning_fault(fit)
     # One point finds an offset, which needs no span.
     has_slope = fit.parameters.u_slope > 0.0
     if has_slope and limits.span is not None and highest - lowest < limits.span:

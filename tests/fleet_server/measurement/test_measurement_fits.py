@@ -322,6 +322,22 @@ def test_standards_have_to_cover_the_use() -> None:
     assert not fit_of("linear", *GOOD_PH, observed_property="ph", use=(4.0, 9.5)).faults
 
 
+def test_curve_that_turns_back_among_its_points_is_not_trusted() -> None:
+    x = np.arange(6.0)
+    fit = fit_of("quadratic", x, x * (5 - x), [0.1] * 6, observed_property="none of ours")
+    assert [fault.code for fault in fit.faults] == ["turns"]
+    assert fit.faults[0].numbers["at"] == pytest.approx(6.25)
+
+
+@pytest.mark.parametrize(("days", "codes"), [(30, ["drift"]), (7, ["drift"]), (90, [])])
+def test_electrode_that_has_wandered_since_the_calibration_before_is_not_trusted(
+    days: float, codes: list[str]
+) -> None:
+    before = CalibrationParameters(offset=0.15)
+    fit = fit_of("linear", *GOOD_PH, observed_property="ph", before=(before, days))
+    assert [fault.code for fault in fit.faults] == codes
+
+
 def test_every_fault_has_a_sentence_and_every_property_with_limits_is_one_of_ours() -> None:
     assert str(FitFault("points", {"points": 2, "least": 3})) == (
         "There are 2 points; at least 3 are needed."
