@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,11 +117,11 @@ FIT_LIMITS: Final[dict[str, FitLimits]] = {
     ),
     "conductivity_25": FitLimits(points=2, slope=(0.7, 1.4), offset=(-50.0, 50.0), span=50.0),
     "turbidity": FitLimits(points=3, slope=(0.5, 2.0), offset=(-20.0, 20.0), span=50.0),
-    "water_level": FitLimits(points=1, residual=0.05),
+    "water_level": FitLimits(points=1, slope=(0.8, 1.25), residual=0.05),
     "reference_resistance": FitLimits(points=1, slope=(0.95, 1.05)),
     "battery_voltage": FitLimits(points=2, slope=(0.9, 1.1), offset=(-200.0, 200.0)),
 }
-"""Ours, but for pH's slope. A property without a row has no limits of its own; those of the points hold for all."""
+"""Ours, but for pH's slope. Slopes: of the maker's. A property without a row has no limits of its own; those of the points hold for all."""
 
 ELECTRODE_SLOPE_PCT: Final = (85.0, 105.0)
 ELECTRODE_ZERO_MV: Final = 30.0
@@ -157,6 +157,24 @@ class Fit:
     leverages: FloatArray
     common: tuple[float, float, float] = (0.0, 0.0, 0.0)
     faults: tuple[FitFault, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What is worth keeping beside the coefficients, of numbers, lists and text; what is not known is None.
+
+        >>> fit_line([0, 1], [0, 1], [0.1, 0.1]).as_json()["faults"]
+        []
+        """
+        return {
+            "degrees_of_freedom": self.degrees_of_freedom,
+            "chi_squared": None if math.isnan(self.chi_squared) else self.chi_squared,
+            "p_value": None if math.isnan(self.p_value) else self.p_value,
+            "birge_ratio": self.birge_ratio,
+            "residuals": self.residuals.tolist(),
+            "standardized_residuals": self.standardized_residuals.tolist(),
+            "leverages": self.leverages.tolist(),
+            "common": list(self.common),
+            "faults": [{"code": one.code, "numbers": dict(one.numbers)} for one in self.faults],
+        }
 
 
 @dataclass(frozen=True)
@@ -257,16 +275,20 @@ def fit_offset(
     u_x: ArrayLike = 0.0,
     u_common: ArrayLike = 0.0,
     u_probe: float = 0.0,
+    slope: float = 1.0,
 ) -> Fit:
-    """Fit value = offset + x: the weighted mean of y − x, as for a thermometer in ice water. Arguments as in `fit_line`.
+    """Fit value = offset + slope · x with the slope given: the weighted mean of y − slope · x, as for a thermometer in ice water.
+
+    Arguments as in `fit_line`; slope: the maker's, 1 but for a probe that is sold in several spans.
 
     >>> fit = fit_offset([0.29, 0.27], [0.0, 0.0], [0.02, 0.02])
     >>> round(fit.parameters.offset, 3), round(fit.parameters.u_offset, 4), fit.parameters.slope
     (-0.28, 0.0141, 1.0)
     """
     points = _points(x, y, u, u_x, u_common)
-    shifts = replace(points, y=points.y - points.x, u=np.hypot(points.u, points.u_x))
-    return replace(_fit(0, shifts, u_probe), y=points.y)
+    u_of_shifts = np.hypot(points.u, slope * points.u_x)
+    fit = _fit(0, replace(points, y=points.y - slope * points.x, u=u_of_shifts), u_probe)
+    return replace(fit, parameters=replace(fit.parameters, slope=slope), y=points.y)
 
 
 def two_point(
@@ -336,6 +358,7 @@ def fit_of(
     u_probe: float = 0.0,
     use: tuple[float, float] | None = None,
     before: tuple[CalibrationParameters, float] | None = None,
+    factory_slope: float = 1.0,
 ) -> Fit:
     """The fit of a model, judged by the limits of its property.
 
@@ -344,6 +367,7 @@ def fit_of(
         observed_property: row of `FIT_LIMITS`; one without a row has no limits of its own.
         use: lowest and highest value that the probe is to measure, published unit: the standards have to cover it.
         before: the calibration that this one follows, and how many days ago that was.
+        factory_slope: the maker's, to which limits of the slope refer, and that an offset keeps.
         others: as in `fit_line`.
 
     Raises:
@@ -355,8 +379,12 @@ def fit_of(
     """
     if model not in MODELS:
         raise ValueError(f"There is no model {model!r}; there are {', '.join(MODELS)}.")
-    fit = MODELS[model](x, y, u, u_x=u_x, u_common=u_common, u_probe=u_probe)
+    kept = {"slope": factory_slope} if model == "offset" else {}
+    fit = MODELS[model](x, y, u, u_x=u_x, u_common=u_common, u_probe=u_probe, **kept)
     limits = FIT_LIMITS.get(observed_property, NO_LIMITS)
+    if limits.slope is not None:
+        lowest, highest = sorted(factory_slope * bound for bound in limits.slope)
+        limits = replace(limits, slope=(lowest, highest))
     return judged(fit, limits, use=use, before=before)
 
 
@@ -621,7 +649,7 @@ class _Scatter:
 
 
 def _fit(degree: int, points: _Points, u_probe: float) -> Fit:
-    """The polynomial of a degree through points; of degree 0 the slope is 1, and y is what is to be added."""
+    """The polynomial of a degree through points; of degree 0 y is what is to be added."""
     _check_determined(degree, points)
     freedom = points.x.size - degree - 1
     middle, scale = _middle_and_scale(points)
@@ -638,7 +666,7 @@ def _fit(degree: int, points: _Points, u_probe: float) -> Fit:
     u = solved.u if points.has_u else solved.u * scatter.factor
     return Fit(
         parameters=_parameters(
-            to_raw @ solved.coefficients + (0.0, 1.0 if degree == 0 else 0.0, 0.0),
+            to_raw @ solved.coefficients,
             covariance,
             u_abs=math.hypot(u_probe, scatter.u_abs),
             k=t95(freedom) if is_few else COVERAGE_FACTOR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 from pathlib import Path
@@ -313,6 +314,30 @@ def test_one_point_that_lies_off_is_the_one_that_is_named() -> None:
     fit = fit_of("linear", x, y, [0.1] * 12, observed_property="soil_conductivity")
     fault = next(fault for fault in fit.faults if fault.code == "residual")
     assert fault.numbers["number"] == 8
+
+
+def test_slope_is_judged_by_the_makers_and_an_offset_keeps_it() -> None:
+    share, levels = [0.1, 0.5, 0.9], [51.5, 52.3, 53.1]
+    arguments = {"observed_property": "water_level", "u_x": 1e-4}
+    line = fit_of("linear", share, levels, [0.005] * 3, factory_slope=2.0, **arguments)
+    assert not line.faults
+    assert [
+        one.code for one in fit_of("linear", share, levels, [0.005] * 3, **arguments).faults
+    ] == ["slope"]
+    offset = fit_of("offset", share, levels, [0.005] * 3, factory_slope=2.0, **arguments)
+    assert offset.parameters.slope == 2.0
+    assert offset.parameters.offset == pytest.approx(51.3)
+    assert offset.parameters.u_offset == pytest.approx(math.hypot(0.005, 2e-4) / math.sqrt(3))
+
+
+def test_what_is_kept_of_a_fit_is_json_and_says_what_it_does_not_know() -> None:
+    known = json.loads(json.dumps(fit_line(X, Y, U, u_common=0.005).as_json(), allow_nan=False))
+    assert known["chi_squared"] == pytest.approx(0.2942, abs=5e-5)
+    assert known["common"] == pytest.approx([0.005, 0, 0], abs=1e-15)
+    unknown = fit_of("linear", [0, 1, 2], [0, 3, 6], None, observed_property="ph").as_json()
+    kept = json.loads(json.dumps(unknown, allow_nan=False))
+    assert kept["p_value"] is None
+    assert [fault["code"] for fault in kept["faults"]] == ["slope"]
 
 
 def test_standards_have_to_cover_the_use() -> None:
