@@ -39,7 +39,7 @@ U_RATIO_MAX: Final = 1.3
 """Median u over what values really scatter: a huge u is no answer."""
 
 _POINTS: Final = 10
-_RECTANGULAR: Final = "limits of a rectangle: k = 2 holds all of it"
+_RECTANGULAR: Final = "one limit makes most of u: k = 2 holds more than 95 %"
 _ASSUMED: Final = "no thermometer: all that can be is assumed, and flagged suspect"
 _A_STATE: Final = "a state, not a size: wrong once in 10,000 times, and then by all of it"
 

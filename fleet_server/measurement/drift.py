@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 CLOSED_U_PART: Final = 0.3
-"""Of a correction that a visit has closed, what stays unknown: near 1/√12, if it came at any one time instead of evenly."""
+"""Of a correction that a visit has closed, what stays unknown: near 1/√12, as if all of it were equally probable everywhere between. Were all
+of it lost in one moment, nobody knows which, it would be 1/√6."""
 
 _OPEN_U_PART: Final = 1.0 / math.sqrt(3.0)
 
