@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 
 from fleet_server.measurement import derived, fits
 from fleet_server.measurement.budget import budget
-from fleet_server.measurement.calibration import CalibrationParameters, as_columns, calibrate
+from fleet_server.measurement.calibration import (
+    SECONDS_PER_YEAR,
+    CalibrationParameters,
+    as_columns,
+    calibrate,
+)
 from fleet_server.measurement.pipeline import (
     AIR_PRESSURE_ASSUMED_HPA,
     AIR_TEMPERATURE_ASSUMED_C,
@@ -39,6 +44,8 @@ U_RATIO_MAX: Final = 1.3
 """Median u over what values really scatter: a huge u is no answer."""
 
 _POINTS: Final = 10
+_SECONDS_PER_DAY: Final = 86_400.0
+_NEAR: Final = 0.01  # of the range, around a point
 _RECTANGULAR: Final = "one limit makes most of u: k = 2 holds more than 95 %"
 _ASSUMED: Final = "no thermometer: all that can be is assumed, and flagged suspect"
 _A_STATE: Final = "a state, not a size: wrong once in 10,000 times, and then by all of it"
@@ -286,9 +293,10 @@ def simulate(quantity: Quantity, *, runs: int, seed: int) -> Result:
     parts = PROBES[quantity.sensor_type, quantity.observed_property]
     tally = _Tally()
     low, high = _range(quantity)
-    for true in np.linspace(low, high, _POINTS):
+    reach = _NEAR * (high - low)
+    for true in np.linspace(low + reach, high - reach, _POINTS):
         # Not at one point: a digit's last place must not fall on it or beside it every time.
-        near = generator.uniform(-0.01, 0.01, max(runs // _POINTS, 2)) * (high - low)
+        near = generator.uniform(-reach, reach, max(runs // _POINTS, 2))
         values = np.rint(true + near) if _is_state(quantity) else true + near
         raw, inputs = _sent(quantity, values, parts, generator)
         observed = observe(
@@ -513,7 +521,8 @@ _BACKWARDS: Final[dict[str, _Backwards]] = {
 class FitCase:
     """A calibration: its standards with their u, what they share, the noise of a reading, and the values that it is used for.
 
-    `scatter`: for points whose uncertainty nobody knows, what each of them, and the next, is off by.
+    `scatter`: for points whose uncertainty nobody knows, what each of them, and the next, is off by. `drift_per_year`: standard
+    deviation of what a year makes of it, and `days` since.
     """
 
     model: str
@@ -524,6 +533,8 @@ class FitCase:
     use: tuple[float, float]
     scatter: float = 0.0
     curve: float = 0.0
+    drift_per_year: float = 0.0
+    days: float = 0.0
 
 
 FITS: Final[dict[str, FitCase]] = {
@@ -532,6 +543,9 @@ FITS: Final[dict[str, FitCase]] = {
     "oxygen, two points": FitCase("linear", (0.0, 100.0), (0.3, 1.0), 0.0, 0.2, (20.0, 120.0)),
     "pH, three buffers of one lot": FitCase(
         "linear", (4.0, 6.9, 9.2), (0.01,) * 3, 0.01, 0.01, (5.5, 9.5)
+    ),
+    "pH, two buffers, sixty days later": FitCase(
+        "linear", (4.0, 9.2), (0.01,) * 2, 0.01, 0.01, (5.5, 9.5), drift_per_year=0.3, days=60.0
     ),
     "staff gauge, four levels": FitCase(
         "linear", (0.2, 0.5, 0.9, 1.4), (0.005,) * 4, 0.003, 0.003, (0.1, 1.6)
@@ -584,10 +598,18 @@ def _drawn_fits(
         fit = fits.MODELS[case.model](
             x, standards, u, u_x=case.u_x if u is not None else 0.0, u_common=case.u_common
         )
-        scattered = np.array([value + generator.standard_normal() * case.scatter])
-        reading = _shown(scattered, case.curve) + generator.standard_normal() * case.u_x
-        found, found_u = calibrate(reading, np.array([case.u_x]), as_columns(fit.parameters))
-        yield float(found[0]) - value, float(found_u[0]), fit.parameters.k
+        drift = case.drift_per_year * case.days * _SECONDS_PER_DAY / SECONDS_PER_YEAR
+        off = generator.standard_normal() * math.hypot(case.scatter, drift)
+        reading = _shown(np.array([value + off]), case.curve)
+        reading = reading + generator.standard_normal() * case.u_x
+        parameters = replace(fit.parameters, u_drift_abs=case.drift_per_year)
+        found, found_u = calibrate(
+            reading,
+            np.array([case.u_x]),
+            as_columns(parameters),
+            np.array([case.days * _SECONDS_PER_DAY]),
+        )
+        yield float(found[0]) - value, float(found_u[0]), parameters.k
 
 
 def _shown(value: FloatArray, curve: float) -> FloatArray:
