@@ -26,7 +26,7 @@ _OPEN_U_PART: Final = 1.0 / math.sqrt(3.0)
 def fouling_error(
     before: float, after: float, *, water_before: float = 0.0, water_after: float = 0.0
 ) -> float:
-    """What fouling took: E_f = (M_a − M_b) − (F_e − F_s), published unit (TM1-D3, Eq. 1).
+    """What fouling took: E_f = (M_a − M_b) − (F_e − F_s), published unit (TM1-D3).
 
     Args:
         before, after: the probe in the water before (M_b) and after (M_a) it was cleaned.
@@ -201,7 +201,7 @@ _IN_PER_CENT: Final = (Limit(0.0, 0.03), Limit(0.0, 0.1), Limit(0.0, 0.15))
 _WATER_CONTENT: Final = (Limit(0.02), Limit(0.02), Limit(0.04), Limit(0.06))
 
 DRIFT_LIMITS: Final[dict[str, DriftLimits]] = {
-    # After TM1-D3, tables 10, 17 and 18, from memory of them: data, so that it can be put right.
+    # After TM1-D3; not checked against its printed tables: data, so that it can be put right.
     "water_temperature": _TEMPERATURE,
     "conductivity_25": _limits(Limit(5.0, 0.03), *_IN_PER_CENT, Limit(0.0, 0.3)),
     "dissolved_oxygen": _limits(

@@ -244,7 +244,7 @@ def fit_quadratic(
 
     Believed: it takes more from χ² than chance does in one of a hundred fits. Where the curve agrees with the points' u, the gain itself is
     χ² with one degree of freedom; else it is measured by what is left, F = gain/(χ²_curve/ν) with 1 and ν (Bevington and Robinson, Data
-    Reduction, 3rd ed. Eq. 11.50). Arguments as in `fit_line`; with fewer than four different x it is the line.
+    Reduction, 3rd ed. §11.4). Arguments as in `fit_line`; with fewer than four different x it is the line.
 
     >>> fit = fit_quadratic([0, 20, 100, 400, 800], [0.1, 20.1, 102.2, 431.8, 928.3], [0.3, 0.5, 2.0, 8.0, 16.0])
     >>> round(fit.parameters.curve, 6), fit.degrees_of_freedom
@@ -398,7 +398,7 @@ def judged(
     """The same fit with everything that speaks against it. Arguments as in `fit_of`."""
     faults = (
         *_faults_of_points(fit, limits),
-        *_faults_of_coefficients(fit.parameters, limits),
+        *_faults_of_coefficients(fit, limits),
         *_faults_of_range(fit, limits, use),
         *(_faults_of_drift(fit, limits, *before) if before is not None else ()),
     )
@@ -451,10 +451,13 @@ def _residual_fault(place: int, residual: float, most: float) -> FitFault:
     return FitFault("residual", {"number": place + 1, "residual": residual, "most": most})
 
 
-def _faults_of_coefficients(found: CalibrationParameters, limits: FitLimits) -> list[FitFault]:
+def _faults_of_coefficients(fit: Fit, limits: FitLimits) -> list[FitFault]:
+    found = fit.parameters
+    # Of a curve: from its first point to its last.
+    slope = found.slope + found.curve * float(fit.x.min() + fit.x.max())
     faults = []
     for name, number, bounds in (
-        ("slope", found.slope, limits.slope),
+        ("slope", slope, limits.slope),
         ("offset", found.offset, limits.offset),
     ):
         if bounds is not None and not bounds[0] <= number <= bounds[1]:
@@ -477,7 +480,7 @@ def _faults_of_range(
     lowest, highest = float(fit.y.min()), float(fit.y.max())
     faults = _turning_fault(fit)
     # One point finds an offset, which needs no span.
-    has_slope = fit.parameters.u_slope > 0.0
+    has_slope = fit.x.size - fit.degrees_of_freedom > 1
     if has_slope and limits.span is not None and highest - lowest < limits.span:
         faults.append(FitFault("span", {"span": highest - lowest, "least": limits.span}))
     if use is not None and has_slope:
@@ -721,7 +724,7 @@ def _from_scaled(middle: float, scale: float) -> FloatArray:
 def _solve(degree: int, points: _Points) -> _Solved:
     """Least squares in both directions: each round sees the points where the last one moved them along x, and is linear there.
 
-    Without u_x the first round is the last (Boggs and Rogers 1990, Contemp. Math. 112, 186, for the idea).
+    Without u_x the first round is the last (Boggs and Rogers 1990, Contemp. Math. 112, 183, for the idea).
     """
     seen, slope = points.x, np.zeros_like(points.x)
     before: FloatArray | None = None

@@ -294,10 +294,11 @@ GOOD_PH = ([4.02, 6.95, 9.15], [4.00, 6.90, 9.10], [0.02, 0.02, 0.02])
         ([0, 1, 100], [0, 1, 100], [0.1, 0.1, 0.1], "turbidity", ["leverage"]),
         ([20.0], [24.0], [0.1], "soil_temperature", ["offset"]),
         (*GOOD_PH, "of none of ours", []),
+        ([6.0, 6.5, 7.0], [6.0, 6.5, 7.0], None, "ph", ["span"]),
     ],
 )
 def test_what_speaks_against_a_fit_is_named_with_its_numbers(
-    x: list[float], y: list[float], u: list[float], observed_property: str, codes: list[str]
+    x: list[float], y: list[float], u: list[float] | None, observed_property: str, codes: list[str]
 ) -> None:
     model = "linear" if len(x) > 1 else "offset"
     fit = fit_of(model, x, y, u, observed_property=observed_property)
