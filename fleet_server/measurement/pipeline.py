@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -82,7 +82,9 @@ AIR_TEMPERATURE_ASSUMED_C: Final = (-10.0, 35.0)
 
 # An ultrasonic module's maker does not say by which speed of sound it reckons, 340 to 348 m/s; and nobody knows how humid the
 # air is, which makes up to 0.7 % (both rectangular). A gauge read at two levels takes the first away.
-_SOUND_U_REL: Final = math.hypot(4.0 / 344.0 / math.sqrt(3.0), 0.007 / math.sqrt(3.0))
+_SPEED_U_REL: Final = 4.0 / 344.0 / math.sqrt(3.0)
+_HUMIDITY_U_REL: Final = 0.007 / math.sqrt(3.0)
+_SOUND_U_REL: Final = math.hypot(_SPEED_U_REL, _HUMIDITY_U_REL)
 _ULTRASONIC_MM: Final = (30.0, 4_500.0)
 
 # Nearer to a rail than any probe of this kind comes, in air or in water.
@@ -115,13 +117,21 @@ class Observed:
     tests: TestArray
 
 
+_Parts = Callable[[], Mapping[str, FloatArray]]
+"""What makes u_x, by name (`budget.SHAPES`), as standard uncertainties in the published unit; worked out when it is asked for."""
+
+
 @dataclass(frozen=True)
 class _Converted:
-    """Raw readings in the published unit, before calibration, and what conversion had to say about them."""
+    """Raw readings in the published unit, before calibration, and what conversion had to say about them.
+
+    u_x² is the sum of the squares of `parts`.
+    """
 
     x: FloatArray
     u_x: FloatArray
     results: dict[QualityTest, TestArray]
+    parts: _Parts = dict
 
 
 _Inputs = Mapping[str, Observed]
@@ -147,6 +157,7 @@ def observe(
     *,
     observed_property: str,
     reasons: Sequence[str | None] | None = None,
+    times_s: ArrayLike | None = None,
 ) -> Observed:
     """Turn raw readings of one kind into observations.
 
@@ -158,13 +169,14 @@ def observe(
         calibration: one for all rows, or n of them.
         observed_property: row of `quality.GROSS_RANGES`; a property without one is flagged "not evaluated".
         reasons: why a raw value is missing, n of them; None where there is a value or no reason is known.
+        times_s: when they were sampled, seconds since 1970 (UTC), n of them; wanted only by a calibration that drifts.
 
     Returns:
         n observations. A row never depends on another row. Missing raw values give NaN with the flag of their reason
         (4 where the probe answered something impossible, else 9), tests not evaluated.
 
     Raises:
-        ValueError: an unknown conversion, or lengths that do not fit.
+        ValueError: an unknown conversion, lengths that do not fit, or a calibration that drifts without times.
 
     >>> observed = observe("sixteenths", [318, None], {}, CalibrationParameters(u_abs=0.29),
     ...                    observed_property="soil_temperature", reasons=[None, "crc"])
@@ -174,11 +186,12 @@ def observe(
     if conversion not in CONVERSIONS:
         raise ValueError(f"There is no conversion {conversion!r}.")
     row = np.array(raw, dtype=np.float64, ndmin=1)
-    _check_lengths(row.size, inputs, calibration, reasons)
+    times = None if times_s is None else np.array(times_s, dtype=np.float64, ndmin=1)
+    _check_lengths(row.size, inputs, calibration, reasons, times)
     is_missing = np.isnan(row)
     is_possible = np.abs(row) <= _RAW_MAX
     converted = CONVERSIONS[conversion].convert(np.where(is_possible, row, np.nan), inputs)
-    value, u = calibrate(converted.x, converted.u_x, as_columns(calibration))
+    value, u = calibrate(converted.x, converted.u_x, as_columns(calibration), times)
     results = dict(converted.results)
     in_range = np.where(is_possible, gross_range(value, observed_property), Result.BAD)
     from_conversion = results.get(QualityTest.GROSS_RANGE, np.zeros(row.size, dtype=np.int32))
@@ -202,14 +215,17 @@ def _check_lengths(
     inputs: _Inputs,
     calibration: CalibrationParameters | Sequence[CalibrationParameters],
     reasons: Sequence[str | None] | None,
+    times_s: FloatArray | None,
 ) -> None:
     lengths = [observed.value.size for observed in inputs.values()]
     if not isinstance(calibration, CalibrationParameters):
         lengths.append(len(calibration))
     if reasons is not None:
         lengths.append(len(reasons))
+    if times_s is not None:
+        lengths.append(times_s.size)
     if any(other != length for other in lengths):
-        raise ValueError("Raw readings, inputs, calibrations and reasons differ in length.")
+        raise ValueError("Raw readings, inputs, calibrations, reasons and times differ in length.")
 
 
 def _flags_of_reasons(reasons: Sequence[str | None] | None, length: int) -> FlagArray:
@@ -223,24 +239,29 @@ def _identity(raw: FloatArray, _: _Inputs) -> _Converted:
     return _Converted(raw, np.zeros_like(raw), {})
 
 
+def _of_digits(x: FloatArray, u_digit: float) -> _Converted:
+    u = np.full_like(x, u_digit)
+    return _Converted(x, u, {}, lambda: {"resolution": u})
+
+
 def _sixteenths(raw: FloatArray, _: _Inputs) -> _Converted:
     """DS18B20's scratchpad: 1/16 °C (Maxim data sheet 19-7487, figure 4); the last digit is rectangular."""
-    return _Converted(raw / 16.0, np.full_like(raw, _WHOLE_NUMBER_U / 16.0), {})
+    return _of_digits(raw / 16.0, _WHOLE_NUMBER_U / 16.0)
 
 
 def _hundredths(raw: FloatArray, _: _Inputs) -> _Converted:
     """The probe counts hundredths of the published unit; the last digit is rectangular."""
-    return _Converted(raw / 100.0, np.full_like(raw, _WHOLE_NUMBER_U / 100.0), {})
+    return _of_digits(raw / 100.0, _WHOLE_NUMBER_U / 100.0)
 
 
 def _ten_thousandths(raw: FloatArray, _: _Inputs) -> _Converted:
     """Hundredths of a per cent, of which the whole is meant: 3440 is 0.344 (Truebner SMT100, register 1)."""
-    return _Converted(raw / 10_000.0, np.full_like(raw, _WHOLE_NUMBER_U / 10_000.0), {})
+    return _of_digits(raw / 10_000.0, _WHOLE_NUMBER_U / 10_000.0)
 
 
 def _hundredths_from_minus_100(raw: FloatArray, _: _Inputs) -> _Converted:
     """Hundredths above −100: 12797 is 27.97 °C (Truebner SMT100, register 0)."""
-    return _Converted((raw - 10_000.0) / 100.0, np.full_like(raw, _WHOLE_NUMBER_U / 100.0), {})
+    return _of_digits((raw - 10_000.0) / 100.0, _WHOLE_NUMBER_U / 100.0)
 
 
 def _percent_of_ratio(raw: FloatArray, _: _Inputs) -> _Converted:
@@ -260,11 +281,10 @@ def _current_loop(raw: FloatArray, _: _Inputs) -> _Converted:
     result = np.select(
         [is_measured, is_well], [Result.NOT_EVALUATED, Result.SUSPECT], default=Result.BAD
     )
-    return _Converted(
-        np.where(is_well, (raw - low) / (high - low), np.nan),
-        np.full_like(raw, _WHOLE_NUMBER_U / (high - low)),
-        {QualityTest.GROSS_RANGE: result.astype(np.int32)},
+    share = _of_digits(
+        np.where(is_well, (raw - low) / (high - low), np.nan), _WHOLE_NUMBER_U / (high - low)
     )
+    return replace(share, results={QualityTest.GROSS_RANGE: result.astype(np.int32)})
 
 
 def _wiped(raw: FloatArray, inputs: _Inputs) -> _Converted:
@@ -293,7 +313,9 @@ def _oxygen_of_saturation(raw: FloatArray, inputs: _Inputs) -> _Converted:
         return ratio * oxygen_saturation(water_c, 0.0, pressure_hpa)
 
     u_pressure = (AIR_PRESSURE_ASSUMED_HPA[1] - pressure_hpa) / pressure_hpa / math.sqrt(3.0)
-    return _at_water_temperature(raw, 0.0, inputs, oxygen, default_c=0.0, u_relative=u_pressure)
+    return _at_water_temperature(
+        raw, 0.0, inputs, oxygen, default_c=0.0, u_relative=("pressure", u_pressure)
+    )
 
 
 def _ezo_oxygen(raw: FloatArray, inputs: _Inputs) -> _Converted:
@@ -339,7 +361,12 @@ def _conductivity_25(raw: FloatArray, inputs: _Inputs) -> _Converted:
     from_25 = temperature.value_c - 25.0
     u_alpha = np.abs(from_25 / (1.0 + CONDUCTIVITY_ALPHA * from_25)) * _CONDUCTIVITY_ALPHA_U
     return _at_water_temperature(
-        raw / 100.0, _WHOLE_NUMBER_U / 100.0, inputs, at_25, default_c=25.0, u_relative=u_alpha
+        raw / 100.0,
+        _WHOLE_NUMBER_U / 100.0,
+        inputs,
+        at_25,
+        default_c=25.0,
+        u_relative=("alpha", u_alpha),
     )
 
 
@@ -350,13 +377,13 @@ def _at_water_temperature(
     formula: _AtTemperature,
     *,
     default_c: float,
-    u_relative: FloatArray | float = 0.0,
+    u_relative: tuple[str, FloatArray | float] = ("formula", 0.0),
 ) -> _Converted:
     """Put a reading right for the water's temperature, with the uncertainty that the thermometer brings.
 
     The probe went by what the thermometer said; where that said nothing, by `default_c`. Then the value is the middle between those
     at both ends of the assumed range, taken as rectangular between them, and suspect. A temperature that is bad, or no water's, makes the
-    reading bad. `u_relative`: what else the formula does not know, as a part of the value.
+    reading bad. `u_relative`: what else the formula does not know, its name and its part of the value.
     """
     observed = inputs.get("temperature")
     temperature = _water_temperature(shown.size, observed)
@@ -374,13 +401,32 @@ def _at_water_temperature(
         value = np.where(temperature.is_measured, value, (coldest + warmest) / 2.0)
         u_assumed = np.abs(warmest - coldest) / math.sqrt(12.0)
         by_temperature = np.where(temperature.is_measured, by_temperature, u_assumed)
-    by_formula = u_relative * value
+    by_formula = u_relative[1] * value
     u_squared = by_digit * by_digit + by_temperature * by_temperature + by_formula * by_formula
     results = {
         QualityTest.GROSS_RANGE: _bad_without(value),
         QualityTest.INPUT: temperature.result,
     }
-    return _Converted(value, np.sqrt(u_squared), results)
+
+    def parts() -> dict[str, FloatArray]:
+        return {
+            "resolution": np.abs(by_digit),
+            **_temperature_parts(by_temperature, temperature),
+            u_relative[0]: np.abs(by_formula),
+        }
+
+    return _Converted(value, np.sqrt(u_squared), results, parts)
+
+
+def _temperature_parts(
+    by_temperature: FloatArray, temperature: _Temperature
+) -> dict[str, FloatArray]:
+    """What a thermometer brings, and what its silence does."""
+    u = np.abs(by_temperature)
+    return {
+        "temperature": np.where(temperature.is_measured, u, 0.0),
+        "temperature_assumed": np.where(temperature.is_measured, 0.0, u),
+    }
 
 
 def _told_temperature(length: int, observed: Observed | None, default_c: float) -> FloatArray:
@@ -405,23 +451,22 @@ def _water_temperature(length: int, observed: Observed | None) -> _Temperature:
 
 def _tenths(raw: FloatArray, _: _Inputs) -> _Converted:
     """A probe that tells one decimal, as a whole number of tenths; the last digit is rectangular."""
-    return _Converted(raw / 10.0, np.full_like(raw, _WHOLE_NUMBER_U / 10.0), {})
+    return _of_digits(raw / 10.0, _WHOLE_NUMBER_U / 10.0)
 
 
 def _teros(raw: FloatArray, _: _Inputs) -> _Converted:
     """Water content from tenths of a TEROS's counts, by permittivity and Topp. In air, and beyond water, there is no value: bad."""
     water_content = teros_water_content(raw / 10.0)
-    u = teros_water_content_per_count(raw / 10.0) * (_WHOLE_NUMBER_U / 10.0)
-    return _Converted(
-        water_content, np.abs(u), {QualityTest.GROSS_RANGE: _bad_without(water_content)}
-    )
+    u = np.abs(teros_water_content_per_count(raw / 10.0) * (_WHOLE_NUMBER_U / 10.0))
+    results = {QualityTest.GROSS_RANGE: _bad_without(water_content)}
+    return _Converted(water_content, u, results, lambda: {"resolution": u})
 
 
 def _capacitive(raw: FloatArray, _: _Inputs) -> _Converted:
     """Relative index from millivolts, by the maker's two points; a unit's own two are its calibration. At a rail: bad."""
     index = capacitive_index(_inside(raw, *_CAPACITIVE_MV))
-    u = np.full_like(raw, _WHOLE_NUMBER_U / (CAPACITIVE_AIR_MV - CAPACITIVE_WATER_MV))
-    return _Converted(index, u, {QualityTest.GROSS_RANGE: _bad_without(index)})
+    of_digits = _of_digits(index, _WHOLE_NUMBER_U / (CAPACITIVE_AIR_MV - CAPACITIVE_WATER_MV))
+    return replace(of_digits, results={QualityTest.GROSS_RANGE: _bad_without(index)})
 
 
 def _ultrasonic(raw: FloatArray, inputs: _Inputs) -> _Converted:
@@ -455,7 +500,16 @@ def _ultrasonic(raw: FloatArray, inputs: _Inputs) -> _Converted:
         QualityTest.GROSS_RANGE: _bad_without(shown_mm),
         QualityTest.INPUT: np.where(is_known_air, temperature.result, Result.BAD),
     }
-    return _Converted(-distance_m, np.sqrt(u_squared), results)
+
+    def parts() -> dict[str, FloatArray]:
+        return {
+            "resolution": np.full_like(distance_m, by_digit),
+            "sound": _SPEED_U_REL * distance_m,
+            "humidity": _HUMIDITY_U_REL * distance_m,
+            **_temperature_parts(by_temperature, temperature),
+        }
+
+    return _Converted(-distance_m, np.sqrt(u_squared), results, parts)
 
 
 def _inside(raw: FloatArray, lowest: float, highest: float) -> FloatArray:
@@ -500,7 +554,16 @@ def _watermark(raw: FloatArray, inputs: _Inputs) -> _Converted:
             _reference(raw.size, inputs.get("reference")),
         ),
     }
-    return _Converted(tension_kpa, np.sqrt(u_squared), results)
+
+    def parts() -> dict[str, FloatArray]:
+        return {
+            "resolution": np.abs(curve.per_ohm) * _WHOLE_NUMBER_U,
+            "circuit": np.abs(curve.per_ohm * series_resistor),
+            **_temperature_parts(by_temperature, temperature),
+            "formula": curve.u_form,
+        }
+
+    return _Converted(tension_kpa, np.sqrt(u_squared), results, parts)
 
 
 def _tension_at_any_temperature(raw: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -13,10 +13,9 @@ from fleet_server.measurement.calibration import (
     CalibrationParameters,
     as_columns,
     calibrate,
-    capacitive_calibration,
-    fit_line,
 )
 from fleet_server.measurement.derived import capacitive_index, dissolved_oxygen
+from fleet_server.measurement.fits import capacitive_calibration, fit_line
 from fleet_server.measurement.uncertainty import combined_uncertainty
 
 # Oracle vector; own, scipy's curve_fit and GTC's line_fit_wls agree on the results.
@@ -31,7 +30,7 @@ def predict(line: CalibrationParameters, x: float, u_x: float) -> tuple[float, f
 
 
 def test_fitted_line_equals_the_oracles() -> None:
-    line = fit_line(X, Y, U)
+    line = fit_line(X, Y, U).parameters
     assert line.offset == pytest.approx(-0.05809677, abs=5e-9)
     assert line.u_offset == pytest.approx(0.00903775, abs=5e-9)
     assert line.slope == pytest.approx(0.17685484, abs=5e-9)
@@ -40,13 +39,13 @@ def test_fitted_line_equals_the_oracles() -> None:
 
 
 def test_prediction_equals_the_oracles() -> None:
-    value, u = predict(fit_line(X, Y, U), 1.8, 0.01)
+    value, u = predict(fit_line(X, Y, U).parameters, 1.8, 0.01)
     assert value == pytest.approx(0.2602419, abs=5e-8)
     assert u == pytest.approx(0.00571832, abs=5e-9)
 
 
 def test_dropping_the_covariance_is_wrong_by_a_factor() -> None:
-    line = fit_line(X, Y, U)
+    line = fit_line(X, Y, U).parameters
     without = CalibrationParameters(line.slope, line.offset, line.u_slope, line.u_offset)
     _, u = predict(line, 1.8, 0.01)
     _, u_without = predict(without, 1.8, 0.01)
@@ -55,8 +54,8 @@ def test_dropping_the_covariance_is_wrong_by_a_factor() -> None:
 
 
 def test_fit_survives_an_axis_far_from_zero() -> None:
-    far = fit_line([1e6 + x for x in X], Y, U)
-    near = fit_line(X, Y, U)
+    far = fit_line([1e6 + x for x in X], Y, U).parameters
+    near = fit_line(X, Y, U).parameters
     assert far.slope == pytest.approx(near.slope, rel=1e-8)
     assert predict(far, 1e6 + 1.8, 0.01)[1] == pytest.approx(0.00571832, rel=1e-3)
 

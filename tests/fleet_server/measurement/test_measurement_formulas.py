@@ -343,7 +343,20 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
 
 
 @pytest.mark.parametrize(
-    "module", ["calibration", "derived", "exact", "pipeline", "quality", "uncertainty", "units"]
+    "module",
+    [
+        *(
+            "budget",
+            "calibration",
+            "derived",
+            "distributions",
+            "drift",
+            "exact",
+            "fits",
+            "pipeline",
+        ),
+        *("quality", "uncertainty", "units"),
+    ],
 )
 def test_examples_in_the_docstrings_hold(module: str) -> None:
     outcome = doctest.testmod(importlib.import_module(f"fleet_server.measurement.{module}"))

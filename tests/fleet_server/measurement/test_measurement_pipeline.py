@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_server.measurement import quality
-from fleet_server.measurement.calibration import CalibrationParameters, capacitive_calibration
+from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.measurement.derived import (
     teros_water_content,
     ultrasonic_distance,
     watermark_tension,
 )
+from fleet_server.measurement.fits import capacitive_calibration
 from fleet_server.measurement.pipeline import CONVERSIONS, Observed, observe
 from fleet_server.measurement.quality import (
     GROSS_RANGES,

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.measurement.calibration import CalibrationParameters, capacitive_calibration
+from fleet_server.measurement.calibration import CalibrationParameters
+from fleet_server.measurement.fits import capacitive_calibration
 from fleet_server.models import Calibration, Channel, Datastream, Observation
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
