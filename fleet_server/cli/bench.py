@@ -142,6 +142,9 @@ def recompute(*, rows: int, rounds: int, database_url: str | None, as_json: bool
         recompute_bench.measure(rows=rows, rounds=rounds, database_url=database_url),
         as_json=as_json,
     )
+
+
+@bench.command()
 @click.option("--runs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
