@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from securesystemslib.signer import Signer
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from securesystemslib.signer import CryptoSigner, Signer
 from tuf.api.metadata import Targets
 
 from fleet_server.wire import signed_releases
@@ -42,6 +43,8 @@ class Trial:
     kind: str
     now: datetime
     lifetime: timedelta
+    _made: dict[str, PrivateKeyTypes] = field(default_factory=dict)
+    """By holder: what was just locked need not be unlocked, which takes long on purpose."""
 
     def begin(self, online: Mapping[str, KeyCard]) -> None:
         """Make the keys, and sign who may sign what."""
@@ -101,7 +104,10 @@ class Trial:
             path.with_suffix(KEY_SUFFIX).unlink(missing_ok=True)  # of a trial that was cut short
             card, private_key = make_key(self.kind, holder)
             write_card(card, self.keys, private_key, self.passphrase)
+            self._made[holder] = private_key
         return read_card(path)
 
     def _signer(self, card: KeyCard) -> Signer:
+        if card.holder in self._made:
+            return CryptoSigner(self._made[card.holder], card.key)
         return open_signer(card, lambda _: self.passphrase)

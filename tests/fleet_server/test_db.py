@@ -333,6 +333,12 @@ def test_a_lived_in_database_of_an_earlier_version_keeps_every_row_when_upgraded
     engine.dispose()
 
 
+def test_migrations_are_known_by_their_files_names_as_alembic_knows_them() -> None:
+    scripts = ScriptDirectory(str(Path(db.__file__).parent / "migrations"))
+    assert db.known_revisions() == [one.revision for one in scripts.walk_revisions()][::-1]
+    assert scripts.get_heads() == db.known_revisions()[-1:]
+
+
 def test_upgrade_that_would_leave_an_orphan_changes_nothing(tmp_path: Path) -> None:
     """SQLite does not look while tables are made anew; whoever wrote past its keys is found at the end."""
     engine = db.make_engine(f"sqlite:///{tmp_path}/orphan.sqlite3")
