@@ -35,7 +35,8 @@ from sqlalchemy.orm import Session
 import hardware.scenes
 from fleet_server import clock, db
 from fleet_server.cli.processes import Child, own_program
-from fleet_server.services import accounting, authority, deploying, enrolment
+from fleet_server.models import Node
+from fleet_server.services import accounting, authority, configuring, deploying, enrolment
 from fleet_server.settings import CONFIG_VARIABLE
 from provisioning.boards import VirtualBoard
 from provisioning.firmware_bundle import build_bundle
@@ -43,6 +44,7 @@ from provisioning.flashing import flash_firmware
 
 KILLABLE = Path(__file__).parent / "killable"
 DAY_S = 86_400
+SAMPLE_S = 900
 READY_S = 60.0
 SUMMER = ("--nodes", "4", "--days", "1")
 """Options of the demo behind `lived_summer`."""
@@ -177,6 +179,14 @@ class System:
             boards.wait_for("done", timeout_s=READY_S)
         finally:
             self.stop("enrolling")
+
+    def want_talkative_nodes(self, *, but: int = 0) -> None:
+        """Want all nodes, `but` for the first few, to publish at every wake, not once in four: so much sooner something is under way."""
+        with self.session() as session:
+            for node_id in session.scalars(select(Node.node_id).order_by(Node.node_id).offset(but)):
+                configuring.configure_node(
+                    session, node_id, {"publish_s": SAMPLE_S}, now=clock.now()
+                )
 
     # --- processes
 

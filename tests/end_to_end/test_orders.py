@@ -76,7 +76,7 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> System:
     """Two nodes, enrolled, that have not booted yet; nothing runs."""
     system = System(tmp_path_factory.mktemp("orders") / "data", nodes=NODES, days=DAYS)
     with running(system):
-        pass
+        system.want_talkative_nodes()
     return system
 
 

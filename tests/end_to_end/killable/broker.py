@@ -21,6 +21,7 @@ from fault_points import (
 )
 
 from fleet_server.broker import embedded
+from fleet_server.cli import broker as command_module
 from fleet_server.cli.main import fleet
 
 _PUBACK = 0x40
@@ -76,6 +77,7 @@ def main() -> None:
         wrong_orders.acknowledge_before_ingest(embedded.EmbeddedBroker, _die_with_message)
     wrap(embedded.FleetHandler, "_pass_on", _pass_on)
     wrap(embedded.FleetHandler, "send", _send)
+    assert command_module.broker  # imported before the fork, so that a restart does not wait for it
     command = ["broker", "embedded", *sys.argv[1:]]
     run_and_restart({"broker": lambda: _run(command)})
 

@@ -30,7 +30,9 @@ from fault_points import (
     wrap,
 )
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import configure_mappers
 
+from fleet_server.cli import ingest as command_module
 from fleet_server.cli.main import fleet
 from fleet_server.mqtt import consumer
 from fleet_server.services import ingest
@@ -102,6 +104,9 @@ def main() -> None:
     if consumer.ingest is not ingest:
         sys.exit("fault point: the consumer does not call services.ingest.store_batch any more")
     event.listen(Engine, "commit", _about_to_commit)
+    # Done before the fork, so that a restart does not wait for it.
+    assert command_module.ingest
+    configure_mappers()
     command = ["ingest", *sys.argv[1:]]
     run_and_restart(
         {"ingest": lambda: fleet.main(command, prog_name="fleet", standalone_mode=False)},
