@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
-from databases import Databases, SqliteDatabases, hurried_engine
+from databases import Databases, SqliteDatabases, close_kept, hurried_engine
 from hypothesis import HealthCheck, settings
 from servers import PostgresqlServer, running_postgresql
 from sqlalchemy import Engine
@@ -31,6 +32,49 @@ for _name, _examples in (("commit", 50), ("ci", 500), ("night", 10_000)):
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "commit"))
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of this user's below it
+_WANTED_BYTES = 6 << 30
+"""Three processes' files, and as much again for what they do."""
+
+
+def _use_memory() -> None:
+    """Put what tests write into memory where there is plenty: kills leave the same there, and no test cuts this computer's power.
+
+    On a disk thousands of small files, each waited for, are a quarter of the time. Whoever has set TMPDIR has chosen.
+    """
+    if "TMPDIR" in os.environ or not _has_room(_MEMORY):
+        return
+    folder = _MEMORY / f"stadtsensor-tests-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        return
+    folder.chmod(0o711)  # PostgreSQL goes in as a user of its own
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+def _has_room(folder: Path) -> bool:
+    """Also for programs that are started from there."""
+    if not os.access(folder, os.W_OK):
+        return False
+    told = os.statvfs(folder)
+    free_bytes = min(told.f_bavail * told.f_frsize, _available_memory_bytes())
+    return free_bytes > _WANTED_BYTES and not told.f_flag & os.ST_NOEXEC
+
+
+def _available_memory_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    (available,) = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(available) * 1024
+
+
+_use_memory()
 
 
 # --------------------------------------------------------------------------------------------------------------- skips
@@ -163,6 +207,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
     """A PostgreSQL of our own that forgets on power loss: fast. Skipped by name where it is not installed."""
     with running_postgresql(is_durable=False) as server:
         yield server
+        close_kept()
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,46 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Dialect, Engine, event
+from sqlalchemy import Dialect, Engine, Pool, event, make_url
 from sqlalchemy.util import LRUCache
 
 from fleet_server import db
 
+KEPT = "kept"
+"""What connections call themselves at PostgreSQL that are there for the next test, too."""
+
 
 def hurried_engine(url: str) -> Engine:
     """An engine over a database whose power no test cuts: to wait for the disk is most of the time otherwise."""
+    if make_url(url).get_backend_name() == "postgresql":
+        return _engine_on_kept_connections(url)
     engine = db.make_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+    event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
     _share_statements(engine)
     return engine
+
+
+_kept: dict[str, Pool] = {}
+
+
+def _engine_on_kept_connections(url: str) -> Engine:
+    """Each its own engine, with listeners of its own. A new connection costs more than most tests do with it: PostgreSQL reads anew
+    what it knows of every table."""
+    engine = db.make_engine(
+        make_url(url)
+        .update_query_dict({"application_name": KEPT})
+        .render_as_string(hide_password=False)
+    )
+    engine.pool = _kept.setdefault(url, engine.pool)
+    engine.dispose = lambda close=True: None  # type: ignore[method-assign] # the connections stay
+    _share_statements(engine)
+    return engine
+
+
+def close_kept() -> None:
+    """When their server ends."""
+    while _kept:
+        _kept.popitem()[1].dispose()
 
 
 _dialects: dict[str, Dialect] = {}

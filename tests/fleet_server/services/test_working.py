@@ -35,7 +35,9 @@ def test_order_goes_from_open_over_begun_to_done_and_the_log_has_each_step(
     assert (line.order.state, line.order.begun_by, line.order.ended_by) == ("done", "anna", "anna")
     assert line.order.ended_at == NOON + 2 * DAY
     actions = session.scalars(
-        select(AuditEntry.action).where(AuditEntry.subject == f"work order {order.id}")
+        select(AuditEntry.action)
+        .where(AuditEntry.subject == f"work order {order.id}")
+        .order_by(AuditEntry.seq)
     )
     assert list(actions) == ["work_ordered", "work_begun", "work_finished"]
     for step in (working.begin_work, working.finish_work, working.cancel_work):
