@@ -128,11 +128,19 @@ def pytest_make_collect_report(
     return report
 
 
-# ------------------------------------------------------------------------------------------------- cases on PostgreSQL
+# ------------------------------------------------------------------------------------------ cases on PostgreSQL, and who begins
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    _keep_once_on_postgresql(items)
+    yield
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        items[:] = _longest_first(items, processes)
+
+
+def _keep_once_on_postgresql(items: list[pytest.Item]) -> None:
     """`once_on_postgresql`: before `-m` chooses, all cases but a test's first become nightly ones on PostgreSQL."""
     tried = set()
     for item in items:
@@ -144,6 +152,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if name in tried:
             item.add_marker(pytest.mark.nightly)
         tried.add(name)
+
+
+# Seconds that they take, roughly; those that share a demo stay together.
+_LONG = {
+    ("test_demo.py", "test_one_reading.py"): 190,
+    ("test_kill.py",): 120,
+    ("test_virtual_run.py",): 80,
+    ("test_isolation.py",): 70,
+    ("test_orders.py",): 50,
+    ("test_restore.py",): 30,
+}
+
+
+def _longest_first(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Let each process begin with some of the tests that take minutes: none is left with one when the others are done.
+
+    xdist gives every process one part of the list, in order, and who is done early takes from the ends of the others'.
+    """
+    long: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    seconds = [0] * processes
+    for names, takes_s in _LONG.items():
+        least = seconds.index(min(seconds))
+        seconds[least] += takes_s
+        long[least] += [item for item in items if item.path.name in names]
+    begun = {item for some in long for item in some}
+    others = [item for item in items if item not in begun]
+    ordered: list[pytest.Item] = []
+    for number, some in enumerate(long):
+        room = max(0, _end_of_part(items, processes, number) - len(ordered) - len(some))
+        ordered += some + others[:room]
+        others = others[room:]
+    return ordered + others
+
+
+def _end_of_part(items: list[pytest.Item], processes: int, number: int) -> int:
+    """Where the part ends that xdist gives to this process."""
+    end = 0
+    for passed in range(number + 1):
+        end += (len(items) - end) // (processes - passed)
+    return end
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
