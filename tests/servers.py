@@ -183,14 +183,18 @@ class PostgresqlServer:
         self._run(f"CREATE DATABASE {name}{suffix}")
         return name
 
-    @contextmanager
-    def fresh(self) -> Iterator[str]:
+    def create_migrated(self) -> str:
+        """A new database with all tables, for who changes more of it than rows; returns its name."""
         if self._template is None:
             self._template = self.create_database()
             engine = db.make_engine(self.url(self._template))
             db.upgrade(engine)
             engine.dispose()
-        name = self._clean.pop() if self._clean else self.create_database(template=self._template)
+        return self.create_database(template=self._template)
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        name = self._clean.pop() if self._clean else self.create_migrated()
         yield self.url(name)
         if self._empties(name):
             self._clean.append(name)

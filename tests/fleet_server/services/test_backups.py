@@ -95,11 +95,7 @@ def server(databases: Databases, tmp_path: Path) -> Iterator[Server]:
     data_dir = laid_out(tmp_path / "data")
     if isinstance(databases, PostgresqlServer):
         # A restore puts whole schemas aside: not in a database that others use again.
-        url = databases.url(databases.create_database())
-        engine = db.make_engine(url)
-        db.upgrade(engine)
-        engine.dispose()
-        yield from _serving(url, data_dir, tmp_path)
+        yield from _serving(databases.url(databases.create_migrated()), data_dir, tmp_path)
         return
     with databases.fresh() as url:
         yield from _serving(url, data_dir, tmp_path)
