@@ -239,6 +239,8 @@ STATES = (
         counter=7,
         assignment=4_294_967_295,
         attempt=2,
+        micropython="1.28.0",
+        image_sha256="c4" * 32,
     ),
     NodeStateMessage(
         model="pond-1",

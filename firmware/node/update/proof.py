@@ -31,14 +31,11 @@ def _is_image_tried(known):
     """True while another MicroPython runs that is not kept yet."""
     from node.update import image
 
-    if known.stage not in (job.REBOOTING, job.TESTING):
-        return False
     if image.is_running():
-        known.enter(job.TESTING)
+        known.enter(job.IMAGE_TESTED, told=job.TESTING)
         return True
-    known.enter(
-        job.ROLLED_BACK, "image not started" if known.stage == job.REBOOTING else "image not heard"
-    )
+    is_new = known.stage == job.IMAGE_STARTED
+    known.enter(job.ROLLED_BACK, "image not started" if is_new else "image not heard")
     return False
 
 
@@ -46,13 +43,14 @@ def end(wake):
     """Whatever this wake was like, before it ends: it counts for or against a new version."""
     known = job.load()
     if known is not None and known.is_image:
-        if known.stage == job.TESTING and _outcome(wake) == judge.STORED:
+        if known.stage == job.IMAGE_TESTED and _outcome(wake) == judge.STORED:
             from node.update import image
 
-            image.keep(known.counter)
-            known.stage = job.CONFIRMED
+            image.keep()
+            known.stage = job.ACCEPTED  # the next session finds it there, and installs the bundle
             known.keep()
             wake.state.update = rtc_memory.UPDATE_NOTHING
+            plan.talk_soon(wake.state)
         return
     was_on_trial = slots.select().state == slots.TRIAL
     record = judge.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))
