@@ -56,7 +56,7 @@ def state(wake):
         ("counter", running.get("counter", 0)),
         ("assignment", running.get("assignment")),
         ("attempt", running.get("attempt")),
-        ("micropython", "%d.%d.%d" % tuple(sys.implementation.version)[:3]),
+        ("micropython", "%s.%s.%s" % tuple(sys.implementation.version)[:3]),
         ("image_sha256", _image_sha256()),
     )
 

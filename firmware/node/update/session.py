@@ -120,12 +120,13 @@ class _Session:
         from node import plan
         from node.update import image
 
-        if not image.is_there(*wanted):
+        length, sha256 = wanted
+        if not image.is_there(length, sha256):
             known.enter(job.DOWNLOADING)
-            image.fetch(*wanted, self._fetcher)
+            image.fetch(length, sha256, self._fetcher)
             self._fetcher.close()
             known.enter(job.VERIFIED)
-            image.select(*wanted)
+            image.select(length, sha256)
             known.enter(job.IMAGE_STARTED, told=job.REBOOTING)
             plan.talk_soon(self._state)
             rtc_memory.store(self._state)
