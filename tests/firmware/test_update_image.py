@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 from authority import TestAuthority
 from scripted_listener import Mirror
-from test_update import WHOLE_UPDATE, Place, another, compiled, place_of
+from test_update import (
+    WHOLE_UPDATE,
+    Moment,
+    Place,
+    another,
+    compiled,
+    lose_power_in_a_wake_from,
+    place_of,
+)
 
 from fleet_server.wire.state_message import decode_state
 from hardware.virtual_board import app_partitions
@@ -119,6 +127,7 @@ def test_an_image_goes_on_where_its_download_broke_off(place: Place) -> None:
     assert place.listener.body_bytes < len(IMAGE) + 25_000
 
 
+@pytest.mark.nightly
 def test_an_image_that_is_tried_again_is_not_fetched_again(place: Place) -> None:
     _assign(place, micropython("1.28.0", comes_up=False, more=bytes(20_000)))
     place.wakes(8, any_end=True)
@@ -148,6 +157,69 @@ def test_what_is_no_whole_image_is_never_started(
     place.wakes_until_told(told)
 
     assert _started(place) == "ota_0"
+
+
+def test_a_node_of_before_refuses_a_release_with_an_image(place: Place, tmp_path: Path) -> None:
+    knows_one_format = ("_IMAGE_FORMAT if self.image else _FORMAT", "_FORMAT")
+    module = compiled("node/update/manifest.py", [knows_one_format], tmp_path)
+    place.board.write_file("/a/node/update/manifest.mpy", module)
+    _assign(place)
+
+    place.wakes_until_told("rejected: manifest malformed")
+
+
+def _ends_well(place: Place) -> None:
+    for _ in range(24):
+        place.wakes(1, any_end=True)
+        said = place.state()
+        if (said.version, said.slot_state, said.micropython) == ("8.1.0", "confirmed", "1.28.0"):
+            return
+    raise AssertionError(f"{place.state()}: {place.steps()}")
+
+
+def _a_loss_of_power_in_every_wake(place: Place, scratch: Path, wanted: int) -> None:
+    """Of those of the image; test_update.py has those of the bundle."""
+    _assign(place, micropython("1.28.0", more=bytes(9_000)))
+    while not place.is_session_next():
+        place.wakes(1)
+    for number in range(3):
+        moment = Moment.of(place, scratch / f"moment-{number}")
+        for cut in lose_power_in_a_wake_from(moment, wanted):
+            _ends_well(cut)
+        moment.again()
+        place.wakes(1, any_end=True)
+
+
+def test_a_loss_of_power_while_an_image_is_brought_or_tried_does_not_end_it(
+    place: Place, tmp_path: Path
+) -> None:
+    _assign(place, micropython("1.28.0", more=bytes(9_000)))
+    while _started(place) != "ota_1":
+        place.wakes(1, any_end=True)
+    place.board.power_on(at_utc_us=place.board.now_us + 60_000_000)
+
+    _ends_well(place)
+
+    assert place.steps()[:4] == ["accepted", "downloading", "verified", "rebooting"]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_a_loss_of_power_at_every_flash_operation_of_an_image_leaves_a_node_that_ends_it(
+    place: Place, tmp_path: Path
+) -> None:
+    _a_loss_of_power_in_every_wake(place, tmp_path, 10_000)
+
+
+@pytest.mark.nightly
+def test_an_image_that_takes_the_power_away_is_left_after_some_tries(place: Place) -> None:
+    _assign(place, micropython("1.28.0", comes_up=False))
+    for _ in range(16):
+        if place.board.run_wake().reason != "deepsleep":
+            place.board.power_on(at_utc_us=place.board.now_us + 60_000_000)
+
+    assert place.steps()[-1] == "rolled_back: image not started"
+    assert place.steps().count("rebooting") == 4
 
 
 # --- attacks (docs/security/attacks.md)

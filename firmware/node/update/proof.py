@@ -1,9 +1,13 @@
 """How a new version shows that it works, and what is told of one that did not. Loaded while there is something of that."""
 
+from micropython import const
+
 import judge
 import slots
 from node import plan, rtc_memory
 from node.update import job
+
+_MOST_LOSSES = const(3)
 
 
 def tell(wake):
@@ -16,7 +20,7 @@ def tell(wake):
         known.enter(job.ROLLED_BACK, judge.REASONS[record.reason])
     elif record.state == slots.TRIAL and known.stage == job.REBOOTING:
         known.enter(job.TESTING)
-    is_image_tried = known.is_image and _is_image_tried(known)
+    is_image_tried = known.is_image and _is_image_tried(wake, known)
     wake.has_news = wake.has_news or is_image_tried
     known.tell(wake)
     wake.state.update = rtc_memory.UPDATE_UNTOLD if is_image_tried else rtc_memory.UPDATE_NOTHING
@@ -27,13 +31,18 @@ def tell(wake):
         judge.note_told()
 
 
-def _is_image_tried(known):
+def _is_image_tried(wake, known):
     """True while another MicroPython runs that is not kept yet."""
     from node.update import image
 
     if image.is_running():
         known.enter(job.IMAGE_TESTED, told=job.TESTING)
         return True
+    if wake.is_switched_on and known.faults < _MOST_LOSSES:
+        # The boot loader takes a loss of power for a start that failed; the image is there, and is tried once more.
+        known.faults += 1
+        known.enter(job.ACCEPTED)
+        return False
     is_new = known.stage == job.IMAGE_STARTED
     known.enter(job.ROLLED_BACK, "image not started" if is_new else "image not heard")
     return False

@@ -513,16 +513,16 @@ def test_an_image_that_no_node_of_the_model_could_start_is_refused_though_it_is_
         release_building.check_folder(city.desk.folder, now=NOW)
 
 
-@pytest.mark.parametrize(("image", "said"), WRONG_IMAGES)
 def test_without_that_check_the_server_would_take_it(
-    city: City, session: Session, image: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+    city: City, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    image, _ = WRONG_IMAGES[0]
     _release_with(city, image, monkeypatch)
     for check in ("_check_large", "_check_image"):
         monkeypatch.setattr(releasing, check, lambda *_, **__: None)
     city.send_files()
     city.publish()
-    assert releases.release_of(session, "tree-3", "0.8.0").image_bytes == len(image), said
+    assert releases.release_of(session, "tree-3", "0.8.0").image_bytes == len(image)
 
 
 def test_an_image_has_to_be_sent_whole_before_its_release(city: City) -> None:
