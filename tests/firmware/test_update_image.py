@@ -25,6 +25,7 @@ from test_update import (
 from fleet_server.wire.state_message import decode_state
 from hardware.virtual_board import app_partitions
 from hardware.virtual_board.app_partitions import AppPartitions
+from hardware.virtual_board.board import HEAP_BYTES
 from hardware.virtual_board.esp_image import micropython, token_image
 from hardware.virtual_board.flash import Flash, region
 from hardware.virtual_board.network import NetworkPolicy
@@ -106,10 +107,18 @@ def test_an_image_under_which_nobody_was_heard_is_left_at_the_next_reset(place: 
     assert (said.micropython, said.image_sha256, said.slot) == ("1.27.0", None, "a")
 
 
-def test_an_image_that_does_not_come_up_is_left_at_once(place: Place) -> None:
+def test_an_image_that_does_not_come_up_is_left_at_once_and_was_fetched_within_the_heap(
+    place: Place,
+) -> None:
     _assign(place, micropython("1.28.0", comes_up=False))
+    while not place.is_session_next():
+        place.wakes(1)
+    place.board.heap_bytes = HEAP_BYTES - 30_000  # docs/budgets.md: so much stays free
 
-    place.wakes(8, any_end=True)
+    assert place.board.run_wake().reason == "reset"
+
+    place.board.heap_bytes = HEAP_BYTES
+    place.wakes(6, any_end=True)
 
     assert place.steps() == [*IMAGE_STEPS[:-1], "rolled_back: image not started"]
     assert (_started(place), place.state().micropython) == ("ota_0", "1.27.0")
