@@ -102,7 +102,7 @@ def _known(fleet: _Fleet) -> _Known:
 
 
 def _files_of(checked: Checked) -> set[str]:
-    return {file.sha256.hex() for manifest in checked.manifests.values() for file in manifest.files}
+    return {sha256 for one in checked.manifests.values() for sha256 in one.file_hashes}
 
 
 def _missing(fleet: _Fleet, wanted: Sequence[str]) -> list[str]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from fleet_server.wire import signed_releases
+from fleet_server.wire import app_image, signed_releases
 from fleet_server.wire.errors import RepositoryWrong, WireError
 from fleet_server.wire.manifest import (
     TARGET_SUFFIX,
+    Image,
     Manifest,
     decode_manifest,
     encode_manifest,
@@ -26,6 +27,7 @@ from fleet_server.wire.manifest import (
     target_path,
 )
 from fleet_server.wire.signed_releases import SBOM_SUFFIX, TARGETS, delegated
+from hardware.boards import load_board
 from hardware.catalogue import load_node_model
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.firmware_bundle import build_bundle
@@ -40,7 +42,7 @@ MICROPYTHON = (1, 27, 0)
 
 @dataclass(frozen=True)
 class Build:
-    """What is wanted of a release."""
+    """What is wanted of a release. `image`: the app image of a MicroPython that it brings."""
 
     version: str
     counter: int
@@ -49,6 +51,7 @@ class Build:
     notes: str = ""
     allow_downgrade: bool = False
     micropython: tuple[int, int, int] = MICROPYTHON
+    image: bytes | None = None
 
 
 def build_release(
@@ -57,7 +60,7 @@ def build_release(
     """Compile the firmware and lay a manifest and a parts list for each model into the folder; nothing is signed.
 
     Raises:
-        UsedWrongly: no release can be called or counted so, or one of this name is signed already.
+        UsedWrongly: no release can be called or counted so, one of this name is signed already, or no node of a model could start the image.
         BenchError: a file does not compile.
         CatalogueError: a model is not known.
     """
@@ -66,6 +69,7 @@ def build_release(
     for model in models:
         load_node_model(model)
         _check_new(folder, model, wanted)
+    image = _image_for(wanted.image, models)
     bundle = build_bundle(
         built_at_utc_s=wanted.built_utc_s,
         sources=sources,
@@ -82,6 +86,7 @@ def build_release(
             files=bundle.files,
             notes=wanted.notes,
             allow_downgrade=wanted.allow_downgrade,
+            image=image,
         )
         for model in models
     }
@@ -91,6 +96,8 @@ def build_release(
         raise UsedWrongly(problem.sentence) from problem
     for data in bundle.slot_files.values():
         folder.keep_file(data)
+    if wanted.image is not None:
+        folder.keep_file(wanted.image)
     for model, manifest in manifests.items():
         sbom = make_sbom(manifest, support_until=wanted.support_until)
         names = {TARGET_SUFFIX: encoded[model], SBOM_SUFFIX: sbom}
@@ -98,6 +105,23 @@ def build_release(
             model, {f"{wanted.version}{suffix}": data for suffix, data in names.items()}
         )
     return manifests
+
+
+def _image_for(data: bytes | None, models: Sequence[str]) -> Image | None:
+    if data is None:
+        return None
+    try:
+        read = [
+            app_image.check_image(data, chip=chip) for chip in sorted(set(map(chip_of, models)))
+        ]
+    except WireError as problem:
+        raise UsedWrongly(problem.sentence) from problem
+    return Image(len(data), hashlib.sha256(data).digest(), read[0].micropython)
+
+
+def chip_of(model: str) -> str:
+    """The chip of a node model, as its board file names it."""
+    return load_board(load_node_model(model).board).chip
 
 
 def _check_new(folder: ReleaseFolder, model: str, wanted: Build) -> None:
@@ -304,4 +328,16 @@ def _check_release(folder: ReleaseFolder, release: signed_releases.NamedTargets)
         data = folder.file(file.sha256.hex())
         if (len(data), hashlib.sha256(data).digest()) != (file.size_bytes, file.sha256):
             raise RepositoryWrong(f"{file.path} of {path} is not the file that was signed.")
+    if manifest.image is not None:
+        _check_image(folder, manifest.image, release.model, what=path)
     return manifest
+
+
+def _check_image(folder: ReleaseFolder, image: Image, model: str, *, what: str) -> None:
+    data = folder.file(image.sha256.hex())
+    if (len(data), hashlib.sha256(data).digest()) != (image.size_bytes, image.sha256):
+        raise RepositoryWrong(f"The MicroPython image of {what} is not the file that was signed.")
+    try:
+        app_image.check_image(data, chip=chip_of(model), micropython=image.micropython)
+    except WireError as problem:
+        raise RepositoryWrong(f"{what}: {problem.sentence}") from problem

@@ -113,6 +113,12 @@ def keygen(
     "--allow-downgrade", is_flag=True, help="Nodes with a higher counter may take it: a way back."
 )
 @click.option(
+    "--image",
+    "image_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A whole MicroPython that the release brings: its app image (.app-bin). Not tried on hardware.",
+)
+@click.option(
     "--sources",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with the firmware; ours when not given.",
@@ -128,13 +134,17 @@ def build(
     built_utc_s: int | None,
     notes: str,
     allow_downgrade: bool,
+    image_file: Path | None,
     sources: Path | None,
     as_json: bool,
 ) -> None:
     """Compile a release: a manifest and a parts list (CycloneDX) for each node model, and the files. Nothing is signed.
 
+    With --image nodes first change to that MicroPython, and take the files once they were heard under it.
+
     Example: provision release build --version 0.7.0 --counter 7 --support-until 2031-12-31
     """
+    from fleet_server.wire.app_image import dotted
     from provisioning.release_building import Build, build_release
     from provisioning.release_folder import ReleaseFolder
 
@@ -146,6 +156,7 @@ def build(
         support_until=date(support_until.year, support_until.month, support_until.day),
         notes=notes,
         allow_downgrade=allow_downgrade,
+        image=None if image_file is None else _image(image_file),
     )
     made = build_release(ReleaseFolder(folder), wanted, models or node_model_ids(), sources=sources)
     one = next(iter(made.values()))
@@ -158,6 +169,13 @@ def build(
             "files": len(one.files),
             "slot_bytes": one.size_bytes,
             "bundle_sha256": one.bundle_sha256,
+            "image": None
+            if one.image is None
+            else {
+                "micropython": dotted(one.image.micropython),
+                "bytes": one.image.size_bytes,
+                "sha256": one.image.sha256.hex(),
+            },
         }
         click.echo(json.dumps(content))
     else:
@@ -165,6 +183,18 @@ def build(
             f"{version} for {', '.join(made)}: {len(one.files)} files, {one.size_bytes} bytes, bundle {one.bundle_sha256[:12]}."
             " Sign it with provision release sign."
         )
+        if one.image is not None:
+            click.echo(
+                f"It brings MicroPython {dotted(one.image.micropython)}, {one.image.size_bytes} bytes. That nodes change their MicroPython"
+                " was tried on the virtual board only, not on hardware."
+            )
+
+
+def _image(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsedWrongly(f"The image {path} cannot be read: {error.strerror}.") from error
 
 
 @release.command()

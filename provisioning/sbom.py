@@ -1,7 +1,8 @@
 """The parts list of a release: CycloneDX 1.6 in JSON (https://cyclonedx.org/docs/1.6/json/), the same bytes for the same release.
 
-It names the firmware, the MicroPython below it and every module with its hash; and until when the release is supported, which is a
-property because the standard has no field for it. What is inside MicroPython's image (ESP-IDF, mbedTLS) that image's maker lists.
+It names the firmware, the MicroPython below it (the one that the release brings, with its hash, or the lowest that may run it) and every
+module with its hash; and until when the release is supported, which is a property because the standard has no field for it. What is
+inside MicroPython's image (ESP-IDF, mbedTLS) that image's maker lists.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import uuid
 from datetime import UTC, date, datetime
 from typing import Any
 
+from fleet_server.wire.app_image import dotted
 from fleet_server.wire.manifest import Manifest
 
 SUPPORT_UNTIL = "stadtsensor:support_until"
@@ -23,7 +25,10 @@ _NAMESPACE = uuid.UUID("5b0c9c0e-5d1c-4a7e-9a30-6a1f4f6f2a51")
 def make_sbom(manifest: Manifest, *, support_until: date) -> bytes:
     """The parts list of the release that this manifest describes."""
     model = manifest.models[0]
-    serial = uuid.uuid5(_NAMESPACE, f"{model}/{manifest.version}/{manifest.bundle_sha256}")
+    about = f"{model}/{manifest.version}/{manifest.bundle_sha256}"
+    if manifest.image is not None:
+        about += f"/{manifest.image.sha256.hex()}"
+    serial = uuid.uuid5(_NAMESPACE, about)
     content = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -68,12 +73,19 @@ def _firmware(manifest: Manifest, model: str, support_until: date) -> dict[str, 
 
 def _micropython(manifest: Manifest) -> dict[str, Any]:
     version = _dotted(manifest)
+    image = manifest.image
+    brought = (
+        {} if image is None else {"hashes": [{"alg": "SHA-256", "content": image.sha256.hex()}]}
+    )
     return {
         "type": "platform",
         "bom-ref": _micropython_purl(manifest),
         "name": "micropython",
         "version": version,
-        "description": "The lowest version that may run it",
+        "description": "The lowest version that may run it"
+        if image is None
+        else "The version that it brings, as a whole image",
+        **brought,
         "licenses": [{"license": {"id": "MIT"}}],
         "cpe": f"cpe:2.3:a:micropython:micropython:{version}:*:*:*:*:*:*:*",
         "purl": _micropython_purl(manifest),
@@ -108,4 +120,5 @@ def _module_purl(manifest: Manifest, path: str) -> str:
 
 
 def _dotted(manifest: Manifest) -> str:
-    return ".".join(map(str, manifest.micropython))
+    """The version of MicroPython that it runs on."""
+    return dotted(manifest.micropython if manifest.image is None else manifest.image.micropython)

@@ -1,13 +1,15 @@
 """The state message: what the node says about itself at each connect."""
 
 import gc
+import sys
 
 import esp32
 import machine
 
 import slots
 from node import heap
-from node.config import running_bundle
+from node.config import blob, running_bundle
+from node.errors import NotProvisioned
 from node.link import bearer
 
 _CAUSES = ("power_on", "hard", "watchdog", "deep_sleep", "soft")
@@ -54,6 +56,8 @@ def state(wake):
         ("counter", running.get("counter", 0)),
         ("assignment", running.get("assignment")),
         ("attempt", running.get("attempt")),
+        ("micropython", "%s.%s.%s" % tuple(sys.implementation.version)[:3]),
+        ("image_sha256", _image_sha256()),
     )
 
 
@@ -70,6 +74,16 @@ def reset_cause(wake):
     )
     cause = machine.reset_cause()
     return _CAUSES[numbers.index(cause)] if cause in numbers else "other"
+
+
+def _image_sha256():
+    """Of the MicroPython image that an update brought and that runs (node/update/image.py notes it); None when none did."""
+    try:
+        label, sha256 = blob("upd", "runs", 96).decode().split(" ")
+    except (NotProvisioned, ValueError):
+        return None
+    running = esp32.Partition(esp32.Partition.RUNNING)  # type: ignore[arg-type] # the stubs know labels only
+    return sha256 if running.info()[4] == label else None
 
 
 def _largest_block():

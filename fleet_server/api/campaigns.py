@@ -159,6 +159,13 @@ class CampaignPreviewSchema(Schema):
 
     model = fields.String(required=True)
     version = fields.String(required=True)
+    micropython = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "the whole MicroPython that the release brings: not tried on hardware; null: none"
+        },
+    )
     counts = fields.Nested(CampaignProspectsSchema, required=True)
     waves = fields.List(fields.Integer(), required=True)
     offline = fields.Integer(required=True)
@@ -190,6 +197,7 @@ class CampaignSchema(Schema):
     model = fields.String(required=True)
     version = fields.String(required=True)
     counter = fields.Integer(required=True)
+    micropython = fields.String(required=True, allow_none=True)
     selection = fields.Dict(keys=fields.String(), required=True)
     is_dynamic = fields.Boolean(required=True)
     author = fields.String(required=True)
@@ -452,6 +460,7 @@ def _shown_preview(found: Preview) -> dict[str, Any]:
     return {
         "model": found.release.model,
         "version": found.release.version,
+        "micropython": found.release.image_micropython,
         "counts": {prospect.value: count for prospect, count in found.counts.items()},
         "waves": found.waves,
         "offline": found.offline,

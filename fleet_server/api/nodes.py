@@ -64,6 +64,7 @@ class OneNodeSchema(Schema):
     spool_depth = reported(fields.Integer, allow_none=True)
     battery_mv = reported(fields.Integer, allow_none=True)
     firmware_version = reported(fields.String, allow_none=True)
+    micropython = reported(fields.String, allow_none=True)
     last_error = reported(fields.String, allow_none=True)
     packs = reported(fields.Integer)
     missing_packs = reported(fields.Integer)

@@ -23,13 +23,14 @@ from fleet_server.services.releases import ReleaseFilter, ReleaseLine, RunningNo
 from fleet_server.services.releasing import Published
 from fleet_server.services.rights import Right
 from fleet_server.settings import Settings
-from fleet_server.wire.manifest import MOST_FILE_BYTES
+from fleet_server.wire import app_image
 from fleet_server.wire.signed_releases import MOST_METADATA_BYTES
 
 release_noun = Noun("releases", "Signed versions of the firmware")
 components = Noun("components", "Parts of releases, and the nodes that run them")
 
 _MOST_PUBLISHED_BYTES = 16 * 1024 * 1024
+_LONGEST_FILE_BYTES = app_image.MOST_BYTES * 4 // 3  # as base64
 _MOST_HASHES = 2000
 _SHA256 = validate.Regexp(r"^[0-9a-f]{64}\Z")
 _ROLE = validate.Regexp(r"^[a-z0-9-]{1,32}\Z")
@@ -65,6 +66,16 @@ class ReleaseSchema(Schema):
     bundle_sha256 = fields.String(required=True, attribute="release.bundle_sha256")
     manifest_sha256 = fields.String(required=True, attribute="release.manifest_sha256")
     size_bytes = fields.Integer(required=True, attribute="release.size_bytes")
+    image_micropython = fields.String(
+        required=True,
+        allow_none=True,
+        attribute="release.image_micropython",
+        metadata={
+            "description": "the version of the whole MicroPython that it brings, which was not tried on hardware; null: none"
+        },
+    )
+    image_bytes = fields.Integer(required=True, allow_none=True, attribute="release.image_bytes")
+    image_sha256 = fields.String(required=True, allow_none=True, attribute="release.image_sha256")
     notes = fields.String(required=True, attribute="release.notes")
     support_until = fields.AwareDateTime(required=True, attribute="release.support_until")
     uploaded_at = fields.AwareDateTime(required=True, attribute="release.uploaded_at")
@@ -153,7 +164,7 @@ class RunningNodeSchema(Schema):
 
 class FileSchema(Schema):
     sha256 = fields.String(required=True, validate=_SHA256)
-    content = Base64(required=True, most_bytes=MOST_FILE_BYTES)
+    content = Base64(required=True, most_bytes=app_image.MOST_BYTES)
 
 
 class HashesSchema(Schema):
@@ -246,9 +257,10 @@ class Releases(MethodView):
 @release_noun.route("/files")
 class ReleaseFiles(MethodView):
     @needs(Right.AUTHOR_RELEASES)
+    @takes_file(_LONGEST_FILE_BYTES)
     @release_noun.acts(FileSchema, None)
     def post(self, given: dict[str, Any]) -> None:
-        """Keep one file of a bundle that will be published"""
+        """Keep one file of a bundle, or a MicroPython image, that will be published"""
         releasing.keep_file(_open_files(), given["sha256"], given["content"])
 
 

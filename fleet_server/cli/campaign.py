@@ -314,6 +314,7 @@ def _answer_preview(found: Preview, *, as_json: bool) -> None:
     fields = {
         "model": found.release.model,
         "version": found.release.version,
+        "micropython": found.release.image_micropython,
         "counts": counts,
         "waves": list(found.waves),
         "offline": found.offline,
@@ -327,6 +328,11 @@ def _answer_preview(found: Preview, *, as_json: bool) -> None:
         f" {counts['has_it']} have it, {counts['newer']} run a newer release.\n"
         f"Nodes in each wave: {waves}. At most {found.bytes_in_all} bytes over the air. Nothing was changed."
     )
+    if found.release.image_micropython is not None:
+        sentence += (
+            f"\nIt brings MicroPython {found.release.image_micropython}, which was not tried on hardware:"
+            " begin with one node within reach."
+        )
     answer(fields, sentence, as_json=as_json)
 
 

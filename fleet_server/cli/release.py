@@ -123,6 +123,7 @@ def list_releases(model: str | None, data_dir: str | None, as_json: bool) -> Non
                 "model": one.release.model,
                 "version": one.release.version,
                 "counter": one.release.counter,
+                "micropython": one.release.image_micropython,
                 "support_until": f"{one.release.support_until:%Y-%m-%d}",
                 "is_withdrawn": one.release.withdrawn_at is not None,
                 "nodes": one.nodes,
@@ -131,10 +132,16 @@ def list_releases(model: str | None, data_dir: str | None, as_json: bool) -> Non
         ]
     lines = [
         f"{one['model']:12} {one['version']:12} counter {one['counter']}, support until {one['support_until']},"
-        f" {one['nodes']} nodes{', withdrawn' if one['is_withdrawn'] else ''}"
+        f" {one['nodes']} nodes{_brought(one['micropython'])}{', withdrawn' if one['is_withdrawn'] else ''}"
         for one in fields
     ]
     answer({"releases": fields}, "\n".join(lines) or "There is no release.", as_json=as_json)
+
+
+def _brought(micropython: object) -> str:
+    return (
+        "" if micropython is None else f", with MicroPython {micropython} (not tried on hardware)"
+    )
 
 
 @release.command()

@@ -61,7 +61,8 @@ class Campaign(Base):
     """`reason`: why it is paused, aborted or expired; `paused_by` None: it paused by itself.
 
     `hours_from_min`, `hours_until_min`: minutes of the city's day between which nodes may begin; None: always. `free_at`: when the
-    network is free again for one more node (`bytes_per_s`). `time_outs_s`: by stage, where they differ from the usual ones.
+    network is free again for one more node (`bytes_per_s`). `time_outs_s`: by stage, where they differ from the usual ones. `image_sha256` and
+    `micropython` are those that the release brings; None where it brings none.
     """
 
     __tablename__ = "campaign"
@@ -76,6 +77,8 @@ class Campaign(Base):
     version: Mapped[str]
     counter: Mapped[Big]
     bundle_sha256: Mapped[str]
+    image_sha256: Mapped[str | None]
+    micropython: Mapped[str | None]
     selection: Mapped[dict[str, Any]] = mapped_column(JSON)
     is_dynamic: Mapped[bool]
     author: Mapped[str]

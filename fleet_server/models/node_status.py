@@ -69,6 +69,8 @@ class NodeStatus(Base):
     counter: Mapped[Big | None]  # of the running release
     assignment: Mapped[Big | None]  # with `attempt`, of the update that brought it
     attempt: Mapped[Big | None]
+    micropython: Mapped[str | None]
+    image_sha256: Mapped[str | None]  # of its MicroPython, where an update brought it
     slot: Mapped[str | None]
     slot_state: Mapped[str | None]
     battery_mv: Mapped[int | None]

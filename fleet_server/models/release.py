@@ -13,7 +13,8 @@ from fleet_server.models.base import Base, Big, Key, Moment
 class Release(Base):
     """One release for one node model. It never changes; `withdrawn_at` is set while its role does not sign it any more.
 
-    `bundle_sha256` with `version` is what a node says that it runs it.
+    `bundle_sha256` with `version` is what a node says that it runs it. The three of `image` are of the MicroPython that it brings; None
+    where it brings none.
     """
 
     __tablename__ = "release"
@@ -32,6 +33,9 @@ class Release(Base):
     manifest_sha256: Mapped[str]
     bundle_sha256: Mapped[str]
     size_bytes: Mapped[int]
+    image_sha256: Mapped[str | None]
+    image_bytes: Mapped[int | None]
+    image_micropython: Mapped[str | None]
     notes: Mapped[str]
     sbom: Mapped[dict[str, Any]] = mapped_column(JSON)
     sbom_sha256: Mapped[str]  # of the bytes that were signed; they are in the file store
@@ -39,6 +43,11 @@ class Release(Base):
     uploaded_at: Mapped[Moment]
     uploaded_by: Mapped[str]
     withdrawn_at: Mapped[Moment | None]
+
+    @property
+    def transfer_bytes(self) -> int:
+        """What a node fetches at most: it has some of the files, and it may have the image."""
+        return self.size_bytes + (self.image_bytes or 0)
 
 
 class ReleaseComponent(Base):

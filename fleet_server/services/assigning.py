@@ -41,6 +41,8 @@ STANDING_COLUMNS = (
     CampaignNode.is_assigned,
     Campaign.counter,
     Campaign.bundle_sha256,
+    Campaign.micropython,
+    Campaign.image_sha256,
     Campaign.time_outs_s,
 )
 
@@ -73,7 +75,7 @@ def standing_of(row: Any) -> Standing:
 
 
 def order_of(row: Any) -> Order:
-    return Order(row.assignment, row.counter, row.bundle_sha256)
+    return Order(row.assignment, row.counter, row.bundle_sha256, row.micropython, row.image_sha256)
 
 
 def keep(session: Session, moved: Iterable[Moved], *, now: datetime) -> None:

@@ -1,7 +1,7 @@
 """What follows from what in a campaign: pure functions of where it stands, what was heard, and the time. The state machine of updates.
 
-A node has succeeded when, and only when, its own state message says that it runs exactly this release, brought by this assignment, and
-trusts it, and a reading that it sampled since it runs it is stored. Progress that it tells moves it along and can end it
+A node has succeeded when, and only when, its own state message says that it runs exactly this release (with the MicroPython that it brings,
+where it brings one), brought by this assignment, and trusts it, and a reading that it sampled since it runs it is stored. Progress that it tells moves it along and can end it
 badly, never well. Words may come twice, late, in any order, and from attempts that are over.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import NamedTuple
 
 from fleet_server.models import CampaignState, NodeStage
 from fleet_server.wire.states import SlotState, UpdateStage
@@ -96,6 +97,12 @@ class Order:
     assignment: int
     counter: int
     bundle_sha256: str
+    micropython: str | None = None  # with its hash: where the release brings one
+    image_sha256: str | None = None
+
+    @property
+    def wanted(self) -> Running:
+        return Running(self.counter, self.bundle_sha256, self.micropython, self.image_sha256)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,25 @@ class Report:
     slot_state: str | None
     said_at: datetime
     sampled_at: datetime | None
+    micropython: str | None = None
+    image_sha256: str | None = None
+
+    @property
+    def running(self) -> Running:
+        return Running(self.counter, self.bundle_sha256, self.micropython, self.image_sha256)
+
+
+class Running(NamedTuple):
+    """What runs on a node, or shall: the release's counter and bundle, and which MicroPython with which image."""
+
+    counter: int | None
+    bundle_sha256: str | None
+    micropython: str | None = None
+    image_sha256: str | None = None
+
+    def is_release(self, wanted: Running) -> bool:
+        """Whether what a node says that it runs is what is wanted: the bundle, and the MicroPython where one is brought."""
+        return self[:2] == wanted[:2] and (wanted.image_sha256 is None or self[2:] == wanted[2:])
 
 
 TimeOuts = Mapping[NodeStage, int]
@@ -163,8 +189,7 @@ def after_report(
     """What becomes of a node that says this about itself."""
     if not (standing.is_open or standing.stage in (NodeStage.PLANNED, *_CORRECTED)):
         return standing
-    runs_it = (report.counter, report.bundle_sha256) == (order.counter, order.bundle_sha256)
-    if not runs_it:
+    if not report.running.is_release(order.wanted):
         # What it samples from now on is no reading of the new version.
         return replace(standing, running_since=None)
     # Whichever attempt brought it: one that was called back too late has brought it all the same.

@@ -41,6 +41,7 @@ from fleet_server.services.campaign_rules import (
     Gate,
     Progress,
     Report,
+    Running,
     Standing,
     WaveCount,
 )
@@ -167,6 +168,8 @@ def read_reports(session: Session, *, now: datetime) -> None:
                 NodeStatus.attempt.label("said_attempt"),
                 NodeStatus.counter.label("said_counter"),
                 NodeStatus.bundle_sha256.label("said_sha256"),
+                NodeStatus.micropython.label("said_micropython"),
+                NodeStatus.image_sha256.label("said_image_sha256"),
                 NodeStatus.slot_state,
                 func.coalesce(NodeStatus.clock_at, NodeStatus.last_state_at).label("said_at"),
                 NodeStatus.last_sampled_at,
@@ -196,6 +199,8 @@ def _after_report(row: Any, now: datetime) -> Standing:
             slot_state=row.slot_state,
             said_at=row.said_at,
             sampled_at=row.last_sampled_at,
+            micropython=row.said_micropython,
+            image_sha256=row.said_image_sha256,
         ),
         assigning.order_of(row),
         now=now,
@@ -353,6 +358,8 @@ def _offer_some(session: Session, campaign: Campaign, *, now: datetime) -> int:
             Node.state.label("node_state"),
             NodeStatus.counter.label("said_counter"),
             NodeStatus.bundle_sha256.label("said_sha256"),
+            NodeStatus.micropython.label("said_micropython"),
+            NodeStatus.image_sha256.label("said_image_sha256"),
             NodeStatus.slot_state,
         )
         .join(Node, Node.node_id == CampaignNode.node_id)
@@ -402,8 +409,8 @@ def _kept_from(row: Any, later: set[str]) -> tuple[NodeStage | None, str | None]
         return NodeStage.CANCELED, "out of service"
     if row.node_id in later:
         return NodeStage.SUPERSEDED, None
-    runs_it = (row.said_counter, row.said_sha256) == (row.counter, row.bundle_sha256)
-    if runs_it and row.slot_state == SlotState.CONFIRMED:
+    said = Running(row.said_counter, row.said_sha256, row.said_micropython, row.said_image_sha256)
+    if said.is_release(assigning.order_of(row).wanted) and row.slot_state == SlotState.CONFIRMED:
         return NodeStage.ALREADY_INSTALLED, None
     return None, None
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server.models import Node, NodeStatus, Release
 from fleet_server.services import layering, node_list, rights
+from fleet_server.services.campaign_rules import Running
 from fleet_server.services.node_list import NodeFilter
 from fleet_server.wire.manifest import decode_manifest
 from fleet_server.wire.states import SlotState
@@ -91,6 +92,8 @@ def nodes_query(
             NodeStatus.late_at,
             NodeStatus.counter,
             NodeStatus.bundle_sha256,
+            NodeStatus.micropython,
+            NodeStatus.image_sha256,
             NodeStatus.slot_state,
         )
         .join(NodeStatus, NodeStatus.node_id == Node.node_id)
@@ -115,11 +118,11 @@ def canaries_first(nodes: Sequence[Meant], canaries: int) -> list[Meant]:
 
 
 def _prospect(row: Any, release: Release, allows_downgrade: bool) -> Prospect:
-    if (
-        row.counter == release.counter
-        and row.bundle_sha256 == release.bundle_sha256
-        and row.slot_state == SlotState.CONFIRMED
-    ):
+    said = Running(row.counter, row.bundle_sha256, row.micropython, row.image_sha256)
+    wanted = Running(
+        release.counter, release.bundle_sha256, release.image_micropython, release.image_sha256
+    )
+    if said.is_release(wanted) and row.slot_state == SlotState.CONFIRMED:
         return Prospect.HAS_IT
     if row.counter is not None and row.counter > release.counter and not allows_downgrade:
         return Prospect.NEWER

@@ -145,6 +145,10 @@ REASONS: Mapping[str, Words] = {
         "en": "the release's MicroPython is too long for its partition",
         "de": "das MicroPython der Version ist zu lang für seine Partition",
     },
+    "image length": {
+        "en": "the release's MicroPython has another length than was signed",
+        "de": "das MicroPython der Version hat eine andere Länge als signiert",
+    },
     "image not bootable": {
         "en": "its board cannot start the release's MicroPython",
         "de": "sein Board kann das MicroPython der Version nicht starten",
@@ -185,6 +189,14 @@ REASONS: Mapping[str, Words] = {
     "too long": {
         "en": "the new version did not prove itself within 72 hours",
         "de": "die neue Version bewährte sich nicht in 72 Stunden",
+    },
+    "image not started": {
+        "en": "the release's MicroPython did not come up, and its boot loader took the one before",
+        "de": "das MicroPython der Version lief nicht an, und sein Bootloader nahm das vorige",
+    },
+    "image not heard": {
+        "en": "under the release's MicroPython the server was not heard, and its boot loader took the one before",
+        "de": "unter dem MicroPython der Version war der Server nicht zu hören, und sein Bootloader nahm das vorige",
     },
     # Why it was not told.
     "out of service": {"en": "it is out of service", "de": "er ist außer Betrieb"},

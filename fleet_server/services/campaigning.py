@@ -218,7 +218,7 @@ def preview(
     release, found = _judged(session, release_id, target, plan, terms, now=now)
     counts = Counter(one.prospect for one in found)
     changing = [one for one in found if one.prospect is Prospect.UPDATES]
-    in_all = len(changing) * release.size_bytes
+    in_all = len(changing) * release.transfer_bytes
     return Preview(
         release=release,
         counts={prospect: counts[prospect] for prospect in Prospect},
@@ -257,10 +257,12 @@ def create_campaign(
             version=release.version,
             counter=release.counter,
             bundle_sha256=release.bundle_sha256,
+            image_sha256=release.image_sha256,
+            micropython=release.image_micropython,
             selection=target.as_fields(),
             author=rights.actor_of(session).name,
             created_at=now,
-            bytes_per_node=release.size_bytes,
+            bytes_per_node=release.transfer_bytes,
             state=CampaignState.DRAFT,
             wave=0,
         )

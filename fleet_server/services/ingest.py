@@ -845,6 +845,8 @@ _STATE_COLUMNS = (
     "counter",
     "assignment",
     "attempt",
+    "micropython",
+    "image_sha256",
     "slot",
     "slot_state",
     "battery_mv",

@@ -125,6 +125,7 @@ class NodeOverview:
     battery_level: BatteryLevel
     drift_ppm: float | None
     firmware_version: str | None
+    micropython: str | None
     last_error: str | None
     packs: int
     missing_packs: int
@@ -363,6 +364,7 @@ def node_overview(session: Session, node_id: str, *, now: datetime) -> NodeOverv
         battery_level=one.battery_level,
         drift_ppm=one.status.drift_ppm,
         firmware_version=one.status.version,
+        micropython=one.status.micropython,
         last_error=one.status.last_error,
         packs=packs.stored,
         lost_packs=packs.lost,

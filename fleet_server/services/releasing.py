@@ -22,11 +22,12 @@ from fleet_server.errors import Conflict, Invalid, NotFound
 from fleet_server.models import Release, ReleaseComponent, SignedMetadata
 from fleet_server.services import auditing, release_repository, rights
 from fleet_server.services.file_store import FileStore
-from fleet_server.wire import signed_releases
-from fleet_server.wire.errors import RepositoryWrong
-from fleet_server.wire.manifest import MOST_FILE_BYTES, Manifest, target_path
+from fleet_server.wire import app_image, signed_releases
+from fleet_server.wire.errors import RepositoryWrong, WireError
+from fleet_server.wire.manifest import MOST_FILE_BYTES, Image, Manifest, target_path
 from fleet_server.wire.signed_releases import ROOT, TARGETS, NamedTargets, Repository, delegated
 from hardware import catalogue
+from hardware.boards import load_board
 
 MOST_SBOM_BYTES = 256 * 1024
 _SUPPORT_UNTIL = "stadtsensor:support_until"
@@ -66,17 +67,29 @@ class Outcome:
 
 
 def keep_file(store: FileStore, sha256: str, data: bytes) -> None:
-    """Keep a file of a bundle; safe to repeat.
+    """Keep a file of a bundle, or a MicroPython image; safe to repeat.
 
     Raises:
-        ReleaseRefused: it is too large, or another than its name says.
+        ReleaseRefused: it is too large, no image that a node could start, or another than its name says.
         Unavailable: it cannot be kept.
     """
     if len(data) > MOST_FILE_BYTES:
-        raise ReleaseRefused("A file of a bundle has at most %(most)s bytes.", most=MOST_FILE_BYTES)
+        _check_large(data)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ReleaseRefused("The file is not the one that its hash names; send it again.")
     store.put(release_repository.file_name(sha256), data)
+
+
+def _check_large(data: bytes) -> None:
+    """Nothing that a bundle consists of is as large as that: it has to be an image."""
+    try:
+        app_image.read_image(data)
+    except WireError as problem:
+        raise ReleaseRefused(
+            "A file of a bundle has at most %(most)s bytes, and as an image it is refused: %(why)s",
+            most=MOST_FILE_BYTES,
+            why=problem.sentence,
+        ) from problem
 
 
 def missing_files(store: FileStore, wanted: Sequence[str]) -> list[str]:
@@ -309,6 +322,9 @@ def _add_release(
     signed_releases.check_target_bytes(named.sbom, sbom_data)
     sbom = _read_sbom(sbom_data, manifest, what=named.sbom.path)
     _check_files(store(), manifest, what=path)
+    image = manifest.image
+    if image is not None:
+        _check_image(store(), image, named.model, what=path)
     sbom_sha256 = named.sbom.hashes["sha256"]
     store().put(release_repository.file_name(sbom_sha256), sbom_data)
     release = Release(
@@ -320,6 +336,9 @@ def _add_release(
         manifest_sha256=named.manifest.hashes["sha256"],
         bundle_sha256=manifest.bundle_sha256,
         size_bytes=manifest.size_bytes,
+        image_sha256=None if image is None else image.sha256.hex(),
+        image_bytes=None if image is None else image.size_bytes,
+        image_micropython=None if image is None else app_image.dotted(image.micropython),
         notes=manifest.notes,
         sbom=sbom.content,
         sbom_sha256=sbom_sha256,
@@ -374,6 +393,23 @@ def _check_files(store: FileStore, manifest: Manifest, *, what: str) -> None:
             )
 
 
+def _check_image(store: FileStore, image: Image, model: str, *, what: str) -> None:
+    """A whole image for the model's chip, of the version that the manifest says; the boot loader looks at the chip again, and the node at the hash."""
+    try:
+        data = release_repository.bundle_file(lambda: store, image.sha256.hex())
+    except NotFound as problem:
+        raise FileMissing("The MicroPython image of %(what)s was not sent.", what=what) from problem
+    if len(data) != image.size_bytes or hashlib.sha256(data).digest() != image.sha256:
+        raise ReleaseRefused(
+            "The MicroPython image of %(what)s is another than the manifest says.", what=what
+        )
+    chip = load_board(catalogue.load_node_model(model).board).chip
+    try:
+        app_image.check_image(data, chip=chip, micropython=image.micropython)
+    except WireError as problem:
+        raise ReleaseRefused("%(what)s: %(why)s", what=what, why=problem.sentence) from problem
+
+
 # ------------------------------------------------------------------------------------------------------------ parts lists
 
 
@@ -417,11 +453,22 @@ def _read_sbom(data: bytes, manifest: Manifest, *, what: str) -> _Sbom:
         ) from problem
     if not is_ours or files != {file.path: file.sha256.hex() for file in manifest.files}:
         raise ReleaseRefused("%(what)s is not about the files of this release.", what=what)
+    if manifest.image is not None and not _names_image(content["components"], manifest.image):
+        raise ReleaseRefused("%(what)s does not name the MicroPython of this release.", what=what)
     if len(components) > _MOST_COMPONENTS:
         raise ReleaseRefused(
             "%(what)s names more than %(most)s parts.", what=what, most=_MOST_COMPONENTS
         )
     return _Sbom(content, components, datetime(until.year, until.month, until.day, tzinfo=UTC))
+
+
+def _names_image(components: Sequence[Mapping[str, Any]], image: Image) -> bool:
+    wanted = [{"alg": "SHA-256", "content": image.sha256.hex()}]
+    version = app_image.dotted(image.micropython)
+    return any(
+        (one["name"], one["version"], one.get("hashes")) == ("micropython", version, wanted)
+        for one in components
+    )
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,7 @@
 """The manifest of a release for one node model: what a slot consists of (deterministic CBOR; keys in the order of `Manifest`).
 
-It is the target that release keys sign. Boot files are never in it: they have to work when a slot does not.
+It is the target that release keys sign. Boot files are never in it: they have to work when a slot does not. A release that also brings a whole
+MicroPython has a manifest of format 2, with `image` at its end; a node that does not know how to take one refuses it as malformed.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fleet_server.wire import cbor
+from fleet_server.wire import app_image, cbor
 from fleet_server.wire.errors import WireError
 
 FORMAT = 1
+IMAGE_FORMAT = 2
 MPY_FORMAT = 6
 MOST_BYTES = 8 * 1024
 MOST_NOTES_BYTES = 500
@@ -32,6 +34,7 @@ _MOST_PATH = 64
 _KEYS = (
     "format", "version", "counter", "models", "mpy", "micropython", "built_utc_s", "allow_downgrade", "notes", "files",
 )  # fmt: skip
+_IMAGE_KEYS = (*_KEYS, "image")
 
 
 @dataclass(frozen=True, order=True)
@@ -44,8 +47,17 @@ class BundleFile:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A whole MicroPython: its app image (`wire.app_image`) by size and hash (32 bytes), and which version it is."""
+
+    size_bytes: int
+    sha256: bytes
+    micropython: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """`counter` grows with every release of a model; `micropython` is the lowest version that may run it."""
+    """`counter` grows with every release of a model; `micropython` is the lowest version that may run it, `image` the one that it brings."""
 
     version: str
     counter: int
@@ -56,6 +68,7 @@ class Manifest:
     notes: str = ""
     allow_downgrade: bool = False
     mpy: int = MPY_FORMAT
+    image: Image | None = None
 
     @property
     def bundle_sha256(self) -> str:
@@ -63,8 +76,14 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files together."""
+        """Of all files of the slot together."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def file_hashes(self) -> set[str]:
+        """Of all files that a node may ask for (hex), the image among them."""
+        found = {file.sha256.hex() for file in self.files}
+        return found if self.image is None else found | {self.image.sha256.hex()}
 
 
 def bundle_sha256(files: Iterable[BundleFile]) -> str:
@@ -105,8 +124,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
     Raises:
         WireError: no node could take it; says why.
     """
-    values = (
-        FORMAT,
+    values: tuple[object, ...] = (
+        FORMAT if manifest.image is None else IMAGE_FORMAT,
         manifest.version,
         manifest.counter,
         list(manifest.models),
@@ -117,8 +136,13 @@ def encode_manifest(manifest: Manifest) -> bytes:
         manifest.notes,
         [[file.path, file.size_bytes, file.sha256] for file in manifest.files],
     )
-    data = cbor.map_head(len(_KEYS)) + b"".join(
-        cbor.encode(key) + cbor.encode(value) for key, value in zip(_KEYS, values, strict=True)
+    keys: tuple[str, ...] = _KEYS
+    if manifest.image is not None:
+        image = manifest.image
+        keys = _IMAGE_KEYS
+        values += ([image.size_bytes, image.sha256, list(image.micropython)],)
+    data = cbor.map_head(len(keys)) + b"".join(
+        cbor.encode(key) + cbor.encode(value) for key, value in zip(keys, values, strict=True)
     )
     _check(manifest, len(data))
     return data
@@ -133,10 +157,11 @@ def decode_manifest(data: bytes) -> Manifest:
     if len(data) > MOST_BYTES:
         _refuse(f"has {len(data)} bytes; at most {MOST_BYTES} are allowed")
     content = cbor.decode_only(data)
-    if not isinstance(content, dict) or tuple(content) != _KEYS:
+    if not isinstance(content, dict) or tuple(content) not in (_KEYS, _IMAGE_KEYS):
         _refuse(f"is no map of {', '.join(_KEYS)}, in this order")
-    if content["format"] != FORMAT:
-        _refuse(f"is of format {content['format']!r}; known is {FORMAT}")
+    wanted = IMAGE_FORMAT if "image" in content else FORMAT
+    if content["format"] != wanted:
+        _refuse(f"is of format {content['format']!r}, not {wanted}")
     manifest = _manifest(content)
     if encode_manifest(manifest) != data:
         _refuse("is not spelt as it has to be")
@@ -149,7 +174,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             _refuse(f"has no possible {key}")
     if not all(type(model) is str for model in content["models"]):
         _refuse("has no possible models")
-    if [type(part) for part in content["micropython"]] != [int, int, int]:
+    if not _is_version_list(content["micropython"]):
         _refuse("has no possible micropython")
     for entry in content["files"]:
         if type(entry) is not list or [type(part) for part in entry] != [str, int, bytes]:
@@ -164,7 +189,21 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         allow_downgrade=content["allow_downgrade"],
         notes=content["notes"],
         files=tuple(BundleFile(*entry) for entry in content["files"]),
+        image=_image(content["image"]) if "image" in content else None,
     )
+
+
+def _image(entry: object) -> Image:
+    if type(entry) is not list or [type(part) for part in entry] != [int, bytes, list]:
+        _refuse("has an image that is no size, hash and version")
+    size_bytes, sha256, version = entry
+    if not _is_version_list(version):
+        _refuse("has an image that is no MicroPython version")
+    return Image(size_bytes, sha256, tuple(version))
+
+
+def _is_version_list(value: list[Any]) -> bool:
+    return [type(part) for part in value] == [int, int, int]
 
 
 _KINDS: dict[str, type] = {
@@ -192,6 +231,8 @@ def _check(manifest: Manifest, length: int) -> None:
     if any(letter < " " and letter != "\n" for letter in manifest.notes):
         _refuse("has notes with signs that cannot be printed")
     _check_files(manifest)
+    if manifest.image is not None:
+        _check_image(manifest.image, manifest.micropython)
     if length > MOST_BYTES:
         _refuse(f"has {length} bytes; at most {MOST_BYTES} are allowed")
 
@@ -211,6 +252,16 @@ def _check_files(manifest: Manifest) -> None:
         _refuse("does not name its files sorted and once each")
     if manifest.size_bytes > MOST_SLOT_BYTES:
         _refuse(f"comes to {manifest.size_bytes} bytes; a slot holds {MOST_SLOT_BYTES}")
+
+
+def _check_image(image: Image, lowest: tuple[int, int, int]) -> None:
+    if not 0 < image.size_bytes <= app_image.MOST_BYTES or len(image.sha256) != 32:
+        _refuse(f"has no possible image; an app partition holds {app_image.MOST_BYTES} bytes")
+    if not all(0 <= part < 1000 for part in image.micropython):
+        _refuse("has an image that is no MicroPython version")
+    if image.micropython < lowest:
+        brought, needed = app_image.dotted(image.micropython), app_image.dotted(lowest)
+        _refuse(f"brings MicroPython {brought}, but its files need {needed}")
 
 
 def _refuse(why: str) -> NoReturn:

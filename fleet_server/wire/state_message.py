@@ -26,7 +26,8 @@ class NodeStateMessage:
     made `thinned` packs were replaced by their extremes and `lost` ones went without, none of which had a receipt.
     `certificate` is the name (`wire.credentials`) of the one that this connect was made with, `roots` those of the authorities that
     the node trusts, with a space between. `counter` is the running release's (0 for a bundle that is none); `assignment` and `attempt`
-    are those of the update that brought it, None when it was flashed.
+    are those of the update that brought it, None when it was flashed. `micropython` is the version that runs, `image_sha256` its image
+    where an update brought it.
     """
 
     model: str
@@ -62,6 +63,8 @@ class NodeStateMessage:
     counter: int | None = None
     assignment: int | None = None
     attempt: int | None = None
+    micropython: str | None = None
+    image_sha256: str | None = None
 
 
 def decode_state(payload: bytes) -> NodeStateMessage:
@@ -155,6 +158,8 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "counter": _U32,
     "assignment": _U32,
     "attempt": _U32,
+    "micropython": _text,
+    "image_sha256": _sha256_hex,
 }
 STATE_FIELDS = tuple(_CHECKS)
 _REQUIRED = ("model", "version", "power_up", "uptime_ms")

@@ -4,7 +4,8 @@ By ESP-IDF's "Over The Air Updates" (esp_ota_ops, app roll-back): `otadata` hold
 sequence u32, 20 bytes of label, state u32, CRC-32 of the sequence. The valid one with the higher sequence names the partition
 (sequence − 1) mod 2. A new image is started once as "pending"; is it still pending at the next reset, it is given up.
 
-The board's machine is not in its flash: whichever is started runs the same MicroPython. What begins as no image is not started.
+The board's machine is not in its flash: whichever is started runs the same MicroPython, but says that it is the version whose banner the
+image holds. What begins as no image of an ESP32 is not started; what panics resets at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from hardware.virtual_board.esp_image import is_bootable
+from hardware.virtual_board.esp_image import is_app, panics, version_in
 from hardware.virtual_board.flash import SECTOR_BYTES, PowerCut, Region, region
 
 if TYPE_CHECKING:
@@ -47,7 +48,13 @@ class AppPartitions:
         if state == _NEW:
             self._write(place, sequence, _PENDING)
         self.running = APPS[(sequence - 1) % 2]
+        if state == _NEW and panics(self._content()):
+            return self.boot()
         return self.running
+
+    def version(self) -> tuple[int, ...] | None:
+        """Which MicroPython was started; None: the machine's own."""
+        return None if self._chosen() is None else version_in(self._content())
 
     def select(self, label: str) -> None:
         """Start another one from the next reset on. Raises OSError: it holds no image."""
@@ -97,7 +104,11 @@ class AppPartitions:
 
     def _is_image(self, label: str) -> bool:
         # The first one's image lies where esptool writes it on boards of one partition (flash.py).
-        return label == APPS[0] or is_bootable(self._flash.read(region(label).offset, 1))
+        return label == APPS[0] or is_app(self._flash.read(region(label).offset, 16))
+
+    def _content(self) -> bytes:
+        part = region(self.running)
+        return self._flash.read(part.offset, part.size)
 
     def _chosen(self) -> tuple[int, int, int] | None:
         """(place, sequence, state) of the entry that counts; None when there is none."""

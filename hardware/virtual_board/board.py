@@ -69,6 +69,20 @@ _POWER_ON, _HARD_RESET, _WDT_RESET, _DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
 _EXT0_WAKE, _TIMER_WAKE = 2, 4
 
 _START = "import sys\nsys.path[:]=['/rom','','.frozen','/lib']\ndel sys\n"
+# `sys` is in the machine and cannot be changed; what is imported under its name from then on can be another object.
+_AS_VERSION = """
+import sys
+class _Sys: pass
+_sys = _Sys()
+for _name in dir(sys):
+    setattr(_sys, _name, getattr(sys, _name))
+from collections import namedtuple
+_own = sys.implementation
+_sys.implementation = namedtuple('implementation', ('name', 'version', '_machine', '_mpy'))(
+    _own.name, {version!r} + ('',), _own._machine, _own._mpy)
+sys.modules['sys'] = _sys
+del sys, _Sys, _sys, _name, _own, namedtuple
+"""
 _BOOT = """
 try:
     for _f in {files!r}:
@@ -451,6 +465,9 @@ class Run:
         }
         apps = AppPartitions(self._flash)
         apps.boot()
+        version = apps.version()
+        if version is not None:
+            code = _AS_VERSION.format(version=version) + code
         operations |= apps.operations(lambda address, size: vm.memory(address, size))
         operations["statvfs"] = lambda _: "{} {} {}".format(*self._mounted().blocks())
         self.vm = vm = Vm(

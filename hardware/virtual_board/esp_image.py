@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import operator
+import re
 import struct
 
 BOOT_ADDRESS = 0x1000  # of an ESP32's second-stage boot loader
@@ -25,6 +26,9 @@ _SIZE_4MB_AT_40MHZ = 0x20
 _NO_WRITE_PROTECT_PIN = 0xEE
 _ANY_REVISION = 0xFFFF
 _DATA_RAM = 0x3FFB0000
+# MicroPython's banner (py/modsys.c), and what this board takes for code that panics.
+_BANNER = re.compile(rb"MicroPython v(\d+)\.(\d+)\.(\d+)[^\0\n]* on \d{4}-\d\d-\d\d")
+_PANICS = b"panics at its start\0"
 
 
 def token_image(content: bytes = b"MicroPython of the virtual board", *, chip_id: int = 0) -> bytes:
@@ -38,6 +42,30 @@ def token_image(content: bytes = b"MicroPython of the virtual board", *, chip_id
     image += bytes(-(len(image) + 1) % _CHECKSUM_ALIGNMENT)
     image += bytes([functools.reduce(operator.xor, segment, _CHECKSUM_SEED)])
     return image + hashlib.sha256(image).digest()
+
+
+def micropython(
+    version: str, *, comes_up: bool = True, chip_id: int = 0, more: bytes = b""
+) -> bytes:
+    """An image that the board takes for that MicroPython, of which it holds the banner; else it panics before the first line of Python."""
+    content = f"MicroPython v{version} on 2026-01-01\0".encode() + more
+    return token_image(content if comes_up else content + _PANICS, chip_id=chip_id)
+
+
+def version_in(image: bytes) -> tuple[int, ...] | None:
+    """Which MicroPython an image is; None when it holds no banner: then it is the machine's own."""
+    match = _BANNER.search(image)
+    return None if match is None else tuple(map(int, match.groups()))
+
+
+def panics(image: bytes) -> bool:
+    """Whether it resets before the first line of Python."""
+    return _PANICS in image
+
+
+def is_app(header: bytes, *, chip_id: int = 0) -> bool:
+    """Whether a boot loader would start what begins like this: magic and chip (`esp_image_verify`)."""
+    return header[:1] == bytes([_MAGIC]) and header[12:14] == chip_id.to_bytes(2, "little")
 
 
 def is_bootable(first_byte: bytes) -> bool:

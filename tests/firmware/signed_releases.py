@@ -115,15 +115,19 @@ class SignedReleases:
         self.files[f"targets/bundles/{bundle_sha256(content)}"] = data
         return target
 
-    def add_image(self, version: str, counter: int, content: bytes) -> str:
-        """A whole MicroPython; the name of its target."""
-        target = f"{MODEL}/{version}.img"
-        info = TargetFile.from_data(target, content, ["sha256"])
-        info.unrecognized_fields["custom"] = {"counter": counter, "model": MODEL}
-        self.role.signed.targets[target] = info
-        sha256 = hashlib.sha256(content).hexdigest()
-        self.files[f"targets/{MODEL}/{sha256}.{version}.img"] = content
-        return target
+    def add_with_image(
+        self,
+        bundle: FirmwareBundle,
+        counter: int,
+        image: bytes,
+        micropython: tuple[int, int, int],
+        **changes: object,
+    ) -> str:
+        """A release that brings a whole MicroPython; the name of its target."""
+        digest = hashlib.sha256(image)
+        self.files[f"targets/files/{digest.hexdigest()}"] = image
+        brought = [len(image), digest.digest(), list(micropython)]
+        return self.add(bundle, counter, **{"format": 2, "image": brought, **changes})
 
     def publish(self) -> None:
         """Sign the model's role, targets, snapshot and timestamp, one version on."""

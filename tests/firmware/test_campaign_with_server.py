@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 from collections.abc import Iterator
@@ -34,8 +35,9 @@ from fleet_server.settings import load_settings
 from fleet_server.wire import signed_releases
 from hardware.paths import firmware_dir
 from hardware.virtual_board.board import HEAP_BYTES
+from hardware.virtual_board.esp_image import micropython
 from provisioning.release_keys import card_from
-from tests.releases import Desk
+from tests.releases import Desk, small_sources
 
 PLAN = Plan(canaries=1, shares=(1.0,), soak=timedelta(hours=1), minimum_reached=1)
 # An update takes six wakes, a way back some more; what has not happened by then does not happen.
@@ -63,14 +65,27 @@ class Releases:
         with fleet.sessions() as session:
             release_repository.trust_root(session, self.root, self.keys_dir, now=self.now)
 
-    def release(self, version: str, counter: int, *, breaks: bool = False) -> int:
-        """Our firmware as this version, published; its number."""
+    def release(
+        self,
+        version: str,
+        counter: int,
+        *,
+        breaks: bool = False,
+        is_small: bool = False,
+        image: bytes | None = None,
+    ) -> int:
+        """Our firmware as this version, published; its number. `is_small`: two modules that never get to run; `image`: the MicroPython
+        that it brings.
+        """
         sources = self.path / version
-        shutil.copytree(firmware_dir(), sources)
+        if is_small:
+            small_sources(sources)
+        else:
+            shutil.copytree(firmware_dir(), sources)
         if breaks:
             module = sources / "node" / "cycle.py"
             module.write_text(module.read_text() + f"\n\n{BREAKS}\n")
-        self.desk.release(version, counter, sources=sources)
+        self.desk.release(version, counter, sources=sources, image=image)
         folder = self.desk.folder
         for path in (folder.path / "targets" / "files").iterdir():
             releasing.keep_file(self.store, path.name, path.read_bytes())
@@ -202,6 +217,48 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary(
         assert campaign_words.sentence(why, "en") == (
             "It went back to the version before 1.4.0: the new version crashed."
         )
+
+
+def test_release_with_another_micropython_succeeds_once_both_run_and_one_that_does_not_come_up_stops(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """From a file at the author's desk to the boot loader of a board. Not tried on hardware."""
+    releases = Releases(fleet, tmp_path / "desk")
+    (node_id,) = fleet.enrol(1)
+    board = fleet.boards[node_id]
+    board.heap_bytes = HEAP_BYTES
+    board.write_file("/tuf/root.json", releases.root)
+    image = micropython("1.28.0", more=bytes(30_000))
+    good = releases.release("1.3.0", 1, image=image)
+    bad = releases.release("1.4.0", 2, is_small=True, image=micropython("1.29.0", comes_up=False))
+    campaigns = Campaigns(fleet, releases)
+    with fleet.serving():
+        board.run_wake()
+        wait_until(lambda: fleet.heard() == {node_id})
+        assert fleet.status(node_id).micropython == "1.27.0"
+
+        first = campaigns.begin(good)
+        campaigns.wake_until_ended(first, 1)
+        campaigns.work()
+        assert campaigns.state(first) == (CampaignState.COMPLETED, None)
+        assert [one.stage for one in campaigns.nodes(first)] == ["succeeded"]
+        status = fleet.status(node_id)
+        assert (status.version, status.micropython) == ("1.3.0", "1.28.0")
+        assert status.image_sha256 == hashlib.sha256(image).hexdigest()
+
+        second = campaigns.begin(bad)
+        campaigns.wake_until_ended(second, 1)
+        campaigns.work()
+        assert campaigns.state(second) == (CampaignState.PAUSED, "1 of wave 1 rolled back")
+        with fleet.sessions() as session:
+            why = campaign_words.why_not_updated(session, node_id, now=campaigns.now)
+        assert campaign_words.sentence(why, "en") == (
+            "It went back to the version before 1.4.0: the release's MicroPython did not come up, and its boot loader"
+            " took the one before."
+        )
+        board.run_wake()
+        wait_until(lambda: fleet.status(node_id).micropython == "1.28.0")
+        assert fleet.status(node_id).version == "1.3.0"
 
 
 @pytest.mark.nightly

@@ -375,7 +375,7 @@ def _cuts(operations: int, wanted: int) -> list[int]:
     return sorted({1, *range(1, operations + 1, step), operations})
 
 
-def _lose_power_in_a_wake_from(moment: Moment, wanted: int) -> Iterator[Place]:
+def lose_power_in_a_wake_from(moment: Moment, wanted: int) -> Iterator[Place]:
     """The node after a loss of power at one flash operation of its next wake, and then at another."""
     operations = _operations(moment.again().run_wake())
     for at in _cuts(operations, wanted):
@@ -404,7 +404,7 @@ def _a_loss_of_power_in_every_wake_of_an_update(
         place.wakes(1)
     for number in range(5 if slot == "a" else 4):
         moment = Moment.of(place, scratch / f"moment-{number}")
-        for cut in _lose_power_in_a_wake_from(moment, wanted):
+        for cut in lose_power_in_a_wake_from(moment, wanted):
             _ends_well(cut, slot, last)
         moment.again()
         place.wakes(1, any_end=True)

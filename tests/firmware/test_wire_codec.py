@@ -117,6 +117,24 @@ def test_state_messages_are_written_as_the_wire_says(shared_board: Board) -> Non
     assert printed == [vector["hex"] for vector in vectors]
 
 
+def test_manifests_are_read_as_the_wire_says(shared_board: Board) -> None:
+    vectors = _vectors("manifests")
+    for number, vector in enumerate(vectors):
+        shared_board.write_file(f"/golden{number}.cbor", bytes.fromhex(vector["hex"]))
+
+    printed = run_on(
+        shared_board,
+        f"from node.update.manifest import Manifest\nfor n in range({len(vectors)}):\n"
+        "    m = Manifest('/golden%d.cbor' % n)\n"
+        "    print([m.version, m.counter, m.image, m.bundle_sha256()])",
+    )
+
+    assert printed == [
+        str([v["version"], v["counter"], v["image"] and tuple(v["image"][:2]), v["bundle_sha256"]])
+        for v in vectors
+    ]
+
+
 @pytest.mark.parametrize("name", ["receipts", "desired"])
 def test_what_the_server_says_is_read(shared_board: Board, name: str) -> None:
     vectors = _vectors(name)

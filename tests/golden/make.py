@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fleet_server.wire import cbor, configuration
 from fleet_server.wire.commands import CommandName, Result
 from fleet_server.wire.configuration import Channels, find_fault
 from fleet_server.wire.desired import DesiredState, Receipt, encode_desired, encode_receipt
+from fleet_server.wire.manifest import BundleFile, Image, Manifest, encode_manifest
 from fleet_server.wire.senml import (
     Extreme,
     encode_body,
@@ -239,6 +241,8 @@ STATES = (
         counter=7,
         assignment=4_294_967_295,
         attempt=2,
+        micropython="1.28.0",
+        image_sha256="c4" * 32,
     ),
     NodeStateMessage(
         model="pond-1",
@@ -250,6 +254,25 @@ STATES = (
         last_error="OSError: -202 beim Verbinden",
         config_state="rolled_back",
         config_reason="LinkError: wifi 1 not found",
+    ),
+)
+
+_FILES = (
+    BundleFile("node/bus/adc.mpy", 70, bytes(range(32))),
+    BundleFile("node/cycle.mpy", 300, bytes(32)),
+)
+_PLAIN = Manifest("0.7.0", 7, ("tree-3",), (1, 24, 0), 1_790_000_000, _FILES, "Wärmere Tage.")
+MANIFESTS = (
+    ("a bundle", _PLAIN),
+    (
+        "a bundle with the MicroPython that it needs",
+        replace(
+            _PLAIN,
+            version="0.8.0",
+            counter=8,
+            micropython=(1, 28, 0),
+            image=Image(1_503_232, bytes(range(32, 64)), (1, 28, 0)),
+        ),
     ),
 )
 
@@ -520,6 +543,19 @@ def configuration_vector(name: str, values: Json, fault: str | None) -> Json:
     }
 
 
+def manifest_vector(name: str, manifest: Manifest) -> Json:
+    image = manifest.image
+    return {
+        "name": name,
+        "version": manifest.version,
+        "counter": manifest.counter,
+        "files": [[file.path, file.size_bytes, file.sha256.hex()] for file in manifest.files],
+        "bundle_sha256": manifest.bundle_sha256,
+        "image": image and [image.size_bytes, image.sha256.hex(), list(image.micropython)],
+        "hex": encode_manifest(manifest).hex(),
+    }
+
+
 def vectors() -> dict[str, list[Any]]:
     """Every file's content by name."""
     return {
@@ -557,6 +593,7 @@ def vectors() -> dict[str, list[Any]]:
             [stage.value for stage in UpdateStage],
             [reason.value for reason in SlotReason],
         ],
+        "manifests": [manifest_vector(*given) for given in MANIFESTS],
         # 64 KiB of zeros need not lie here as text: those vectors are named by their length.
         "refused": [
             {"name": name, "code": code, "hex": data.hex()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hardware.virtual_board.esp_image import micropython, token_image
 from provisioning import release_keys
 from provisioning.release_keys import make_key, read_card
 from tests.releases import small_sources
@@ -114,6 +116,25 @@ def _trial(desk: Command) -> None:
     assert told["signed"] == {"root": [1], "targets": [1]}
 
 
+def test_a_release_that_brings_a_micropython_says_so_and_is_checked_to_its_end(
+    desk: Command, tmp_path: Path
+) -> None:
+    _trial(desk)
+    image = micropython("1.28.0", more=bytes(5_000))
+    (tmp_path / "new.app-bin").write_bytes(image)
+    out = _done(desk(f"{_BUILD} --image new.app-bin"))
+    assert f"It brings MicroPython 1.28.0, {len(image)} bytes." in out
+    assert "not on hardware" in out
+    built = json.loads(_done(desk(f"{_BUILD} --image new.app-bin --json")))
+    sha256 = hashlib.sha256(image).hexdigest()
+    assert built["image"] == {"micropython": "1.28.0", "bytes": len(image), "sha256": sha256}
+    _done(desk("release sign 0.7.0 --key keys/releases.pub"))
+    _done(desk("release verify"))
+    (tmp_path / "releases/targets/files" / sha256).write_bytes(image[:-1])
+    code, _, err = desk("release verify")
+    assert (code, "image of tree-3/0.7.0.cbor is not the file that was signed" in err) == (1, True)
+
+
 def test_a_key_elsewhere_signs_by_its_address(desk: Command, tmp_path: Path) -> None:
     """Any signer of securesystemslib; here its own file signer, as a token or a key service would be."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -152,6 +173,10 @@ def test_everything_typed_wrongly_is_one_sentence(
     (tmp_path / "garbage.pub").write_text('{"keyid": 1, "key": []}')
     (tmp_path / "empty").mkdir()
     (tmp_path / "old.json").write_text("{}")
+    (tmp_path / "s3.bin").write_bytes(micropython("1.28.0", chip_id=9))
+    (tmp_path / "old.bin").write_bytes(micropython("1.20.0"))
+    (tmp_path / "long.bin").write_bytes(micropython("1.28.0", more=bytes(0x180000)))
+    (tmp_path / "merged.bin").write_bytes(token_image() + micropython("1.28.0"))
     for typed, code, said in (
         ("release keygen ''", 2, "cannot name a key"),
         ("release keygen ../anna", 2, "cannot name a key"),
@@ -166,6 +191,12 @@ def test_everything_typed_wrongly_is_one_sentence(
         ("release build --version 1 --counter 1 --support-until 2031-12-31 --model nothing", 1, "nothing"),
         ("release build --version 1 --counter 1 --support-until 2031-12-31 --sources empty", 1, "There is no firmware in empty"),
         (f"{_BUILD} --notes {'x' * 501}", 2, "500 bytes"),
+        (f"{_BUILD} --image nowhere.bin", 2, "The image nowhere.bin cannot be read"),
+        (f"{_BUILD} --image garbage", 2, "The MicroPython image does not begin as"),
+        (f"{_BUILD} --image s3.bin", 2, "is for esp32s3; this node model has an esp32"),
+        (f"{_BUILD} --image old.bin", 2, "brings MicroPython 1.20.0, but its files need 1.27.0"),
+        (f"{_BUILD} --image long.bin", 2, "a node's app partition holds 1572864"),
+        (f"{_BUILD} --image merged.bin", 2, "goes on after the image's end; take the .app-bin file"),
         ("release sign 9.9.9 --key keys/releases.pub", 2, "No release 9.9.9 was built"),
         ("release sign 9.9.9 --key nowhere.pub", 2, "There is no key card nowhere.pub"),
         ("release sign 9.9.9 --key garbage", 2, "garbage is no key card"),

@@ -57,9 +57,9 @@ class Fetcher:
         """Bytes `first` to `last` of a bundle, in pieces that hold until the next one."""
         return self._part("targets/bundles/" + bundle, first, last, "bundle length")
 
-    def image(self, name, first, last):
-        """The same of a target that is an image."""
-        return self._part("targets/" + name, first, last, "image length")
+    def image(self, sha256, first, last):
+        """The same of an image, by its hash."""
+        return self._part("targets/files/" + sha256, first, last, "image length")
 
     # --- private ---
 

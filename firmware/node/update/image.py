@@ -1,10 +1,11 @@
 """A whole MicroPython into the spare app partition. Not tried on hardware.
 
-It is a target of its own (`tree-3/1.28.0.img`), signed as every release, whose content is the image. It is fetched over as many wakes as it
-takes, block by block, and judged by the hash over what the flash holds at the end. The boot loader starts it once; it is kept when
-the server was heard in that wake, else the boot loader goes back by itself at the next reset.
+A release's manifest names it by size and SHA-256. It is fetched over as many wakes as it takes, block by block, and judged by the hash
+over what the flash holds at the end. The boot loader starts it once; it is kept when the server was heard in that wake, else the boot
+loader goes back by itself at the next reset. Only then the release's bundle is installed.
 
-NVS `upd`.`image`: [SHA-256 in hex, bytes written, label of the partition that ran] (CBOR).
+NVS `upd`.`image`: [SHA-256 in hex, bytes written, label of the partition that ran] (CBOR); `upd`.`runs`: label of the partition whose
+image is known, a space, its SHA-256 in hex.
 """
 
 import binascii
@@ -17,7 +18,6 @@ from micropython import const
 from node import cbor, config
 from node.errors import NotProvisioned
 from node.update import Refused
-from node.update.download import buffer
 
 _ERASE = const(6)
 _BLOCKS = const(4)
@@ -25,15 +25,24 @@ _BLOCK_BYTES = const(4_096)
 _LABEL = const(4)
 
 
-def fetch(name, length, sha256, fetcher):
+def is_there(length, sha256):
+    """True when the running partition holds this image: by what is there, not by what was noted of it."""
+    running = _running()
+    if length > _bytes(running) or _hash(running, length) != sha256:
+        return False
+    _note_running(sha256)
+    return True
+
+
+def fetch(length, sha256, fetcher):
     """The image is in the spare partition when this returns. Raises Refused, and what the network raises; what has come stays."""
     spare = _spare()
-    if length > spare.ioctl(_BLOCKS, 0) * _BLOCK_BYTES:
+    if length > _bytes(spare):
         raise Refused("image too long")
     at = _written(sha256)
     try:
         if at < length:
-            for piece in fetcher.image(name, at, length - 1):
+            for piece in fetcher.image(sha256, at, length - 1):
                 at = _write(spare, at, piece)
     finally:
         # From the begin of a block: it is erased before it is written again.
@@ -43,14 +52,18 @@ def fetch(name, length, sha256, fetcher):
         raise Refused("image hash")
 
 
-def boot(sha256):
-    """Into the image. Does not return. Raises Refused when the boot loader would not start it."""
+def select(length, sha256):
+    """The next reset starts it. Raises Refused when the boot loader would not."""
     running = _running()
     try:
         _spare().set_boot()
     except OSError:
         raise Refused("image not bootable")
-    _keep([sha256, 0, running.info()[_LABEL]])
+    _keep([sha256, length, running.info()[_LABEL]])
+
+
+def boot():
+    """Into what was selected. Does not return."""
     machine.reset()  # not through deep sleep: the boot loader takes that for a second start
 
 
@@ -60,20 +73,12 @@ def is_running():
     return known is not None and _running().info()[_LABEL] != known[2]
 
 
-def keep(counter):
-    """It works: the boot loader starts it from now on, and no older one is taken."""
+def keep():
+    """It works: the boot loader starts it from now on."""
     esp32.Partition.mark_app_valid_cancel_rollback()
-    nvs = esp32.NVS("upd")
-    nvs.set_i32("image_n", counter)
-    nvs.commit()
-
-
-def counter():
-    """Of the image that was kept last; 0 before the first."""
-    try:
-        return esp32.NVS("upd").get_i32("image_n")
-    except OSError:
-        return 0
+    known = _record()
+    if known is not None:
+        _note_running(known[0])
 
 
 # --- private ---
@@ -90,6 +95,16 @@ def _spare():
         raise Refused("no spare partition")
 
 
+def _bytes(partition):
+    return partition.ioctl(_BLOCKS, 0) * _BLOCK_BYTES
+
+
+def _note_running(sha256):
+    nvs = esp32.NVS("upd")
+    nvs.set_blob("runs", (_running().info()[_LABEL] + " " + sha256).encode())
+    nvs.commit()
+
+
 def _write(spare, at, piece):
     while piece:
         block, offset = at // _BLOCK_BYTES, at % _BLOCK_BYTES
@@ -102,6 +117,8 @@ def _write(spare, at, piece):
 
 
 def _hash(spare, length):
+    from node.update.download import buffer  # a wake that only judges has no need of it
+
     digest, at = hashlib.sha256(), 0
     while at < length:
         count = min(len(buffer), length - at, _BLOCK_BYTES - at % _BLOCK_BYTES)

@@ -33,6 +33,10 @@ STAGES = (ACCEPTED, DOWNLOADING, VERIFIED, INSTALLING, REBOOTING, TESTING) + (
     CANCELED,
 )
 
+# A whole MicroPython is on trial (image.py), told as `rebooting` and `testing`: before its first wake, and from it on.
+IMAGE_STARTED = const("image_started")
+IMAGE_TESTED = const("image_tested")
+
 _ON_THE_WAY = (ACCEPTED, DOWNLOADING, VERIFIED, INSTALLING, REBOOTING)
 _FIELDS = const(8)
 _MOST_BYTES = const(900)
@@ -60,18 +64,18 @@ class Job:
 
     @property
     def is_image(self):
-        """True when it is a whole MicroPython (image.py)."""
-        return self.target.endswith(".img")
+        """True while a whole MicroPython of it is on trial."""
+        return self.stage in (IMAGE_STARTED, IMAGE_TESTED)
 
     def is_for(self, wanted):
         return (self.assignment, self.attempt) == (wanted["assignment"], wanted["attempt"])
 
-    def enter(self, stage, reason=""):
-        """Be at another stage, or stand still for another reason."""
+    def enter(self, stage, reason="", told=""):
+        """Be at another stage, or stand still for another reason. `told`: what it is called to the server, where that differs."""
         reason = reason[:_MAX_REASON]
         if (stage, reason) != (self.stage, self.reason):
             self.stage, self.reason = stage, reason
-            self.untold = self.untold[1 - _MOST_UNTOLD :] + [[stage, reason]]
+            self.untold = self.untold[1 - _MOST_UNTOLD :] + [[told or stage, reason]]
             self.keep()
 
     def tell(self, wake):

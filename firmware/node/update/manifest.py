@@ -12,6 +12,7 @@ from node import cbor
 
 MOST_BYTES = const(8_192)
 _FORMAT = const(1)
+_IMAGE_FORMAT = const(2)  # with an image, which a node of before does not take
 _ARRAY = const(4)
 _MAP = const(5)
 _MPY_FORMAT = const(0xFF)
@@ -36,7 +37,9 @@ class Manifest:
             self.micropython = tuple(fields["micropython"])
             self.built_utc_s = fields["built_utc_s"]
             self.allows_downgrade = fields["allow_downgrade"] is True
-            is_right = fields["format"] == _FORMAT and type(self.version) is str
+            self.image = _image(fields.get("image"))
+            wanted = _IMAGE_FORMAT if self.image else _FORMAT
+            is_right = fields["format"] == wanted and type(self.version) is str
             is_right = is_right and type(self.counter) is int and type(self.built_utc_s) is int
             self._check_files()
         except (ValueError, KeyError, TypeError):
@@ -84,7 +87,7 @@ class Manifest:
             return "wrong model"
         if self.mpy != sys.implementation._mpy & _MPY_FORMAT:
             return "mpy format"
-        if tuple(sys.implementation.version)[:3] < self.micropython:
+        if not self.image and tuple(sys.implementation.version)[:3] < self.micropython:
             return "MicroPython too old"
         return ""
 
@@ -123,6 +126,16 @@ class _Reader(cbor.Reader):
         if self.at > self.size:
             raise ValueError
         return self._file.read(length)
+
+
+def _image(field):
+    """(bytes, SHA-256 in hex) of the MicroPython that the release brings; None when it brings none."""
+    if field is None:
+        return None
+    size, sha256, _ = field
+    if type(size) is not int or size < 1 or len(sha256) != _HASH_BYTES:
+        raise ValueError
+    return size, bytes(sha256).hex()
 
 
 def _is_file(path, size, sha256):

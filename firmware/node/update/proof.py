@@ -1,9 +1,13 @@
 """How a new version shows that it works, and what is told of one that did not. Loaded while there is something of that."""
 
+from micropython import const
+
 import judge
 import slots
 from node import plan, rtc_memory
 from node.update import job
+
+_MOST_LOSSES = const(3)
 
 
 def tell(wake):
@@ -16,7 +20,7 @@ def tell(wake):
         known.enter(job.ROLLED_BACK, judge.REASONS[record.reason])
     elif record.state == slots.TRIAL and known.stage == job.REBOOTING:
         known.enter(job.TESTING)
-    is_image_tried = known.is_image and _is_image_tried(known)
+    is_image_tried = known.is_image and _is_image_tried(wake, known)
     wake.has_news = wake.has_news or is_image_tried
     known.tell(wake)
     wake.state.update = rtc_memory.UPDATE_UNTOLD if is_image_tried else rtc_memory.UPDATE_NOTHING
@@ -27,18 +31,20 @@ def tell(wake):
         judge.note_told()
 
 
-def _is_image_tried(known):
+def _is_image_tried(wake, known):
     """True while another MicroPython runs that is not kept yet."""
     from node.update import image
 
-    if known.stage not in (job.REBOOTING, job.TESTING):
-        return False
     if image.is_running():
-        known.enter(job.TESTING)
+        known.enter(job.IMAGE_TESTED, told=job.TESTING)
         return True
-    known.enter(
-        job.ROLLED_BACK, "image not started" if known.stage == job.REBOOTING else "image not heard"
-    )
+    if wake.is_switched_on and known.faults < _MOST_LOSSES:
+        # The boot loader takes a loss of power for a start that failed; the image is there, and is tried once more.
+        known.faults += 1
+        known.enter(job.ACCEPTED)
+        return False
+    is_new = known.stage == job.IMAGE_STARTED
+    known.enter(job.ROLLED_BACK, "image not started" if is_new else "image not heard")
     return False
 
 
@@ -46,13 +52,14 @@ def end(wake):
     """Whatever this wake was like, before it ends: it counts for or against a new version."""
     known = job.load()
     if known is not None and known.is_image:
-        if known.stage == job.TESTING and _outcome(wake) == judge.STORED:
+        if known.stage == job.IMAGE_TESTED and _outcome(wake) == judge.STORED:
             from node.update import image
 
-            image.keep(known.counter)
-            known.stage = job.CONFIRMED
+            image.keep()
+            known.stage = job.ACCEPTED  # the next session finds it there, and installs the bundle
             known.keep()
             wake.state.update = rtc_memory.UPDATE_NOTHING
+            plan.talk_soon(wake.state)
         return
     was_on_trial = slots.select().state == slots.TRIAL
     record = judge.end_wake(_outcome(wake), wake.clock.utc_s(wake.clock.uptime_ms()))

@@ -104,10 +104,10 @@ class _Session:
     def _advance(self, known):
         length, sha256 = self._signed()
         _forget("node.update", *_VERIFYING)
-        if known.is_image:
-            self._install_image(length, sha256, known)
-        path = self._manifest_file(length, sha256)
-        self._install(path, length, known)
+        manifest = self._manifest(self._manifest_file(length, sha256), length)
+        if manifest.image:
+            self._bring_image(manifest.image, known)
+        self._install(manifest, known)
         known.enter(job.REBOOTING)
         # The last step: if the power goes before it, the version that runs now does all this again, and most of it is there.
         _forget("node.update", "install", "spare", "manifest")
@@ -115,30 +115,30 @@ class _Session:
 
         judge.begin_trial(self._now_s())
 
-    def _install_image(self, length, sha256, known):
-        """Does not return."""
+    def _bring_image(self, wanted, known):
+        """Returns when the MicroPython that the release brings is the one that runs."""
+        from node import plan
         from node.update import image
 
-        if known.counter <= image.counter():
-            raise Refused("older than installed")
-        known.enter(job.DOWNLOADING)
-        image.fetch(self._name(sha256), length, sha256, self._fetcher)
-        self._fetcher.close()
-        known.enter(job.VERIFIED)
-        known.enter(job.REBOOTING)
-        from node import plan
-
-        plan.talk_soon(self._state)
-        rtc_memory.store(self._state)
-        image.boot(sha256)
+        length, sha256 = wanted
+        if not image.is_there(length, sha256):
+            known.enter(job.DOWNLOADING)
+            image.fetch(length, sha256, self._fetcher)
+            self._fetcher.close()
+            known.enter(job.VERIFIED)
+            image.select(length, sha256)
+            known.enter(job.IMAGE_STARTED, told=job.REBOOTING)
+            plan.talk_soon(self._state)
+            rtc_memory.store(self._state)
+            image.boot()
+        _forget("node.update", "image")
 
     def _name(self, sha256):
         """A target's name as consistent snapshots have it."""
         folder, _, name = self._job.target.rpartition("/")
         return folder + "/" + sha256 + "." + name
 
-    def _install(self, path, length, known):
-        manifest = self._manifest(path, length)
+    def _install(self, manifest, known):
         known.enter(job.DOWNLOADING)
         from node.update import install
 

@@ -15,7 +15,7 @@ def consider(wake):
     wanted = job.understood(wake.release)
     if known is None or not known.is_for(wake.release):
         known = wanted
-        is_there = not known.is_image and running_bundle().get("counter") == known.counter
+        is_there = running_bundle().get("counter") == known.counter
         known.enter(job.ALREADY_INSTALLED if is_there else job.ACCEPTED)
     if known.is_on_the_way and slots.select().state == slots.CONFIRMED:
         why = _waits_for(wake)

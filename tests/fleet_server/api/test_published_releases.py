@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shlex
 import sys
@@ -24,6 +25,7 @@ from fleet_server.models import Role, Scope
 from fleet_server.services import accounts, keys, online_keys, release_repository
 from fleet_server.settings import Settings, load_settings
 from fleet_server.wire.manifest import decode_manifest
+from hardware.virtual_board.esp_image import micropython
 from provisioning.main import main
 from provisioning.release_keys import card_from
 from tests.fleet_server.small_world import PASSWORD
@@ -227,6 +229,38 @@ def _check_reading(client: FlaskClient, key: str) -> None:
         "/api/v1/releases/files", json={"sha256": "0" * 64, "content": "QUJD"}, headers=bearer
     )
     assert (wrong.status_code, wrong.get_json()["code"]) == (400, "release_refused")
+
+
+def test_an_image_is_published_and_fetched_by_ranges(
+    desk: Desk,
+    author_key: str,
+    pages: str,
+    nodes: FlaskClient,
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    provision: Callable[[str], Ended],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """One that is longer than a request may usually be."""
+    image = micropython("1.28.0", more=bytes(1_200_000))
+    desk.release("0.8.0", 8, sources=small_sources(tmp_path / "small"), image=image)
+    monkeypatch.setenv("PROVISION_API_KEY", author_key)
+    code, _, err = provision(f"release publish --folder {desk.folder.path} --server {pages}")
+    assert code == 0, err
+    sha256 = hashlib.sha256(image).hexdigest()
+    address = f"/node/v1/tuf/targets/files/{sha256}"
+    part = nodes.get(address, headers={"Range": f"bytes=1000-{len(image) - 1}"})
+    assert (part.status_code, part.data) == (206, image[1000:])
+    client = create_app(settings, sessions).test_client()
+    shown = client.get("/api/v1/releases", headers={"Authorization": f"Bearer {author_key}"})
+    newest, before = shown.get_json()["items"]
+    assert (newest["image_micropython"], newest["image_bytes"], newest["image_sha256"]) == (
+        "1.28.0",
+        len(image),
+        sha256,
+    )
+    assert (before["image_micropython"], before["image_sha256"]) == (None, None)
 
 
 def test_many_releases_at_once_may_be_long(

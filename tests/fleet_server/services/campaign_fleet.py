@@ -15,8 +15,10 @@ from fleet_server.models import Release
 from fleet_server.services import publishing, rights
 from fleet_server.services.configuring import no_secret_key
 from fleet_server.services.ingest import store_batch
+from fleet_server.wire.app_image import dotted
 from fleet_server.wire.manifest import (
     BundleFile,
+    Image,
     Manifest,
     bundle_sha256,
     encode_manifest,
@@ -24,6 +26,9 @@ from fleet_server.wire.manifest import (
 )
 
 SIZE_BYTES = 120_000
+IMAGE = Image(1_500_000, b"i" * 32, (1, 30, 0))
+RUNS_IMAGE = {"micropython": "1.30.0", "image_sha256": IMAGE.sha256.hex()}
+"""What a node says that runs it."""
 
 
 def add_release(
@@ -33,6 +38,7 @@ def add_release(
     *,
     model: str = "tree-3",
     allow_downgrade: bool = False,
+    image: Image | None = None,
 ) -> Release:
     """A release as publishing one would leave it."""
     files = [
@@ -49,6 +55,7 @@ def add_release(
         allow_downgrade=allow_downgrade,
         notes="",
         files=tuple(files),
+        image=image,
     )
     release = Release(
         model=model,
@@ -59,6 +66,9 @@ def add_release(
         manifest_sha256="0" * 64,
         bundle_sha256=bundle_sha256(files),
         size_bytes=SIZE_BYTES,
+        image_sha256=None if image is None else image.sha256.hex(),
+        image_bytes=None if image is None else image.size_bytes,
+        image_micropython=None if image is None else dotted(image.micropython),
         notes="",
         sbom={},
         sbom_sha256="0" * 64,

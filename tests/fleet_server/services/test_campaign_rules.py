@@ -40,16 +40,29 @@ OLD = (7, "a" * 64)
 NEW = (8, "b" * 64)
 GOOD = (NodeStage.SUCCEEDED, NodeStage.ALREADY_INSTALLED)
 FOREIGN = (8, "c" * 64)  # the same counter, and other files
+# A release that brings its MicroPython; what nodes say of theirs: the one before, that one, and one that only calls itself so.
+IMAGE = ("1.28.0", "d" * 64)
+WITH_IMAGE = replace(ORDER, micropython=IMAGE[0], image_sha256=IMAGE[1])
+OTHER_IMAGES = (
+    ("1.27.0", None),
+    (None, None),
+    ("1.28.0", None),
+    ("1.28.0", "e" * 64),
+    ("1.27.0", "d" * 64),
+)
 
 
 class OneNode(RuleBasedStateMachine):
     """A real node beside what the server makes of what reaches it: words late, twice, out of order, of any attempt."""
+
+    order = ORDER
 
     def __init__(self) -> None:
         super().__init__()
         self.now = NOON
         self.standing = Standing(NodeStage.PLANNED, 0, NOON)
         self.runs, self.is_trusted, self.brought_by = OLD, True, (None, None)
+        self.image: tuple[str | None, str | None] = OTHER_IMAGES[0]
         self.sampled_at: datetime | None = None
         self.sampled_new_at: list[datetime] = []
         self.has_said = False
@@ -72,6 +85,14 @@ class OneNode(RuleBasedStateMachine):
         attempt = self.standing.attempt - (brought == "before")
         self.brought_by = (None, None) if brought == "hand" else (ORDER.assignment, attempt)
 
+    @property
+    def runs_it(self) -> bool:
+        return self.runs == NEW and (self.order.image_sha256 is None or self.image == IMAGE)
+
+    @rule(image=st.sampled_from([IMAGE, *OTHER_IMAGES]))
+    def start_another_micropython(self, image: tuple[str | None, str | None]) -> None:
+        self.image, self.has_said = image, False
+
     @rule()
     def trust(self) -> None:
         self.is_trusted = True
@@ -82,7 +103,7 @@ class OneNode(RuleBasedStateMachine):
     def sample(self) -> None:
         self.now += timedelta(seconds=1)
         self.sampled_at = self.now
-        if self.runs == NEW:
+        if self.runs_it:
             self.sampled_new_at.append(self.now)
 
     @rule()
@@ -94,12 +115,13 @@ class OneNode(RuleBasedStateMachine):
             "confirmed" if self.is_trusted else "trial",
             self.now,
             self.sampled_at,
+            *self.image,
         )
         self.has_said, before = True, self.standing
-        self.standing = after_report(before, report, ORDER, now=self.now)
+        self.standing = after_report(before, report, self.order, now=self.now)
         if self.standing.stage is before.stage:
             return
-        runs_it = self.runs == NEW and self.is_trusted
+        runs_it = self.runs_it and self.is_trusted
         if self.standing.stage is NodeStage.SUCCEEDED:
             assert runs_it
             assert self.brought_by[0] == ORDER.assignment
@@ -137,7 +159,14 @@ class OneNode(RuleBasedStateMachine):
             assert self.standing.deadline_at is not None
 
 
+class OneNodeWithImage(OneNode):
+    """The same, of a release that brings its MicroPython."""
+
+    order = WITH_IMAGE
+
+
 TestOneNode = OneNode.TestCase
+TestOneNodeWithImage = OneNodeWithImage.TestCase
 
 
 def reported(
@@ -183,6 +212,17 @@ def test_success_wants_release_trust_and_a_reading_of_the_new_version(
     report: Report, then: NodeStage
 ) -> None:
     assert after_report(on_the_way(), report, ORDER, now=NOON).stage is then
+
+
+@pytest.mark.parametrize("image", [IMAGE, *OTHER_IMAGES])
+def test_success_of_a_release_with_an_image_wants_that_micropython_too(
+    image: tuple[str | None, str | None],
+) -> None:
+    said = reported(sampled=NOON + timedelta(minutes=1))
+    said = replace(said, micropython=image[0], image_sha256=image[1])
+    then = NodeStage.SUCCEEDED if image == IMAGE else NodeStage.TESTING
+    assert after_report(on_the_way(), said, WITH_IMAGE, now=NOON).stage is then
+    assert after_report(on_the_way(), said, ORDER, now=NOON).stage is NodeStage.SUCCEEDED
 
 
 def test_reading_of_the_version_in_between_is_none_of_the_new_one() -> None:

@@ -34,7 +34,14 @@ from fleet_server.services.campaigning import (
     Terms,
 )
 from fleet_server.wire.states import NodeState
-from tests.fleet_server.services.campaign_fleet import Talker, act_as, add_release
+from tests.fleet_server.services.campaign_fleet import (
+    IMAGE,
+    RUNS_IMAGE,
+    SIZE_BYTES,
+    Talker,
+    act_as,
+    add_release,
+)
 from tests.fleet_server.services.fleet_of_nodes import register, register_many, statements
 
 SOAK = timedelta(hours=1)
@@ -369,6 +376,38 @@ def test_network_is_given_no_more_than_it_may_take(city: City) -> None:
     city.begin(ALL_AT_ONCE, bytes_per_s=1000)
     begins = sorted(one.release["not_before_s"] for one in city.told())  # type: ignore[index]
     assert [late - early for early, late in pairwise(begins)] == [120] * 3
+
+
+def test_release_with_an_image_takes_its_bytes_and_succeeds_where_both_run(
+    city: City, session: Session
+) -> None:
+    city.release = add_release(session, "0.9.0", 9, image=IMAGE)
+    has_it, has_files = city.talkers["n-000001"], city.talkers["n-000002"]
+    for talker in (has_it, has_files):
+        talker.runs = {
+            "version": "0.9.0",
+            "counter": 9,
+            "bundle_sha256": city.release.bundle_sha256,
+        }
+    has_it.runs |= RUNS_IMAGE
+    for talker in (has_it, has_files):
+        talker.say(NOON)
+    found = campaigning.preview(session, city.release.id, Target(), now=NOON, plan=PLAN)
+    assert found.counts == {Prospect.UPDATES: 3, Prospect.HAS_IT: 1, Prospect.NEWER: 0}
+    assert found.bytes_in_all == 3 * (SIZE_BYTES + IMAGE.size_bytes)
+    campaign = city.begin(ALL_AT_ONCE, bytes_per_s=1000)
+    begins = sorted(one.release["not_before_s"] for one in city.told())  # type: ignore[index]
+    assert [late - early for early, late in pairwise(begins)] == [1620] * 2
+
+    without = city.talkers["n-000003"]
+    city.update(without, has_files)
+    assert city.stages(campaign) == ["already_installed", "offered", "testing", "testing"]
+    for talker in (without, has_files):
+        talker.runs |= RUNS_IMAGE
+        talker.say(city.now)
+        talker.sample(city.now + timedelta(seconds=30))
+    city.work(timedelta(minutes=1))
+    assert city.stages(campaign) == ["already_installed", "offered", "succeeded", "succeeded"]
 
 
 def test_no_more_nodes_are_at_it_at_once_than_may_be(city: City) -> None:

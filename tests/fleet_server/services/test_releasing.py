@@ -28,8 +28,10 @@ from fleet_server.services import (
 from fleet_server.services.release_repository import RootWrong
 from fleet_server.services.releasing import FileMissing, Published, ReleaseRefused
 from fleet_server.wire import signed_releases
-from fleet_server.wire.manifest import decode_manifest, encode_manifest
-from provisioning import release_ceremony
+from fleet_server.wire.errors import RepositoryWrong
+from fleet_server.wire.manifest import Image, Manifest, decode_manifest, encode_manifest
+from hardware.virtual_board.esp_image import micropython
+from provisioning import release_building, release_ceremony
 from provisioning.release_keys import card_from
 from provisioning.sbom import make_sbom
 from tests.fleet_server.services.release_city import LATER, NOW, City, city_with_a_release
@@ -446,4 +448,106 @@ def test_a_parts_list_about_something_else_is_refused(city: City) -> None:
     folder.write_built("tree-3", {"0.8.0.cdx.json": json.dumps(sbom).encode()})
     city.desk.release_built("0.8.0", models=("tree-3",))
     with pytest.raises(ReleaseRefused, match="not about the files of this release"):
+        city.publish()
+
+
+# ------------------------------------------------------------------------------------------------------------------- images
+
+IMAGE = micropython("1.28.0", more=bytes(100_000))
+
+
+def _release_with(city: City, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed all the same: an author whose tools check nothing."""
+
+    def unchecked(data: bytes, _models: object) -> Image:
+        return Image(len(data), hashlib.sha256(data).digest(), (1, 28, 0))
+
+    with monkeypatch.context() as careless:
+        careless.setattr(release_building, "_image_for", unchecked)
+        city.desk.release("0.8.0", 8, sources=city.sources, models=("tree-3",), image=image)
+
+
+def test_a_release_with_an_image_is_taken_with_its_size_and_version(
+    city: City, session: Session
+) -> None:
+    city.desk.release("0.8.0", 8, sources=city.sources, models=("tree-3",), image=IMAGE)
+    city.send_files()
+    city.publish()
+    taken = releases.release_of(session, "tree-3", "0.8.0")
+    sha256 = hashlib.sha256(IMAGE).hexdigest()
+    assert (taken.image_micropython, taken.image_bytes, taken.image_sha256) == (
+        "1.28.0",
+        len(IMAGE),
+        sha256,
+    )
+    assert taken.transfer_bytes == taken.size_bytes + len(IMAGE)
+    assert release_repository.bundle_file(lambda: city.store, sha256) == IMAGE
+    parts = {part["name"]: part for part in taken.sbom["components"]}
+    assert parts["micropython"]["version"] == "1.28.0"
+    assert parts["micropython"]["hashes"] == [{"alg": "SHA-256", "content": sha256}]
+    before = releases.release_of(session, "tree-3", "0.7.0")
+    assert (before.image_micropython, before.transfer_bytes) == (None, before.size_bytes)
+
+
+WRONG_IMAGES = (
+    (micropython("1.28.0", chip_id=9), "is for esp32s3; this node model has an esp32"),
+    (micropython("1.27.0"), "is MicroPython 1.27.0, not 1.28.0"),
+    (IMAGE[:-1], "ends too early"),
+    (b"no image", "does not begin"),
+)
+
+
+@pytest.mark.parametrize(("image", "said"), WRONG_IMAGES)
+def test_an_image_that_no_node_of_the_model_could_start_is_refused_though_it_is_signed(
+    city: City, session: Session, image: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _release_with(city, image, monkeypatch)
+    monkeypatch.setattr(releasing, "_check_large", lambda _: None)
+    city.send_files()
+    before = _count(session)
+    with pytest.raises(ReleaseRefused) as refused:
+        city.publish()
+    assert said in str(refused.value)
+    assert _count(session) == before
+    with pytest.raises(RepositoryWrong, match=said):  # nor does the desk send it
+        release_building.check_folder(city.desk.folder, now=NOW)
+
+
+def test_without_that_check_the_server_would_take_it(
+    city: City, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, _ = WRONG_IMAGES[0]
+    _release_with(city, image, monkeypatch)
+    for check in ("_check_large", "_check_image"):
+        monkeypatch.setattr(releasing, check, lambda *_, **__: None)
+    city.send_files()
+    city.publish()
+    assert releases.release_of(session, "tree-3", "0.8.0").image_bytes == len(image)
+
+
+def test_an_image_has_to_be_sent_whole_before_its_release(city: City) -> None:
+    with pytest.raises(
+        ReleaseRefused, match="as an image it is refused: The MicroPython image does not"
+    ):
+        releasing.keep_file(city.store, "0" * 64, bytes(70_000))
+    city.send_files()
+    city.desk.release("0.8.0", 8, sources=city.sources, models=("tree-3",), image=IMAGE)
+    with pytest.raises(FileMissing, match=r"image of tree-3/0.8.0.cbor was not sent"):
+        city.publish()
+    name = release_repository.file_name(hashlib.sha256(IMAGE).hexdigest())
+    city.store.put(name, IMAGE[:-1])
+    with pytest.raises(ReleaseRefused, match="another than the manifest says"):
+        city.publish()
+
+
+def test_a_parts_list_that_passes_over_the_image_is_refused(
+    city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_before(manifest: Manifest, **more: Any) -> bytes:
+        return make_sbom(replace(manifest, image=None), **more)
+
+    monkeypatch.setattr(release_building, "make_sbom", of_before)
+    city.desk.release("0.8.0", 8, sources=city.sources, models=("tree-3",), image=IMAGE)
+    city.send_files()
+    with pytest.raises(ReleaseRefused, match="does not name the MicroPython"):
         city.publish()

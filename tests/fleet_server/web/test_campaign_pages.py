@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import clock, db
 from fleet_server.models import Role
 from fleet_server.services import accounts, campaign_steps
-from tests.fleet_server.services.campaign_fleet import Talker, add_release
+from tests.fleet_server.services.campaign_fleet import IMAGE, Talker, add_release
 from tests.fleet_server.small_world import PASSWORD
 from tests.fleet_server.world_fixtures import World
 
@@ -105,6 +105,29 @@ def test_campaign_from_the_editor_to_the_canary_and_back(
     assert "It went back to the version before 0.8.0: the new version crashed." in node
     assert anna.post(f"{address}/retry").status_code == 303
     assert anna.post(f"{address}/abort").status_code == 303
+
+
+def test_who_plans_a_campaign_reads_that_an_image_was_not_tried_on_hardware(
+    world: World, browsers: dict[str, FlaskClient]
+) -> None:
+    anna = browsers["anna"]
+    with world.sessions() as session:
+        number = add_release(session, "0.9.0", 9, image=IMAGE).id
+    typed = {**TYPED, "release": str(number)}
+    for language, option, warning in (
+        ({}, "with MicroPython 1.30.0, not tried on hardware", r"1\.30\.0 \(1,500 kB\)\. That .* not on hardware"),
+        (GERMAN, "mit MicroPython 1.30.0, nicht auf echten Knoten erprobt", r"1\.30\.0 \(1\.500 kB\)\. Dass .* nicht an echten"),
+    ):  # fmt: skip
+        form = anna.get("/fleet/campaigns/new", headers=language).text
+        assert f"0.9.0 · tree-3 · {option}</option>" in form
+        assert "0.8.0 · tree-3</option>" in form
+        preview = anna.post("/fleet/campaigns/preview", data=typed, headers=language).text
+        release = anna.get(f"/fleet/releases/{number}", headers=language).text
+        assert re.search(warning, preview), preview
+        assert re.search(warning, release), release
+    made = anna.post("/fleet/campaigns", data=typed).headers["Location"]
+    assert "with MicroPython 1.30.0, not tried on hardware" in anna.get(made).text
+    assert "MicroPython 1.30.0" in anna.get("/fleet/releases").text
 
 
 def test_campaign_is_watched_by_a_stream_that_ends_with_it(

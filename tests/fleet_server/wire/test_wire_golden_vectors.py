@@ -23,6 +23,7 @@ from fleet_server.wire.desired import (
     encode_receipt,
 )
 from fleet_server.wire.errors import WireError
+from fleet_server.wire.manifest import decode_manifest
 from fleet_server.wire.senml import (
     MAX_EVENT_BODY_BYTES,
     Extreme,
@@ -247,6 +248,16 @@ def test_configuration_is_taken_refused_and_hashed_as_agreed(vector: dict[str, A
     assert cbor.encode(values).hex() == vector["cbor_hex"]
     if fault is None:
         assert sha256_hex(7, values) == vector["sha256"]
+
+
+@pytest.mark.parametrize("vector", golden("manifests"), ids=lambda vector: vector["name"])
+def test_manifest_is_read_as_agreed(vector: dict[str, Any]) -> None:
+    manifest = decode_manifest(bytes.fromhex(vector["hex"]))
+    image = manifest.image
+    assert (manifest.version, manifest.counter) == (vector["version"], vector["counter"])
+    assert manifest.bundle_sha256 == vector["bundle_sha256"]
+    told = image and [image.size_bytes, image.sha256.hex(), list(image.micropython)]
+    assert told == vector["image"]
 
 
 def test_password_is_not_part_of_the_hash() -> None:

@@ -9,6 +9,7 @@ from fleet_server.wire.errors import WireError
 from fleet_server.wire.manifest import (
     MOST_FILE_BYTES,
     BundleFile,
+    Image,
     Manifest,
     bundle_sha256,
     decode_manifest,
@@ -52,6 +53,49 @@ def test_its_bytes_are_these() -> None:
         "656e6f746573" "60"
         "6566696c6573" "81836a6e6f64652f612e6d707901" "5820" + "00" * 32
     )  # fmt: skip
+
+
+def test_an_image_stands_at_the_end_under_a_format_that_nodes_of_before_refuse() -> None:
+    small = Manifest("1", 1, ("tree-3",), (1, 24, 0), 0, (BundleFile("node/a.mpy", 1, bytes(32)),))
+    image = Image(300_000, bytes(range(32)), (1, 28, 0))
+    plain = encode_manifest(small).hex()
+    data = encode_manifest(replace(small, image=image))
+    assert data.hex() == (
+        "ab" "66666f726d6174" "02" + plain[18:]
+        + "65696d616765" "831a000493e0" "5820" + bytes(range(32)).hex() + "8301181c00"
+    )  # fmt: skip
+    assert decode_manifest(data).image == image
+    assert decode_manifest(data).bundle_sha256 == small.bundle_sha256
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (Image(0, bytes(32), (1, 28, 0)), "no possible image"),
+        (Image(0x180001, bytes(32), (1, 28, 0)), "1572864 bytes"),
+        (Image(1, bytes(31), (1, 28, 0)), "no possible image"),
+        (Image(1, bytes(32), (1, 1000, 0)), "no MicroPython version"),
+        (Image(1, bytes(32), (1, 23, 9)), "brings MicroPython 1.23.9, but its files need 1.24.0"),
+    ],
+)
+def test_an_image_that_no_node_could_take_is_refused(image: Image, said: str) -> None:
+    with pytest.raises(WireError, match=said):
+        encode_manifest(replace(MANIFEST, image=image))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 1}, "of format 1, not 2"),
+        ({"image": 7}, "no size, hash and version"),
+        ({"image": [1, b"", (1, 28)]}, "no MicroPython version"),
+        ({"image": ["1", bytes(32), [1, 28, 0]]}, "no size, hash and version"),
+    ],
+)
+def test_an_image_that_is_spelt_otherwise_is_refused(change: dict[str, object], said: str) -> None:
+    whole = encode_manifest(replace(MANIFEST, image=Image(1, bytes(32), (1, 28, 0))))
+    with pytest.raises(WireError, match=said):
+        decode_manifest(cbor2.dumps(cbor2.loads(whole) | change))
 
 
 def test_the_bundle_hash_needs_no_file_and_no_order() -> None:
