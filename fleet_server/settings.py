@@ -25,6 +25,7 @@ from fleet_server.errors import Invalid, Unavailable
 ENVIRONMENT_PREFIX = "FLEET_"
 CONFIG_VARIABLE = "FLEET_CONFIG"
 EMBEDDED = "embedded"
+_OFF = "off"
 DEFAULT_NODE_LISTENER_PORT = 8883
 SECRET_KEY_MIN_LENGTH = 32
 _TOPIC_PREFIX = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
@@ -72,6 +73,13 @@ class Settings:
         metadata=_about(
             "folder or object store for bundles and exports: `file://…`, `s3://…`",
             default_text="`file://<data_dir>/files`",
+        ),
+    )
+    revision_backups: str = field(
+        default="",
+        metadata=_about(
+            "folder for the backup that is made before stored values are corrected; `off`: you make backups yourself",
+            default_text="`<data_dir>/backups_before_revisions`",
         ),
     )
     secret_key: str = field(
@@ -200,6 +208,11 @@ class Settings:
     def release_keys_dir(self) -> Path:
         """Where the two keys lie with which the server signs for nodes."""
         return self.data_dir / "release_keys"
+
+    @property
+    def revision_backups_dir(self) -> Path | None:
+        """Where the backup before a correction goes; None: nowhere."""
+        return None if self.revision_backups == _OFF else Path(self.revision_backups)
 
     @property
     def broker_status_path(self) -> Path:
@@ -333,6 +346,7 @@ def _completed(settings: Settings) -> Settings:
         data_dir=data_dir,
         database_url=settings.database_url or f"sqlite:///{data_dir / 'fleet.sqlite3'}",
         files_url=settings.files_url or (data_dir / "files").as_uri(),
+        revision_backups=settings.revision_backups or str(data_dir / "backups_before_revisions"),
         public_url=settings.public_url.rstrip("/"),
     )
 

@@ -12,6 +12,7 @@ from fleet_server.bench import board as board_bench
 from fleet_server.bench import campaign as campaign_bench
 from fleet_server.bench import ingest as ingest_bench
 from fleet_server.bench import nodes as nodes_bench
+from fleet_server.bench import recompute as recompute_bench
 from fleet_server.bench import report
 from fleet_server.bench import storm as storm_bench
 from fleet_server.bench import uncertainty as uncertainty_bench
@@ -125,6 +126,25 @@ def campaign(*, nodes: int, rounds: int, database_url: str | None, as_json: bool
 
 
 @bench.command()
+@click.option("--rows", type=click.IntRange(1000, 20_000_000), default=500_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 25), default=3, show_default=True)
+@click.option(
+    "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
+)
+@json_option
+def recompute(*, rows: int, rounds: int, database_url: str | None, as_json: bool) -> None:
+    """Values per second that a correction makes anew, beside bare reading and writing of the same rows.
+
+    Example: fleet bench recompute --rows 10000000 --rounds 1
+    """
+    _check_database_url(database_url)
+    _show(
+        recompute_bench.measure(rows=rows, rounds=rounds, database_url=database_url),
+        as_json=as_json,
+    )
+
+
+@bench.command()
 @click.option("--runs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
@@ -169,6 +189,7 @@ def everything(*, markdown: bool, output: Path, database_url: str | None, as_jso
         "campaign": campaign_bench.measure(),
         "ingest": ingest_bench.measure(),
         "nodes": nodes_bench.measure(),
+        "recompute": recompute_bench.measure(),
         "storm": storm_bench.measure(),
         "uncertainty": uncertainty_bench.measure(),
     }

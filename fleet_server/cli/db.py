@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import click
 from rich.console import Console
@@ -22,6 +21,7 @@ from fleet_server.cli.database import refuse_missing, settings_of
 from fleet_server.errors import Conflict, FleetError, Unavailable
 from fleet_server.models import Base
 from fleet_server.services import backups, keys, scheduling
+from fleet_server.services.file_store import folder_of
 from fleet_server.settings import Settings
 
 _url_option = click.option("--database-url", help="sqlite:///… or postgresql+psycopg://…")
@@ -120,7 +120,7 @@ def backup(
             settings.data_dir,
             into,
             now=datetime.now(UTC),
-            files_dir=_files_dir(settings),
+            files_dir=folder_of(settings.files_url),
         )
     removed = [] if keep is None else backups.prune(into, keep=keep)
     elsewhere = _kept_elsewhere(settings)
@@ -188,7 +188,7 @@ def restore(
             settings.data_dir,
             replaces=replaces,
             now=clock.now(),
-            files_dir=_files_dir(settings),
+            files_dir=folder_of(settings.files_url),
         )
         with (
             _engine(data_dir, database_url) as engine,
@@ -205,16 +205,10 @@ def restore(
     )
 
 
-def _files_dir(settings: Settings) -> Path | None:
-    """The folder of the files; None where they are in an object store."""
-    parts = urlsplit(settings.files_url)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
-
-
 def _kept_elsewhere(settings: Settings) -> list[str]:
     """What a restore needs and a backup does not hold."""
     found = []
-    if _files_dir(settings) is None:
+    if folder_of(settings.files_url) is None:
         found.append(f"the files at {settings.files_url}")
     if settings.secret_key:
         found.append("the secret key in FLEET_SECRET_KEY")

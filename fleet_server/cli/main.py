@@ -49,6 +49,10 @@ _COMMANDS = {
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",
     ),
+    "recompute": (
+        "fleet_server.cli.recompute:recompute",
+        "Make stored values anew, or prove every bit of them.",
+    ),
     "convert": ("fleet_server.cli.convert:convert", "One formula at work."),
     "bench": ("fleet_server.cli.bench:bench", "Measure speed and memory against their limits."),
 }

@@ -28,6 +28,7 @@ from fleet_server.jobs import (
     files,
     life,
     releases,
+    revisions,
 )
 from fleet_server.services import scheduling
 from fleet_server.settings import Settings
@@ -63,12 +64,13 @@ JOBS = {
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
     "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),
+    "revisions": Scheduled(revisions.work_off_revisions, every_s=5),
     "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 
 
-SLOW = ("deliver",)
-"""Waits for other people's servers, so it has a thread of its own."""
+SLOW = ("deliver", "revisions")
+"""Waits for other people's servers, works through years of values: each has a thread of its own."""
 
 
 def run_due(
@@ -101,7 +103,7 @@ def running_jobs(sessions: sessionmaker[Session], settings: Settings) -> Iterato
         threading.Thread(
             target=_run, args=(sessions, settings, names, stop), name="jobs", daemon=True
         )
-        for names in (quick, SLOW)
+        for names in (quick, *((name,) for name in SLOW))
     ]
     for thread in threads:
         thread.start()

@@ -55,6 +55,7 @@ from fleet_server.models.node_group import NodeGroup, NodeGroupMember, NodeTag
 from fleet_server.models.node_status import NodeStatus
 from fleet_server.models.observation import Observation, observation_id, observation_key
 from fleet_server.models.observation_count import ObservationCount
+from fleet_server.models.observation_history import ObservationHistory
 from fleet_server.models.observed_range import ObservedRange
 from fleet_server.models.outbox import Outbox
 from fleet_server.models.pack import Pack
@@ -63,6 +64,7 @@ from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
 from fleet_server.models.release import Release, ReleaseComponent, SignedMetadata
+from fleet_server.models.revision import Revision, RevisionStream
 from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
@@ -125,6 +127,7 @@ __all__ = [
     "NodeTrend",
     "Observation",
     "ObservationCount",
+    "ObservationHistory",
     "ObservedRange",
     "Outbox",
     "Pack",
@@ -135,6 +138,8 @@ __all__ = [
     "RecoveryCode",
     "Release",
     "ReleaseComponent",
+    "Revision",
+    "RevisionStream",
     "Role",
     "RootState",
     "SavedView",

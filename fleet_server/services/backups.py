@@ -53,6 +53,7 @@ KEPT = (_AUTHORITY, "release_keys", "secret_key", _FILES)
 """What of the data folder goes into a backup; the rest (broker's memory, logs) is made anew."""
 
 _SQLITE_NAME, _POSTGRESQL_NAME = "database.sqlite3", "database.dump"
+_NAMED = "%Y-%m-%dT%H-%M-%SZ"
 _PARTIAL = ".partial"
 _CUT_SHORT = f"????-??-??T??-??-??Z{_PARTIAL}"
 _CHUNK = 1 << 20
@@ -135,7 +136,7 @@ def back_up(
             raise BackupWrong(
                 f"{into} is part of what is backed up; name a folder outside of {place}."
             )
-    folder = into / f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
+    folder = into / now.astimezone(UTC).strftime(_NAMED)
     partial = folder.with_name(folder.name + _PARTIAL)
     try:
         into.mkdir(parents=True, exist_ok=True)
@@ -170,6 +171,18 @@ def back_up(
             f"The backup cannot be written to {into}: {problem.strerror}."
         ) from problem
     return backup
+
+
+def newest(into: Path) -> tuple[Path, datetime] | None:
+    """The newest backup below `into`, and when it was made; None when there is none. Its files are not looked at."""
+    found = []
+    for manifest in into.glob(f"*/{MANIFEST}"):
+        with suppress(ValueError):  # not named by us
+            made_at = datetime.strptime(manifest.parent.name, _NAMED).replace(tzinfo=UTC)
+            found.append((made_at, manifest.parent))
+    return max(
+        ((folder, made_at) for made_at, folder in found), key=lambda one: one[1], default=None
+    )
 
 
 def prune(into: Path, *, keep: int) -> list[Path]:

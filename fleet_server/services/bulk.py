@@ -131,6 +131,33 @@ def update_rows(
     _update(session.connection(), table, columns, rows, postgresql="{new}", sqlite="{new}")
 
 
+def update_columns(
+    session: Session, table: Table, columns: Columns, *, key: tuple[str, ...]
+) -> int:
+    """Give rows given as columns, found by their key, the values of the other columns. NaN in an array is null.
+
+    Returns how many rows there were. The caller holds them.
+    """
+    if not length_of(columns):
+        return 0
+    connection = session.connection()
+    name = _quoted(table.name)
+    others = [column for column in columns if column not in key]
+    if connection.dialect.name == "sqlite":
+        changes = ", ".join(f"{_quoted(column)} = ?" for column in others)
+        where = " AND ".join(f"{_quoted(column)} = ?" for column in key)
+        rows = zip(*(_items(columns[column]) for column in (*others, *key)), strict=True)
+        statement = f"UPDATE {name} SET {changes} WHERE {where}"  # noqa: S608 - our own names
+        return connection.exec_driver_sql(statement, list(rows)).rowcount
+    changes = ", ".join(f"{_quoted(column)} = given.{_quoted(column)}" for column in others)
+    where = " AND ".join(f"{name}.{_quoted(column)} = given.{_quoted(column)}" for column in key)
+    return connection.exec_driver_sql(
+        f"UPDATE {name} SET {changes}"  # noqa: S608 - our own names
+        f" FROM ({_postgresql_given(table, tuple(columns))}) AS given WHERE {where}",
+        _arrays(table, columns),
+    ).rowcount
+
+
 def move_forward(
     session: Session, table: Table, columns: tuple[str, ...], rows: Sequence[Row]
 ) -> None:

@@ -20,7 +20,7 @@ from fleet_server.models import (
     Sensor,
     Site,
 )
-from fleet_server.services import auditing, node_life, observing, rights, thinning
+from fleet_server.services import auditing, node_life, observing, revising, rights, thinning
 from fleet_server.services.sites import KIND_WORDS
 from fleet_server.services.sites import NewSite as NewSite
 from fleet_server.services.sites import SiteExists as SiteExists
@@ -181,7 +181,10 @@ def swap_sensor(
                 serial=old.serial,
                 since=since,
             )
-        _refuse_observed(session, [channel.datastream_id for channel in channels], at)
+        if thinning.has_ranges_from(session, [one.datastream_id for one in channels], at):
+            raise Conflict(
+                "Of a day after that time the node kept only extremes, which cannot be corrected; swap the probe later."
+            )
         slot = _slot(_model_of(session, node_id), slot_id)
         for channel in channels:
             channel.to_at = at
@@ -191,6 +194,7 @@ def swap_sensor(
         session.flush()
         observing.observe_stored(session, node_id=node_id, now=now)
         thinning.observe_stored(session, node_id=node_id, now=now)
+        _correct_since(session, new, channels, at, now=now)
         auditing.record(
             session,
             "sensor_swapped",
@@ -415,9 +419,30 @@ def _has_observed(session: Session, datastream_ids: Sequence[int], from_at: date
     ) or thinning.has_ranges_from(session, datastream_ids, from_at)
 
 
-def _refuse_observed(session: Session, datastream_ids: Sequence[int], at: datetime) -> None:
-    if _has_observed(session, datastream_ids, at):
-        raise Conflict("There are observations of this probe from after that time; swap it later.")
+def _correct_since(
+    session: Session, new: Sensor, channels: Sequence[Channel], at: datetime, *, now: datetime
+) -> None:
+    """What was observed since then as the old probe's is the new one's, and made anew by its calibrations."""
+    streams: set[int] = set()
+    for observed_property in {channel.property for channel in channels}:
+        streams.update(
+            revising.streams_of(
+                session,
+                sensor_id=new.id,
+                observed_property=observed_property,
+                from_at=at,
+                to_at=None,
+            )
+        )
+    revising.order_for_streams(
+        session,
+        sorted(streams),
+        kind="swap",
+        reason=f"probe {new.serial} was mounted on {at:%Y-%m-%d %H:%M:%S} UTC",
+        author=rights.actor_of(session).name,
+        from_at=at,
+        now=now,
+    )
 
 
 def _probes_of(

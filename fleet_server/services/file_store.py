@@ -40,17 +40,23 @@ def open_store(files_url: str) -> FileStore:
     Raises:
         Unavailable: this installation cannot speak to that kind of store.
     """
-    parts = urlsplit(files_url)
-    if parts.scheme == "file":
-        return Folder(Path(unquote(parts.path)))
+    folder = folder_of(files_url)
+    if folder is not None:
+        return Folder(folder)
     try:
         system, root = fsspec.core.url_to_fs(files_url)
     except (ImportError, ValueError) as problem:
         raise Unavailable(
             "Files cannot be kept at %(scheme)s://: install what speaks to it (for s3:// the package s3fs).",
-            scheme=parts.scheme,
+            scheme=urlsplit(files_url).scheme,
         ) from problem
     return ObjectStore(system, str(root))
+
+
+def folder_of(files_url: str) -> Path | None:
+    """The folder of this machine that the files are in; None where they are in an object store."""
+    parts = urlsplit(files_url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 class Folder:

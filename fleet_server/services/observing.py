@@ -177,6 +177,10 @@ class ChannelBook:
         self._channels.setdefault(node_id, {}).setdefault(channel.key, []).append(channel)
         self._layouts.pop(node_id, None)
 
+    def channels_of(self, node_id: str) -> Mapping[str, Sequence[DeployedChannel]]:
+        """All periods of a node's keys."""
+        return self._channels.get(node_id, {})
+
     def replace(self, node_ids: Iterable[str], other: ChannelBook) -> None:
         """Let `other` say all there is to know of these nodes."""
         for node_id in node_ids:
@@ -190,7 +194,7 @@ class ChannelBook:
         if layout is None or not layout.from_s <= pack.sampled_s < layout.to_s:
             if len(known) >= _REMEMBERED_LAYOUTS:
                 known.clear()
-            layout = _lay_out(self._channels.get(pack.node_id, {}), keys, pack.sampled_s)
+            layout = lay_out(self._channels.get(pack.node_id, {}), keys, pack.sampled_s)
             known[keys] = layout
         return layout
 
@@ -292,6 +296,38 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
         ),
         tuple(places),
     )
+
+
+def observe_columns(
+    layout: Layout,
+    raws: Mapping[str, NDArray[np.float64]],
+    reasons: Mapping[str, Sequence[str | None]],
+) -> dict[str, pipeline.Observed]:
+    """The same for packs that one layout is of, given as one column for each key of the layout, all equally long; NaN: no value.
+
+    `reasons` has the keys of which a reading has one. The bits are those of `make_observations`.
+    """
+    length = len(next(iter(raws.values())))
+    nothing = pipeline.Observed(
+        np.full(length, np.nan),
+        np.full(length, np.nan, dtype=np.float32),
+        np.full(length, QualityFlag.MISSING, dtype=np.int16),
+        np.zeros(length, dtype=np.int32),
+    )
+    observed: dict[int, pipeline.Observed] = {_NO_INPUT: nothing}
+    for row in sorted(range(len(layout.keys)), key=lambda row: layout.kinds[row][0]):
+        kind, key = layout.kinds[row], layout.keys[row]
+        observed[row] = _observe(
+            kind,
+            raws[key],
+            {
+                name: observed.get(other, nothing)
+                for name, other in zip(kind[-1], layout.inputs[row], strict=True)
+            },
+            layout.calibrations[row],
+            reasons.get(key),
+        )
+    return {key: observed[row] for row, key in enumerate(layout.keys)}
 
 
 def store_observations(
@@ -484,10 +520,25 @@ class Layout:
         return tuple(conversion for _, conversion, _, _ in self.kinds)
 
 
-def _lay_out(
-    channels: Mapping[str, Sequence[DeployedChannel]], keys: Sequence[str], sampled_s: int
+Means = tuple[DeployedChannel, ValidCalibration]
+"""What a reading is measured with."""
+
+
+def means_at(channel: DeployedChannel, sampled_s: int) -> Means | None:
+    """The channel itself with what is in force at that time."""
+    calibration = channel.calibration_at(sampled_s)
+    return None if calibration is None else (channel, calibration)
+
+
+def lay_out(
+    channels: Mapping[str, Sequence[DeployedChannel]],
+    keys: Sequence[str],
+    sampled_s: int,
+    *,
+    choose: Callable[[DeployedChannel, int], Means | None] = means_at,
 ) -> Layout:
-    found: dict[str, tuple[DeployedChannel, ValidCalibration]] = {}
+    """What readings with these keys, of one node at one time, mean."""
+    found: dict[str, Means] = {}
     places = []
     edges = {-math.inf, math.inf}
     for place, key in enumerate(keys):
@@ -496,9 +547,9 @@ def _lay_out(
             if not channel.from_s <= sampled_s < channel.to_s:
                 continue
             edges |= {edge for c in channel.calibrations for edge in (c.from_s, c.to_s)}
-            calibration = channel.calibration_at(sampled_s)
-            if calibration is not None:
-                found[key] = (channel, calibration)
+            means = choose(channel, sampled_s)
+            if means is not None:
+                found[key] = means
                 places.append(place)
             break
     rows = {key: row for row, key in enumerate(found)}
@@ -534,9 +585,7 @@ def _depth(inputs: Sequence[Sequence[int]], row: int, limit: int = _MAX_DEPTH) -
     return 1 + max(_depth(inputs, other, limit - 1) for other in known)
 
 
-def _lineage_key(
-    key: str, found: Mapping[str, tuple[DeployedChannel, ValidCalibration]]
-) -> LineageKey:
+def _lineage_key(key: str, found: Mapping[str, Means]) -> LineageKey:
     channel, calibration = found[key]
     inputs = ",".join(
         f"{name}={found[needed][1].id if needed in found else 'none'}"
@@ -670,32 +719,41 @@ def _none_for_nan(column: NDArray[Any]) -> list[float | None]:
 # ------------------------------------------------------------------------------------------------------------- storing
 
 
+def calibrations_by_id(
+    session: Session, ids: Iterable[int]
+) -> dict[int, tuple[int, ValidCalibration]]:
+    """These calibrations, each with its sensor, in force or not."""
+    found = {}
+    for some in bulk.chunks(sorted(ids), 5000):
+        for row in session.scalars(select(Calibration).where(Calibration.id.in_(some))):
+            found[row.id] = row.sensor_id, _valid_calibration(row)
+    return found
+
+
 def _load_calibrations(
     session: Session, sensor_ids: Iterable[int]
 ) -> dict[tuple[int, str], list[ValidCalibration]]:
     found: dict[tuple[int, str], list[ValidCalibration]] = defaultdict(list)
     for some in bulk.chunks(sorted(sensor_ids), 5000):
         for row in session.scalars(select(Calibration).where(Calibration.sensor_id.in_(some))):
-            parameters = CalibrationParameters(
-                slope=row.slope,
-                offset=row.offset,
-                u_slope=row.u_slope,
-                u_offset=row.u_offset,
-                cov=row.slope_offset_covariance,
-                u_abs=row.u_absolute,
-                u_rel=row.u_relative,
-                k=row.coverage_factor,
-            )
-            found[row.sensor_id, row.property].append(
-                ValidCalibration(
-                    row.id,
-                    row.version,
-                    row.valid_from.timestamp(),
-                    _end_s(row.valid_to),
-                    parameters,
-                )
-            )
+            found[row.sensor_id, row.property].append(_valid_calibration(row))
     return found
+
+
+def _valid_calibration(row: Calibration) -> ValidCalibration:
+    parameters = CalibrationParameters(
+        slope=row.slope,
+        offset=row.offset,
+        u_slope=row.u_slope,
+        u_offset=row.u_offset,
+        cov=row.slope_offset_covariance,
+        u_abs=row.u_absolute,
+        u_rel=row.u_relative,
+        k=row.coverage_factor,
+    )
+    return ValidCalibration(
+        row.id, row.version, row.valid_from.timestamp(), _end_s(row.valid_to), parameters
+    )
 
 
 def _end_s(end_at: datetime | None) -> float:

@@ -1,7 +1,7 @@
 """Our rows as SensorThings entities: where each set comes from, what it may be ordered and filtered by, how it reads.
 
 Mapping: Thing = site, Location = its place, Datastream = (site, property, depth, level), which survives probe swaps, Sensor =
-the serial-numbered probe, FeatureOfInterest = the sampled volume (site and depth), Observation = current version only.
+the serial-numbered probe, FeatureOfInterest = the sampled volume (site and depth), Observation = the version that is known, now or as of a moment.
 
 A text that is made up for the feed (a Datastream's name) is made by the database, from where it is shown too: what a page is
 ordered by is what a reader sees.
@@ -52,6 +52,7 @@ from fleet_server.models import (
     observation_id,
     observation_key,
 )
+from fleet_server.services import known_then
 from hardware import catalogue
 
 OM_MEASUREMENT = "http://www.opengis.net/def/observationType/OGC-OM/2.0/OM_Measurement"
@@ -475,7 +476,7 @@ def _observations(only_public: bool) -> AnySelect:
 
 
 def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
-    """Four statements: streams, lineages, channels and the packs with their raw readings."""
+    """Five statements: streams, lineages, channels, the packs with their raw readings, and earlier versions."""
     stream_ids = {row.datastream_id for row in rows}
     pack_ids = {row.pack_id for row in rows if row.pack_id is not None}
     streams = session.execute(
@@ -516,6 +517,9 @@ def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Compani
         "channels": channels,
         "packs": packs,
         "raw": raw,
+        "earlier": known_then.earlier_versions(
+            session, ((row.datastream_id, row.sampled_at) for row in rows)
+        ),
     }
 
 
@@ -530,6 +534,12 @@ def _channel_of(row: Any, companions: Companions) -> Channel | None:
             found: Channel = channel
             return found
     return None
+
+
+def _version(row: Any, companions: Companions) -> int:
+    """1 for what was known first of this instant, 2 for what replaced it."""
+    earlier: Sequence[datetime] = companions["earlier"].get((row.datastream_id, row.sampled_at), ())
+    return 1 + len([one for one in earlier if one < row.known_from])
 
 
 def _observation(row: Any, companions: Companions) -> dict[str, Any]:
@@ -548,7 +558,7 @@ def _observation(row: Any, companions: Companions) -> dict[str, Any]:
         },
         "parameters": {
             "qcFlag": row.flag,
-            "version": 1,
+            "version": _version(row, companions),
             "calibrationId": lineage.calibration_id,
             "sensorId": lineage.sensor_id,
             "lineageId": lineage.id,

@@ -45,6 +45,8 @@ class Options:
     expand: tuple[tuple[str, Options], ...] = ()
     where: tuple[Comparison, ...] = ()
     skip_token: str | None = None
+    as_of: datetime | None = None
+    """What was known at that moment is asked for; None: what is known now."""
     as_given: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -52,11 +54,11 @@ class Options:
         return min(DEFAULT_TOP if self.top is None else self.top, MAX_TOP)
 
 
+_AS_OF = "asof"
 _NOT_BUILT = {
     "$search": "$search is not part of SensorThings 1.1.",
     "$apply": "$apply is not part of SensorThings 1.1.",
     "$resultformat": "$resultFormat is not built yet; answers come as plain JSON entities.",
-    "asof": "asOf is not built yet; answers show what is known now.",
 }
 
 
@@ -91,10 +93,12 @@ def _options(pairs: list[tuple[str, str]], *, depth: int) -> Options:
         key = name.strip().lower()
         if key in _NOT_BUILT:
             raise NotBuilt(_NOT_BUILT[key])
-        if not key.startswith("$"):
+        if not key.startswith("$") and key != _AS_OF:
             continue  # OData 4.01 part 1, 11.2.1: custom options that a service does not know are ignored
         if key in given:
             raise Invalid(f"{name} is given twice.")
+        if key == _AS_OF and depth:
+            raise Invalid("asOf is asked of the whole answer: it stands outside of $expand.")
         given[key] = value
         parsed |= _option(key, value.strip(), depth=depth)
     return Options(**parsed, as_given=given)  # type: ignore[arg-type] # names and types are _option's
@@ -118,10 +122,18 @@ def _option(key: str, value: str, *, depth: int) -> dict[str, object]:
             return {"where": parse_filter(value)}
         case "$skiptoken":
             return {"skip_token": value}
+        case "asof":
+            return {"as_of": _moment_asked_for(value)}
     raise Invalid(
         f"{key} is not a query option of SensorThings 1.1; "
         f"known are $top, $skip, $count, $orderby, $expand, $select and $filter."
     )
+
+
+def _moment_asked_for(text: str) -> datetime:
+    if not _TIME.fullmatch(text):
+        raise Invalid(f"asOf wants a time like 2026-07-01T12:00:00Z, not {_quoted(text)}.")
+    return _time(text).replace(microsecond=0)
 
 
 def _whole_number(name: str, text: str, highest: int) -> int:

@@ -1,7 +1,7 @@
 """Asks the database for entities: pages by keyset, navigation, expansion. A fixed number of statements per request.
 
 For a path of p segments and e expanded navigations (on all levels): at most p + 1 statements to get there and count, and
-per page and per expanded navigation one for the rows, one for nested counts, and those of the rows' companions (at most four).
+per page and per expanded navigation one for the rows, one for nested counts, and those of the rows' companions (at most five).
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from fleet_server.feeds.sensorthings.entities import (
     Attribute,
     Companions,
     EntitySet,
+    iso,
     kept_count,
     to_many,
     to_one,
@@ -52,6 +53,7 @@ from fleet_server.feeds.sensorthings.options import Comparison, Options
 from fleet_server.feeds.sensorthings.paths import MAX_ID, NAVIGATION, PROPERTIES, ResourcePath
 from fleet_server.http_shared.paging import cut_page, with_query
 from fleet_server.models import UtcSeconds, observation_key
+from fleet_server.services import known_then
 
 MAX_EXPANDED_ROWS = 20_000
 """All expanded rows of one navigation together; each parent gets its even share, and a nextLink for the rest."""
@@ -91,6 +93,7 @@ class Reader:
 
     def __init__(self, session: Session, *, root: str, only_public: bool, now: datetime) -> None:
         self._session = session
+        self._as_of: datetime | None = None
         self._root = root
         self._only_public = only_public
         self._now = now
@@ -102,15 +105,16 @@ class Reader:
             NotFound: something on the path does not exist.
             Invalid: an option does not fit this entity set.
         """
+        if options.as_of is not None and options.as_of > self._now:
+            raise Invalid(f"asOf lies in the future; it is {iso(self._now)} now.")
+        self._as_of = options.as_of
         parent, entity_set, condition = self._walk(path)
         _check(entity_set, options, is_collection=path.is_collection)
         if path.is_collection:
             return self._collection(
                 entity_set, options, condition=condition, parent=parent, url=url, path=path
             )
-        row = self._session.execute(
-            entity_set.source(self._only_public).where(condition).limit(1)
-        ).first()
+        row = self._execute(entity_set.source(self._only_public).where(condition).limit(1)).first()
         if row is None:
             raise NotFound(f"There is no such entity: {url.partition('?')[0]}")
         entity = self._entities(entity_set, [row], options)[0]
@@ -122,6 +126,16 @@ class Reader:
             raise NotFound(f"{entity_set.name} have no property {path.property_name!r}.")
         value = entity[path.property_name]
         return value if path.is_raw_value else {path.property_name: value}
+
+    def _execute(self, query: Any) -> Any:
+        return self._session.execute(self._then(query))
+
+    def _scalar(self, query: Any) -> Any:
+        return self._session.scalar(self._then(query))
+
+    def _then(self, query: Any) -> Any:
+        """Over what was known at the moment that is asked for."""
+        return query if self._as_of is None else known_then.as_of(query, self._as_of)
 
     def _walk(self, path: ResourcePath) -> tuple[Parent | None, EntitySet, ColumnElement[bool]]:
         """Follow the path; the last step's set with the condition that narrows it."""
@@ -138,7 +152,7 @@ class Reader:
             condition = and_(*conditions) if conditions else condition
             if position == len(path.steps) - 1:
                 break
-            row = self._session.execute(
+            row = self._execute(
                 entity_set.source(self._only_public).where(condition).limit(1)
             ).first()
             if row is None:
@@ -179,7 +193,7 @@ class Reader:
             query = query.where(_after(terms, options.skip_token))
         elif options.skip:
             query = query.offset(options.skip)
-        page = cut_page(self._session.execute(query.limit(size + 1)).all(), size=size)
+        page = cut_page(self._execute(query.limit(size + 1)).all(), size=size)
         if page.has_more:
             answer["@iot.nextLink"] = _next_link(url, options, page.items[-1], terms)
         entities = self._entities(entity_set, page.items, options)
@@ -201,13 +215,13 @@ class Reader:
         condition: ColumnElement[bool],
         parent: Parent | None,
     ) -> int:
-        if entity_set.name == "Observations" and not options.where:
+        if entity_set.name == "Observations" and not options.where and self._as_of is None:
             name, row = (parent.entity_set.name, parent.row) if parent else (None, None)
             counted = kept_count(name, row, self._only_public)
         else:
             rows = self._where(entity_set, options, condition).subquery()
             counted = select(func.count()).select_from(rows)
-        return int(self._session.scalar(counted) or 0)
+        return int(self._scalar(counted) or 0)
 
     # --- entities ---
 
@@ -268,7 +282,7 @@ class Reader:
         if not ids:
             return {}
         query = target.source(self._only_public).where(target.has_ids(sorted(ids)))
-        rows = self._session.execute(query).all()
+        rows = self._execute(query).all()
         entities = self._entities(target, rows, nested)
         return {target.id_of(row): one for row, one in zip(rows, entities, strict=True)}
 
@@ -296,7 +310,7 @@ class Reader:
             cut = query.offset(nested.skip).limit(size + 1).subquery()
             selects.append(_numbered(cut, terms, of_parent=position))
         children = sorted(
-            self._session.execute(union_all(*selects)), key=lambda row: (row.of_parent, row.place)
+            self._execute(union_all(*selects)), key=lambda row: (row.of_parent, row.place)
         )
         flat: list[AnyRow] = []
         for position, found in groupby(children, key=lambda row: row.of_parent):
@@ -321,7 +335,7 @@ class Reader:
         """How many children each parent has: all in one statement."""
         selects = []
         for position, row in enumerate(rows):
-            if target.name == "Observations" and not nested.where:
+            if target.name == "Observations" and not nested.where and self._as_of is None:
                 counted = kept_count(entity_set.name, row, self._only_public)
             else:
                 condition = to_many(entity_set.name, name, row)
@@ -333,7 +347,7 @@ class Reader:
                     counted.scalar_subquery().label("count"),
                 )
             )
-        counts = {row[0]: int(row[1]) for row in self._session.execute(union_all(*selects))}
+        counts = {row[0]: int(row[1]) for row in self._execute(union_all(*selects))}
         return [counts[position] for position in range(len(rows))]
 
 

@@ -34,6 +34,11 @@ from fleet_server.services.verification.packs import (
     sampled_pack,
 )
 from fleet_server.services.verification.report import Report
+from fleet_server.services.verification.versions import (
+    check_history,
+    removed_instants,
+    waiting_of,
+)
 
 _PACKS_AT_ONCE = 1000
 # Of lost observations so many are looked for elsewhere; where more are lost nobody moved them one by one.
@@ -91,6 +96,7 @@ class ObservationCheck:
         self._lineages_wrong: dict[int, list[MadeObservation]] = defaultdict(list)
         self._given: Tally[int] = Tally()  # values, by calibration
         self._unlike: dict[int, _Unlike] = defaultdict(_Unlike)
+        self._waiting = waiting_of(session)
 
     def begin_node(self, node_id: str) -> None:
         """What the packs that follow were measured with."""
@@ -130,6 +136,8 @@ class ObservationCheck:
             self._reproduced += 1
             if is_double:
                 self._report_double(one, "not a second one")
+            elif self._waits(one) and not self._is_in_force(one, found):
+                continue  # a revision has not come to it yet: judged by the lineage that it names
             elif self._judge(one, found) and (
                 found.known_s < checked.stored_s[one.pack_id] - SERVER_CLOCK_STEP_S
             ):
@@ -161,6 +169,13 @@ class ObservationCheck:
         """What can be said only when all packs are done: lineages, calibrations, what comes from no pack, the counts."""
         self._report_lineages()
         self._report_calibrations()
+        for datastream_id, sampled_s in removed_instants(
+            self._session, self._report, self._waiting, self._lineages
+        ):
+            self._reproduced += 1
+            self._counts[datastream_id, month_of(sampled_s)] += 1
+        check_history(self._session, self._report, self._lineages)
+        self._report.observations = self._reproduced
         of_damaged = self._count_of_damaged()
         total = self._session.scalar(
             select(func.count())
@@ -193,6 +208,14 @@ class ObservationCheck:
             return False  # that node's channels are a fault of their own
         instants = {(other.datastream_id, other.sampled_s) for other in made}
         return (one.datastream_id, one.sampled_s) in instants
+
+    def _waits(self, one: MadeObservation) -> bool:
+        waiting = self._waiting.get(one.datastream_id, ())
+        return any(found.has(one.sampled_s) for found in waiting)
+
+    def _is_in_force(self, one: MadeObservation, found: _StoredObservation) -> bool:
+        """Whether it is what calibrations and rules give today."""
+        return _is_reproduced(one, found) and self._lineages.get(found.lineage_id) == one.lineage
 
     def _judge(self, one: MadeObservation, found: _StoredObservation) -> bool:
         calibration_id = one.lineage[1]

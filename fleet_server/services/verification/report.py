@@ -26,6 +26,9 @@ class Report:
     receipts_wrong: int = 0
     observations_not_reproducible: int = 0
     audit_chain_ok: bool = True
+    observations: int = 0  # made again; not among the stable counts
+    versions: int = 0  # replaced ones, likewise
+    waiting: int = 0  # values that a revision has still to look at
     findings: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, int | bool]:

@@ -47,6 +47,17 @@ def test_campaign_is_planned_opened_told_and_heard_of() -> None:
     assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
 
 
+@pytest.mark.nightly
+def test_correction_is_measured_beside_the_bare_reading_and_writing_of_its_rows() -> None:
+    result = CliRunner().invoke(bench, ["recompute", "--rows", "3000", "--rounds", "1", "--json"])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["values"] == 3000
+    assert figures["one_channel_visible_s"] > 0
+    assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
+
+
 def test_storm_ends_when_every_node_has_the_receipt_of_its_pack() -> None:
     result = CliRunner().invoke(bench, ["storm", "--nodes", "10", "--json"])
 

@@ -328,12 +328,12 @@ def test_nested_count_counts_each_parents_children(client: FlaskClient) -> None:
         ("Things", 1),
         ("Datastreams", 2),
         ("Sensors", 2),
-        ("Observations?$top=100", 5),
-        ("Observations?$top=100&$count=true", 6),
+        ("Observations?$top=100", 6),
+        ("Observations?$top=100&$count=true", 7),
         ("Things(1)/Datastreams", 3),
-        ("Datastreams?$expand=Thing,Sensor,ObservedProperty,Observations($top=5)", 11),
-        ("Things?$expand=Datastreams($expand=Observations($top=1))", 8),
-        ("Observations?$top=200&$expand=Datastream,FeatureOfInterest", 8),
+        ("Datastreams?$expand=Thing,Sensor,ObservedProperty,Observations($top=5)", 12),
+        ("Things?$expand=Datastreams($expand=Observations($top=1))", 9),
+        ("Observations?$top=200&$expand=Datastream,FeatureOfInterest", 9),
     ],
 )
 def test_request_asks_a_fixed_number_of_statements(
@@ -481,7 +481,9 @@ def test_filter_by_id_finds_the_observation(client: FlaskClient) -> None:
         ("Things?$filter=id eq 1 or id eq 2", 501),
         ("Things?$filter=Datastreams/id eq 1", 501),
         ("Things?$resultFormat=CSV", 501),
-        ("Observations?asOf=2026-01-01T00:00:00Z", 501),
+        ("Observations?asOf=yesterday", 400),
+        ("Observations?asOf=2126-01-01T00:00:00Z", 400),
+        ("Datastreams?$expand=Observations(asOf=2026-01-01T00:00:00Z)", 400),
         ("Things?$expand=Datastreams($expand=Thing($expand=Datastreams($expand=Thing)))", 501),
     ],
 )  # fmt: skip

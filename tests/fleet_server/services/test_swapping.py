@@ -27,7 +27,7 @@ from fleet_server.models import (
     Sensor,
     Site,
 )
-from fleet_server.services import deploying, rights, sites
+from fleet_server.services import deploying, revising, rights, sites
 from fleet_server.services.deploying import DepthWrong, NewSite, NotDeployed, SlotUnknown
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
@@ -104,12 +104,59 @@ def test_calibration_travels_with_the_probe_to_another_site(session: Session) ->
     assert [tuple(row) for row in was_at] == [("n-000001", "r30"), ("n-000002", "r60")]
 
 
+def test_swap_that_is_noted_late_gives_the_new_probe_what_it_had_measured(
+    session: Session,
+) -> None:
+    """W-9 was calibrated before; its readings were taken for the old probe's until somebody said that it was mounted."""
+    deployed_node(session, "n-000002")
+    deploying.swap_sensor(session, "n-000002", "w30", serial="W-9", at=at(-8), now=at(-8))
+    deploying.swap_sensor(session, "n-000002", "w30", serial="W-8", at=at(-4), now=at(-4))
+    with db.writing(session):
+        probe = session.scalars(select(Sensor).where(Sensor.serial == "W-9")).one()
+        session.add(
+            Calibration(
+                sensor_id=probe.id,
+                property="soil_water_tension",
+                version=2,
+                kind="linear",
+                slope=1.0,
+                offset=5.0,
+                u_absolute=1.0,
+                u_relative=0.0,
+                valid_from=at(-8),
+                performed_by="Ada",
+                reference="tensiometer",
+                created_at=at(-8),
+            )
+        )
+    deployed_node(session, "n-000001")
+    store_batch(session, SimulatedNode().packs([1, 2, 3]), now=at(3))
+
+    def tensions() -> list[float | None]:
+        query = (
+            select(Observation.value)
+            .join(Channel, Channel.datastream_id == Observation.datastream_id)
+            .join(Deployment, Deployment.id == Channel.deployment_id)
+            .where(Deployment.node_id == "n-000001", Channel.key == "r30", Channel.to_at.is_(None))
+            .order_by(Observation.sampled_at)
+        )
+        return list(session.scalars(query))
+
+    before = tensions()
+    deploying.swap_sensor(session, "n-000001", "w30", serial="W-9", at=at(1.5), now=at(4))
+    assert tensions() == before
+    assert verify(session).is_clean, "what waits for its revision is judged by its own lineage"
+    while revising.advance(session, now=at(5)):
+        pass
+    assert tensions() == [before[0], *(value + 5.0 for value in before[1:] if value is not None)]
+    assert verify(session).is_clean
+
+
 _IMPOSSIBLE_SWAPS = (
     ("w99", "W-9", 3.0, SlotUnknown, "tree-3 has no slot w99; it has w30"),
     ("w30", "n-000001/w30", 3.0, Conflict, "is in slot w30 already"),
     ("w30", "n-000001/d30", 3.0, Conflict, "is a ds18b20, not a watermark_200ss"),
     ("w30", "n-000001/w60", 3.0, Conflict, "is mounted at another node"),
-    ("w30", "W-9", 1.5, Conflict, "observations of this probe from after that time"),
     ("w30", "W-9", -9000, Conflict, "is in the slot since"),
     ("w30", " ", 3.0, deploying.SerialWrong, "A serial number has"),
 )
