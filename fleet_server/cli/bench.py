@@ -126,25 +126,6 @@ def campaign(*, nodes: int, rounds: int, database_url: str | None, as_json: bool
 
 
 @bench.command()
-@click.option("--rows", type=click.IntRange(1000, 20_000_000), default=500_000, show_default=True)
-@click.option("--rounds", type=click.IntRange(1, 25), default=3, show_default=True)
-@click.option(
-    "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
-)
-@json_option
-def recompute(*, rows: int, rounds: int, database_url: str | None, as_json: bool) -> None:
-    """Values per second that a correction makes anew, beside bare reading and writing of the same rows.
-
-    Example: fleet bench recompute --rows 10000000 --rounds 1
-    """
-    _check_database_url(database_url)
-    _show(
-        recompute_bench.measure(rows=rows, rounds=rounds, database_url=database_url),
-        as_json=as_json,
-    )
-
-
-@bench.command()
 @click.option("--runs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
@@ -161,6 +142,25 @@ def uncertainty(*, runs: int, seed: int, as_json: bool) -> None:
         rows = figures.pop("rows")
         click.echo("\n".join(report.as_lines(rows)) + "\n")
     _show(figures, as_json=as_json)
+
+
+@bench.command()
+@click.option("--rows", type=click.IntRange(1000, 20_000_000), default=500_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 25), default=3, show_default=True)
+@click.option(
+    "--database-url", help="An empty PostgreSQL database; SQLite in a scratch folder otherwise."
+)
+@json_option
+def recompute(*, rows: int, rounds: int, database_url: str | None, as_json: bool) -> None:
+    """Values per second that a correction makes anew, beside bare reading and writing of the same rows.
+
+    Example: fleet bench recompute --rows 10000000 --rounds 1
+    """
+    _check_database_url(database_url)
+    _show(
+        recompute_bench.measure(rows=rows, rounds=rounds, database_url=database_url),
+        as_json=as_json,
+    )
 
 
 @bench.command(name="all")
