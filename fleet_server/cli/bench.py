@@ -126,25 +126,6 @@ def campaign(*, nodes: int, rounds: int, database_url: str | None, as_json: bool
 
 
 @bench.command()
-@click.option("--runs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@json_option
-def uncertainty(*, runs: int, seed: int, as_json: bool) -> None:
-    """Published quantities that are as sure as they say, beside how many there are: simulated truth, so many runs for each.
-
-    A value holds what it says when 93.5 to 96.5 % of true values lie within the 95 % that its budget promises (`factor_95`), at least 93.5 %
-    within k = 2, and u is at most 1.3 times what values scatter.
-
-    Example: fleet bench uncertainty --runs 20000 --json
-    """
-    figures = uncertainty_bench.measure(runs=runs, seed=seed)
-    if not as_json:
-        rows = figures.pop("rows")
-        click.echo("\n".join(report.as_lines(rows)) + "\n")
-    _show(figures, as_json=as_json)
-
-
-@bench.command()
 @click.option("--rows", type=click.IntRange(1000, 20_000_000), default=500_000, show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 25), default=3, show_default=True)
 @click.option(
@@ -161,6 +142,25 @@ def recompute(*, rows: int, rounds: int, database_url: str | None, as_json: bool
         recompute_bench.measure(rows=rows, rounds=rounds, database_url=database_url),
         as_json=as_json,
     )
+
+
+@bench.command()
+@click.option("--runs", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@json_option
+def uncertainty(*, runs: int, seed: int, as_json: bool) -> None:
+    """Published quantities that are as sure as they say, beside how many there are: simulated truth, so many runs for each.
+
+    A value holds what it says when 93.5 to 96.5 % of true values lie within the 95 % that its budget promises (`factor_95`), at least 93.5 %
+    within k = 2, and u is at most 1.3 times what values scatter.
+
+    Example: fleet bench uncertainty --runs 20000 --json
+    """
+    figures = uncertainty_bench.measure(runs=runs, seed=seed)
+    if not as_json:
+        rows = figures.pop("rows")
+        click.echo("\n".join(report.as_lines(rows)) + "\n")
+    _show(figures, as_json=as_json)
 
 
 @bench.command(name="all")
