@@ -105,6 +105,7 @@ def test_benchmark_prints_a_row_for_each_quantity(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1_800)  # 430,000 fits and half a million readings
 def test_every_quantity_holds_what_it_says_at_full_size() -> None:
     figures = uncertainty.measure(runs=10_000, seed=1)
     misses = [row for row in figures["rows"] if not row["holds"]]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from odrpack import odr_fit
 from scipy import stats
 from scipy.optimize import curve_fit
 
@@ -117,14 +118,46 @@ def test_fit_equals_metrolopy_where_dilutions_share_their_stock() -> None:
 
 def test_points_unsure_in_both_directions_equal_the_nearest_line() -> None:
     fit = fit_line(X, Y, U, u_x=0.01)
-    # ODRPACK's figures. GTC's total least squares keeps a second-order term of the covariances that we leave out, 1.4e-4 here.
-    assert fit.parameters.offset == pytest.approx(-0.05810321, abs=5e-9)
-    assert fit.parameters.slope == pytest.approx(0.17686337, abs=5e-9)
-    a, b = GTC.type_a.line_fit_wtls(X, Y, [0.01] * 5, U).a_b
     found = fit.parameters
+    assert found.offset == pytest.approx(-0.05810321, abs=5e-9)
+    assert found.slope == pytest.approx(0.17686337, abs=5e-9)
+    nearest = odr_fit(
+        lambda x, b: b[0] + b[1] * x,
+        np.array(X),
+        np.array(Y),
+        np.array([0.0, 0.2]),
+        weight_x=np.full(5, 1 / 0.01**2),
+        weight_y=1 / np.square(U),
+        sstol=1e-15,
+        partol=1e-15,
+    )
+    assert [found.offset, found.slope] == pytest.approx(nearest.beta, rel=1e-6)
+    assert found.covariance[:2, :2] == pytest.approx(nearest.cov_beta, rel=1e-5)
+    # GTC's total least squares keeps a second-order term of the covariances that we leave out, 1.4e-4 here.
+    a, b = GTC.type_a.line_fit_wtls(X, Y, [0.01] * 5, U).a_b
     assert [found.u_offset, found.u_slope, found.cov] == pytest.approx(
         [a.u, b.u, GTC.get_covariance(a, b)], rel=2e-4
     )
+
+
+def test_curve_through_points_unsure_in_both_directions_is_the_nearest() -> None:
+    u_x = np.array([0.5, 0.5, 1.0, 3.0, 6.0])
+    u = np.array([0.3, 0.5, 2.0, 8.0, 16.0])
+    nearest = odr_fit(
+        lambda x, b: b[0] + b[1] * x + b[2] * x * x,
+        CURVED_X,
+        CURVED_Y,
+        np.array([0.0, 1.0, 1e-4]),
+        weight_x=1 / u_x**2,
+        weight_y=1 / u**2,
+        jac_beta=lambda x, _: np.array([np.ones_like(x), x, x * x]),
+        jac_x=lambda x, b: b[1] + 2 * b[2] * x,
+        sstol=1e-15,
+        partol=1e-15,
+    )
+    found = fit_quadratic(CURVED_X, CURVED_Y, u, u_x=u_x).parameters
+    assert [found.offset, found.slope, found.curve] == pytest.approx(nearest.beta, rel=1e-5)
+    assert found.covariance == pytest.approx(nearest.cov_beta, rel=5e-4)
 
 
 CURVED_X = np.array([0.02, 19.93, 98.05, 372.0, 702.0])
