@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -72,9 +73,14 @@ def test_why_a_campaign_stopped_by_itself_is_said_in_german_too(
     gate: Gate, stages: dict[str, int], german: str
 ) -> None:
     count = WaveCount({NodeStage(name): number for name, number in stages.items()})
-    details = {"version": "0.8.0", "model": "tree-3", "reason": trouble_in([gate], [count])}
-    assert german in alert_words.sentence(AlertKind.CAMPAIGN, details, "de")
-    assert str(details["reason"]) in alert_words.sentence(AlertKind.CAMPAIGN, details, "en")
+    stop = trouble_in([gate], [count])
+    assert stop is not None
+    english = campaign_words.stop_words(stop, "en")
+    details = {"version": "0.8.0", "model": "tree-3", "reason": english}
+    kept = details | {"stop": json.loads(json.dumps(campaign_words.kept_stop(stop)))}
+    assert german in alert_words.sentence(AlertKind.CAMPAIGN, kept, "de")
+    assert english in alert_words.sentence(AlertKind.CAMPAIGN, kept, "en")
+    assert english in alert_words.sentence(AlertKind.CAMPAIGN, details, "de"), "an earlier alert"
 
 
 @pytest.fixture
