@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, defer
 from tuf.api.metadata import Metadata, Targets
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.errors import Conflict, Invalid, NotFound, Said
 from fleet_server.models import Release, ReleaseComponent, SignedMetadata
 from fleet_server.services import auditing, release_repository, rights
 from fleet_server.services.file_store import FileStore
@@ -29,6 +29,8 @@ from fleet_server.wire.signed_releases import ROOT, TARGETS, NamedTargets, Repos
 from hardware import catalogue
 
 MOST_SBOM_BYTES = 256 * 1024
+_NAMED = {"The file": Said("The file"), "The root": Said("The root")}
+"""What metadata are called whose role is not known yet."""
 _SUPPORT_UNTIL = "stadtsensor:support_until"
 _MOST_COMPONENTS = 1000
 _MOST_TEXT = 500
@@ -112,7 +114,13 @@ def publish(
         try:
             return _publish(session, given, store=store, keys_dir=keys_dir, now=now)
         except RepositoryWrong as problem:
-            raise ReleaseRefused(str(problem)) from problem
+            raise ReleaseRefused(said_of(problem)) from problem
+
+
+def said_of(problem: RepositoryWrong) -> Said:
+    """What nodes would not take, with its parts apart, as pages want it."""
+    parts = {name: _NAMED.get(str(part), part) for name, part in problem.parts.items()}
+    return Said(problem.template, **parts)
 
 
 def _publish(
