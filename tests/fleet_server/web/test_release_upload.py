@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from fleet_server.models import Release, Role
 from fleet_server.services import accounts, release_archives
+from fleet_server.services.releasing import ReleaseRefused
 from tests.fleet_server import small_world
 from tests.fleet_server.services.release_city import City
 from tests.fleet_server.small_world import NOW
@@ -185,9 +186,14 @@ def _encrypted() -> bytes:
     ids=range(10),
 )
 def test_an_archive_that_is_none_or_too_large_is_refused_in_a_sentence(
-    author: FlaskClient, archive: Callable[[], bytes], sentence: str
+    archive: Callable[[], bytes], sentence: str
 ) -> None:
-    assert sentence in send(author, archive(), status=400)
+    with pytest.raises(ReleaseRefused, match=re.escape(sentence)):
+        release_archives.published_of(release_archives.unpacked(archive()))
+
+
+def test_what_is_no_archive_is_said_on_the_page(author: FlaskClient) -> None:
+    assert "This is no ZIP archive" in send(author, b"no zip", status=400)
 
 
 def test_nothing_chosen_is_said(author: FlaskClient) -> None:
