@@ -10,7 +10,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -173,5 +173,8 @@ class _Brought:
         releasing.keep_file(self._store, sha256, data)
         return data
 
-    def forget(self, folder: str, *, before: datetime) -> int:
-        return self._store.forget(folder, before=before)
+    def touch(self, name: str) -> bool:
+        return self._store.touch(name)
+
+    def forget(self, folder: str, *, before: datetime, but: Collection[str] = ()) -> int:
+        return self._store.forget(folder, before=before, but=but)
