@@ -196,19 +196,19 @@ REASONS: Mapping[str, Words] = {
 _STOPS: Mapping[str, Words] = {
     "rolled_back": {
         "en": "{count} of wave {wave} rolled back",
-        "de": "{count} aus Welle {wave} kehrten zurück",
+        "de": "aus Welle {wave} zurückgekehrt: {count}",
     },
     "failed": {
         "en": "{count} of {reached} reached nodes of wave {wave} failed or rolled back",
-        "de": "{count} von {reached} erreichten Knoten der Welle {wave} scheiterten oder kehrten zurück",
+        "de": "gescheitert oder zurückgekehrt: {count} von {reached} erreichten Knoten der Welle {wave}",
     },
     "too_few": {
         "en": "only {count} of {wanted} nodes of wave {wave} were reached",
-        "de": "nur {count} von {wanted} Knoten der Welle {wave} wurden erreicht",
+        "de": "nur {count} von {wanted} Knoten der Welle {wave} erreicht",
     },
     "time_over": {"en": "its time is over", "de": "ihre Zeit ist um"},
     "withdrawn": {"en": "the release was withdrawn", "de": "die Version wurde zurückgezogen"},
-    "by_person": {"en": "by {by}", "de": "von {by}"},
+    "by_person": {"en": "by {by}", "de": "durch {by}"},
 }
 _SENTENCES: Mapping[str, Words] = {
     "nothing_newer": {
@@ -320,7 +320,7 @@ def stop_words(stop: Stop, language: str) -> str:
     """Why a campaign stopped.
 
     >>> stop_words(Stop("rolled_back", {"count": 2, "wave": 1}), "de")
-    '2 aus Welle 1 kehrten zurück'
+    'aus Welle 1 zurückgekehrt: 2'
     """
     return _STOPS[stop.code][language].format_map(stop.parts)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from flask_babel import LazyString, get_locale, lazy_gettext
 
 from fleet_server import clock
@@ -14,13 +17,29 @@ from fleet_server.services.campaigning import NodeUpdate
 from fleet_server.services.rights import Right
 from fleet_server.web.blueprint import web
 from fleet_server.web.campaign_states import CAMPAIGN_WORDS
-from fleet_server.web.words import Word
+from fleet_server.web.node_states import state_word
+from fleet_server.web.words import Word, health_words, local_time
+from fleet_server.wire.states import NodeState
 
 PROSPECT_WORDS = {
     Prospect.UPDATES: lazy_gettext("updates"),
     Prospect.HAS_IT: lazy_gettext("has it already"),
     Prospect.NEWER: lazy_gettext("runs a newer release"),
 }
+_TARGET_WORDS: dict[str, LazyString] = {
+    "node_ids": lazy_gettext("only"),
+    "label": lazy_gettext("Label begins with"),
+    "group": lazy_gettext("Group"),
+    "tag": lazy_gettext("Tag"),
+    "site": lazy_gettext("Code of the site"),
+    "firmware_version": lazy_gettext("Firmware"),
+    "battery_below_mv": lazy_gettext("Battery below (mV)"),
+    "health": lazy_gettext("Health"),
+    "state": lazy_gettext("State"),
+    "heard_before": lazy_gettext("Not heard since"),
+    "model": lazy_gettext("Node model"),
+}
+_SHOWN_IDS = 10
 _SYMBOLS = {NodeStage.SUCCEEDED: "✓", NodeStage.ALREADY_INSTALLED: "✓", NodeStage.PLANNED: "○"}
 _DEEDS: dict[CampaignState, tuple[str, ...]] = {
     CampaignState.DRAFT: ("start", "abort"),
@@ -86,6 +105,29 @@ def campaign_reason(campaign: Campaign) -> str:
 @web.app_template_global()
 def prospect_word(prospect: str) -> str:
     return str(PROSPECT_WORDS[Prospect(prospect)])
+
+
+@web.app_template_global()
+def campaign_target_words(selection: dict[str, Any]) -> list[tuple[str, str]]:
+    """Whom it is for: each filter with its value, as the editor calls them."""
+    return [
+        (str(word), _filter_value(name, selection[name]))
+        for name, word in _TARGET_WORDS.items()
+        if name in selection
+    ]
+
+
+def _filter_value(name: str, value: Any) -> str:
+    if name == "health":
+        return str(health_words(value).word)
+    if name == "state":
+        return state_word(NodeState(value))
+    if name == "heard_before":
+        return local_time(datetime.fromisoformat(value))
+    if not isinstance(value, list):
+        return str(value)
+    more = len(value) - _SHOWN_IDS
+    return ", ".join(value[:_SHOWN_IDS]) + (f" (+{more})" if more > 0 else "")
 
 
 @web.app_template_global()

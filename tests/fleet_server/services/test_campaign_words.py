@@ -59,13 +59,13 @@ def test_every_reason_that_a_node_can_give_has_words_in_both_languages() -> None
 @pytest.mark.parametrize(
     ("gate", "stages", "german"),
     [
-        (Gate(pauses_at_roll_back=True), {"rolled_back": 2}, "2 aus Welle 1 kehrten zurück"),
+        (Gate(pauses_at_roll_back=True), {"rolled_back": 2}, "aus Welle 1 zurückgekehrt: 2"),
         (
             Gate(),
             {"failed": 3, "succeeded": 1},
-            "3 von 4 erreichten Knoten der Welle 1 scheiterten oder kehrten zurück",
+            "gescheitert oder zurückgekehrt: 3 von 4 erreichten Knoten der Welle 1",
         ),
-        (Gate(minimum_reached=3), {"unreachable": 3}, "nur 0 von 3 Knoten der Welle 1 wurden"),
+        (Gate(minimum_reached=3), {"unreachable": 3}, "nur 0 von 3 Knoten der Welle 1 erreicht"),
     ],
     ids=("rolled back", "failed", "too few"),
 )

@@ -107,7 +107,7 @@ def test_campaign_from_the_editor_to_the_canary_and_back(
     assert "die neue Version stürzte ab" in german
     node = anna.get(f"/fleet/nodes/{canary}").text
     assert "It went back to the version before 0.8.0: the new version crashed." in node
-    assert "1 aus Welle 1 kehrten zurück" in german
+    assert "aus Welle 1 zurückgekehrt: 1" in german
     assert ">Go on<" not in page, "the author alone does not decide on failures"
     assert "Whoever approves releases and is not its author lets it go on." in page
     assert anna.post(f"{address}/resume").status_code == 403
@@ -128,7 +128,7 @@ def test_campaign_from_the_editor_to_the_canary_and_back(
     assert "storm" in looker.get(address).text
     assert olga.post(f"{address}/resume").status_code == 303
     assert olga.post(f"{address}/abort").status_code == 303
-    assert "von olga" in looker.get(address, headers=GERMAN).text
+    assert "durch olga" in looker.get(address, headers=GERMAN).text
 
 
 def test_one_node_is_brought_a_release_from_its_page_and_all_are_had_as_a_table(
