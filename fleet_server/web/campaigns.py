@@ -284,7 +284,7 @@ def _wish() -> tuple[int, Target, Plan, Terms]:
     if release_id is None or release_id < 1:
         raise Invalid(gettext("Say which release the nodes shall run."))
     texts: dict[str, Any] = {name: forms.text(name)[:64] or None for name in _TEXTS}
-    node_ids = tuple(re.split(r"[\s,]+", forms.text("nodes"))) if forms.text("nodes") else None
+    node_ids = tuple(filter(None, re.split(r"[\s,]+", forms.text("nodes")))) or None
     if texts["health"] not in (None, *fleet_totals.HEALTH_WORDS):
         raise Invalid("health wants one of %(words)s.", words=", ".join(fleet_totals.HEALTH_WORDS))
     target = Target(
