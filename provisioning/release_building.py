@@ -33,7 +33,7 @@ from provisioning.errors import BenchError, UsedWrongly
 from provisioning.firmware_bundle import build_bundle
 from provisioning.release_ceremony import LIFETIME, Waiting, finish_if_complete
 from provisioning.release_folder import ReleaseFolder
-from provisioning.release_keys import KeyCard
+from provisioning.release_keys import KeyCard, add_signature
 from provisioning.sbom import make_sbom
 
 MICROPYTHON = (1, 27, 0)
@@ -176,7 +176,7 @@ def sign_release(
         _check_may_sign(targets, model, card)
         if card.keyid not in role.signatures:
             made = made or signer()
-            role.sign(made, append=True)
+            add_signature(role, made)
         folder.write_draft(model, role.to_bytes())
     return [finish_if_complete(folder, model) for model in wanted]
 

@@ -31,7 +31,7 @@ from fleet_server.wire.signed_releases import (
 )
 from provisioning.errors import BenchError, UsedWrongly
 from provisioning.release_folder import ReleaseFolder
-from provisioning.release_keys import KeyCard
+from provisioning.release_keys import KeyCard, add_signature
 
 LIFETIME = timedelta(days=365)
 """Of what is signed offline, where nobody says otherwise."""
@@ -323,7 +323,7 @@ def sign_drafts(
             continue
         made = made or signer()
         metadata = _read_draft(name, data)
-        metadata.sign(made, append=True)
+        add_signature(metadata, made)
         folder.write_draft(name, metadata.to_bytes())
         result.append(finish_if_complete(folder, name))
     if not result:

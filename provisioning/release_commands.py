@@ -52,7 +52,7 @@ def release() -> None:
     "--public-key",
     "public_key",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="With --uri: its public key in PEM.",
+    help="With --uri: its public key in PEM; that of a PKCS#11 token (hsm:) is read from it.",
 )
 @json_option
 def keygen(
@@ -64,11 +64,13 @@ def keygen(
 
     Example: provision release keygen anna --keys /media/anna
     """
-    from provisioning.release_keys import card_of_token, make_key, write_card
+    from provisioning.release_keys import card_in_token, card_of_token, make_key, write_card
 
-    if (uri is None) != (public_key is None):
-        raise UsedWrongly("--uri and --public-key go together.")
-    if uri is not None and public_key is not None:
+    if uri is None and public_key is not None:
+        raise UsedWrongly("--public-key goes with --uri.")
+    if uri is not None and public_key is None:
+        card, private_key, passphrase = card_in_token(holder, uri, ask_secret), None, ""
+    elif uri is not None and public_key is not None:
         try:
             pem = public_key.read_bytes()
         except OSError as error:

@@ -15,18 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import (
     SIGNER_FOR_URI_SCHEME,
     CryptoSigner,
+    HSMSigner,
     Key,
     Signature,
     Signer,
     SSlibKey,
 )
+from tuf.api.exceptions import UnsignedMetadataError
+from tuf.api.metadata import Metadata
 
 from fleet_server.wire.errors import RepositoryWrong
 from fleet_server.wire.signed_releases import check_key
@@ -44,6 +49,8 @@ _R, _P = 8, 1
 _MOST_BYTES = 1 << 26
 _HEAD = re.compile(rb"scrypt n=(\d{1,7}) r=(\d{1,2}) p=(\d{1,2}) salt=([0-9a-f]{32})\n")
 _KEY_MODE = 0o600
+_KEY_OF_TOKEN = re.compile(r"\d{0,9}")
+_NO_PKCS11 = "Nothing here speaks to tokens: install `stadtsensor[token]`, and let PYKCS11LIB name the token's PKCS#11 library."
 
 Ask = Callable[[str], str]
 """Asks a person for a secret by what it is called: a passphrase, a PIN."""
@@ -105,6 +112,33 @@ def card_of_token(holder: str, uri: str, public_pem: bytes) -> KeyCard:
         )
         raise UsedWrongly(said) from error
     return KeyCard(holder, key, uri)
+
+
+def card_in_token(holder: str, uri: str, ask: Ask) -> KeyCard:
+    """The card of a key in a PKCS#11 token (`hsm:2?label=…`), which is read from it.
+
+    Raises:
+        UsedWrongly: the address is none of a token, or the key is none that nodes verify.
+        BenchError: the token cannot be read.
+    """
+    check_holder(holder)
+    address = urlsplit(uri)
+    if address.scheme != HSMSigner.SCHEME or not _KEY_OF_TOKEN.fullmatch(address.path):
+        raise UsedWrongly(
+            f"{uri} names no key in a token, like hsm:2?label=YubiKey+PIV; for any other give --public-key, too."
+        )
+    label = dict(parse_qsl(address.query)).get("label")
+    try:
+        found, key = HSMSigner.import_(int(address.path or HSMSigner.SCHEME_KEYID), label, ask)
+    except UnsupportedLibraryError as error:
+        raise BenchError(_NO_PKCS11) from error
+    except Exception as error:  # tokens raise what they like
+        raise BenchError(f"The token at {uri} cannot be read: {_words(error)}.") from error
+    try:
+        check_key(key, what="The token")
+    except RepositoryWrong as error:
+        raise UsedWrongly(str(error)) from error
+    return KeyCard(holder, key, found)
 
 
 def check_holder(holder: str) -> None:
@@ -178,11 +212,21 @@ def open_signer(card: KeyCard, ask: Ask) -> Signer:
         return _file_signer(card, ask)
     try:
         signer = Signer.from_priv_key_uri(card.uri, card.key, ask)
+    except UnsupportedLibraryError as error:
+        raise BenchError(_NO_PKCS11 if card.uri.startswith("hsm:") else _words(error)) from error
     except Exception as error:  # tokens and key services raise what they like
         raise BenchError(
             f"The key of {card.holder} at {card.uri} cannot be used: {_words(error)}."
         ) from error
     return _Checked(signer, card)
+
+
+def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
+    """One more signature. Raises BenchError: the token did not sign (its PIN is another, it was pulled out)."""
+    try:
+        metadata.sign(signer, append=True)
+    except UnsignedMetadataError as error:  # around what the signer said
+        raise BenchError(_words(error).removeprefix("Failed to sign: ") + ".") from error
 
 
 class _Checked(Signer):
@@ -266,5 +310,7 @@ def _stretched(passphrase: str, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 
 def _words(error: Exception) -> str:
-    told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return told.rstrip(".") or type(error).__name__
+    """What it says; an error without words is said by its name (`PinIncorrect`: pin incorrect)."""
+    told = str(error).strip().splitlines()
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    return (told[0].rstrip(".") if told else "") or name

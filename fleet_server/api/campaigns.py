@@ -353,6 +353,17 @@ class CampaignNodes(MethodView):
         return campaigning.node_page(current_session(), campaign_id, **query)
 
 
+@campaigns.route("/<row_id:campaign_id>/nodes/<node_id:node_id>/retry")
+class RetryCampaignNode(MethodView):
+    @needs(Right.OPERATE_NODES)
+    @campaigns.acts(None, CampaignSchema)
+    def post(self, campaign_id: int, node_id: str) -> dict[str, Any]:
+        """Offer a node that failed the release once more"""
+        session = current_session()
+        campaigning.retry_node(session, campaign_id, node_id, now=clock.now())
+        return _shown(campaigning.overview(session, campaign_id))
+
+
 @campaigns.route("/<row_id:campaign_id>/start")
 class StartCampaign(MethodView):
     @needs(Right.AUTHOR_RELEASES)
@@ -373,7 +384,7 @@ class ApproveCampaign(MethodView):
 
 @campaigns.route("/<row_id:campaign_id>/pause")
 class PauseCampaign(MethodView):
-    @needs(Right.AUTHOR_RELEASES)
+    @needs(Right.STOP_UPDATES)
     @campaigns.acts(CampaignReasonSchema, CampaignSchema)
     def post(self, given: dict[str, Any], campaign_id: int) -> dict[str, Any]:
         """Tell nobody else, and call back who has not begun to install"""
@@ -382,16 +393,16 @@ class PauseCampaign(MethodView):
 
 @campaigns.route("/<row_id:campaign_id>/resume")
 class ResumeCampaign(MethodView):
-    @needs(Right.AUTHOR_RELEASES)
+    @needs(Right.STOP_UPDATES)
     @campaigns.acts(CampaignResumeSchema, CampaignSchema)
     def post(self, given: dict[str, Any], campaign_id: int) -> dict[str, Any]:
-        """Go on; what failed until now does not pause it again"""
+        """Go on: whoever paused it, alone; else somebody who approves and is not its author, and what failed does not pause it again"""
         return _done(campaigning.resume_campaign, campaign_id, **given)
 
 
 @campaigns.route("/<row_id:campaign_id>/abort")
 class AbortCampaign(MethodView):
-    @needs(Right.AUTHOR_RELEASES)
+    @needs(Right.STOP_UPDATES)
     @campaigns.acts(CampaignReasonSchema, CampaignSchema)
     def post(self, given: dict[str, Any], campaign_id: int) -> dict[str, Any]:
         """Tell nobody else, for good"""

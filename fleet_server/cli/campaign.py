@@ -261,7 +261,7 @@ _deed(
 )
 _deed(
     "resume",
-    "Go on with a paused campaign; what has failed does not pause it again.",
+    "Go on with a paused campaign: whoever paused it, alone; after a pause by itself somebody else than its author.",
     campaigning.resume_campaign,
     click.option(
         "--try-again", "tries_again", is_flag=True, help="Those that failed are told once more."
@@ -273,6 +273,23 @@ _deed(
     campaigning.abort_campaign,
     _reason,
 )
+
+
+@campaign.command()
+@click.argument("campaign_id", type=_NUMBER)
+@click.argument("node")
+@data_option
+@json_option
+def retry(*, campaign_id: int, node: str, data_dir: str | None, as_json: bool) -> None:
+    """Offer NODE (id or label), which failed in a campaign of somebody else's, the release once more.
+
+    Example: fleet campaign retry 7 tree-01
+    """
+    with open_session(data_dir) as session:
+        node_id = find_node(session, node).node_id
+        campaigning.retry_node(session, campaign_id, node_id, now=clock.now())
+        found = campaigning.overview(session, campaign_id)
+    answer({"campaign": _fields(found), "node_id": node_id}, _sentence(found), as_json=as_json)
 
 
 @campaign.command()

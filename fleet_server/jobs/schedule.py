@@ -61,6 +61,7 @@ JOBS = {
     "make_trends": Scheduled(alerts.make_trends, every_s=86_400),
     "certificates": Scheduled(credentials.keep_certificates, every_s=60),
     "forget_previews": Scheduled(files.forget_previews, every_s=3600),
+    "forget_release_files": Scheduled(files.forget_release_files, every_s=86_400),
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
     "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),

@@ -123,7 +123,7 @@ def _connected(scheme: str, host: str, port: int | None) -> smtplib.SMTP:
 def compose_mail(due: DueDelivery, recipient: AlertRecipient, settings: Settings) -> EmailMessage:
     """The mail in the recipient's language; the same delivery has the same Message-ID, so that a repeated one is known as that."""
     language = recipient.language
-    lines = _lines(due.content, language)
+    lines = _lines(due.content, language, settings.public_url)
     mail = _new_mail(due, due.address or "", settings)
     occasion = _OCCASIONS[due.occasion][language]
     about = lines[0].partition("\n")[0] if lines else _TEST[language]
@@ -149,7 +149,7 @@ def _new_mail(due: DueDelivery, addresses: str, settings: Settings) -> EmailMess
     return mail
 
 
-def _lines(content: Sequence[Mapping[str, Any]], language: str) -> list[str]:
+def _lines(content: Sequence[Mapping[str, Any]], language: str, public_url: str) -> list[str]:
     lines = []
     for one in content:
         if "more" in one:
@@ -158,9 +158,10 @@ def _lines(content: Sequence[Mapping[str, Any]], language: str) -> list[str]:
         kind, severity = AlertKind(one["kind"]), Severity(one["severity"])
         subject = alert_words.subject_word(one["subject"], one["label"], language)
         head = f"{subject}: {alert_words.kind_word(kind, language)} ({alert_words.severity_word(severity, language)})"
-        lines.append(
-            f"{_one_line(head)}\n{_one_line(alert_words.sentence(kind, one['details'], language))}"
-        )
+        told = [head, alert_words.sentence(kind, one["details"], language)]
+        page = alert_words.page_of(one["subject"])
+        told += [f"{public_url}{page}"] if page else []
+        lines.append("\n".join(map(_one_line, told)))
     return lines
 
 

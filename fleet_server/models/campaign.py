@@ -58,7 +58,8 @@ _LIMITED = text("deadline_at IS NOT NULL")
 
 
 class Campaign(Base):
-    """`reason`: why it is paused, aborted or expired; `paused_by` None: it paused by itself.
+    """`reason`: why it is paused, aborted or expired; `stop`: the same by code and parts, where it is no person's own words.
+    `paused_by` None: it paused by itself.
 
     `hours_from_min`, `hours_until_min`: minutes of the city's day between which nodes may begin; None: always. `free_at`: when the
     network is free again for one more node (`bytes_per_s`). `time_outs_s`: by stage, where they differ from the usual ones. `image_sha256` and
@@ -96,6 +97,7 @@ class Campaign(Base):
     time_outs_s: Mapped[dict[str, int]] = mapped_column(JSON)
     state: Mapped[str]
     reason: Mapped[str | None]
+    stop: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     paused_by: Mapped[str | None]
     wave: Mapped[int]  # the one that is open; 0: none was opened
     soaks_since: Mapped[Moment | None]

@@ -314,7 +314,7 @@ def _look_at_campaigns(view: _View) -> None:
         for one in paused:
             _note(
                 view, AlertKind.CAMPAIGN, f"campaign {one.id}", None,
-                version=one.version, model=one.model, reason=one.reason,
+                version=one.version, model=one.model, reason=one.reason, stop=one.stop,
             )  # fmt: skip
     _judge(view, AlertKind.CAMPAIGN, [f"campaign {one.id}" for one in paused])
 

@@ -127,7 +127,9 @@ def sentence(kind: AlertKind, details: Mapping[str, Any], language: str) -> str:
     if kind is AlertKind.BATTERY:
         told["days"] = _days(details.get("days_low"), details.get("days_high"), language)
     if kind is AlertKind.CAMPAIGN:
-        told["reason"] = campaign_words.stop_words(details.get("reason"), language)
+        told["reason"] = campaign_words.kept_stop_words(
+            details.get("stop"), details.get("reason"), language
+        )
     if kind is AlertKind.JOB and details.get("ran_at") is None:
         told["ran_at"] = "nie" if language == "de" else "never"
     return _pattern(kind, details, language).format_map(_Lenient(told))
@@ -163,6 +165,20 @@ def subject_word(subject: str, label: str | None, language: str) -> str:
     if kind == "role":
         return f"Rolle {name}" if language == "de" else f"role {name}"
     return "alle Knoten" if language == "de" else "all nodes"
+
+
+def page_of(subject: str) -> str | None:
+    """Where on the server's pages somebody decides about it; None where that is the list of alerts.
+
+    >>> page_of("campaign 7"), page_of("network Stadtwerke")
+    ('/fleet/campaigns/7', None)
+    """
+    kind, _, name = subject.partition(" ")
+    if kind == "node":
+        return f"/fleet/nodes/{name}"
+    if kind == "campaign":
+        return f"/fleet/campaigns/{name}"
+    return "/fleet/releases#roles" if kind == "role" else None
 
 
 def _days(low: Any, high: Any, language: str) -> str:

@@ -299,6 +299,13 @@ class WaveCount:
         return self.of(NodeStage.PLANNED, *ON_THE_WAY) == 0
 
 
+class Stop(NamedTuple):
+    """Why a campaign stopped: `code` names the sentence, which `services.campaign_words` says with its parts."""
+
+    code: str
+    parts: Mapping[str, int | str] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Course:
     """Where a campaign stands; `wave` counts from 1, 0: none was opened. Of `gates` and counts the first belongs to wave 1."""
@@ -306,7 +313,7 @@ class Course:
     state: CampaignState
     wave: int
     soaks_since: datetime | None = None
-    reason: str | None = None
+    stop: Stop | None = None
 
 
 def next_course(
@@ -323,14 +330,14 @@ def next_course(
     if state not in (CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.SOAKING):
         return course
     if ends_at is not None and now >= ends_at:
-        return replace(course, state=CampaignState.EXPIRED, reason="its time is over")
+        return replace(course, state=CampaignState.EXPIRED, stop=Stop("time_over"))
     if state is CampaignState.SCHEDULED:
         if starts_at is not None and now < starts_at:
             return course
         return Course(CampaignState.RUNNING, 1)
     trouble = trouble_in(gates[: course.wave], counts[: course.wave])
     if trouble is not None:
-        return replace(course, state=CampaignState.PAUSED, soaks_since=None, reason=trouble)
+        return replace(course, state=CampaignState.PAUSED, soaks_since=None, stop=trouble)
     gate, count = gates[course.wave - 1], counts[course.wave - 1]
     if course.wave == len(gates):
         if all(one.is_over for one in counts):
@@ -354,24 +361,24 @@ def is_good(gate: Gate, count: WaveCount) -> bool:
     return is_enough and count.succeeded >= math.ceil(gate.gate_share * judged - 1e-9)
 
 
-def trouble_in(gates: Sequence[Gate], counts: Sequence[WaveCount]) -> str | None:
-    """Why a campaign has to pause, in one sentence; None when it does not."""
+def trouble_in(gates: Sequence[Gate], counts: Sequence[WaveCount]) -> Stop | None:
+    """Why a campaign has to pause; None when it does not."""
     for number, (gate, count) in enumerate(zip(gates, counts, strict=True), start=1):
         failed = count.failed - gate.failures_accepted
         if failed <= 0:
             continue
         rolled_back = count.of(NodeStage.ROLLED_BACK)
         if gate.pauses_at_roll_back and rolled_back:
-            return f"{rolled_back} of wave {number} rolled back"
+            return Stop("rolled_back", {"count": rolled_back, "wave": number})
         reached = count.reached - gate.failures_accepted
         if failed > gate.pause_share * reached + 1e-9:
-            return f"{failed} of {reached} reached nodes of wave {number} failed or rolled back"
+            return Stop("failed", {"count": failed, "reached": reached, "wave": number})
     if not gates:
         return None
     gate, count, number = gates[-1], counts[-1], len(gates)
     wanted = min(gate.minimum_reached, count.judged)
     if count.is_over and count.reached < wanted and not gate.is_waived:
-        return f"only {count.reached} of {wanted} nodes of wave {number} were reached"
+        return Stop("too_few", {"count": count.reached, "wanted": wanted, "wave": number})
     return None
 
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
@@ -31,7 +31,14 @@ from fleet_server.models import (
     Release,
 )
 from fleet_server.models.outbox import DESIRED
-from fleet_server.services import assigning, auditing, campaign_rules, campaign_targets, outbox
+from fleet_server.services import (
+    assigning,
+    auditing,
+    campaign_rules,
+    campaign_targets,
+    campaign_words,
+    outbox,
+)
 from fleet_server.services.assigning import Moved
 from fleet_server.services.bulk import update_rows
 from fleet_server.services.campaign_rules import (
@@ -43,6 +50,7 @@ from fleet_server.services.campaign_rules import (
     Report,
     Running,
     Standing,
+    Stop,
     WaveCount,
 )
 from fleet_server.services.node_life import OUT_OF_SERVICE
@@ -256,14 +264,12 @@ def advance(session: Session, campaign_id: int, *, now: datetime) -> bool:
         if campaign is None or campaign.state not in GOES_ON:
             return False
         if _is_withdrawn(session, campaign):
-            pause(session, campaign, "the release was withdrawn", by=None, now=now)
+            pause(session, campaign, Stop("withdrawn"), by=None, now=now)
             return False
         if campaign.is_dynamic and campaign.state != CampaignState.SCHEDULED:
             _take_in_joiners(session, campaign, now=now)
         waves = waves_of(session, campaign.id)
-        before = Course(
-            CampaignState(campaign.state), campaign.wave, campaign.soaks_since, campaign.reason
-        )
+        before = Course(CampaignState(campaign.state), campaign.wave, campaign.soaks_since)
         course = campaign_rules.next_course(
             before,
             [gate_of(wave) for wave in waves],
@@ -288,13 +294,15 @@ def _follow(
     *,
     now: datetime,
 ) -> None:
-    if course.state is CampaignState.PAUSED:
-        pause(session, campaign, course.reason or "", by=None, now=now)
+    if course.state is CampaignState.PAUSED and course.stop is not None:
+        pause(session, campaign, course.stop, by=None, now=now)
         return
     is_opened = course.wave != campaign.wave
     is_over = course.state in ENDED
     campaign.state, campaign.wave = course.state, course.wave
-    campaign.soaks_since, campaign.reason = course.soaks_since, course.reason
+    campaign.soaks_since = course.soaks_since
+    if course.stop is not None:
+        keep_stop(campaign, course.stop)
     if is_opened:
         waves[course.wave - 1].opened_at = now
         note(session, "campaign_wave_opened", campaign, now=now, wave=course.wave)
@@ -303,12 +311,22 @@ def _follow(
         note(session, f"campaign_{course.state}", campaign, now=now)
 
 
+def keep_stop(campaign: Campaign, why: Stop | str) -> None:
+    """Why it stopped: so that every reader is told in their language, or as a person said it."""
+    if isinstance(why, str):
+        campaign.reason, campaign.stop = why, None
+    else:
+        campaign.reason = campaign_words.stop_words(why, "en")
+        campaign.stop = campaign_words.kept_stop(why)
+
+
 def pause(
-    session: Session, campaign: Campaign, reason: str, *, by: str | None, now: datetime
+    session: Session, campaign: Campaign, why: Stop | str, *, by: str | None, now: datetime
 ) -> None:
     """Hold it, and call back who has not begun to install. Part of the caller's transaction; `by` None: by itself."""
-    campaign.state, campaign.reason, campaign.paused_by = CampaignState.PAUSED, reason, by
+    campaign.state, campaign.paused_by = CampaignState.PAUSED, by
     campaign.soaks_since = None
+    keep_stop(campaign, why)
     mine = CampaignNode.campaign_id == campaign.id
     held = CampaignNode.stage.in_(HELD_AT_PAUSE)
     assigning.let_go(
@@ -320,7 +338,7 @@ def pause(
         reason=None,
         since=now,
     )
-    note(session, "campaign_paused", campaign, now=now, by=by, reason=reason)
+    note(session, "campaign_paused", campaign, now=now, by=by, reason=campaign.reason)
 
 
 def end(session: Session, campaign: Campaign, *, now: datetime) -> None:
@@ -605,12 +623,22 @@ def accept_failures(session: Session, campaign: Campaign, *, now: datetime) -> i
     return sum(count.failed for count in counts)
 
 
-def plan_again(session: Session, campaign: Campaign, *, now: datetime) -> int:
-    """Those that failed are offered it once more. Returns how many. Part of the caller's transaction."""
+def accept_one_less(session: Session, campaign: Campaign, number: int) -> None:
+    """A node of this wave has failed no more: what was let pass must not hide the next one. Part of the caller's transaction."""
+    wave = session.get_one(CampaignWave, (campaign.id, number), populate_existing=True)
+    wave.failures_accepted = max(0, wave.failures_accepted - 1)
+    session.flush()
+
+
+def plan_again(
+    session: Session, campaign: Campaign, *, now: datetime, node_id: str | None = None
+) -> list[int]:
+    """Those that failed, or that one, are offered it once more. Returns their waves. Part of the caller's transaction."""
     again = (*campaign_rules.FAILED, NodeStage.ROLLED_BACK)
+    is_meant = true() if node_id is None else CampaignNode.node_id == node_id
     rows = session.execute(
         update(CampaignNode)
-        .where(CampaignNode.campaign_id == campaign.id, CampaignNode.stage.in_(again))
+        .where(CampaignNode.campaign_id == campaign.id, CampaignNode.stage.in_(again), is_meant)
         # What was told of the try before must not be taken for a word on the next one.
         .values(
             stage=NodeStage.PLANNED,
@@ -619,10 +647,10 @@ def plan_again(session: Session, campaign: Campaign, *, now: datetime) -> int:
             reason=None,
             running_since=None,
         )
-        .returning(CampaignNode.node_id)
+        .returning(CampaignNode.wave)
         .execution_options(synchronize_session=False)
     )
-    return len(rows.all())
+    return list(rows.scalars())
 
 
 def note(

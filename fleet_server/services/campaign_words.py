@@ -5,7 +5,6 @@ The same words on a page and on a terminal. A reason that is not in the table (a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,7 +24,7 @@ from fleet_server.models import (
     Release,
 )
 from fleet_server.services import rights
-from fleet_server.services.campaign_rules import ON_THE_WAY
+from fleet_server.services.campaign_rules import ON_THE_WAY, Stop
 
 Words = Mapping[str, str]
 
@@ -205,16 +204,23 @@ REASONS: Mapping[str, Words] = {
         "de": "auf ihm läuft schon eine neuere Version",
     },
 }
-# Why a campaign stopped by itself (`campaign_rules.trouble_in`, `next_course`), with its numbers.
-_STOPS: Mapping[str, str] = {
-    r"(\d+) of wave (\d+) rolled back": r"\1 aus Welle \2 kehrten zurück",
-    r"(\d+) of (\d+) reached nodes of wave (\d+) failed or rolled back": (
-        r"\1 von \2 erreichten Knoten der Welle \3 scheiterten oder kehrten zurück"
-    ),
-    r"only (\d+) of (\d+) nodes of wave (\d+) were reached": (
-        r"nur \1 von \2 Knoten der Welle \3 wurden erreicht"
-    ),
-    "its time is over": "ihre Zeit ist um",
+# Why a campaign stopped (`campaign_rules.Stop`), with its parts.
+_STOPS: Mapping[str, Words] = {
+    "rolled_back": {
+        "en": "{count} of wave {wave} rolled back",
+        "de": "aus Welle {wave} zurückgekehrt: {count}",
+    },
+    "failed": {
+        "en": "{count} of {reached} reached nodes of wave {wave} failed or rolled back",
+        "de": "gescheitert oder zurückgekehrt: {count} von {reached} erreichten Knoten der Welle {wave}",
+    },
+    "too_few": {
+        "en": "only {count} of {wanted} nodes of wave {wave} were reached",
+        "de": "nur {count} von {wanted} Knoten der Welle {wave} erreicht",
+    },
+    "time_over": {"en": "its time is over", "de": "ihre Zeit ist um"},
+    "withdrawn": {"en": "the release was withdrawn", "de": "die Version wurde zurückgezogen"},
+    "by_person": {"en": "by {by}", "de": "durch {by}"},
 }
 _SENTENCES: Mapping[str, Words] = {
     "nothing_newer": {
@@ -322,17 +328,30 @@ def stage_word(stage: str, language: str) -> str:
     return STAGES[NodeStage(stage)][language]
 
 
-def stop_words(reason: str | None, language: str) -> str:
-    """Why a campaign stopped. What a person gave as the reason stays as it is.
+def stop_words(stop: Stop, language: str) -> str:
+    """Why a campaign stopped.
 
-    >>> stop_words("2 of wave 1 rolled back", "de")
-    '2 aus Welle 1 kehrten zurück'
+    >>> stop_words(Stop("rolled_back", {"count": 2, "wave": 1}), "de")
+    'aus Welle 1 zurückgekehrt: 2'
     """
-    for pattern, german in _STOPS.items() if language == "de" else ():
-        match = re.fullmatch(pattern, reason or "")
-        if match is not None:
-            return match.expand(german)
-    return reason or _UNKNOWN[language]
+    return _STOPS[stop.code][language].format_map(stop.parts)
+
+
+def kept_stop_words(stop: Mapping[str, Any] | None, reason: str | None, language: str) -> str:
+    """Why a campaign stopped, as it is kept: what a person gave as the reason stays as it is.
+
+    Args:
+        stop: what `kept_stop` made; None where a person said it, or an earlier version wrote it down.
+        reason: the same in English, or in that person's words.
+    """
+    if stop is None or stop["code"] not in _STOPS:
+        return reason or _UNKNOWN[language]
+    return stop_words(Stop(**stop), language)
+
+
+def kept_stop(stop: Stop) -> dict[str, Any]:
+    """As JSON keeps it."""
+    return {"code": stop.code, "parts": dict(stop.parts)}
 
 
 def reason_words(reason: str | None, language: str) -> str:
@@ -442,7 +461,10 @@ def _planned(campaign: Campaign, row: CampaignNode, told: dict[str, Any]) -> Why
     if campaign.state == CampaignState.SCHEDULED:
         return Why("scheduled", {**told, "starts_at": campaign.starts_at or campaign.approved_at})
     if campaign.state == CampaignState.PAUSED:
-        stop = {language: stop_words(campaign.reason, language) for language in ("en", "de")}
+        stop = {
+            language: kept_stop_words(campaign.stop, campaign.reason, language)
+            for language in ("en", "de")
+        }
         return Why("paused", {**told, "why": stop})
     if row.wave > campaign.wave:
         return Why("waits_for_wave", {**told, "wave": row.wave, "open_wave": campaign.wave})

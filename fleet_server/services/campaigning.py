@@ -35,8 +35,9 @@ from fleet_server.services import (
     releases,
     rights,
 )
-from fleet_server.services.campaign_rules import WaveCount
+from fleet_server.services.campaign_rules import Stop, WaveCount
 from fleet_server.services.campaign_targets import Meant, Prospect, Target
+from fleet_server.services.rights import Actor, Right
 
 MOST_WAVES = 20
 REASON_MAX_LENGTH = 500
@@ -59,6 +60,10 @@ _UNDER_WAY = (
 )
 
 
+RETRIES_IN = (CampaignState.RUNNING, CampaignState.SOAKING, CampaignState.PAUSED)
+"""States of a campaign in which one of its nodes can try again."""
+
+
 class CampaignWrong(Invalid):
     """A campaign cannot be like this."""
 
@@ -72,7 +77,7 @@ class CampaignElsewhere(Conflict):
 
 
 class FourEyes(Refused):
-    """A campaign is approved by somebody else than its author."""
+    """A campaign is approved, and goes on after failures, by somebody else than its author."""
 
     code = "four_eyes"
 
@@ -401,7 +406,7 @@ def pause_campaign(
     with db.writing(session):
         campaign = _held(session, campaign_id, CampaignState.RUNNING, CampaignState.SOAKING)
         by = rights.actor_of(session).name
-        why = _reason(reason) or f"by {by}"
+        why = _reason(reason) or Stop("by_person", {"by": by})
         campaign_steps.pause(session, campaign, why, by=by, now=now)
     return campaign
 
@@ -409,21 +414,97 @@ def pause_campaign(
 def resume_campaign(
     session: Session, campaign_id: int, *, now: datetime, tries_again: bool = False
 ) -> Campaign:
-    """Go on; what failed until now does not pause it again. Committed on return. Raises CampaignElsewhere, NotFound.
+    """Go on. Committed on return.
+
+    Whoever paused it takes that back alone, and then no failure is accepted: it goes on as two had agreed, and may pause by itself at once.
+    Everything else decides on failures, which wants a second person: somebody who approves releases and is not its author. What failed
+    until then does not pause it again.
 
     Args:
         tries_again: those that failed are offered it once more.
+
+    Raises:
+        FourEyes: the actor is its author, and it was not they who paused it.
+        NotAllowed: the actor neither paused it nor approves releases.
+        CampaignElsewhere: it is not paused.
+        NotFound: there is no such campaign.
     """
     with db.writing(session):
         campaign = _held(session, campaign_id, CampaignState.PAUSED)
-        again = campaign_steps.plan_again(session, campaign, now=now) if tries_again else 0
-        accepted = campaign_steps.accept_failures(session, campaign, now=now)
-        campaign.state, campaign.reason = CampaignState.RUNNING, None
+        actor = rights.actor_of(session)
+        accepted, again = 0, 0
+        if tries_again or not may_take_pause_back(campaign, actor):
+            _require_second_person(campaign, actor)
+            again = len(campaign_steps.plan_again(session, campaign, now=now)) if tries_again else 0
+            accepted = campaign_steps.accept_failures(session, campaign, now=now)
+        campaign.state, campaign.reason, campaign.stop = CampaignState.RUNNING, None, None
         campaign.paused_by, campaign.soaks_since = None, None
         if campaign.wave == 0:
             campaign.state = CampaignState.SCHEDULED
         _note(session, "campaign_resumed", campaign, now=now, failures=accepted, again=again)
     return campaign
+
+
+def may_take_pause_back(campaign: Campaign, actor: Actor) -> bool:
+    """Whether it was the actor who paused it."""
+    by = campaign.paused_by
+    return by is not None and rights.person(by) == rights.person(actor.name)
+
+
+def is_second_person(campaign: Campaign, actor: Actor) -> bool:
+    """Whether the actor may decide what its author alone may not."""
+    is_author = rights.person(actor.name) == rights.person(campaign.author)
+    return Right.APPROVE_RELEASES in actor.rights and not is_author
+
+
+def _require_second_person(campaign: Campaign, actor: Actor) -> None:
+    rights.require(actor, Right.APPROVE_RELEASES)
+    if not is_second_person(campaign, actor):
+        raise FourEyes(
+            "Campaign %(campaign)s is of %(author)s; that it goes on is decided by somebody else who approves releases.",
+            campaign=campaign.id,
+            author=campaign.author,
+        )
+
+
+def retry_node(session: Session, campaign_id: int, node_id: str, *, now: datetime) -> Campaign:
+    """Offer a node that failed or went back the release once more, when its campaign goes on. Committed on return.
+
+    It is not the author's to take a failure from what stops the campaign: the node counts as one that is still to come.
+
+    Raises:
+        FourEyes: the actor is the campaign's author.
+        CampaignElsewhere: the campaign is not under way, or the node has not failed in it.
+        NotFound: there is no such campaign, or the node is not of it.
+    """
+    with db.writing(session):
+        campaign = _held(session, campaign_id, *RETRIES_IN)
+        if rights.person(rights.actor_of(session).name) == rights.person(campaign.author):
+            raise FourEyes(
+                "Campaign %(campaign)s is of %(author)s; somebody else lets a node try again.",
+                campaign=campaign.id,
+                author=campaign.author,
+            )
+        waves = campaign_steps.plan_again(session, campaign, now=now, node_id=node_id)
+        if not waves:
+            _check_is_of(session, campaign_id, node_id)
+            raise CampaignElsewhere(
+                "Node %(node_id)s has not failed in campaign %(campaign)s; there is nothing to try again.",
+                node_id=node_id,
+                campaign=campaign_id,
+            )
+        campaign_steps.accept_one_less(session, campaign, waves[0])
+        _note(session, "campaign_node_retried", campaign, now=now, node_id=node_id)
+    return campaign
+
+
+def _check_is_of(session: Session, campaign_id: int, node_id: str) -> None:
+    if session.get(CampaignNode, (campaign_id, node_id)) is None:
+        raise NotFound(
+            "Node %(node_id)s is not of campaign %(campaign)s.",
+            node_id=node_id,
+            campaign=campaign_id,
+        )
 
 
 def abort_campaign(
@@ -433,7 +514,8 @@ def abort_campaign(
     with db.writing(session):
         campaign = _held(session, campaign_id, *_UNDER_WAY)
         by = rights.actor_of(session).name
-        campaign.state, campaign.reason = CampaignState.ABORTED, _reason(reason) or f"by {by}"
+        campaign.state = CampaignState.ABORTED
+        campaign_steps.keep_stop(campaign, _reason(reason) or Stop("by_person", {"by": by}))
         campaign_steps.end(session, campaign, now=now)
         _note(session, "campaign_aborted", campaign, now=now, reason=campaign.reason)
     return campaign
@@ -488,6 +570,7 @@ class NodeUpdate:
     campaign_id: int
     version: str
     campaign_state: str
+    author: str
     stage: NodeStage
     reason: str | None
     attempt: int
@@ -580,6 +663,7 @@ def updates_of(session: Session, node_id: str, *, limit: int = 20) -> list[NodeU
             Campaign.id,
             Campaign.version,
             Campaign.state,
+            Campaign.author,
             CampaignNode.stage,
             CampaignNode.reason,
             CampaignNode.attempt,
@@ -595,6 +679,7 @@ def updates_of(session: Session, node_id: str, *, limit: int = 20) -> list[NodeU
             row.id,
             row.version,
             row.state,
+            row.author,
             NodeStage(row.stage),
             row.reason,
             row.attempt,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -30,8 +31,14 @@ class FileStore(Protocol):
     def get(self, name: str) -> bytes:
         """What is kept under `name`. Raises NotFound, Unavailable."""
 
-    def forget(self, folder: str, *, before: datetime) -> int:
-        """Remove what was last put into `folder` before that time of the wall; how many. Safe to repeat. Raises Unavailable."""
+    def touch(self, name: str) -> bool:
+        """Whether it is kept, from now on as if it had just been put. Raises Unavailable."""
+
+    def forget(self, folder: str, *, before: datetime, but: Collection[str] = ()) -> int:
+        """Remove what was last put into `folder` before that time of the wall, but these names; how many.
+
+        Safe to repeat. Raises Unavailable.
+        """
 
 
 def open_store(files_url: str) -> FileStore:
@@ -97,11 +104,28 @@ class Folder:
                 "The file cannot be read: %(problem)s.", problem=problem.strerror
             ) from problem
 
-    def forget(self, folder: str, *, before: datetime) -> int:
-        count = 0
+    def touch(self, name: str) -> bool:
+        path = self._path(name)
         try:
-            for path in sorted(self._path(f"{folder}/x").parent.glob("*")):
-                if path.is_file() and path.stat().st_mtime < before.timestamp():
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except PermissionError:  # somebody else's: then it is as old as it was
+            return path.exists()
+        except OSError as problem:
+            raise Unavailable(
+                "The file cannot be read: %(problem)s.", problem=problem.strerror
+            ) from problem
+        return True
+
+    def forget(self, folder: str, *, before: datetime, but: Collection[str] = ()) -> int:
+        count = 0
+        kept = {self._path(name) for name in but}
+        try:
+            for path in sorted(self._path(f"{folder}/x").parent.rglob("*")):
+                if path in kept or not path.is_file():
+                    continue
+                if path.stat().st_mtime < before.timestamp():
                     path.unlink(missing_ok=True)
                     count += 1
         except FileNotFoundError:  # somebody else was faster
@@ -139,12 +163,20 @@ class ObjectStore:
         except OSError as problem:
             raise Unavailable("The file cannot be read: %(problem)s.", problem=problem) from problem
 
-    def forget(self, folder: str, *, before: datetime) -> int:
+    def touch(self, name: str) -> bool:
+        try:
+            self.put(name, self.get(name))
+        except NotFound:
+            return False
+        return True
+
+    def forget(self, folder: str, *, before: datetime, but: Collection[str] = ()) -> int:
         _check_name(f"{folder}/x")
         count = 0
+        kept = {f"{self._root}/{name}".lstrip("/") for name in but}
         try:
             for path in self._system.find(f"{self._root}/{folder}"):
-                if self._system.modified(path) < before:
+                if path.lstrip("/") not in kept and self._system.modified(path) < before:
                     self._system.rm_file(path)
                     count += 1
         except FileNotFoundError:  # there is none, or somebody else was faster

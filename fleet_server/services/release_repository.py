@@ -46,6 +46,8 @@ WARN_BEFORE = timedelta(days=7)
 _SNAPSHOTS_KEPT = 20
 """For a node that was in the middle of it."""
 _LOCK = "stadtsensor releases"
+FILES = "releases"
+"""The folder of the file store in which everything of releases lies."""
 _BUNDLES_KEPT = 8
 _bundles: dict[str, bytes] = {}
 """By their hash: a campaign's nodes ask for one bundle, each for its own parts of it."""
@@ -173,7 +175,7 @@ def bundle(session: Session, store: Callable[[], FileStore], sha256: str) -> byt
 
 def file_name(sha256: str) -> str:
     """Where a file lies in the file store."""
-    return f"releases/{sha256[:2]}/{sha256}"
+    return f"{FILES}/{sha256[:2]}/{sha256}"
 
 
 def newest_root(session: Session) -> bytes | None:

@@ -9,27 +9,37 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, defer
 from tuf.api.metadata import Metadata, Targets
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound
+from fleet_server.errors import Conflict, Invalid, NotFound, Said
 from fleet_server.models import Release, ReleaseComponent, SignedMetadata
 from fleet_server.services import auditing, release_repository, rights
 from fleet_server.services.file_store import FileStore
 from fleet_server.wire import app_image, signed_releases
 from fleet_server.wire.errors import RepositoryWrong, WireError
-from fleet_server.wire.manifest import MOST_FILE_BYTES, Image, Manifest, target_path
+from fleet_server.wire.manifest import (
+    MOST_FILE_BYTES,
+    Image,
+    Manifest,
+    decode_manifest,
+    target_path,
+)
 from fleet_server.wire.signed_releases import ROOT, TARGETS, NamedTargets, Repository, delegated
 from hardware import catalogue
 from hardware.boards import load_board
 
 MOST_SBOM_BYTES = 256 * 1024
+FILES_KEPT = timedelta(days=30)
+"""So long a file that no release names is kept: a release is signed in days, and one that was withdrawn may come back."""
+_NAMED = {"The file": Said("The file"), "The root": Said("The root")}
+"""What metadata are called whose role is not known yet."""
 _SUPPORT_UNTIL = "stadtsensor:support_until"
 _MOST_COMPONENTS = 1000
 _MOST_TEXT = 500
@@ -93,14 +103,35 @@ def _check_large(data: bytes) -> None:
 
 
 def missing_files(store: FileStore, wanted: Sequence[str]) -> list[str]:
-    """Which of these hashes still have to be sent. Raises Unavailable."""
-    missing = []
-    for sha256 in dict.fromkeys(wanted):
-        try:
-            release_repository.bundle_file(lambda: store, sha256)
-        except NotFound:
-            missing.append(sha256)
-    return missing
+    """Which of these hashes still have to be sent; the others are kept for as long as if they had been. Raises Unavailable."""
+    return [
+        sha256
+        for sha256 in dict.fromkeys(wanted)
+        if not store.touch(release_repository.file_name(sha256))
+    ]
+
+
+def forget_files(session: Session, store: FileStore, *, now: datetime, wall_now: datetime) -> int:
+    """Remove files that no release names any more: what was sent and never published, and what was withdrawn. Returns how many.
+
+    A file stays for `FILES_KEPT` after it was sent last (files carry the wall's time), and for as long after its release was withdrawn.
+    Nobody publishes meanwhile: whoever does names the files before, or sends them after. Parts lists stay, they are small and signed
+    once. Safe to repeat.
+
+    Raises:
+        Unavailable: the store cannot be asked; nothing is lost.
+    """
+    with db.writing(session):
+        release_repository.alone(session)
+        is_needed = or_(Release.withdrawn_at.is_(None), Release.withdrawn_at > now - FILES_KEPT)
+        manifests = session.scalars(select(Release.manifest).where(is_needed))
+        needed = {sha256 for data in manifests for sha256 in decode_manifest(data).file_hashes}
+        needed.update(session.scalars(select(Release.sbom_sha256)))
+        return store.forget(
+            release_repository.FILES,
+            before=wall_now - FILES_KEPT,
+            but=[release_repository.file_name(sha256) for sha256 in needed],
+        )
 
 
 def publish(
@@ -125,7 +156,13 @@ def publish(
         try:
             return _publish(session, given, store=store, keys_dir=keys_dir, now=now)
         except RepositoryWrong as problem:
-            raise ReleaseRefused(str(problem)) from problem
+            raise ReleaseRefused(said_of(problem)) from problem
+
+
+def said_of(problem: RepositoryWrong) -> Said:
+    """What nodes would not take, with its parts apart, as pages want it."""
+    parts = {name: _NAMED.get(str(part), part) for name, part in problem.parts.items()}
+    return Said(problem.template, **parts)
 
 
 def _publish(
@@ -277,6 +314,8 @@ def _take_releases(
                 withdrawn.append((row.model, row.version))
             continue
         _check_unchanged(row, named)
+        if row.withdrawn_at is not None:  # its files may be gone (`forget_files`)
+            _check_files(store(), decode_manifest(row.manifest), what=row.target_path)
         row.withdrawn_at = None
     for model, new in signed.items():
         for named in sorted(new.values(), key=lambda one: one.counter):

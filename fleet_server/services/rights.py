@@ -30,6 +30,7 @@ class Right(StrEnum):
     STEWARD_DATA = "steward_data"  # calibrations and corrections
     AUTHOR_RELEASES = "author_releases"
     APPROVE_RELEASES = "approve_releases"
+    STOP_UPDATES = "stop_updates"  # pause a campaign, take one's own pause back, abort
     MANAGE_PEOPLE = "manage_people"  # accounts, roles, other people's keys and sessions
     READ_AUDIT = "read_audit"
 
@@ -43,10 +44,11 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
             Right.OPERATE_NODES,
             Right.PLAN_SITES,
             Right.ADMIT_NODES,
+            Right.STOP_UPDATES,
         }
     ),
-    Role.RELEASE_AUTHOR: frozenset({Right.SEE_FLEET, Right.AUTHOR_RELEASES}),
-    Role.RELEASE_APPROVER: frozenset({Right.SEE_FLEET, Right.APPROVE_RELEASES}),
+    Role.RELEASE_AUTHOR: frozenset({Right.SEE_FLEET, Right.AUTHOR_RELEASES, Right.STOP_UPDATES}),
+    Role.RELEASE_APPROVER: frozenset({Right.SEE_FLEET, Right.APPROVE_RELEASES, Right.STOP_UPDATES}),
     Role.TREES_OFFICE: frozenset({Right.SEE_FLEET, Right.PLAN_SITES}),
     Role.WATERS_OFFICE: frozenset({Right.SEE_FLEET, Right.PLAN_SITES}),
     Role.DATA_STEWARD: frozenset({Right.SEE_FLEET, Right.STEWARD_DATA}),

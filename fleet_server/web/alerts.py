@@ -133,6 +133,13 @@ def alert_subject(alert: AlertOverview) -> str:
     return alert_words.subject_word(alert.subject, alert.label, language())
 
 
+@web.app_template_global()
+def alert_address(alert: AlertOverview) -> str | None:
+    """The page of what it is about; None where there is none."""
+    page = alert_words.page_of(alert.subject)
+    return None if page is None else f"{request.script_root}{page}"
+
+
 def _not_looked_since() -> str | None:
     """Since when no worker has looked; None while one does, or there never was one. Wall clock, as jobs are."""
     looked_at = scheduling.looked_at(current_session())

@@ -22,6 +22,7 @@ _WORDS = (
     "flag_words",
     "health_words",
     "kind_word",
+    "day",
     "local_time",
     "order_word",
     "place",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,18 +39,30 @@ from fleet_server.services.releases import ReleaseFilter
 from fleet_server.services.rights import Actor, Right
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
+from fleet_server.web.campaign_words import REASONED, update_reason
 from fleet_server.web.faults import in_words
 from fleet_server.web.forms import CITY
 
 _CAMPAIGNS, _NODES, _RELEASES = 20, 50, 100
 _TEXTS = ("label", "group", "tag", "site", "firmware_version", "health")
+_CSV = (
+    "node_id",
+    "label",
+    "wave",
+    "stage",
+    "attempt",
+    "reason",
+    "since",
+    "deadline_at",
+    "last_heard_at",
+)
+_CSV_AT_ONCE = 1000
 _LOOKS_EVERY_S = 2.0
 # A stream ends by itself and is asked for again: what was given up on never holds a thread for long.
 _STREAM_S = 60.0
 _MOST_STREAMS = 4
 _streams = threading.BoundedSemaphore(_MOST_STREAMS)
 _DEEDS: dict[str, Callable[..., Campaign]] = {
-    "start": campaigning.start_campaign,
     "pause": campaigning.pause_campaign,
     "resume": campaigning.resume_campaign,
     "retry": partial(campaigning.resume_campaign, tries_again=True),
@@ -132,6 +147,40 @@ def campaign(campaign_id: int) -> str:
     )
 
 
+@web.get("/fleet/campaigns/<row_id:campaign_id>/nodes.csv")
+@needs(Right.SEE_FLEET)
+def campaign_nodes_csv(campaign_id: int) -> Response:
+    """All its nodes as a table, by wave: names as in the API, times in UTC."""
+    session = current_session()
+    found = campaigning.overview(session, campaign_id).campaign
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow((*_CSV, "reason_text"))
+    after: Any = None
+    while True:
+        page = campaigning.node_page(session, campaign_id, limit=_CSV_AT_ONCE, after=after)
+        for one in page.items:
+            row = [_cell(getattr(one, name)) for name in _CSV]
+            table.writerow((*row, _cell(update_reason(one.reason))))
+        after = page.next_key
+        if after is None:
+            break
+    name = f"campaign-{found.id}-{found.model}-{found.version}.csv"
+    return Response(
+        text.getvalue(),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%dT%H:%M:%SZ}"
+    text = "" if value is None else str(value)
+    # A spreadsheet would reckon what begins like this; labels and reasons are other people's words.
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 @web.get("/fleet/campaigns/<row_id:campaign_id>/live")
 @needs(Right.SEE_FLEET)
 def watch_campaign(campaign_id: int) -> Response:
@@ -157,14 +206,32 @@ def approve_campaign(campaign_id: int) -> Redirection:
     return redirect(url_for("web.campaign", campaign_id=campaign_id), code=303)
 
 
-@web.post("/fleet/campaigns/<row_id:campaign_id>/<deed>")
+@web.post("/fleet/campaigns/<row_id:campaign_id>/start")
 @needs(Right.AUTHOR_RELEASES)
+def start_campaign(campaign_id: int) -> Redirection:
+    """Hand in, or begin at once."""
+    campaigning.start_campaign(current_session(), campaign_id, now=clock.now())
+    return redirect(url_for("web.campaign", campaign_id=campaign_id), code=303)
+
+
+@web.post("/fleet/campaigns/<row_id:campaign_id>/<deed>")
+@needs(Right.STOP_UPDATES)
 def do_to_campaign(campaign_id: int, deed: str) -> Redirection:
-    """Hand in, pause, go on, try again, abort."""
+    """Pause, go on, try again, abort. Who may let it go on is the service's to say."""
     if deed not in _DEEDS:
         raise NotFound("There is nothing at this address.")
-    _DEEDS[deed](current_session(), campaign_id, now=clock.now())
+    reason = {"reason": forms.text("reason")} if deed in REASONED else {}
+    _DEEDS[deed](current_session(), campaign_id, now=clock.now(), **reason)
     return redirect(url_for("web.campaign", campaign_id=campaign_id), code=303)
+
+
+@web.post("/fleet/campaigns/<row_id:campaign_id>/nodes/<node_id:node_id>/retry")
+@needs(Right.OPERATE_NODES)
+def retry_campaign_node(campaign_id: int, node_id: str) -> Redirection:
+    """A node that failed is offered it once more; back to the node."""
+    campaigning.retry_node(current_session(), campaign_id, node_id, now=clock.now())
+    flash(gettext("It is told once more."))
+    return redirect(url_for("web.node", node_id=node_id, _anchor="updates"), code=303)
 
 
 def _told(app: Flask, environment: dict[str, Any], actor: Actor, campaign_id: int) -> Iterator[str]:
@@ -217,10 +284,13 @@ def _wish() -> tuple[int, Target, Plan, Terms]:
     if release_id is None or release_id < 1:
         raise Invalid(gettext("Say which release the nodes shall run."))
     texts: dict[str, Any] = {name: forms.text(name)[:64] or None for name in _TEXTS}
+    node_ids = tuple(filter(None, re.split(r"[\s,]+", forms.text("nodes")))) or None
     if texts["health"] not in (None, *fleet_totals.HEALTH_WORDS):
         raise Invalid("health wants one of %(words)s.", words=", ".join(fleet_totals.HEALTH_WORDS))
     target = Target(
-        **texts, battery_below_mv=forms.whole("battery_below_mv", gettext("Battery below"))
+        **texts,
+        battery_below_mv=forms.whole("battery_below_mv", gettext("Battery below")),
+        node_ids=node_ids,
     )
     usual = Plan()
     plan = Plan(

@@ -1,24 +1,29 @@
-"""Releases as pages: the list, one release with its signatures and parts, and the nodes that run a part. They are published by `provision release`."""
+"""Releases as pages: the list, one release with its signatures and parts, and the nodes that run a part. They are made, signed and published by `provision release`;
+a folder of it can be published here, too."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from flask import Response, render_template, request, url_for
+from flask import Response, current_app, flash, redirect, render_template, request, url_for
+from flask_babel import gettext
 
 from fleet_server import clock
-from fleet_server.errors import Invalid
+from fleet_server.errors import FleetError, Invalid
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
-from fleet_server.services import release_repository, releases
+from fleet_server.http_shared.uploads import takes_files
+from fleet_server.services import release_archives, release_repository, releases
 from fleet_server.services.keyset import Key, Page
+from fleet_server.services.release_archives import LARGEST_BYTES, MOST_FILES
 from fleet_server.services.releases import FIRMWARE, ReleaseFilter
 from fleet_server.services.rights import Right
 from fleet_server.services.version_ranges import RangeWrong
 from fleet_server.web.blueprint import web
 from fleet_server.web.faults import in_words
+from fleet_server.web.files import open_files
 from hardware import catalogue
 
 _PAGE_SIZE = 50
@@ -31,6 +36,52 @@ _LONGEST = 200
 @needs(Right.SEE_FLEET)
 def releases_page() -> str:
     """`model`, `component`, `versions` and `withdrawn=1` narrow the list."""
+    return _list_of_releases()
+
+
+@web.post("/fleet/releases", endpoint="publish_releases")
+@needs(Right.AUTHOR_RELEASES)
+@takes_files(LARGEST_BYTES, most_files=MOST_FILES)
+def publish_releases() -> Response | tuple[str, int]:
+    """Publish what is signed in a release folder: `archive` (ZIP), or the files of `folder`."""
+    session, settings = current_session(), current_app.config["FLEET_SETTINGS"]
+    try:
+        outcome = release_archives.publish_folder(
+            session,
+            _folder(),
+            store=open_files,
+            keys_dir=settings.release_keys_dir,
+            now=clock.now(),
+        )
+    except FleetError as problem:
+        return _list_of_releases(upload_fault=in_words(problem)), 400
+    names = ", ".join(" ".join(one) for one in outcome.releases)
+    gone = ", ".join(" ".join(one) for one in outcome.withdrawn)
+    if names:
+        flash(gettext("Published: %(names)s.", names=names))
+    if gone:
+        flash(gettext("Withdrawn: %(names)s.", names=gone))
+    if not names and not gone:
+        is_new = bool(outcome.metadata)
+        flash(
+            gettext("Taken: who signs what, no release.")
+            if is_new
+            else gettext("All of it was here already.")
+        )
+    return redirect(url_for("web.releases"), code=303)  # type: ignore[return-value] # werkzeug's, which Flask takes
+
+
+def _folder() -> dict[str, bytes]:
+    archive = request.files.get("archive")
+    if archive is not None and archive.filename:
+        return release_archives.unpacked(archive.read())
+    files = [one for one in request.files.getlist("folder") if one.filename]
+    if not files:
+        raise Invalid("Choose a ZIP archive of the release folder, or the folder itself.")
+    return release_archives.chosen((one.filename or "", one.read) for one in files)
+
+
+def _list_of_releases(*, upload_fault: str = "") -> str:
     given = {name: _asked(name) for name in ("model", "component", "versions", "withdrawn")}
     wanted = ReleaseFilter(
         model=given["model"] or None,
@@ -50,6 +101,7 @@ def releases_page() -> str:
         next=_next("web.releases", page.next_key, _SORTING, given),
         given=given,
         fault=fault,
+        upload_fault=upload_fault,
         models=catalogue.node_model_ids(),
         roles=release_repository.role_states(session),
         warned={row.role for row in release_repository.expiring(session, now=clock.now())},

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
-from flask_babel import format_datetime, format_decimal, get_locale, gettext, lazy_gettext
+from flask_babel import (
+    format_date,
+    format_datetime,
+    format_decimal,
+    get_locale,
+    gettext,
+    lazy_gettext,
+)
 from markupsafe import Markup
 
 from fleet_server.services.commanding import CommandOverview, CommandState
@@ -323,6 +330,12 @@ def local_time(time: datetime) -> str:
     """`1 Jul 2026, 14:15` or `01.07.2026, 14:15`, in the city's time zone."""
     is_german = str(get_locale()).startswith("de")
     return str(format_datetime(time, "dd.MM.yyyy, HH:mm" if is_german else "d MMM yyyy, HH:mm"))
+
+
+def day(named: date) -> str:
+    """`31 Dec 2031` or `31.12.2031`: a day that was named as such, in no time zone."""
+    is_german = str(get_locale()).startswith("de")
+    return str(format_date(named, "dd.MM.yyyy" if is_german else "d MMM yyyy"))
 
 
 def place(site: SiteOverview) -> str:

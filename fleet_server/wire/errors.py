@@ -31,4 +31,13 @@ class WireError(ValueError):
 
 
 class RepositoryWrong(ValueError):
-    """Nodes would not take these releases; the text is one sentence that names the role and what is wrong with it."""
+    """Nodes would not take these releases; the text is one sentence that names the role and what is wrong with it.
+
+    Attributes:
+        template: the sentence as it is written out; `%(name)s` stands for a part. Without parts it is no template.
+        parts: what stands in it, so that a page can say it in its reader's language.
+    """
+
+    def __init__(self, template: str, /, **parts: object) -> None:
+        super().__init__(template % parts if parts else template)
+        self.template, self.parts = template, parts

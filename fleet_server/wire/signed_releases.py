@@ -107,9 +107,19 @@ def read(data: bytes, kind: type[T], *, what: str) -> Metadata[T]:
     """
     metadata = _read_any(data, what=what)
     if not isinstance(metadata.signed, kind):
-        _wrong(f"{what} is {metadata.signed.type}, not {kind.type}")
+        _wrong(
+            "%(what)s is %(kind)s, not %(wanted)s.",
+            what=what,
+            kind=metadata.signed.type,
+            wanted=kind.type,
+        )
     if len(data) > _MOST_BYTES[kind.type]:
-        _wrong(f"{what} has {len(data)} bytes; nodes take {_MOST_BYTES[kind.type]} at most")
+        _wrong(
+            "%(what)s has %(size)s bytes; nodes take %(most)s at most.",
+            what=what,
+            size=len(data),
+            most=_MOST_BYTES[kind.type],
+        )
     return metadata
 
 
@@ -121,16 +131,21 @@ def kind_and_version(data: bytes) -> tuple[str, int]:
 
 def _read_any(data: bytes, *, what: str) -> Metadata[Any]:
     if len(data) > MOST_METADATA_BYTES:
-        _wrong(f"{what} has {len(data)} bytes; nodes take {MOST_METADATA_BYTES} at most")
+        _wrong(
+            "%(what)s has %(size)s bytes; nodes take %(most)s at most.",
+            what=what,
+            size=len(data),
+            most=MOST_METADATA_BYTES,
+        )
     try:
         metadata: Metadata[Any] = Metadata.from_bytes(data)
         spelt = metadata.to_bytes()
     except (DeserializationError, ValueError, TypeError, RecursionError) as error:
-        raise RepositoryWrong(f"{what} is no TUF metadata.") from error
+        raise RepositoryWrong("%(what)s is no TUF metadata.", what=what) from error
     if spelt != data:
-        _wrong(f"{what} is not spelt as python-tuf writes it")
+        _wrong("%(what)s is not spelt as python-tuf writes it.", what=what)
     if not 1 <= metadata.signed.version <= _MOST_VERSION:
-        _wrong(f"{what} has version {metadata.signed.version}")
+        _wrong("%(what)s has version %(version)s.", what=what, version=metadata.signed.version)
     return metadata
 
 
@@ -180,19 +195,21 @@ def verify_roots(
     if trusted is not None and trusted not in data[:1]:
         data.insert(0, trusted)
     if not data:
-        _wrong("There is no root")
+        _wrong("There is no root.")
     chain: list[Metadata[Root]] = []
     for one in data:
         root = read(one, Root, what="The root")
         what = f"root {root.signed.version}"
         if chain and root.signed.version != chain[-1].signed.version + 1:
-            _wrong(f"{what} does not follow root {chain[-1].signed.version}")
+            _wrong(
+                "%(what)s does not follow root %(before)s.",
+                what=what,
+                before=chain[-1].signed.version,
+            )
         missing = root_signatures(root, chain[-1] if chain else None)
         for state in missing:
             if len(state.signed) < state.threshold:
-                _wrong(
-                    f"{what} has {len(state.signed)} of {state.threshold} signatures by the keys that count"
-                )
+                _too_few(what, state)
         check_root(root.signed)
         chain.append(root)
     return tuple(chain)
@@ -207,7 +224,9 @@ def root_signatures(
             previous.signed if previous else None, root.signed_bytes, root.signatures
         )
     except ValueError as error:
-        raise RepositoryWrong(f"root {root.signed.version} names no keys of its own.") from error
+        raise RepositoryWrong(
+            "root %(version)s names no keys of its own.", version=root.signed.version
+        ) from error
     return tuple(  # type: ignore[return-value] # two of them
         SignatureState(tuple(one.signed), tuple(one.unsigned), one.threshold)
         for one in (result.first, result.second)
@@ -218,11 +237,14 @@ def check_root(root: Root) -> None:
     """Our conventions. Raises RepositoryWrong."""
     what = f"root {root.version}"
     if not root.consistent_snapshot:
-        _wrong(f"{what} does not ask for consistent snapshots")
+        _wrong("%(what)s does not ask for consistent snapshots.", what=what)
     threshold = root.roles[ROOT].threshold
     if threshold < LEAST_ROOT_THRESHOLD:
         _wrong(
-            f"{what} wants {threshold} signature; {LEAST_ROOT_THRESHOLD} at least are asked of a root"
+            "%(what)s wants %(threshold)s signature; %(least)s at least are asked of a root.",
+            what=what,
+            threshold=threshold,
+            least=LEAST_ROOT_THRESHOLD,
         )
     for name in TOP_LEVEL:
         _check_keys(
@@ -244,30 +266,36 @@ def check_targets(targets: Targets) -> None:
     """Our conventions. Raises RepositoryWrong."""
     what = f"targets {targets.version}"
     if targets.targets:
-        _wrong(f"{what} names targets itself; only the roles of node models do")
+        _wrong("%(what)s names targets itself; only the roles of node models do.", what=what)
     delegations = targets.delegations
     if delegations is None or delegations.roles is None:
-        _wrong(f"{what} delegates to no role by name")
+        _wrong("%(what)s delegates to no role by name.", what=what)
     for name, role in delegations.roles.items():
         if not is_role_of_model(name):
-            _wrong(f"{what} delegates to {name!r}, which is called as no node model is")
+            _wrong(
+                "%(what)s delegates to %(name)r, which is called as no node model is.",
+                what=what,
+                name=name,
+            )
         if role.paths != [f"{name}/*"] or role.path_hash_prefixes is not None:
-            _wrong(f"{what} lets {name} sign other targets than {name}/*")
+            _wrong(
+                "%(what)s lets %(name)s sign other targets than %(name)s/*.", what=what, name=name
+            )
         if not role.terminating:
-            _wrong(f"{what} does not end the search at {name}")
+            _wrong("%(what)s does not end the search at %(name)s.", what=what, name=name)
         _check_keys(delegations.keys, role.keyids, role.threshold, what=f"{what}, {name}")
 
 
 def verify_role(targets: Targets, name: str, data: bytes, *, now: datetime) -> Metadata[Targets]:
     """A model's role, against its current delegator. Raises RepositoryWrong: also when a convention is broken."""
     if not is_role_of_model(name):
-        _wrong(f"{name!r} is no role of a node model")
+        _wrong("%(name)r is no role of a node model.", name=name)
     role = read(data, Targets, what=name)
     what = f"{name} {role.signed.version}"
     _check_signed(targets, name, role, what=what)
     check_fresh(role.signed, now, what=what)
     if role.signed.delegations is not None:
-        _wrong(f"{what} delegates further")
+        _wrong("%(what)s delegates further.", what=what)
     releases_of(name, role.signed)
     return role
 
@@ -279,7 +307,9 @@ def role_signatures(
     try:
         result = delegator.get_verification_result(name, metadata.signed_bytes, metadata.signatures)
     except ValueError as error:
-        raise RepositoryWrong(f"Nobody may sign {name}: its delegator does not know it.") from error
+        raise RepositoryWrong(
+            "Nobody may sign %(name)s: its delegator does not know it.", name=name
+        ) from error
     return SignatureState(tuple(result.signed), tuple(result.unsigned), result.threshold)
 
 
@@ -295,20 +325,20 @@ def releases_of(name: str, role: Targets) -> dict[str, NamedTargets]:
         _check_target(path, target, what=what)
         model, _, file = path.partition("/")
         if model != name:
-            _wrong(f"{what} names {path}, which is not its own")
+            _wrong("%(what)s names %(path)s, which is not its own.", what=what, path=path)
         if file.endswith(SBOM_SUFFIX):
             continue
         version = file.removesuffix(TARGET_SUFFIX)
         if not file.endswith(TARGET_SUFFIX) or not is_version(version):
-            _wrong(f"{what} names {path}, which is no manifest")
+            _wrong("%(what)s names %(path)s, which is no manifest.", what=what, path=path)
         found[version] = _named(name, version, target, role, what=what)
     for path in role.targets:
         version = path.partition("/")[2].removesuffix(SBOM_SUFFIX)
         if path.endswith(SBOM_SUFFIX) and version not in found:
-            _wrong(f"{what} names {path} without its release")
+            _wrong("%(what)s names %(path)s without its release.", what=what, path=path)
     counters = sorted(release.counter for release in found.values())
     if len(set(counters)) != len(counters):
-        _wrong(f"{what} has two releases of one counter")
+        _wrong("%(what)s has two releases of one counter.", what=what)
     return found
 
 
@@ -317,7 +347,11 @@ def _named(
 ) -> NamedTargets:
     custom = target.custom
     if not isinstance(custom, dict) or not set(custom) <= {"counter", "model", "allow_downgrade"}:
-        _wrong(f"{what} says something else of {version} than counter and model")
+        _wrong(
+            "%(what)s says something else of %(version)s than counter and model.",
+            what=what,
+            version=version,
+        )
     counter, downgrade = custom.get("counter"), custom.get("allow_downgrade", False)
     if (
         type(counter) is not int
@@ -325,7 +359,11 @@ def _named(
         or custom.get("model") != name
         or type(downgrade) is not bool
     ):
-        _wrong(f"{what} gives {version} a counter or model that cannot be")
+        _wrong(
+            "%(what)s gives %(version)s a counter or model that cannot be.",
+            what=what,
+            version=version,
+        )
     return NamedTargets(
         model=name,
         version=version,
@@ -347,10 +385,13 @@ def check_manifest(named: NamedTargets, data: bytes) -> Manifest:
     try:
         manifest = decode_manifest(data)
     except WireError as error:
-        raise RepositoryWrong(f"{path}: {error.sentence}") from error
+        raise RepositoryWrong("%(path)s: %(why)s", path=path, why=error.sentence) from error
     told = (manifest.version, manifest.counter, manifest.models, manifest.allow_downgrade)
     if told != (named.version, named.counter, (named.model,), named.allow_downgrade):
-        _wrong(f"{path} says another version, counter or model than the role that signs it")
+        _wrong(
+            "%(path)s says another version, counter or model than the role that signs it.",
+            path=path,
+        )
     return manifest
 
 
@@ -360,14 +401,18 @@ def check_target_bytes(target: TargetFile, data: bytes) -> None:
         target.verify_length_and_hashes(data)
     except LengthOrHashMismatchError as error:
         raise RepositoryWrong(
-            f"{target.path} is not what was signed: length or hash differs."
+            "%(path)s is not what was signed: length or hash differs.", path=target.path
         ) from error
 
 
 def check_fresh(signed: Signed, now: datetime, *, what: str) -> None:
     """Raises RepositoryWrong: it has expired."""
     if signed.is_expired(now):
-        _wrong(f"{what} expired on {signed.expires:%Y-%m-%d}; sign it anew")
+        _wrong(
+            "%(what)s expired on %(day)s; sign it anew.",
+            what=what,
+            day=f"{signed.expires:%Y-%m-%d}",
+        )
 
 
 def is_role_of_model(name: str) -> bool:
@@ -391,10 +436,15 @@ def holders(signed: Signed) -> dict[str, str]:
 def check_key(key: Key, *, what: str) -> None:
     """Raises RepositoryWrong: no node could verify with it, or its id is not its own."""
     if not isinstance(key, SSlibKey) or key.scheme not in SCHEMES:
-        _wrong(f"{what} names a key of {key.scheme}; nodes verify {', '.join(SCHEMES)}")
+        _wrong(
+            "%(what)s names a key of %(scheme)s; nodes verify %(schemes)s.",
+            what=what,
+            scheme=key.scheme,
+            schemes=", ".join(SCHEMES),
+        )
     # Two ids for one key would be a threshold of two that one person reaches.
     if key.keyid != key_id(key):
-        _wrong(f"{what} names a key under an id that is not its own")
+        _wrong("%(what)s names a key under an id that is not its own.", what=what)
 
 
 def key_id(key: SSlibKey) -> str:
@@ -407,10 +457,15 @@ def _check_keys(
     keys: Mapping[str, Key], keyids: Sequence[str], threshold: int, *, what: str
 ) -> None:
     if len(set(keyids)) < threshold:
-        _wrong(f"{what}: {threshold} signatures are wanted of {len(set(keyids))} keys")
+        _wrong(
+            "%(what)s: %(threshold)s signatures are wanted of %(keys)s keys.",
+            what=what,
+            threshold=threshold,
+            keys=len(set(keyids)),
+        )
     for keyid in keyids:
         if keyid not in keys:
-            _wrong(f"{what} names a key that is not there")
+            _wrong("%(what)s names a key that is not there.", what=what)
         check_key(keys[keyid], what=what)
 
 
@@ -419,18 +474,25 @@ def _check_signed(
 ) -> None:
     state = role_signatures(delegator, name, metadata)
     if len(state.signed) < state.threshold:
-        _wrong(
-            f"{what} has {len(state.signed)} of {state.threshold} signatures by the keys that count"
-        )
+        _too_few(what, state)
 
 
 def _check_target(path: str, target: TargetFile, *, what: str) -> None:
     if set(target.hashes) != {"sha256"} or target.length < 1:
-        _wrong(f"{what} gives {path} no SHA-256 or no length")
+        _wrong("%(what)s gives %(path)s no SHA-256 or no length.", what=what, path=path)
 
 
-def _wrong(why: str) -> NoReturn:
-    raise RepositoryWrong(f"{why}.")
+def _too_few(what: str, state: SignatureState) -> NoReturn:
+    _wrong(
+        "%(what)s has %(signed)s of %(threshold)s signatures by the keys that count.",
+        what=what,
+        signed=len(state.signed),
+        threshold=state.threshold,
+    )
+
+
+def _wrong(template: str, **parts: object) -> NoReturn:
+    raise RepositoryWrong(template, **parts)
 
 
 # ---------------------------------------------------------------------------------------------------- what servers sign

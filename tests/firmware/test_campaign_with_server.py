@@ -291,7 +291,7 @@ def test_two_hundred_nodes_with_bad_links_absences_and_foreign_roots_all_end_in_
                 break
             if state == CampaignState.PAUSED:  # so few in a wave that one broken node is too many
                 with fleet.sessions() as session:
-                    campaigns.act_as(session, "anna")
+                    campaigns.act_as(session, "bert")
                     campaigning.resume_campaign(session, campaign, now=campaigns.now)
             for one in campaigns.nodes(campaign):
                 if one.stage in (*ENDED, NodeStage.PLANNED):

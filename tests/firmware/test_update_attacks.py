@@ -14,6 +14,7 @@ import nodes
 import pytest
 from authority import TestAuthority
 from scripted_listener import Mirror
+from securesystemslib.signer import CryptoSigner
 from signed_releases import MODEL, SignedReleases
 from test_update import NOW, Place, another, compiled, place_of
 
@@ -231,6 +232,17 @@ def _stolen_root_key(place: Place) -> None:
     _assign_evil(place)
 
 
+def _one_of_two_authors(place: Place) -> None:
+    """Two have to sign for the model; one of them signs alone, and has the server's keys besides."""
+    targets = place.releases.targets.signed
+    targets.add_key(CryptoSigner.generate_ecdsa().public_key, MODEL)
+    targets.delegations.roles[MODEL].threshold = 2
+    place.releases.add(another(EVIL), 9)
+    place.releases.publish()
+    _serve(place)
+    _assign_evil(place)
+
+
 ATTACKS = (
     Attack(
         "an arbitrary file", _an_arbitrary_file, "rejected: targets signature", (NO_SIGNATURES,)
@@ -319,6 +331,9 @@ ATTACKS = (
     ),
     Attack(
         "a stolen key of a model", _stolen_role_key, "rejected: targets signature", (NO_SIGNATURES,)
+    ),
+    Attack(
+        "one author of two", _one_of_two_authors, "rejected: targets signature", (NO_THRESHOLD,)
     ),
     Attack("one stolen root key", _stolen_root_key, "rejected: root signature", (NO_THRESHOLD,)),
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -180,7 +182,9 @@ def test_everything_typed_wrongly_is_one_sentence(
     for typed, code, said in (
         ("release keygen ''", 2, "cannot name a key"),
         ("release keygen ../anna", 2, "cannot name a key"),
-        ("release keygen anna --uri hsm:2", 2, "--uri and --public-key go together"),
+        ("release keygen anna --public-key garbage", 2, "--public-key goes with --uri"),
+        ("release keygen anna --uri hsm:two", 2, "names no key in a token, like hsm:2"),
+        ("release keygen anna --uri gcpkms:x", 2, "give --public-key, too"),
         ("release keygen anna --uri hsm:2 --public-key nowhere", 2, "nowhere cannot be read"),
         ("release keygen anna --uri telepathy:x --public-key garbage", 2, "is no signer's address"),
         ("release keygen anna --uri hsm:2 --public-key garbage", 2, "no public key in PEM"),
@@ -225,3 +229,111 @@ def test_everything_typed_wrongly_is_one_sentence(
     code, _, err = desk("release root sign --key keys/targets.pub --yes")
     assert (code, "does not open with this passphrase" in err) == (1, True)
     assert read_card(tmp_path / "keys/targets.key").holder == "targets"
+
+
+# ---------------------------------------------------------------------------------------------------------------- tokens
+
+_LIBRARIES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so")
+PIN, LABEL = "four random words", "Release Token"
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A token with a P-256 key of id 2 and one of P-384 of id 3; its library. A process loads that once, so they share it."""
+    program = shutil.which("softhsm2-util")
+    library = next((path for path in _LIBRARIES if Path(path).exists()), None)
+    if program is None or library is None:
+        pytest.skip("SoftHSM is not installed")
+    folder = tmp_path_factory.mktemp("token")
+    (folder / "tokens").mkdir()
+    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder / 'tokens'}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
+        patch.setenv("PYKCS11LIB", library)
+        made = [program, "--init-token", "--free", "--label", LABEL, "--so-pin", "0" * 8]
+        subprocess.run([*made, "--pin", PIN], check=True, capture_output=True, timeout=30)
+        _make_keys(library)
+        yield library
+
+
+def _make_keys(library: str) -> None:
+    """As the token's maker's program would."""
+    import pkcs11
+    from pkcs11.util.ec import encode_named_curve_parameters
+
+    found = pkcs11.lib(library).get_token(token_label=LABEL)
+    with found.open(rw=True, user_pin=PIN) as session:
+        for number, curve in ((2, "secp256r1"), (3, "secp384r1")):
+            named = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters(curve)}
+            parameters = session.create_domain_parameters(pkcs11.KeyType.EC, named, local=True)
+            parameters.generate_keypair(store=True, id=bytes([number]), label=f"key {number}")
+
+
+@pytest.fixture
+def signing(desk: Command, token: str, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A desk whose passphrases are the token's PIN."""
+    monkeypatch.setenv("PROVISION_KEY_PASSPHRASE", PIN)
+    return desk
+
+
+@pytest.mark.needs_softhsm
+def test_a_release_is_signed_by_a_key_that_never_leaves_its_token(
+    signing: Command, tmp_path: Path
+) -> None:
+    told = _done(signing("release keygen dora --uri hsm:2?label=Release+Token"))
+    assert "is the card to give away" in told
+    assert not (tmp_path / "dora.key").exists()
+    assert read_card(tmp_path / "dora.pub").uri == "hsm:2?label=Release+Token"
+    _trial(signing)
+    _done(signing("release root add tree-3 dora.pub"))
+    _done(signing("release root sign --key keys/targets.pub --yes"))
+    _done(signing(_BUILD))
+    assert "tree-3 1 is signed." in _done(signing("release sign 0.7.0 --key dora.pub"))
+    assert "are as nodes want them" in _done(signing("release verify"))
+
+
+@pytest.mark.needs_softhsm
+def test_a_token_alone_is_found_without_its_label(signing: Command, tmp_path: Path) -> None:
+    _done(signing("release keygen dora --uri hsm:2"))
+    assert read_card(tmp_path / "dora.pub").uri == "hsm:2?label=Release+Token"
+
+
+@pytest.mark.needs_softhsm
+@pytest.mark.parametrize(
+    ("uri", "code", "said"),
+    [
+        ("hsm:9", 1, "could not find ECDSA key on the PKCS#11 token"),
+        ("hsm:3", 2, "ecdsa-sha2-nistp384; nodes verify"),
+        ("hsm:2?label=Nobody", 1, "No PKCS#11 token found for label Nobody"),
+    ],
+)
+def test_a_token_without_such_a_key_is_one_sentence(
+    signing: Command, tmp_path: Path, uri: str, code: int, said: str
+) -> None:
+    ended, out, err = signing(f"release keygen dora --uri {uri}")
+    assert (ended, out) == (code, ""), err
+    assert said in err
+    assert not (tmp_path / "dora.pub").exists()
+
+
+@pytest.mark.needs_softhsm
+def test_a_wrong_pin_signs_nothing(
+    signing: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _done(signing("release keygen dora --uri hsm:2"))
+    _trial(signing)
+    _done(signing("release root add tree-3 dora.pub"))
+    _done(signing("release root sign --key keys/targets.pub --yes"))
+    _done(signing(_BUILD))
+    monkeypatch.setenv("PROVISION_KEY_PASSPHRASE", "another four words")
+    code, _, err = signing("release sign 0.7.0 --key dora.pub")
+    assert (code, "The key of dora did not sign: pin incorrect." in err) == (1, True), err
+
+
+@pytest.mark.needs_softhsm
+def test_without_a_library_of_the_token_that_is_said(
+    signing: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYKCS11LIB")
+    code, _, err = signing("release keygen dora --uri hsm:2")
+    assert (code, "PYKCS11LIB environment variable must be set" in err) == (1, True)

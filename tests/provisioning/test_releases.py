@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from tuf.ngclient import Updater
 
 from fleet_server.wire import signed_releases
@@ -110,6 +112,22 @@ def test_the_parts_list_names_firmware_micropython_and_every_module(desk: Desk) 
     assert named["node/cycle.mpy"]["hashes"] == [
         {"alg": "SHA-256", "content": files["node/cycle.mpy"]}
     ]
+
+
+def test_the_parts_list_is_what_the_schema_of_cyclonedx_asks_for(desk: Desk) -> None:
+    """Strictly: also no field that the standard does not know, and formats of times and addresses."""
+    schema = JsonStrictValidator(SchemaVersion.V1_6)
+    data = desk.folder.built("tree-3", "0.7.0.cdx.json")
+    assert data is not None
+    assert schema.validate_str(data.decode()) is None
+    for wrong in (
+        (b'"type": "firmware"', b'"type": "software"'),
+        (b'"serialNumber": "urn:uuid:', b'"serialNumber": "'),
+        (b'"timestamp": "', b'"timestamp": "on '),
+        (b'"version": 1,', b'"version": 1, "revision": 2,'),
+    ):
+        assert wrong[0] in data
+        assert schema.validate_str(data.replace(*wrong).decode()) is not None, wrong
 
 
 def test_a_release_takes_effect_when_as_many_have_signed_as_have_to(

@@ -102,7 +102,11 @@ def test_a_campaign_is_previewed_planned_approved_by_another_and_watched(
     paused = read(anna.post(f"{address}/pause", json={"reason": "heat"}))
     assert (paused["state"], paused["reason"]) == ("paused", "heat")
     assert read(anna.post(f"{address}/pause", json={}), 409)["code"] == "campaign_elsewhere"
-    assert read(anna.post(f"{address}/resume", json={"tries_again": True}))["state"] == "running"
+    assert (
+        read(anna.post(f"{address}/resume", json={"tries_again": True}), 403)["code"] == "four_eyes"
+    )
+    assert read(bert.post(f"{address}/resume", json={"tries_again": True}))["state"] == "running"
+    assert read(bert.post(f"{address}/nodes/{canary}/retry"), 403)["code"] == "not_allowed"
     assert read(anna.post(f"{address}/abort", json={}))["state"] == "aborted"
 
 

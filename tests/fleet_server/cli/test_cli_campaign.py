@@ -73,7 +73,11 @@ def test_campaign_is_planned_handed_in_approved_by_another_and_asked_about(
         "Er ist in Welle 2 der Kampagne 1 auf 0.8.0; offen ist Welle 1.\n"
     )
     assert "is paused (storm)" in fleet("campaign", "pause", "1", "--reason", "storm").out
-    assert "is running, wave 1" in fleet("campaign", "resume", "1", "--try-again").out
+    alone = fleet("campaign", "resume", "1", "--try-again")
+    assert (alone.status, "is decided by somebody else" in alone.err) == (1, True)
+    assert "is running, wave 1" in fleet("campaign", "resume", "1").out
+    own = fleet("campaign", "retry", "1", "tree-01")
+    assert (own.status, "somebody else lets a node try again" in own.err) == (1, True)
     assert "is aborted" in fleet("campaign", "abort", "1").out
     again = fleet("campaign", "abort", "1")
     assert (again.status, again.err) == (

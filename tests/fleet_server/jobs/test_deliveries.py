@@ -118,6 +118,7 @@ def test_mail_says_what_is_wrong_in_the_recipients_language_and_no_line_of_it_is
     assert mail.recipients == ["baum@example.org", "park@example.org", "trees@example.org"]
     assert "reicht noch 12 bis 20 Tage" in german.get_content()
     assert "lasts 12 to 20 days more" in english.get_content()
+    assert f"{given.public_url}/fleet/nodes/n-000001" in english.get_content().splitlines()
     assert german["Bcc"] is None
     assert german["Auto-Submitted"] == "auto-generated"
     assert run(session, given)

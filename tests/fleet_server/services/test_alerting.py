@@ -33,6 +33,7 @@ from fleet_server.models.alert import Channel
 from fleet_server.services import (
     accounts,
     alert_rules,
+    alert_words,
     alert_work,
     alerting,
     grouping,
@@ -621,3 +622,17 @@ def test_work_is_ordered_once_of_an_alert_that_somebody_goes_there_for(session: 
     assert shown.work_order_id == order.id
     with pytest.raises(alert_work.NoWorkThere):
         alert_work.order_for_alert(session, by_kind[AlertKind.CERTIFICATE].id, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("subject", "page"),
+    [
+        ("node n-000001", "/fleet/nodes/n-000001"),
+        ("campaign 7", "/fleet/campaigns/7"),
+        ("role tree-3", "/fleet/releases#roles"),
+        ("network Stadtwerke", None),
+        ("job backup", None),
+    ],
+)
+def test_an_alert_leads_to_the_page_where_somebody_decides(subject: str, page: str | None) -> None:
+    assert alert_words.page_of(subject) == page

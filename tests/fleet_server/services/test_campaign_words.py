@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -58,13 +59,13 @@ def test_every_reason_that_a_node_can_give_has_words_in_both_languages() -> None
 @pytest.mark.parametrize(
     ("gate", "stages", "german"),
     [
-        (Gate(pauses_at_roll_back=True), {"rolled_back": 2}, "2 aus Welle 1 kehrten zurück"),
+        (Gate(pauses_at_roll_back=True), {"rolled_back": 2}, "aus Welle 1 zurückgekehrt: 2"),
         (
             Gate(),
             {"failed": 3, "succeeded": 1},
-            "3 von 4 erreichten Knoten der Welle 1 scheiterten oder kehrten zurück",
+            "gescheitert oder zurückgekehrt: 3 von 4 erreichten Knoten der Welle 1",
         ),
-        (Gate(minimum_reached=3), {"unreachable": 3}, "nur 0 von 3 Knoten der Welle 1 wurden"),
+        (Gate(minimum_reached=3), {"unreachable": 3}, "nur 0 von 3 Knoten der Welle 1 erreicht"),
     ],
     ids=("rolled back", "failed", "too few"),
 )
@@ -72,9 +73,14 @@ def test_why_a_campaign_stopped_by_itself_is_said_in_german_too(
     gate: Gate, stages: dict[str, int], german: str
 ) -> None:
     count = WaveCount({NodeStage(name): number for name, number in stages.items()})
-    details = {"version": "0.8.0", "model": "tree-3", "reason": trouble_in([gate], [count])}
-    assert german in alert_words.sentence(AlertKind.CAMPAIGN, details, "de")
-    assert str(details["reason"]) in alert_words.sentence(AlertKind.CAMPAIGN, details, "en")
+    stop = trouble_in([gate], [count])
+    assert stop is not None
+    english = campaign_words.stop_words(stop, "en")
+    details = {"version": "0.8.0", "model": "tree-3", "reason": english}
+    kept = details | {"stop": json.loads(json.dumps(campaign_words.kept_stop(stop)))}
+    assert german in alert_words.sentence(AlertKind.CAMPAIGN, kept, "de")
+    assert english in alert_words.sentence(AlertKind.CAMPAIGN, kept, "en")
+    assert english in alert_words.sentence(AlertKind.CAMPAIGN, details, "de"), "an earlier alert"
 
 
 @pytest.fixture

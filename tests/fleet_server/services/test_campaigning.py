@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
+from fleet_server.errors import NotFound
 from fleet_server.models import (
     Alert,
     AuditEntry,
@@ -24,7 +25,7 @@ from fleet_server.models import (
     Outbox,
     Release,
 )
-from fleet_server.services import alerting, campaign_steps, campaigning, publishing
+from fleet_server.services import alerting, campaign_steps, campaigning, publishing, rights
 from fleet_server.services.campaign_targets import Prospect, Target
 from fleet_server.services.campaigning import (
     CampaignElsewhere,
@@ -33,6 +34,7 @@ from fleet_server.services.campaigning import (
     Plan,
     Terms,
 )
+from fleet_server.services.rights import NotAllowed, Right
 from fleet_server.wire.states import NodeState
 from tests.fleet_server.services.campaign_fleet import (
     IMAGE,
@@ -185,7 +187,7 @@ def test_bad_release_stops_itself_at_the_canaries_and_calls_for_help_once(
     assert [(one.subject, one.details["reason"]) for one in alerts] == [
         (f"campaign {campaign}", "1 of wave 1 rolled back")
     ]
-    act_as(session, "anna")
+    act_as(session, "bert")
     campaigning.resume_campaign(session, campaign, now=city.now, tries_again=True)
     city.work()
     assert (city.state(campaign), [one.release["attempt"] for one in city.told()]) == (  # type: ignore[index]
@@ -262,6 +264,84 @@ def test_paused_campaign_calls_back_who_has_not_begun_and_goes_on_when_it_may(ci
     campaigning.resume_campaign(city.session, campaign, now=city.now)
     city.work()
     assert [one.release["attempt"] for one in city.told()] == [2, 1, 2, 2]  # type: ignore[index]
+
+
+STOPS = frozenset({Right.SEE_FLEET, Right.OPERATE_NODES, Right.STOP_UPDATES})
+
+
+def _as(city: City, name: str, rights_of_theirs: frozenset[Right] = frozenset(Right)) -> None:
+    rights.act_as(city.session, rights.Actor(name, rights_of_theirs))
+
+
+def test_one_stops_a_campaign_and_may_take_that_back_and_no_failure_is_accepted_by_it(
+    city: City,
+) -> None:
+    campaign = city.begin()
+    (canary,) = city.told()
+    told = canary.release or {}
+    heard = {name: told[name] for name in ("assignment", "attempt")}
+    _as(city, "olga", STOPS)
+    campaigning.pause_campaign(city.session, campaign, now=city.now)
+    canary.tell("rolled_back", now=city.now, reason="crashed", **heard)
+    city.work(HOUR)
+    with pytest.raises(NotAllowed):
+        campaigning.resume_campaign(city.session, campaign, now=city.now, tries_again=True)
+    campaigning.resume_campaign(city.session, campaign, now=city.now)
+    city.work()
+    assert city.state(campaign)[0] == CampaignState.PAUSED
+    assert city.reason(campaign) == "1 of wave 1 rolled back", "what has failed pauses it by itself"
+    with pytest.raises(NotAllowed):
+        campaigning.resume_campaign(city.session, campaign, now=city.now)
+    campaigning.abort_campaign(city.session, campaign, now=city.now)
+    assert city.state(campaign)[0] == CampaignState.ABORTED
+
+
+def test_its_author_alone_lets_no_campaign_go_on_that_others_or_failures_stopped(
+    city: City,
+) -> None:
+    campaign = city.begin()
+    _as(city, "olga", STOPS)
+    campaigning.pause_campaign(city.session, campaign, now=city.now)
+    for name in ("anna", "key 7 of anna"):
+        _as(city, name)
+        for tries_again in (False, True):
+            with pytest.raises(FourEyes, match="is decided by somebody else"):
+                campaigning.resume_campaign(
+                    city.session, campaign, now=city.now, tries_again=tries_again
+                )
+    act_as(city.session, "bert")
+    campaigning.resume_campaign(city.session, campaign, now=city.now)
+    act_as(city.session, "anna")
+    campaigning.pause_campaign(city.session, campaign, now=city.now)
+    campaigning.resume_campaign(city.session, campaign, now=city.now)
+    assert city.state(campaign)[0] == CampaignState.RUNNING
+
+
+def test_a_node_tries_again_when_somebody_else_than_the_author_says_so(city: City) -> None:
+    campaign = city.begin(ALL_AT_ONCE)
+    first, second, *_ = city.told()
+    for one in (first, second):
+        one.tell("rejected", now=city.now, reason="battery low")
+    city.work()
+    assert city.state(campaign)[0] == CampaignState.PAUSED
+    act_as(city.session, "bert")
+    campaigning.resume_campaign(city.session, campaign, now=city.now)
+    act_as(city.session, "anna")
+    with pytest.raises(FourEyes):
+        campaigning.retry_node(city.session, campaign, first.node.node_id, now=city.now)
+    _as(city, "olga", STOPS)
+    campaigning.retry_node(city.session, campaign, first.node.node_id, now=city.now)
+    city.work()
+    assert city.state(campaign)[0] == CampaignState.RUNNING, "the other's failure was accepted"
+    assert first in city.told()
+    first.tell("rejected", now=city.now, reason="battery low")
+    city.work()
+    assert city.state(campaign)[0] == CampaignState.PAUSED, "its next failure was not"
+    third = next(one for one in city.talkers.values() if one not in (first, second))
+    with pytest.raises(CampaignElsewhere, match="has not failed"):
+        campaigning.retry_node(city.session, campaign, third.node.node_id, now=city.now)
+    with pytest.raises(NotFound, match="is not of campaign"):
+        campaigning.retry_node(city.session, campaign, "n-00beef", now=city.now)
 
 
 def test_aborted_campaign_follows_to_the_end_whom_it_cannot_call_back(city: City) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterator
 
@@ -9,11 +11,12 @@ import pytest
 from databases import SqliteDatabases
 from factories import NOON, register_node
 from flask.testing import FlaskClient
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock, db
-from fleet_server.models import Role
-from fleet_server.services import accounts, campaign_steps
+from fleet_server.models import Node, Role
+from fleet_server.services import accounts, alerting, campaign_steps
 from tests.fleet_server.services.campaign_fleet import IMAGE, Talker, add_release
 from tests.fleet_server.small_world import PASSWORD
 from tests.fleet_server.world_fixtures import World
@@ -32,6 +35,7 @@ def world(
         roles = {
             "anna": Role.RELEASE_AUTHOR,
             "bert": Role.RELEASE_APPROVER,
+            "olga": Role.OPERATOR,
             "looker": Role.TECHNICIAN,
         }
         with sessions() as session:
@@ -49,7 +53,7 @@ def world(
 
 @pytest.fixture(scope="module")
 def browsers(world: World) -> dict[str, FlaskClient]:
-    return {name: world.program(name, demo=False) for name in ("anna", "bert", "looker")}
+    return {name: world.program(name, demo=False) for name in ("anna", "bert", "olga", "looker")}
 
 
 TYPED = {
@@ -103,8 +107,47 @@ def test_campaign_from_the_editor_to_the_canary_and_back(
     assert "die neue Version stürzte ab" in german
     node = anna.get(f"/fleet/nodes/{canary}").text
     assert "It went back to the version before 0.8.0: the new version crashed." in node
-    assert anna.post(f"{address}/retry").status_code == 303
-    assert anna.post(f"{address}/abort").status_code == 303
+    assert "aus Welle 1 zurückgekehrt: 1" in german
+    assert ">Go on<" not in page, "the author alone does not decide on failures"
+    assert "Whoever approves releases and is not its author lets it go on." in page
+    assert anna.post(f"{address}/resume").status_code == 403
+    olga = browsers["olga"]
+    with world.sessions() as session:
+        alerting.look(session, now=NOON, wall_now=NOON)
+    assert f'href="{address}"' in olga.get("/fleet/alerts").text
+    assert ">Try again<" not in anna.get(f"/fleet/nodes/{canary}").text
+    offered = olga.get(f"/fleet/nodes/{canary}").text
+    again = re.search(r'action="(/fleet/campaigns/\d+/nodes/[^"]+/retry)"', offered)
+    assert again is not None
+    assert olga.post(again[1]).status_code == 303
+    assert 'id="updates"' in olga.get(f"/fleet/nodes/{canary}").text
+    assert ">Go on<" in bert.get(address).text
+    assert bert.post(f"{address}/retry").status_code == 303
+    assert ">Abort<" in olga.get(address).text
+    assert olga.post(f"{address}/pause", data={"reason": "storm"}).status_code == 303
+    assert "storm" in looker.get(address).text
+    assert olga.post(f"{address}/resume").status_code == 303
+    assert olga.post(f"{address}/abort").status_code == 303
+    assert "durch olga" in looker.get(address, headers=GERMAN).text
+
+
+def test_one_node_is_brought_a_release_from_its_page_and_all_are_had_as_a_table(
+    world: World, browsers: dict[str, FlaskClient]
+) -> None:
+    anna, looker = browsers["anna"], browsers["looker"]
+    page = anna.get("/fleet/nodes/n-000002").text
+    assert 'href="/fleet/campaigns/new?nodes=n-000002"' in page
+    assert "/fleet/campaigns/new" not in looker.get("/fleet/nodes/n-000002").text
+    assert 'value="n-000002"' in anna.get("/fleet/campaigns/new?nodes=n-000002").text
+    made = anna.post("/fleet/campaigns", data={"release": "1", "nodes": "n-000002"})
+    with world.sessions() as session, db.writing(session):
+        session.execute(update(Node).where(Node.node_id == "n-000002").values(label="=1+1"))
+    answer = looker.get(f"{made.headers['Location']}/nodes.csv")
+    assert answer.mimetype == "text/csv"
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert (row["node_id"], row["stage"], row["wave"]) == ("n-000002", "planned", "1")
+    assert row["label"] == "'=1+1", "a spreadsheet does not reckon what somebody called a node"
+    assert row["since"] == "2026-07-01T12:00:00Z"
 
 
 def test_who_plans_a_campaign_reads_that_an_image_was_not_tried_on_hardware(
