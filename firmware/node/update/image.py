@@ -14,15 +14,32 @@ import esp32
 import machine
 from micropython import const
 
-from node import cbor, config
+from node import cbor, config, rtc_memory
 from node.errors import NotProvisioned
 from node.update import Refused
 from node.update.download import buffer
+from node.update.job import DOWNLOADING, REBOOTING, VERIFIED
 
 _ERASE = const(6)
 _BLOCKS = const(4)
 _BLOCK_BYTES = const(4_096)
 _LABEL = const(4)
+
+
+def install(job, length, sha256, fetcher, state):
+    """Fetch it and start it. Does not return."""
+    if job.counter <= counter():
+        raise Refused("older than installed")
+    job.enter(DOWNLOADING)
+    fetch(job.target_file(sha256), length, sha256, fetcher)
+    fetcher.close()
+    job.enter(VERIFIED)
+    job.enter(REBOOTING)
+    from node import plan
+
+    plan.talk_soon(state)
+    rtc_memory.store(state)
+    boot(sha256)
 
 
 def fetch(name, length, sha256, fetcher):

@@ -63,6 +63,11 @@ class Job:
         """True when it is a whole MicroPython (image.py)."""
         return self.target.endswith(".img")
 
+    def target_file(self, sha256):
+        """The target's name as consistent snapshots have it."""
+        folder, _, name = self.target.rpartition("/")
+        return folder + "/" + sha256 + "." + name
+
     def is_for(self, wanted):
         return (self.assignment, self.attempt) == (wanted["assignment"], wanted["attempt"])
 
