@@ -474,7 +474,9 @@ def _ends_well(place: Place, slot: str, last: str) -> None:
             break
     said = place.state()
     assert (said.slot, said.slot_state, place.steps()[-1]) == (slot, "confirmed", last)
-    assert set(WHOLE_UPDATE) <= set(place.steps())
+    # A version that crashes at its first line says nothing of itself.
+    own = set() if slot == "b" else {"testing"}
+    assert set(WHOLE_UPDATE) - own <= set(place.steps())
 
 
 def _a_loss_of_power_in_every_wake_of_an_update(
@@ -500,6 +502,7 @@ def test_a_loss_of_power_anywhere_in_an_update_leaves_a_node_that_ends_it(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("slot", ["a", "b"])
 def test_a_loss_of_power_at_every_flash_operation_of_an_update_leaves_a_node_that_ends_it(
     place: Place, tmp_path: Path, slot: str
