@@ -12,7 +12,7 @@ from flask import Blueprint, Response, current_app, request
 from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import UPDATE_LIMIT, limiter
-from fleet_server.services import release_repository
+from fleet_server.services import release_packs, release_repository
 from fleet_server.services.file_store import FileStore, open_store
 from fleet_server.settings import Settings
 
@@ -44,6 +44,27 @@ def target(model: str, file: str) -> Response:
     data = release_repository.target_file(current_session(), _open_files, model, file)
     kind = "application/json" if file.endswith(".json") else "application/cbor"
     return _file(data, kind)
+
+
+@release_files.get("/news/<held>/<model>/<file>")
+@open_to_all
+@limiter.limit(UPDATE_LIMIT)
+def news(held: str, model: str, file: str) -> Response:
+    """Metadata and manifest of one release, as far as whoever holds `held` lacks them, in one packed answer."""
+    return _packed(release_packs.news(current_session(), held, model, file))
+
+
+@release_files.get("/targets/bundles/<sha256>/<wanted>")
+@open_to_all
+@limiter.limit(UPDATE_LIMIT)
+def bundle_files(sha256: str, wanted: str) -> Response:
+    """Those files of a bundle that a node lacks, in one packed answer."""
+    return _packed(release_packs.bundle_files(current_session(), _open_files, sha256, wanted))
+
+
+def _packed(data: bytes) -> Response:
+    """Few words about it: every byte of them is sent to each node."""
+    return Response(data, content_type="application/octet-stream")
 
 
 def _file(data: bytes, kind: str, *, is_fixed: bool = True) -> Response:

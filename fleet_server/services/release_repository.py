@@ -26,7 +26,7 @@ from fleet_server.services.file_store import FileStore
 from fleet_server.services.online_keys import ONLINE_ROLES
 from fleet_server.wire import signed_releases
 from fleet_server.wire.errors import RepositoryWrong
-from fleet_server.wire.manifest import TARGET_SUFFIX, decode_manifest, is_version
+from fleet_server.wire.manifest import TARGET_SUFFIX, Manifest, decode_manifest, is_version
 from fleet_server.wire.signed_releases import (
     ROOT,
     SBOM_SUFFIX,
@@ -156,6 +156,17 @@ def bundle(session: Session, store: Callable[[], FileStore], sha256: str) -> byt
         NotFound: no release that is not withdrawn consists of it.
         Unavailable: its files cannot be read.
     """
+    files = bundle_manifest(session, sha256).files
+    if sha256 not in _bundles:
+        kept = store()
+        while len(_bundles) >= _BUNDLES_KEPT:
+            _bundles.pop(next(iter(_bundles)), None)
+        _bundles[sha256] = b"".join(kept.get(file_name(file.sha256.hex())) for file in files)
+    return _bundles[sha256]
+
+
+def bundle_manifest(session: Session, sha256: str) -> Manifest:
+    """What a bundle consists of. Raises NotFound: no release that is not withdrawn consists of it."""
     if not _SHA256.fullmatch(sha256):
         raise _no_file()
     manifest = session.scalar(
@@ -165,12 +176,7 @@ def bundle(session: Session, store: Callable[[], FileStore], sha256: str) -> byt
     )
     if manifest is None:
         raise _no_file()
-    if sha256 not in _bundles:
-        kept, files = store(), decode_manifest(manifest).files
-        while len(_bundles) >= _BUNDLES_KEPT:
-            _bundles.pop(next(iter(_bundles)), None)
-        _bundles[sha256] = b"".join(kept.get(file_name(file.sha256.hex())) for file in files)
-    return _bundles[sha256]
+    return decode_manifest(manifest)
 
 
 def file_name(sha256: str) -> str:

@@ -86,6 +86,13 @@ class TestAuthority:
         )
         return context
 
+    def listener_context(self, server: Pair, scratch: Path) -> ssl.SSLContext:
+        """TLS of the fleet's listener, which also lets in who shows no certificate."""
+        context = self.server_context(server, scratch)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.num_tickets = 0
+        return context
+
     def _sign(
         self,
         subject: x509.Name,

@@ -10,11 +10,14 @@ import re
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import cbor2
 from scripted_server import ScriptedServer
+from signed_releases import bundle_sha256
 
 ROOT = "/node/v1/tuf/"
 T = TypeVar("T")
@@ -31,6 +34,15 @@ class Mirror:
     piece_bytes: int = 256
     hang_up_after: int | None = None  # bytes of bodies, over all answers
     status: int | None = None
+    has_packed: bool = True  # else it only has files, as any web server
+    packed_bends: dict[str, Callable[[bytes], bytes]] = field(
+        default_factory=dict
+    )  # of packed answers
+
+
+def packed(content: bytes) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -10)
+    return packer.compress(content) + packer.flush()
 
 
 class ScriptedListener(ScriptedServer):
@@ -40,7 +52,8 @@ class ScriptedListener(ScriptedServer):
         super().__init__()
         self.files: dict[str, bytes] = {}
         self.mirror = Mirror()
-        self.asked: list[str] = []
+        self.asked: list[str] = []  # what came in one answer is there by its parts, too
+        self.answered: list[str] = []  # each request
         self.body_bytes = 0
         self.wire_bytes = 0
         self._context = context
@@ -80,13 +93,11 @@ class _Session:
         listener, mirror = self._listener, self._listener.mirror
         path = request.split(" ", 2)[1].removeprefix(ROOT)
         listener.asked.append(path)
-        content = listener.files.get(path)
-        if mirror.status is not None or content is None or path in mirror.missing:
+        listener.answered.append(path)
+        content = self._content(path)
+        if mirror.status is not None or content is None:
             self._head(mirror.status or 404, 0)
             return
-        for part, bend in mirror.bends.items():
-            if part in path:
-                content = bend(content)
         wanted = re.search(r"\r\nRange: bytes=(\d+)-(\d+)", request)
         if wanted:
             content = content[int(wanted[1]) : int(wanted[2]) + 1]
@@ -97,6 +108,78 @@ class _Session:
                 self._body(b"x" * 4096)
         self._head(status, len(content))
         self._body(content)
+
+    def _content(self, path: str) -> bytes | None:
+        parts = path.split("/")
+        is_packed = parts[0] == "news" or (parts[:2] == ["targets", "bundles"] and len(parts) == 4)
+        if not is_packed:
+            return self._file(path)
+        if not self._listener.mirror.has_packed:
+            return None
+        content = self._news(*parts[1:]) if parts[0] == "news" else self._bundle_files(*parts[2:])
+        data = packed(content)
+        for part, bend in self._listener.mirror.packed_bends.items():
+            if part in path:
+                data = bend(data)
+        return data
+
+    def _file(self, path: str) -> bytes | None:
+        mirror = self._listener.mirror
+        content = self._listener.files.get(path)
+        if content is None or path in mirror.missing:
+            return None
+        for part, bend in mirror.bends.items():
+            if part in path:
+                content = bend(content)
+        return content
+
+    def _news(self, held: str, model: str, target: str) -> bytes:
+        """Everything there is of the release but what is held, and roots only from the next one on: (name, length, content) each."""
+        root, *versions, manifest = held.split(".")
+        roles = dict(zip(("snapshot", "targets", model), versions, strict=True))
+        roots = int(root) + 1
+        while f"metadata/{roots}.root.json" in self._listener.files:
+            roots += 1
+        names = [f"metadata/{number}.root.json" for number in range(int(root) + 1, roots + 1)]
+        names.append("metadata/timestamp.json")
+        for role, version in roles.items():
+            newest = [
+                path
+                for path in self._listener.files
+                if re.fullmatch(rf"metadata/\d+\.{role}\.json", path)
+            ]
+            newest.sort(key=lambda path: int(path.split("/")[1].split(".")[0]))
+            names += [path for path in newest[-1:] if path != f"metadata/{version}.{role}.json"]
+        names += [
+            path
+            for path in self._listener.files
+            if path.startswith(f"targets/{model}/")
+            and path.endswith("." + target)
+            and not path.endswith(".img")
+            and (manifest == "-" or not path.startswith(f"targets/{model}/{manifest}"))
+        ]
+        news = b""
+        for path in names:
+            self._listener.asked.append(path)
+            content = self._file(path) or b""
+            news += f"{path.partition('/')[2]} {len(content)}\n".encode() + content
+        return news
+
+    def _bundle_files(self, bundle: str, wanted: str) -> bytes:
+        """`wanted`: a bit for each file in hex, and how much of the first is there."""
+        (manifest,) = [
+            data
+            for path, data in self._listener.files.items()
+            if path.endswith(".cbor") and bundle_sha256(data) == bundle
+        ]
+        content = self._file(f"targets/bundles/{bundle}") or b""
+        marks, _, have = wanted.partition(".")
+        bits = f"{int(marks, 16):0{4 * len(marks)}b}"
+        files, at = b"", 0
+        for bit, (_, size, _) in zip(bits, cbor2.loads(manifest)["files"], strict=False):
+            files += content[at : at + size] if bit == "1" else b""
+            at += size
+        return files[int(have) :]
 
     def _head(self, status: int, length: int) -> None:
         self._write(f"HTTP/1.1 {status} so\r\nContent-Length: {length}\r\n\r\n".encode())

@@ -7,8 +7,10 @@ import random
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
+import nodes
 import pytest
 from brokers import Certificates, wait_until
 from databases import SqliteDatabases
@@ -33,6 +35,7 @@ from fleet_server.services.file_store import open_store
 from fleet_server.services.releasing import Published
 from fleet_server.settings import load_settings
 from fleet_server.wire import signed_releases
+from fleet_server.wire.manifest import decode_manifest
 from hardware.paths import firmware_dir
 from hardware.virtual_board.board import HEAP_BYTES
 from hardware.virtual_board.esp_image import micropython
@@ -104,6 +107,18 @@ class Releases:
             found = session.scalar(select(Release.id).where(Release.version == version))
         assert found is not None
         return found
+
+    def needed(self, version: str) -> int:
+        """Bytes of metadata and manifest, and of the files that differ from our firmware, for a node that has the root."""
+        with self.fleet.sessions() as session:
+            newest = release_repository.newest_metadata(session)
+            manifest = session.scalars(
+                select(Release.manifest).where(Release.version == version)
+            ).one()
+        signed = sum(len(row.data) for role, row in newest.items() if role != signed_releases.ROOT)
+        old = {sha256(data).digest() for data in nodes.bundle().slot_files.values()}
+        files = [one for one in decode_manifest(manifest).files if one.sha256 not in old]
+        return signed + len(manifest) + sum(one.size_bytes for one in files)
 
 
 class Campaigns:
@@ -196,6 +211,8 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary(
 
         first = campaigns.begin(good)
         campaigns.wake_until_ended(first, 1)
+        needed = releases.needed("1.3.0")
+        assert fleet.listener_door.passed_bytes <= 1.2 * needed
         assert [one.stage for one in campaigns.nodes(first)] == ["succeeded", "planned"]
         campaigns.work(timedelta(hours=2))
         campaigns.wake_until_ended(first, 2)

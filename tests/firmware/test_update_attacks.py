@@ -13,7 +13,7 @@ from pathlib import Path
 import nodes
 import pytest
 from authority import TestAuthority
-from scripted_listener import Mirror
+from scripted_listener import Mirror, packed
 from securesystemslib.signer import CryptoSigner
 from signed_releases import MODEL, SignedReleases
 from test_update import NOW, Place, another, compiled, place_of
@@ -153,7 +153,21 @@ def _frozen(place: Place) -> None:
 
 def _endless_metadata(place: Place) -> None:
     place.release(another(EVIL), 9)
-    place.listener.mirror = Mirror(endless="timestamp")
+    place.listener.mirror = Mirror(endless="timestamp", has_packed=False)
+    _assign_evil(place)
+
+
+def _endless_news(place: Place) -> None:
+    place.release(another(EVIL), 9)
+    place.listener.mirror = Mirror(endless="news")
+    _assign_evil(place)
+
+
+def _news_that_swell(place: Place) -> None:
+    """A few KB, of which megabytes are made."""
+    place.release(another(EVIL), 9)
+    swollen = packed(b"timestamp.json 3000000\n" + b"x" * 3_000_000)
+    place.listener.mirror = Mirror(packed_bends={"news": lambda data: swollen})
     _assign_evil(place)
 
 
@@ -253,7 +267,7 @@ ATTACKS = (
         "rejected: older than installed",
         (
             (
-                "node/update/session.py",
+                "node/update/bundle.py",
                 "if not fault and not manifest.allows_downgrade:",
                 "if False:",
             ),
@@ -323,9 +337,9 @@ ATTACKS = (
         "rejected: manifest hash",
         (
             (
-                "node/update/session.py",
-                "            if not _is_file(path, length, sha256):\n                os.remove",
-                "            if False:\n                os.remove",
+                "node/update/bundle.py",
+                "        if not _is_manifest(length, sha256):\n            os.remove",
+                "        if False:\n            os.remove",
             ),
         ),
     ),
@@ -385,21 +399,51 @@ def _most_written(place: Place, wakes: int) -> int:
     return max(place.board.run_wake().flash.bytes_programmed for _ in range(wakes))
 
 
-def test_data_without_end_are_not_even_begun(place: Place) -> None:
-    _endless_metadata(place)
+LENGTH_BOUND: Patch = (
+    "node/update/download.py",
+    '        if length > limit:\n            raise Refused("endless data")\n        return length',
+    "        return length",
+)
+UNPACKED_BOUND: Patch = ("node/update/news.py", "            if room < 0:", "            if False:")
+ENDLESS = {
+    "metadata": (_endless_metadata, (LENGTH_BOUND,)),
+    # What was announced is bounded, and what comes of it.
+    "news": (_endless_news, ()),
+    "news that swell": (_news_that_swell, (UNPACKED_BOUND,)),
+}
 
-    assert _most_written(place, 6) < 20_000
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_data_without_end_are_not_even_begun(place: Place, what: str) -> None:
+    begin, _ = ENDLESS[what]
+    begin(place)
+
+    assert _most_written(place, 6) < (60_000 if "swell" in what else 20_000)
     assert place.steps() == ["accepted", "rejected: endless data"]
 
 
+@pytest.mark.parametrize("what", [what for what, (_, bounds) in ENDLESS.items() if bounds])
 def test_without_the_bound_data_without_end_fill_the_flash(
-    place: Place, tmp_path: Path, faster_waits: None
+    place: Place, tmp_path: Path, faster_waits: None, what: str
 ) -> None:
-    bound = ("node/update/download.py", "        if length > limit:", "        if False:")
-    _without(place.board, (bound,), tmp_path)
-    _endless_metadata(place)
+    begin, bounds = ENDLESS[what]
+    _without(place.board, bounds, tmp_path)
+    begin(place)
 
     assert _most_written(place, 4) > 200_000
+
+
+@pytest.mark.parametrize(
+    "bend", [lambda data: b"\xff" * len(data), lambda data: data[:-9]], ids=["garbage", "cut off"]
+)
+def test_files_that_are_not_packed_as_they_should_be_are_refused(
+    place: Place, bend: Callable[[bytes], bytes]
+) -> None:
+    place.release(another(EVIL), 9)
+    place.listener.mirror = Mirror(packed_bends={"bundles": bend})
+    _assign_evil(place)
+
+    place.wakes_until_told("rejected: file hash")
 
 
 def test_a_download_that_only_trickles_ends_with_the_radio_time_and_after_many_tries_for_good(

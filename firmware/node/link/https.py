@@ -14,9 +14,9 @@ _BUFFER_BYTES = const(1_024)  # the longest head of an answer, and what is read 
 
 
 class Connection:
-    """To the fleet's own listener, as the node that it is. Raises OSError, ValueError or LinkError, like every call."""
+    """To the fleet's own listener, as the node that it is, or as nobody. Raises OSError, ValueError or LinkError, like every call."""
 
-    def __init__(self, link, clock, deadline):
+    def __init__(self, link, clock, deadline, as_node=True):
         from node import identity
         from node.link import tls  # as long as the connection lasts neither is needed again
 
@@ -24,13 +24,14 @@ class Connection:
         self._raw = tls.connect(tls.resolve(self._host, port), deadline.within(_TCP_MS))
         self._waiter = Waiter(self._raw)
         self._is_open = False
-        self._have = 0  # bytes of the buffer that are read and not used
+        self._at = self._have = 0  # what is read and not used begins and ends here in the buffer
         self.is_reusable = True
         try:
             clock.show_to_tls(running_bundle()["built_utc_s"])
             own = identity.load()
-            self._stream = tls.secure(self._raw, server_name, own[1], own[2])
-            del own
+            certificate = own[1] if as_node else None
+            self._stream = tls.secure(self._raw, server_name, certificate, own[2])
+            del own, certificate
             self._buffer = bytearray(_BUFFER_BYTES)
         except Exception:
             self.close()
@@ -53,19 +54,21 @@ class Connection:
 
     def read(self, length, deadline):
         """The next bytes of a body of which so many are left, as a view that holds until the next call."""
-        if not self._have:
+        if self._at == self._have:
+            self._at = self._have = 0
             self._fill(deadline, min(length, _BUFFER_BYTES))
-        count = min(length, self._have)
-        if count < self._have:
+        begin, end = self._at, min(self._at + length, self._have)
+        if end < self._have:
             # Answers come one at a time: what is behind a body is nobody's.
             self.is_reusable = False
-        self._have = 0
-        return memoryview(self._buffer)[:count]
+        self._at = self._have = 0
+        return memoryview(self._buffer)[begin:end]
 
     # --- private ---
 
     def _ask(self, head, deadline):
         self._send(head.encode(), deadline)
+        self._at = self._have = 0
         end = -1
         while end < 0:
             if self._have == _BUFFER_BYTES:
@@ -73,9 +76,7 @@ class Connection:
             self._fill(deadline, _BUFFER_BYTES - self._have)
             end = self._buffer.find(b"\r\n\r\n", 0, self._have)
         status, length = self._understand(bytes(memoryview(self._buffer)[:end]).split(b"\r\n"))
-        rest = self._have - end - 4
-        self._buffer[:rest] = self._buffer[end + 4 : self._have]
-        self._have = rest
+        self._at = end + 4
         return status, length
 
     def _understand(self, lines):

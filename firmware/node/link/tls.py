@@ -41,14 +41,18 @@ def connect(address, deadline):
 
 
 def secure(raw, server_name, certificate, authorities):
-    """TLS over `raw`, with the node's identity and the authorities that it trusts. The handshake happens at the first write."""
+    """TLS over `raw`, with the node's identity and the authorities that it trusts; without `certificate` as nobody.
+
+    The handshake happens at the first write.
+    """
     import ssl
 
     from node import config
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined] # the stubs lack it
-    context.load_cert_chain(certificate, config.blob("id", "key", _KEY_BYTES))
+    if certificate is not None:
+        context.load_cert_chain(certificate, config.blob("id", "key", _KEY_BYTES))
     for authority in authorities:
         context.load_verify_locations(authority)
     return context.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=server_name)

@@ -12,6 +12,8 @@ from node.errors import LinkError
 from node.link import https
 from node.update import Refused
 
+MANIFEST = "/update/manifest"
+NEWS = "/tuf/news"  # what came in one answer (news.py)
 _ROOT = "/node/v1/tuf/"
 _OK = const(200)
 _PARTIAL = const(206)
@@ -42,16 +44,24 @@ class Fetcher:
 
     def open(self):
         """Before anything else takes the memory that TLS needs to begin."""
-        self._connection = https.Connection(self._link, self._clock, self._deadline)
+        # Nothing that is fetched is secret: who the node is need not travel, and be signed for.
+        self._connection = https.Connection(self._link, self._clock, self._deadline, False)
         return self._connection
 
     def metadata(self, name, limit, path):
         """Metadata file `name` into `path`; False when the listener has none. Raises Refused when it is longer than `limit`."""
-        return self._whole("metadata/" + name, limit, path)
+        return self._whole("metadata/", name, limit, path)
 
     def target(self, name, limit, path):
         """A target, by its name with the hash in front."""
-        return self._whole("targets/" + name, limit, path)
+        return self._whole("targets/", name, limit, path)
+
+    def packed(self, name, limit):
+        """What comes packed (packed.py), in pieces that hold until the next one; None when the listener has none. Raises Refused when it is
+        longer than `limit`.
+        """
+        length = self._begin(name, limit)
+        return None if length is None else self._body(length)
 
     def pieces(self, bundle, first, last):
         """Bytes `first` to `last` of a bundle, in pieces that hold until the next one."""
@@ -73,19 +83,29 @@ class Fetcher:
             self.gained += len(piece)
             yield piece
 
-    def _whole(self, name, limit, path):
-        status, length = self._get(name)
-        if status in (_MISSING, _FORBIDDEN):
-            self._pass_over(length)
+    def _whole(self, folder, name, limit, path):
+        is_there = _take(name, limit, path)
+        if is_there is not None:
+            return is_there
+        length = self._begin(folder + name, limit)
+        if length is None:
             return False
-        if status != _OK:
-            raise LinkError("https %d" % status)
-        if length > limit:
-            raise Refused("endless data")
         with open(path, "wb") as file:
             for piece in self._body(length):
                 file.write(piece)
         return True
+
+    def _begin(self, name, limit):
+        """Length of a body, of which nothing is read yet; None when the listener has none."""
+        status, length = self._get(name)
+        if status in (_MISSING, _FORBIDDEN):
+            self._pass_over(length)
+            return None
+        if status != _OK:
+            raise LinkError("https %d" % status)
+        if length > limit:
+            raise Refused("endless data")
+        return length
 
     def _get(self, name, first=None, last=None):
         if self._connection is not None and self._connection.is_reusable:
@@ -111,6 +131,20 @@ class Fetcher:
         else:
             for _ in self._body(length):
                 pass
+
+
+def _take(name, limit, path):
+    """Out of what is new: True, False when the listener has none such, None when it has to be asked."""
+    new = NEWS + "/" + name.rpartition("/")[2]
+    try:
+        length = os.stat(new)[6]
+    except OSError:
+        return None
+    if length > limit:
+        raise Refused("endless data")
+    if length:
+        os.rename(new, path)
+    return length > 0
 
 
 def digest_of(path):

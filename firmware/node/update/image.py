@@ -15,14 +15,32 @@ import esp32
 import machine
 from micropython import const
 
-from node import cbor, config
+from node import cbor, config, rtc_memory
 from node.errors import NotProvisioned
-from node.update import Refused
+from node.update import Refused, job
 
 _ERASE = const(6)
 _BLOCKS = const(4)
 _BLOCK_BYTES = const(4_096)
 _LABEL = const(4)
+
+
+def bring(wanted, known, fetcher, state):
+    """Returns when the MicroPython that the release brings is the one that runs; else it is fetched and started, and this does not return."""
+    length, sha256 = wanted
+    if is_there(length, sha256):
+        return
+    known.enter(job.DOWNLOADING)
+    fetch(length, sha256, fetcher)
+    fetcher.close()
+    known.enter(job.VERIFIED)
+    select(length, sha256)
+    known.enter(job.IMAGE_STARTED, told=job.REBOOTING)
+    from node import plan
+
+    plan.talk_soon(state)
+    rtc_memory.store(state)
+    boot()
 
 
 def is_there(length, sha256):

@@ -17,20 +17,21 @@ import slots
 from node.errors import LinkError
 from node.update import Refused, spare
 from node.update.download import buffer, digest_of, make_folders
+from node.update.manifest import MOST_FILES
 
 FOLDER = "/update"
-MANIFEST = "manifest"
+_MANIFEST = "manifest"
 _COPY = "/update/copy"
 _NAME_BYTES = const(8)
 _BLOCK_BYTES = const(4_096)
 # What littlefs takes for folders and while it renames, and what the spool needs until the next wake.
 _MARGIN_BLOCKS = const(16)
-# So many files in one answer at most: their names and hashes have to be kept meanwhile.
-_MOST_IN_ONE = const(16)
+# What packing may add to bytes that cannot be made less.
+_MOST_PACKING = const(256)
 _MARKS = const(2_048)
 
 
-def fill(manifest, fetcher, state):
+def fill(manifest, fetcher, unpacker, state):
     """Every file of the manifest in the spare slot. Raises OSError or LinkError when the rest has to wait for another wake."""
     record = slots.select()
     slot, running = "/" + slots.spare_of(record), "/" + record.slot
@@ -43,7 +44,7 @@ def fill(manifest, fetcher, state):
     for path, size, sha256 in manifest.files():
         if not _is(slot + "/" + path, size, sha256) and _is(running + "/" + path, size, sha256):
             _copy(running + "/" + path, slot + "/" + path)
-    _fetch(slot, manifest, fetcher)
+    _fetch(slot, manifest, fetcher, unpacker)
 
 
 def _wanted(manifest):
@@ -81,22 +82,6 @@ def _check_room(blocks, state):
     state.spool = spool.saved()
 
 
-def _fetch(slot, manifest, fetcher):
-    bundle, at = manifest.bundle_sha256(), 0
-    run, begin = [], 0  # neighbours, which come in one answer
-    for path, size, sha256 in manifest.files():
-        is_missing = not _is(slot + "/" + path, size, sha256)
-        if is_missing:
-            run.append((path, size, bytes(sha256)))
-            begin = begin if len(run) > 1 else at
-        if (run and not is_missing) or len(run) == _MOST_IN_ONE:
-            _fetch_run(slot, run, begin, bundle, fetcher)
-            run = []
-        at += size
-    if run:
-        _fetch_run(slot, run, begin, bundle, fetcher)
-
-
 def finish(manifest, job):
     """The spare slot is whole, and says what it holds."""
     slot = "/" + slots.spare_of(slots.select())
@@ -122,39 +107,90 @@ def forget():
 # --- private ---
 
 
-def _fetch_run(slot, run, begin, bundle, fetcher):
-    """These files, which lie one behind the other in the bundle from `begin` on."""
-    end = begin + sum([size for _, size, _ in run]) - 1
-    begun = (MANIFEST, _part_of(run[0][2]))
-    spare.keep_only(FOLDER, lambda name: name in begun)
-    arriving = _Arriving(run[0])
-    pieces, piece = None, b""
+def _fetch(slot, manifest, fetcher, unpacker):
+    """What the spare slot lacks, in one answer. A file that an earlier wake has begun is the first of them: they come in the same order."""
+    missing = _Missing(slot, manifest)
+    arriving = pieces = None
+    piece = b""
     try:
-        for entry in run:
-            if entry is not run[0]:
-                arriving = _Arriving(entry)
+        for path, size, sha256, _ in missing.files():
+            if arriving is None:
+                _forget_all_but(_part_of(sha256))
+            arriving = _Arriving(size, sha256)
+            if pieces is None:
+                pieces = _pieces(missing, arriving.length, fetcher, unpacker)
             while arriving.wants:
-                if pieces is None:
-                    pieces = fetcher.pieces(bundle, begin + arriving.length, end)
-                if not piece:
-                    piece = next(pieces)
+                piece = piece or next(pieces)
                 count = min(arriving.wants, len(piece))
                 arriving.write(piece[:count])
                 piece = piece[count:]
-            arriving.put_at(slot + "/" + entry[0])
-            if pieces is None:
-                begin += entry[1]
+            arriving.put_at(slot + "/" + path)
     except StopIteration:
         raise Refused("bundle length")
     finally:
-        arriving.close()
+        if arriving is not None:
+            arriving.close()
+
+
+def _forget_all_but(part):
+    kept = (_MANIFEST, part)
+    spare.keep_only(FOLDER, lambda name: name in kept)
+
+
+class _Missing:
+    """Files of a manifest that a slot lacks, by marks: their names and hashes would take the memory that is wanted meanwhile."""
+
+    def __init__(self, slot, manifest):
+        self._manifest = manifest
+        self.marks = bytearray(MOST_FILES // 8)
+        self.size = number = 0
+        for path, size, sha256 in manifest.files():
+            if not _is(slot + "/" + path, size, sha256):
+                self.marks[number >> 3] |= 0x80 >> (number & 7)
+                self.size += size
+            number += 1
+
+    def files(self):
+        """(path, bytes, SHA-256, begin in the bundle) of each."""
+        at = number = 0
+        for path, size, sha256 in self._manifest.files():
+            if self.marks[number >> 3] & 0x80 >> (number & 7):
+                yield path, size, sha256, at
+            at += size
+            number += 1
+
+    def bundle(self):
+        return self._manifest.bundle_sha256()
+
+
+def _pieces(missing, have, fetcher, unpacker):
+    """Their bytes but the first, of which so many are there: packed, or from a mirror that only has files one after the other."""
+    size, bundle = missing.size - have, missing.bundle()
+    if not size:
+        return
+    marks = str(binascii.hexlify(missing.marks), "ascii")
+    name = "targets/bundles/%s/%s.%d" % (bundle, marks, have)
+    packed = fetcher.packed(name, size + _MOST_PACKING)
+    if packed is None:
+        for _, size, _, at in missing.files():
+            if size > have:
+                yield from fetcher.pieces(bundle, at + have, at + size - 1)
+            have = 0
+        return
+    try:
+        for piece in unpacker.unpacked(packed):
+            fetcher.gained += len(piece)
+            yield piece
+    except ValueError:
+        raise Refused("file hash")
 
 
 class _Arriving:
     """A file on its way, with as much of it as an earlier wake has brought."""
 
-    def __init__(self, entry):
-        _, self._size, self._sha256 = entry
+    def __init__(self, size, sha256):
+        self._size = size
+        self._sha256 = sha256
         self._path = FOLDER + "/" + _part_of(self._sha256)
         self._digest, self.length = digest_of(self._path)
         if self.length > self._size:

@@ -67,6 +67,11 @@ class Job:
         """True while a whole MicroPython of it is on trial."""
         return self.stage in (IMAGE_STARTED, IMAGE_TESTED)
 
+    def target_file(self, sha256):
+        """The target's name as consistent snapshots have it."""
+        folder, _, name = self.target.rpartition("/")
+        return folder + "/" + sha256 + "." + name
+
     def is_for(self, wanted):
         return (self.assignment, self.attempt) == (wanted["assignment"], wanted["attempt"])
 

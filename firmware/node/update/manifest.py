@@ -18,7 +18,7 @@ _MAP = const(5)
 _MPY_FORMAT = const(0xFF)
 _HASH_BYTES = const(32)
 _MOST_FILE_BYTES = const(65_536)
-_MOST_FILES = const(120)
+MOST_FILES = const(120)
 
 
 class Manifest:
@@ -78,7 +78,7 @@ class Manifest:
             if not _is_file(path, size, sha256) or path <= before:
                 raise ValueError
             before = path
-        if not before or self._n_files > _MOST_FILES:
+        if not before or self._n_files > MOST_FILES:
             raise ValueError
 
     def fault(self, model):

@@ -5,18 +5,16 @@ running version as it is, and what has come so far.
 """
 
 import gc
-import os
 import sys
 
 from micropython import const
 
 from node import config, rtc_memory
 from node.clock import Clock
-from node.config import running_bundle
 from node.deadline import Deadline
 from node.errors import LinkError
 from node.update import Refused, job
-from node.update.download import Fetcher, digest_of, make_folders
+from node.update.download import Fetcher
 
 _RADIO_MS = const(30_000)
 _JOIN_MS = const(14_000)
@@ -104,52 +102,24 @@ class _Session:
     def _advance(self, known):
         length, sha256 = self._signed()
         _forget("node.update", *_VERIFYING)
-        manifest = self._manifest(self._manifest_file(length, sha256), length)
-        if manifest.image:
-            self._bring_image(manifest.image, known)
-        self._install(manifest, known)
+        from node.update import bundle
+
+        bundle.install(known, self._model, length, sha256, self._fetcher, self._state)
+        del bundle
         known.enter(job.REBOOTING)
         # The last step: if the power goes before it, the version that runs now does all this again, and most of it is there.
-        _forget("node.update", "install", "spare", "manifest")
+        _forget("node.update", "bundle", "image", "install", "spare", "packed", "manifest")
         import judge
 
         judge.begin_trial(self._now_s())
 
-    def _bring_image(self, wanted, known):
-        """Returns when the MicroPython that the release brings is the one that runs."""
-        from node import plan
-        from node.update import image
-
-        length, sha256 = wanted
-        if not image.is_there(length, sha256):
-            known.enter(job.DOWNLOADING)
-            image.fetch(length, sha256, self._fetcher)
-            self._fetcher.close()
-            known.enter(job.VERIFIED)
-            image.select(length, sha256)
-            known.enter(job.IMAGE_STARTED, told=job.REBOOTING)
-            plan.talk_soon(self._state)
-            rtc_memory.store(self._state)
-            image.boot()
-        _forget("node.update", "image")
-
-    def _name(self, sha256):
-        """A target's name as consistent snapshots have it."""
-        folder, _, name = self._job.target.rpartition("/")
-        return folder + "/" + sha256 + "." + name
-
-    def _install(self, manifest, known):
-        known.enter(job.DOWNLOADING)
-        from node.update import install
-
-        install.fill(manifest, self._fetcher, self._state)
-        self._fetcher.close()
-        known.enter(job.VERIFIED)
-        known.enter(job.INSTALLING)
-        install.finish(manifest, known)
-
     def _signed(self):
         """(length, SHA-256 in hex) of the manifest, by the metadata."""
+        from node.update import news
+
+        news.fetch(self._fetcher, self._job.target)
+        del news
+        _forget("node.update", "news", "spare", "packed")  # not `metadata`, which comes next anyway
         from node.update import tuf
 
         def fetch(name, limit):
@@ -168,38 +138,6 @@ class _Session:
         if custom.get("counter") != self._job.counter:
             raise Refused("counter differs")
         return length, sha256
-
-    def _manifest_file(self, length, sha256):
-        from node.update.install import FOLDER, MANIFEST
-
-        path = FOLDER + "/" + MANIFEST
-        if not _is_file(path, length, sha256):
-            make_folders(path)
-            if not self._fetcher.target(self._name(sha256), length, path):
-                raise Refused("manifest missing")
-            if not _is_file(path, length, sha256):
-                os.remove(path)
-                raise Refused("manifest hash")
-        return path
-
-    def _manifest(self, path, length):
-        from node.update.manifest import MOST_BYTES, Manifest
-
-        if length > MOST_BYTES:
-            raise Refused("manifest too long")
-        try:
-            manifest = Manifest(path)
-        except ValueError as error:
-            raise Refused(str(error))
-        fault = manifest.fault(self._model)
-        if not fault and manifest.counter != self._job.counter:
-            fault = "counter differs"
-        if not fault and not manifest.allows_downgrade:
-            if manifest.counter <= running_bundle().get("counter", 0):
-                fault = "older than installed"
-        if fault:
-            raise Refused(fault)
-        return manifest
 
     def _now_s(self):
         now_s = self.clock.utc_s(self.clock.uptime_ms())
@@ -228,8 +166,3 @@ def _forget(package, *modules):
         if sys.modules.pop(package + "." + module, None):
             delattr(sys.modules[package], module)
     gc.collect()
-
-
-def _is_file(path, length, sha256):
-    digest, have = digest_of(path)
-    return have == length and digest is not None and digest.digest().hex() == sha256

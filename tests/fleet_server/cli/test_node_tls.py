@@ -116,3 +116,15 @@ def test_another_pair_or_root_is_shown_without_a_restart(listener: Listener) -> 
         listener.ask(root=following)
     authority.drop_old_root(folder)
     assert listener.ask(root=following)[1] == renewed
+
+
+def test_nobody_is_given_a_ticket_to_come_back_with(listener: Listener) -> None:
+    """No node takes a session up again; a ticket would cost each of them more air than the rest of the handshake."""
+    trusting = ssl.create_default_context(cafile=listener.files.root_certificate)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        trusting.minimum_version = trusting.maximum_version = version
+        with trusting.wrap_socket(listener.connect(), server_hostname="localhost") as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"nobody")
+            assert connection.session is not None
+            assert not connection.session.has_ticket
