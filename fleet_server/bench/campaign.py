@@ -28,13 +28,7 @@ from fleet_server.models import CampaignNode, Node, NodeStatus, Release
 from fleet_server.services import accounts, campaign_steps, campaigning, rights
 from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaigning import Plan, Terms
-from fleet_server.wire.manifest import (
-    BundleFile,
-    Manifest,
-    bundle_sha256,
-    encode_manifest,
-    target_path,
-)
+from fleet_server.wire.manifest import BundleFile
 from fleet_server.wire.states import SlotState
 
 CREATED_GOAL_S, PAGE_GOAL_MS = 10, 300
@@ -106,34 +100,8 @@ def _fill(sessions: sessionmaker[Session], nodes: int, now: datetime) -> int:
         if session.scalar(select(Node.node_id).limit(1)) is not None:
             raise Conflict("The database for a benchmark must be empty.")
     registry.fill(sessions, nodes=nodes, full=0, now=now, models=(_MODEL,))
-    files = (BundleFile("node/cycle.mpy", _FILE_BYTES, bytes(32)),)
-    manifest = Manifest(
-        version=_VERSION,
-        counter=_COUNTER,
-        models=(_MODEL,),
-        mpy=6,
-        micropython=(1, 20, 0),
-        built_utc_s=int(now.timestamp()),
-        allow_downgrade=False,
-        notes="",
-        files=files,
-    )
-    release = Release(
-        model=_MODEL,
-        version=_VERSION,
-        counter=_COUNTER,
-        target_path=target_path(_MODEL, _VERSION),
-        manifest=encode_manifest(manifest),
-        manifest_sha256="0" * 64,
-        bundle_sha256=bundle_sha256(files),
-        size_bytes=_FILE_BYTES,
-        notes="",
-        sbom={},
-        sbom_sha256="0" * 64,
-        support_until=now + timedelta(days=365),
-        uploaded_at=now,
-        uploaded_by="bench",
-    )
+    files = [BundleFile("node/cycle.mpy", _FILE_BYTES, bytes(32))]
+    release = registry.release_of(_VERSION, _COUNTER, files, model=_MODEL, now=now)
     with sessions() as session:
         accounts.create_user(session, USER, PASSWORD, now=now)
         with db.writing(session):
