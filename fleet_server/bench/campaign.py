@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import db
 from fleet_server.bench import registry
 from fleet_server.bench.nodes import PASSWORD, USER, Reader, p95_ms
-from fleet_server.bench.programs import Programs, line, own
+from fleet_server.bench.programs import Programs, cpu_s, line, own
 from fleet_server.errors import Conflict
 from fleet_server.models import CampaignNode, Node, NodeStatus, Release
 from fleet_server.services import accounts, campaign_steps, campaigning, rights
@@ -71,7 +71,9 @@ def measure(
         reader.log_in()
         page = f"/fleet/campaigns/{campaign_id}"
         reader.time_s(page)
+        before_s = cpu_s(serve.pid)
         planned = [reader.time_s(page) for _ in range(rounds)]
+        page_cpu_s = (cpu_s(serve.pid) - before_s) / rounds
         told_s = _took(lambda: _work(sessions, now))
         _all_run_it(sessions, now)
         heard_s = _took(lambda: _work(sessions, now + timedelta(hours=2)))
@@ -87,6 +89,7 @@ def measure(
         "created_goal_s": CREATED_GOAL_S,
         "page_p95_ms": p95_ms([*planned, *ended]),
         "page_goal_ms": PAGE_GOAL_MS,
+        "page_cpu_ms": round(page_cpu_s * 1000, 1),
         "all_told_s": round(told_s, 2),
         "all_heard_s": round(heard_s, 2),
         "nodes": meant,
