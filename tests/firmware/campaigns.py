@@ -91,34 +91,33 @@ class FleetTime:
         return int(self.now.timestamp()) * 1_000_000
 
 
-class Releases:
-    """The desk of a release author beside the server that publishes what is signed there."""
+class Author:
+    """The desk of a release author, with the keys of the server that publishes what is signed there."""
 
-    def __init__(self, fleet: Fleet, path: Path) -> None:
-        self.fleet, self.path = fleet, path
-        self.keys_dir = fleet.folder / "release_keys"
-        self.store = open_store(load_settings({}, data_dir=fleet.folder).files_url)
+    def __init__(self, path: Path) -> None:
+        self.path, self.keys_dir = path, path / "keys"
         online_keys.make_keys(self.keys_dir)
         cards = {
             role: card_from(card, what=role)
             for role, card in online_keys.cards(self.keys_dir).items()
         }
-        self.now = clock.now()
-        self.desk = Desk(path / "releases", now=self.now, online=cards)
+        self.desk = Desk(path / "releases", online=cards)
         self.root = self.desk.folder.metadata("root", 1)
-        with fleet.sessions() as session:
-            release_repository.trust_root(session, self.root, self.keys_dir, now=self.now)
 
-    def release(self, version: str, counter: int, *, ends_with: str = "") -> int:
-        """Our firmware as this version, published; its number. `ends_with`: code behind its last module."""
+    def release(self, version: str, counter: int, *, ends_with: str = "") -> None:
+        """Our firmware as this version, signed. `ends_with`: code behind its last module."""
         sources = self.path / version
         shutil.copytree(firmware_dir(), sources)
         module = sources / "node" / "cycle.py"
         module.write_text(f"{module.read_text()}\n\n{ends_with}\n")
         self.desk.release(version, counter, sources=sources)
-        folder = self.desk.folder
+
+    def publish(self, fleet: Fleet) -> dict[str, int]:
+        """All that was signed, on the fleet's server; the numbers of the releases there, by version."""
+        store = open_store(load_settings({}, data_dir=fleet.folder).files_url)
+        folder, now = self.desk.folder, clock.now()
         for path in (folder.path / "targets" / "files").iterdir():
-            releasing.keep_file(self.store, path.name, path.read_bytes())
+            releasing.keep_file(store, path.name, path.read_bytes())
         documents = {
             path: folder.target(path, target.hashes["sha256"])
             for name, data in folder.roles().items()
@@ -127,24 +126,23 @@ class Releases:
             ).signed.targets.items()
         }
         given = Published(folder.roots(), folder.newest("targets"), folder.roles(), documents)
-        with self.fleet.sessions() as session:
-            releasing.publish(
-                session, given, store=lambda: self.store, keys_dir=self.keys_dir, now=self.now
-            )
-            found = session.scalar(select(Release.id).where(Release.version == version))
-        assert found is not None
-        return found
+        with fleet.sessions() as session:
+            release_repository.trust_root(session, self.root, self.keys_dir, now=now)
+            releasing.publish(session, given, store=lambda: store, keys_dir=self.keys_dir, now=now)
+            found = session.execute(select(Release.version, Release.id))
+            return {row.version: row.id for row in found}
 
 
 class Campaigns:
     """People, the worker, and nodes: of those a test lets wake, each wakes whenever its own sleep is over.
 
-    `befalls`: what is done to a node's board before each of its wakes. Of each node `operations`: programs and erases of its flash in each
+    `releases`: their numbers by version. `befalls`: what is done to a node's board before each of its wakes. Of each node `operations`: programs and erases of its flash in each
     wake; `cuts`: how far its update was whenever its power went.
     """
 
-    def __init__(self, fleet: Fleet, releases: Releases, time: FleetTime) -> None:
-        self.fleet, self.releases, self.time = fleet, releases, time
+    def __init__(self, fleet: Fleet, author: Author, time: FleetTime) -> None:
+        self.fleet, self.author, self.time = fleet, author, time
+        self.releases = author.publish(fleet)
         self.befalls: dict[str, Callable[[Board], None]] = {}
         self.operations: dict[str, list[int]] = defaultdict(list)
         self.cuts: dict[str, list[str]] = defaultdict(list)
@@ -155,7 +153,7 @@ class Campaigns:
         for node_id in node_ids:
             board = self.fleet.boards[node_id]
             board.heap_bytes = HEAP_BYTES
-            board.write_file("/tuf/root.json", self.releases.root)
+            board.write_file("/tuf/root.json", self.author.root)
 
     def act_as(self, session: Session, name: str) -> None:
         rights.act_as(session, rights.Actor(name, frozenset(rights.Right)))
@@ -165,13 +163,13 @@ class Campaigns:
         self.pass_time(self.fleet.boards)
         wait_until(lambda: self.fleet.heard() == set(self.fleet.boards))
 
-    def begin(self, release_id: int, plan: Plan, terms: Terms = AS_IT_COMES) -> int:
+    def begin(self, version: str, plan: Plan, terms: Terms = AS_IT_COMES) -> int:
         """Planned by one, approved by another, and begun."""
         now = self.time.now
         with self.fleet.sessions() as session:
             self.act_as(session, "anna")
             made = campaigning.create_campaign(
-                session, release_id, Target(), now=now, plan=plan, terms=terms
+                session, self.releases[version], Target(), now=now, plan=plan, terms=terms
             )
             campaigning.start_campaign(session, made.id, now=now)
             self.act_as(session, "bert")
@@ -189,7 +187,7 @@ class Campaigns:
         """What the worker does, all of it."""
         self.time.now += later
         with self.fleet.sessions() as session:
-            release_repository.keep_fresh(session, self.releases.keys_dir, now=self.time.now)
+            release_repository.keep_fresh(session, self.author.keys_dir, now=self.time.now)
             while campaign_steps.advance_all(session, now=self.time.now):
                 pass
         self.fleet.are_told()

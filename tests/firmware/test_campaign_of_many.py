@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from campaigns import ENDED, SERVERS, Campaigns, FleetTime, Releases, fleet_of, runs
+from campaigns import ENDED, SERVERS, Author, Campaigns, FleetTime, fleet_of, runs
 from test_renewal_with_server import Fleet
 
 from fleet_server.models import CampaignState, NodeStage
@@ -182,11 +182,11 @@ def test_two_hundred_nodes_with_bad_links_absences_and_faults_all_end_in_the_tru
     room, or the new version crashes on them.
     """
     time, drawn = FleetTime(monkeypatch), random.Random(7)
-    releases = Releases(fleet, tmp_path / "desk")
-    foreign = Desk(tmp_path / "foreign", now=releases.now).folder.metadata("root", 1)
+    author = Author(tmp_path / "author")
+    author.release("1.3.0", 1, ends_with=ODD)
+    foreign = Desk(tmp_path / "foreign").folder.metadata("root", 1)
     node_ids = fleet.enrol(NODES)
-    campaigns = Campaigns(fleet, releases, time)
-    release = releases.release("1.3.0", 1, ends_with=ODD)
+    campaigns = Campaigns(fleet, author, time)
     mixed = drawn.sample(node_ids, NODES)
     broken, flaky = mixed[: max(3, NODES * 3 // 100)], mixed[-(NODES // 10) :]
     files = {"/tuf/root.json": foreign, "/full.bin": bytes(NO_ROOM_BYTES), "/odd": b""}
@@ -206,7 +206,7 @@ def test_two_hundred_nodes_with_bad_links_absences_and_faults_all_end_in_the_tru
         campaigns.introduce()
         plan = Plan(canaries=5, soak=timedelta(hours=1))
         terms = Terms(time_outs_s={NodeStage.OFFERED: 2 * 86_400})
-        campaign = campaigns.begin(release, plan, terms)
+        campaign = campaigns.begin("1.3.0", plan, terms)
         watch = Watch(campaigns, campaign)
         watch.look()
         away = _send_away(campaigns, campaign, [*broken, *flaky], drawn)

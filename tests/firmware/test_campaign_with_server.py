@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from brokers import wait_until
-from campaigns import SERVERS, Campaigns, FleetTime, PowerCuts, Releases, fleet_of, runs
+from campaigns import SERVERS, Author, Campaigns, FleetTime, PowerCuts, fleet_of, runs
 from test_renewal_with_server import Fleet
 
 from fleet_server.models import CampaignState
@@ -31,18 +31,24 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def author(tmp_path_factory: pytest.TempPathFactory) -> Author:
+    made = Author(tmp_path_factory.mktemp("author"))
+    made.release("1.3.0", 1)
+    made.release("1.4.0", 2, ends_with=BREAKS)
+    return made
+
+
 def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary_though_the_power_fails(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, author: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = FleetTime(monkeypatch)
-    releases = Releases(fleet, tmp_path / "desk")
     node_ids = fleet.enrol(2)
-    good, broken = releases.release("1.3.0", 1), releases.release("1.4.0", 2, ends_with=BREAKS)
-    campaigns = Campaigns(fleet, releases, time)
+    campaigns = Campaigns(fleet, author, time)
     with fleet.serving():
         campaigns.introduce()
 
-        first = campaigns.begin(good, PLAN)
+        first = campaigns.begin("1.3.0", PLAN)
         campaigns.pass_time_until_ended(first, 1)
         assert [one.stage for one in campaigns.nodes(first)] == ["succeeded", "planned"]
         campaigns.work(timedelta(hours=2))
@@ -58,7 +64,7 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary_th
             assert (status.version, status.counter, status.slot_state) == ("1.3.0", 1, "confirmed")
 
         campaigns.befalls = {node_id: PowerCuts(session=[70], **BACK) for node_id in node_ids}
-        second = campaigns.begin(broken, PLAN)
+        second = campaigns.begin("1.4.0", PLAN)
         campaigns.pass_time_until_ended(second, 1)
         campaigns.work()
         assert campaigns.state(second) == (CampaignState.PAUSED, "1 of wave 1 rolled back")
@@ -81,19 +87,19 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary_th
 @pytest.mark.parametrize("is_good", [True, False], ids=["a good release", "a broken one"])
 def test_whenever_the_power_goes_in_an_update_the_campaign_ends_in_what_the_node_runs(
     fleet: Fleet,
-    tmp_path: Path,
+    author: Author,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
     is_good: bool,
 ) -> None:
-    releases = Releases(fleet, tmp_path / "desk")
+    time = FleetTime(monkeypatch)
     fleet.enrol(NODES_WITHOUT_POWER)
-    campaigns = Campaigns(fleet, releases, FleetTime(monkeypatch))
-    release = releases.release("1.3.0", 1, ends_with="" if is_good else BREAKS)
+    campaigns = Campaigns(fleet, author, time)
+    released = "1.3.0" if is_good else "1.4.0"
     campaigns.befalls = {node_id: PowerCuts() for node_id in fleet.boards}
     with fleet.serving():
         campaigns.introduce()
-        campaign = campaigns.begin(release, replace(PLAN, soak=timedelta(0), pause_share=0.99))
+        campaign = campaigns.begin(released, replace(PLAN, soak=timedelta(0), pause_share=0.99))
         campaigns.pass_time_until_ended(campaign, 1)
         if not is_good:
             campaigns.resume(campaign)
