@@ -136,8 +136,8 @@ class Author:
 class Campaigns:
     """People, the worker, and nodes: of those a test lets wake, each wakes whenever its own sleep is over.
 
-    `releases`: their numbers by version. `befalls`: what is done to a node's board before each of its wakes. Of each node `operations`: programs and erases of its flash in each
-    wake; `cuts`: how far its update was whenever its power went.
+    `releases`: their numbers by version. `befalls`: what is done to a node's board before each of its wakes. Of each node `operations`:
+    programs and erases of its flash in each wake; `cuts`: how far its update was whenever its power went.
     """
 
     def __init__(self, fleet: Fleet, author: Author, time: FleetTime) -> None:
@@ -146,14 +146,9 @@ class Campaigns:
         self.befalls: dict[str, Callable[[Board], None]] = {}
         self.operations: dict[str, list[int]] = defaultdict(list)
         self.cuts: dict[str, list[str]] = defaultdict(list)
-        self.trust(fleet.boards)
-
-    def trust(self, node_ids: Collection[str]) -> None:
-        """What enrolment leaves on a board for updates."""
-        for node_id in node_ids:
-            board = self.fleet.boards[node_id]
+        for board in fleet.boards.values():
             board.heap_bytes = HEAP_BYTES
-            board.write_file("/tuf/root.json", self.author.root)
+            board.write_file("/tuf/root.json", author.root)
 
     def act_as(self, session: Session, name: str) -> None:
         rights.act_as(session, rights.Actor(name, frozenset(rights.Right)))
