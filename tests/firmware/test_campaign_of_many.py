@@ -156,7 +156,7 @@ class Watch:
 
 def _breaking_link(drawn: random.Random, board: Board) -> None:
     breaks = drawn.random() < 0.5
-    board.network_policy.drop_after_sent = drawn.randrange(8000) if breaks else None
+    board.network_policy.drop_after_sent = drawn.randrange(3000) if breaks else None
 
 
 class Away:
