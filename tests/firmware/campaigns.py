@@ -41,7 +41,7 @@ from hardware.paths import firmware_dir
 from hardware.virtual_board.board import HEAP_BYTES, Board
 from hardware.virtual_board.flash import PowerCutPlan
 from provisioning.release_keys import card_from
-from tests.releases import Desk
+from tests.releases import Desk, small_sources
 
 AS_IT_COMES = Terms()
 ROUND = timedelta(minutes=15)
@@ -104,13 +104,20 @@ class Author:
         self.desk = Desk(path / "releases", online=cards)
         self.root = self.desk.folder.metadata("root", 1)
 
-    def release(self, version: str, counter: int, *, ends_with: str = "") -> None:
-        """Our firmware as this version, signed. `ends_with`: code behind its last module."""
+    def release(
+        self, version: str, counter: int, *, ends_with: str = "", image: bytes | None = None
+    ) -> None:
+        """Our firmware as this version, signed. `ends_with`: code behind its last module; `image`: the MicroPython that it brings."""
         sources = self.path / version
         shutil.copytree(firmware_dir(), sources)
         module = sources / "node" / "cycle.py"
         module.write_text(f"{module.read_text()}\n\n{ends_with}\n")
-        self.desk.release(version, counter, sources=sources)
+        self.desk.release(version, counter, sources=sources, image=image)
+
+    def release_that_never_runs(self, version: str, counter: int, *, image: bytes) -> None:
+        """Two modules with a MicroPython under which nothing is started."""
+        sources = small_sources(self.path / version)
+        self.desk.release(version, counter, sources=sources, image=image)
 
     def publish(self, fleet: Fleet) -> dict[str, int]:
         """All that was signed, on the fleet's server; the numbers of the releases there, by version."""
@@ -207,7 +214,8 @@ class Campaigns:
                 self.cuts[node_id].append(stage_on_flash(board))
                 board.power_on(at_utc_us=board.now_us + _SUPPLY_GONE_US)
                 continue
-            assert result.reason == "deepsleep", f"{node_id}: {result.error}\n{result.stdout}"
+            is_alive = result.reason in ("deepsleep", "reset")
+            assert is_alive, f"{node_id}: {result.error}\n{result.stdout}"
 
     def pass_time_until_ended(self, campaign_id: int, wave: int) -> None:
         """Nodes of a wave live until they are through."""

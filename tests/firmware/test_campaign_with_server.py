@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from test_renewal_with_server import Fleet
 from fleet_server.models import CampaignState
 from fleet_server.services import campaign_words
 from fleet_server.services.campaigning import Plan
+from hardware.virtual_board.esp_image import micropython
 
 PLAN = Plan(canaries=1, shares=(1.0,), soak=timedelta(hours=1), minimum_reached=1)
 # Three wakes crash; in the one after them the node goes back and says so. The first that loses its power does not count.
@@ -77,6 +79,45 @@ def test_good_release_gets_to_every_node_and_a_broken_one_stops_at_its_canary_th
         assert campaign_words.sentence(why, "en") == (
             "It went back to the version before 1.4.0: the new version crashed."
         )
+
+
+@pytest.mark.parametrize("fleet", SERVERS[:1], indirect=True)
+def test_release_with_another_micropython_succeeds_once_both_run_and_one_that_does_not_come_up_stops(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a file at the author's desk to the boot loader of a board. Not tried on hardware."""
+    image = micropython("1.28.0", more=bytes(30_000))
+    author, time = Author(tmp_path / "author"), FleetTime(monkeypatch)
+    author.release("1.3.0", 1, image=image)
+    author.release_that_never_runs("1.4.0", 2, image=micropython("1.29.0", comes_up=False))
+    (node_id,) = fleet.enrol(1)
+    campaigns = Campaigns(fleet, author, time)
+    with fleet.serving():
+        campaigns.introduce()
+        assert fleet.status(node_id).micropython == "1.27.0"
+
+        first = campaigns.begin("1.3.0", PLAN)
+        campaigns.pass_time_until_ended(first, 1)
+        campaigns.work()
+        assert campaigns.state(first) == (CampaignState.COMPLETED, None)
+        assert [one.stage for one in campaigns.nodes(first)] == ["succeeded"]
+        status = fleet.status(node_id)
+        assert (status.version, status.micropython) == ("1.3.0", "1.28.0")
+        assert status.image_sha256 == hashlib.sha256(image).hexdigest()
+
+        second = campaigns.begin("1.4.0", PLAN)
+        campaigns.pass_time_until_ended(second, 1)
+        campaigns.work()
+        assert campaigns.state(second) == (CampaignState.PAUSED, "1 of wave 1 rolled back")
+        with fleet.sessions() as session:
+            why = campaign_words.why_not_updated(session, node_id, now=time.now)
+        assert campaign_words.sentence(why, "en") == (
+            "It went back to the version before 1.4.0: the release's MicroPython did not come up, and its boot loader"
+            " took the one before."
+        )
+        campaigns.pass_time([node_id])
+        wait_until(lambda: fleet.status(node_id).micropython == "1.28.0")
+        assert fleet.status(node_id).version == "1.3.0"
 
 
 # --- the power goes, at many places of an update ---
