@@ -22,19 +22,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import db
 from fleet_server.bench import registry
 from fleet_server.bench.nodes import PASSWORD, USER, Reader, p95_ms
-from fleet_server.bench.programs import Programs, line, own
+from fleet_server.bench.programs import Programs, cpu_s, line, own
 from fleet_server.errors import Conflict
 from fleet_server.models import CampaignNode, Node, NodeStatus, Release
 from fleet_server.services import accounts, campaign_steps, campaigning, rights
 from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaigning import Plan, Terms
-from fleet_server.wire.manifest import (
-    BundleFile,
-    Manifest,
-    bundle_sha256,
-    encode_manifest,
-    target_path,
-)
+from fleet_server.wire.manifest import BundleFile
 from fleet_server.wire.states import SlotState
 
 CREATED_GOAL_S, PAGE_GOAL_MS = 10, 300
@@ -77,7 +71,9 @@ def measure(
         reader.log_in()
         page = f"/fleet/campaigns/{campaign_id}"
         reader.time_s(page)
+        before_s = cpu_s(serve.pid)
         planned = [reader.time_s(page) for _ in range(rounds)]
+        page_cpu_s = (cpu_s(serve.pid) - before_s) / rounds
         told_s = _took(lambda: _work(sessions, now))
         _all_run_it(sessions, now)
         heard_s = _took(lambda: _work(sessions, now + timedelta(hours=2)))
@@ -93,6 +89,7 @@ def measure(
         "created_goal_s": CREATED_GOAL_S,
         "page_p95_ms": p95_ms([*planned, *ended]),
         "page_goal_ms": PAGE_GOAL_MS,
+        "page_cpu_ms": round(page_cpu_s * 1000, 1),
         "all_told_s": round(told_s, 2),
         "all_heard_s": round(heard_s, 2),
         "nodes": meant,
@@ -106,34 +103,8 @@ def _fill(sessions: sessionmaker[Session], nodes: int, now: datetime) -> int:
         if session.scalar(select(Node.node_id).limit(1)) is not None:
             raise Conflict("The database for a benchmark must be empty.")
     registry.fill(sessions, nodes=nodes, full=0, now=now, models=(_MODEL,))
-    files = (BundleFile("node/cycle.mpy", _FILE_BYTES, bytes(32)),)
-    manifest = Manifest(
-        version=_VERSION,
-        counter=_COUNTER,
-        models=(_MODEL,),
-        mpy=6,
-        micropython=(1, 20, 0),
-        built_utc_s=int(now.timestamp()),
-        allow_downgrade=False,
-        notes="",
-        files=files,
-    )
-    release = Release(
-        model=_MODEL,
-        version=_VERSION,
-        counter=_COUNTER,
-        target_path=target_path(_MODEL, _VERSION),
-        manifest=encode_manifest(manifest),
-        manifest_sha256="0" * 64,
-        bundle_sha256=bundle_sha256(files),
-        size_bytes=_FILE_BYTES,
-        notes="",
-        sbom={},
-        sbom_sha256="0" * 64,
-        support_until=now + timedelta(days=365),
-        uploaded_at=now,
-        uploaded_by="bench",
-    )
+    files = [BundleFile("node/cycle.mpy", _FILE_BYTES, bytes(32))]
+    release = registry.release_of(_VERSION, _COUNTER, files, model=_MODEL, now=now)
     with sessions() as session:
         accounts.create_user(session, USER, PASSWORD, now=now)
         with db.writing(session):

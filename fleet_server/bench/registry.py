@@ -25,11 +25,21 @@ from fleet_server.models import (
     NodeStatus,
     Outbox,
     Receipt,
+    Release,
     Site,
 )
 from fleet_server.models.gap import BELOW_OLDEST, DECLARED_LOST
 from fleet_server.services import deploying, ingest, node_settings
+from fleet_server.wire.app_image import dotted
 from fleet_server.wire.configuration import sha256_hex
+from fleet_server.wire.manifest import (
+    BundleFile,
+    Image,
+    Manifest,
+    bundle_sha256,
+    encode_manifest,
+    target_path,
+)
 from fleet_server.wire.states import NodeState
 from fleet_server.wire.topics import TopicKind
 from hardware import catalogue
@@ -48,6 +58,50 @@ Row = dict[str, Any]
 
 def node_id_of(number: int) -> str:
     return f"n-{number:06x}"
+
+
+def release_of(
+    version: str,
+    counter: int,
+    files: Sequence[BundleFile],
+    *,
+    model: str,
+    now: datetime,
+    allow_downgrade: bool = False,
+    image: Image | None = None,
+) -> Release:
+    """A release as publishing it would leave it, but for its signatures; not yet in a session."""
+    manifest = Manifest(
+        version=version,
+        counter=counter,
+        models=(model,),
+        mpy=6,
+        micropython=(1, 29, 0),
+        built_utc_s=int(now.timestamp()),
+        allow_downgrade=allow_downgrade,
+        notes="",
+        files=tuple(files),
+        image=image,
+    )
+    return Release(
+        model=model,
+        version=version,
+        counter=counter,
+        target_path=target_path(model, version),
+        manifest=encode_manifest(manifest),
+        manifest_sha256="0" * 64,
+        bundle_sha256=bundle_sha256(files),
+        size_bytes=sum(file.size_bytes for file in files),
+        image_sha256=None if image is None else image.sha256.hex(),
+        image_bytes=None if image is None else image.size_bytes,
+        image_micropython=None if image is None else dotted(image.micropython),
+        notes="",
+        sbom={},
+        sbom_sha256="0" * 64,
+        support_until=now + timedelta(days=1000),
+        uploaded_at=now,
+        uploaded_by="anna",
+    )
 
 
 def fill(

@@ -18,7 +18,7 @@ from brokers import Certificates, at_work, running_broker, settings_for, wait_un
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from databases import SqliteDatabases
+from databases import SqliteDatabases, hurried_engine
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -93,12 +93,15 @@ class Door:
 class Fleet:
     """Enrolled nodes, and everything that looks after them."""
 
-    def __init__(self, folder: Path, certificates: Certificates, url: str) -> None:
+    def __init__(
+        self, folder: Path, certificates: Certificates, url: str, *, broker: str = "embedded"
+    ) -> None:
         self.folder = folder
+        self.broker = broker
         self.certificates = certificates
         self.ca_dir = certificates.folder
         self.broker_door, self.other_door, self.listener_door = Door(), Door(), Door()
-        self.engine = db.make_engine(url)
+        self.engine = hurried_engine(url)
         self.sessions = db.session_factory(self.engine)
         self.boards: dict[str, Board] = {}
 
@@ -107,7 +110,7 @@ class Fleet:
         """Broker, ingest, publisher and the nodes' listener, as they start with the authority's files as they are now."""
         with ExitStack() as running:
             broker = running.enter_context(
-                running_broker("embedded", self.certificates, self.folder)
+                running_broker(self.broker, self.certificates, self.folder)
             )
             self.broker_door.target = self.other_door.target = broker.node_port
             settings = settings_for(self.folder, broker)

@@ -7,23 +7,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import cbor2
-from factories import NOON, NOON_S, SimulatedNode
+from factories import NOON, SimulatedNode
 from sqlalchemy.orm import Session
 
 from fleet_server import db
+from fleet_server.bench.registry import release_of
 from fleet_server.models import Release
 from fleet_server.services import publishing, rights
 from fleet_server.services.configuring import no_secret_key
 from fleet_server.services.ingest import store_batch
-from fleet_server.wire.app_image import dotted
-from fleet_server.wire.manifest import (
-    BundleFile,
-    Image,
-    Manifest,
-    bundle_sha256,
-    encode_manifest,
-    target_path,
-)
+from fleet_server.wire.manifest import BundleFile, Image
 
 SIZE_BYTES = 120_000
 IMAGE = Image(1_500_000, b"i" * 32, (1, 30, 0))
@@ -45,36 +38,14 @@ def add_release(
         BundleFile(f"node/{name}.mpy", SIZE_BYTES // 4, version.encode().ljust(32))
         for name in ("adc", "bus", "cycle", "spool")
     ]
-    manifest = Manifest(
-        version=version,
-        counter=counter,
-        models=(model,),
-        mpy=6,
-        micropython=(1, 29, 0),
-        built_utc_s=NOON_S,
-        allow_downgrade=allow_downgrade,
-        notes="",
-        files=tuple(files),
-        image=image,
-    )
-    release = Release(
+    release = release_of(
+        version,
+        counter,
+        files,
         model=model,
-        version=version,
-        counter=counter,
-        target_path=target_path(model, version),
-        manifest=encode_manifest(manifest),
-        manifest_sha256="0" * 64,
-        bundle_sha256=bundle_sha256(files),
-        size_bytes=SIZE_BYTES,
-        image_sha256=None if image is None else image.sha256.hex(),
-        image_bytes=None if image is None else image.size_bytes,
-        image_micropython=None if image is None else dotted(image.micropython),
-        notes="",
-        sbom={},
-        sbom_sha256="0" * 64,
-        support_until=NOON + timedelta(days=1000),
-        uploaded_at=NOON,
-        uploaded_by="anna",
+        now=NOON,
+        allow_downgrade=allow_downgrade,
+        image=image,
     )
     with db.writing(session):
         session.add(release)
