@@ -35,11 +35,14 @@ def calibrate(
             .order_by(Calibration.version.desc())
             .limit(1)
         ).one()
+        old.status = "superseded"
+        session.flush()
         session.add(
             Calibration(
                 sensor_id=old.sensor_id,
                 property=old.property,
                 version=old.version + 1,
+                status="approved",
                 kind="linear",
                 slope=1.0,
                 offset=offset,

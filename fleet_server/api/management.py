@@ -9,6 +9,7 @@ from fleet_server.api import credentials, twin
 from fleet_server.api.alerts import alerts, recipients, rules, silences
 from fleet_server.api.arrivals import packs, quarantine
 from fleet_server.api.audit import audit
+from fleet_server.api.calibrations import calibrations, sensors, standards_noun
 from fleet_server.api.campaigns import campaigns
 from fleet_server.api.changes import changes, drift, layers, models
 from fleet_server.api.commands import commands
@@ -54,6 +55,9 @@ _NOUNS = (
     release_noun,
     components,
     campaigns,
+    sensors,
+    standards_noun,
+    calibrations,
 )
 _HANG_ON_NODES = (twin, credentials)
 """Imported for the views that they hang on a noun."""

@@ -26,6 +26,7 @@ from fleet_server.measurement import pipeline
 from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.models import (
     Calibration,
+    CalibrationStatus,
     Channel,
     Node,
     Observation,
@@ -323,11 +324,14 @@ def _calibrate(session: Session, sensor_id: int, offset: float, now: datetime) -
         .order_by(Calibration.version.desc())
         .limit(1)
     ).one()
+    last.status = CalibrationStatus.SUPERSEDED
+    session.flush()
     session.add(
         Calibration(
             sensor_id=sensor_id,
             property=_CORRECTED,
             version=last.version + 1,
+            status=CalibrationStatus.APPROVED,
             kind="linear",
             slope=1.0,
             offset=offset,
@@ -360,11 +364,14 @@ def _one_channel(sessions: sessionmaker[Session]) -> float:
                 .order_by(Calibration.version.desc())
                 .limit(1)
             ).one()
+            last.status = CalibrationStatus.SUPERSEDED
+            session.flush()
             session.add(
                 Calibration(
                     sensor_id=channel.sensor_id,
                     property=channel.property,
                     version=last.version + 1,
+                    status=CalibrationStatus.APPROVED,
                     kind="linear",
                     slope=1.01,
                     offset=0.0,

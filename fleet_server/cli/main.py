@@ -47,6 +47,10 @@ _COMMANDS = {
         "fleet_server.cli.campaign:campaign",
         "Updates on their way to the nodes, wave by wave.",
     ),
+    "calibration": (
+        "fleet_server.cli.calibration:calibration",
+        "Calibrations of probes, and what they are against.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

@@ -15,7 +15,14 @@ from fleet_server.models.anchor import Anchor
 from fleet_server.models.api_key import ApiKey, ApiKeyRole
 from fleet_server.models.audit import AuditEntry, AuditHead
 from fleet_server.models.base import Base, UtcSeconds
-from fleet_server.models.calibration import Calibration
+from fleet_server.models.calibration import (
+    IN_FORCE,
+    Calibration,
+    CalibrationKind,
+    CalibrationPoint,
+    CalibrationStatus,
+    PointStage,
+)
 from fleet_server.models.campaign import (
     Campaign,
     CampaignCursor,
@@ -69,6 +76,7 @@ from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
 from fleet_server.models.site import Site
+from fleet_server.models.standard import Standard, StandardKind
 from fleet_server.models.thinned_pack import ThinnedPack
 from fleet_server.models.thinned_reading import ThinnedReading
 from fleet_server.models.trusted_root import RootState, TrustedRoot
@@ -77,6 +85,7 @@ from fleet_server.models.user import Role, Scope, User, UserRole
 from fleet_server.models.work_order import WorkKind, WorkOrder, WorkState
 
 __all__ = [
+    "IN_FORCE",
     "Alert",
     "AlertKind",
     "AlertRecipient",
@@ -88,6 +97,9 @@ __all__ = [
     "AuditHead",
     "Base",
     "Calibration",
+    "CalibrationKind",
+    "CalibrationPoint",
+    "CalibrationStatus",
     "Campaign",
     "CampaignCursor",
     "CampaignNode",
@@ -132,6 +144,7 @@ __all__ = [
     "Outbox",
     "Pack",
     "PasswordReset",
+    "PointStage",
     "Quarantine",
     "RawReading",
     "Receipt",
@@ -150,6 +163,8 @@ __all__ = [
     "SignedMetadata",
     "Silence",
     "Site",
+    "Standard",
+    "StandardKind",
     "ThinnedPack",
     "ThinnedReading",
     "TrustedRoot",

@@ -12,6 +12,8 @@ from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound
 from fleet_server.models import (
     Calibration,
+    CalibrationKind,
+    CalibrationStatus,
     Channel,
     Datastream,
     Deployment,
@@ -563,7 +565,8 @@ def _sensor(
                 sensor_id=sensor.id,
                 property=quantity.property,
                 version=FACTORY_VERSION,
-                kind="factory",
+                status=CalibrationStatus.APPROVED,
+                kind=CalibrationKind.FACTORY,
                 slope=quantity.factory.slope,
                 offset=quantity.factory.offset,
                 u_absolute=quantity.accuracy.absolute,
@@ -574,6 +577,7 @@ def _sensor(
                 coverage_factor=2.0,
                 valid_from=FACTORY_VALID_FROM,
                 performed_by=sensor_type.manufacturer,
+                author=sensor_type.manufacturer,
                 reference=sensor_type.source,
                 created_at=now,
             )

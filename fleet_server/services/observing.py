@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from fleet_server.measurement import pipeline
 from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.models import (
+    IN_FORCE,
     Calibration,
     Channel,
     Deployment,
@@ -395,6 +396,23 @@ def observe_stored(session: Session, *, node_id: str, now: datetime) -> int:
     return count
 
 
+def converted(session: Session, *, node_id: str, key: str, pack_ids: Sequence[int]) -> Observations:
+    """What a channel's stored readings mean before calibration, with the observations beside them. Nothing is stored.
+
+    For whoever calibrates the channel: its values are converted readings in the published unit, those of others are as published.
+    """
+    bare = ChannelBook()
+    periods = load_channels(session, [node_id]).channels_of(node_id).values()
+    for channel in itertools.chain.from_iterable(periods):
+        as_is = replace(channel, calibrations=(_AS_CONVERTED,)) if channel.key == key else channel
+        bare.add(node_id, as_is)
+    packs, _ = _stored_packs(session, node_id, pack_ids)
+    return make_observations(packs, bare)
+
+
+_AS_CONVERTED = ValidCalibration(0, 0, -math.inf, math.inf, CalibrationParameters())
+
+
 def mark_duplicate_instants(session: Session, readings: Iterable[tuple[int, str]]) -> None:
     """Note on stored raw readings that their datastream had a value for that instant already."""
     for pack_id, key in sorted(readings):
@@ -735,24 +753,39 @@ def _load_calibrations(
 ) -> dict[tuple[int, str], list[ValidCalibration]]:
     found: dict[tuple[int, str], list[ValidCalibration]] = defaultdict(list)
     for some in bulk.chunks(sorted(sensor_ids), 5000):
-        for row in session.scalars(select(Calibration).where(Calibration.sensor_id.in_(some))):
+        valid = select(Calibration).where(
+            Calibration.sensor_id.in_(some), Calibration.status.in_(IN_FORCE)
+        )
+        for row in session.scalars(valid):
             found[row.sensor_id, row.property].append(_valid_calibration(row))
     return found
 
 
-def _valid_calibration(row: Calibration) -> ValidCalibration:
-    parameters = CalibrationParameters(
+def parameters_of(row: Calibration) -> CalibrationParameters:
+    """A calibration's numbers as the pipeline takes them."""
+    return CalibrationParameters(
         slope=row.slope,
         offset=row.offset,
+        curve=row.curve,
         u_slope=row.u_slope,
         u_offset=row.u_offset,
+        u_curve=row.u_curve,
         cov=row.slope_offset_covariance,
+        cov_offset_curve=row.offset_curve_covariance,
+        cov_slope_curve=row.slope_curve_covariance,
         u_abs=row.u_absolute,
         u_rel=row.u_relative,
         k=row.coverage_factor,
     )
+
+
+def _valid_calibration(row: Calibration) -> ValidCalibration:
     return ValidCalibration(
-        row.id, row.version, row.valid_from.timestamp(), _end_s(row.valid_to), parameters
+        row.id,
+        row.version,
+        row.valid_from.timestamp(),
+        _end_s(row.valid_to),
+        parameters_of(row),
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound
 from fleet_server.models import (
+    IN_FORCE,
     Calibration,
     Channel,
     Datastream,
@@ -510,7 +511,9 @@ def _current_channels(
         .join(Sensor, Sensor.id == Channel.sensor_id)
         .outerjoin(
             Calibration,
-            (Calibration.sensor_id == Sensor.id) & (Calibration.property == Channel.property),
+            (Calibration.sensor_id == Sensor.id)
+            & (Calibration.property == Channel.property)
+            & Calibration.status.in_(IN_FORCE),
         )
         .where(Deployment.node_id == node_id)
         .order_by(
@@ -529,6 +532,7 @@ def _calibration_line(calibration: Calibration | None) -> str:
         return ""
     return (
         f"#{calibration.id} v{calibration.version} {calibration.kind}: "
+        f"{f'{calibration.curve:g} · x² + ' if calibration.curve else ''}"
         f"{calibration.slope:g} · x {calibration.offset:+g}, {calibration.reference}"
     )
 

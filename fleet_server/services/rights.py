@@ -27,7 +27,8 @@ class Right(StrEnum):
     OPERATE_NODES = "operate_nodes"  # configuration, commands, groups, alerts, maintenance
     PLAN_SITES = "plan_sites"  # sites, their import, work orders for others
     ADMIT_NODES = "admit_nodes"  # enrolment tokens, credentials, revocation
-    STEWARD_DATA = "steward_data"  # calibrations and corrections
+    CALIBRATE = "calibrate"  # drafts of calibrations, and the standards they are against
+    STEWARD_DATA = "steward_data"  # approve and withdraw calibrations and corrections
     AUTHOR_RELEASES = "author_releases"
     APPROVE_RELEASES = "approve_releases"
     STOP_UPDATES = "stop_updates"  # pause a campaign, take one's own pause back, abort
@@ -36,11 +37,12 @@ class Right(StrEnum):
 
 
 RIGHTS: Mapping[Role, frozenset[Right]] = {
-    Role.TECHNICIAN: frozenset({Right.SEE_FLEET, Right.MOUNT_NODES}),
+    Role.TECHNICIAN: frozenset({Right.SEE_FLEET, Right.MOUNT_NODES, Right.CALIBRATE}),
     Role.OPERATOR: frozenset(
         {
             Right.SEE_FLEET,
             Right.MOUNT_NODES,
+            Right.CALIBRATE,
             Right.OPERATE_NODES,
             Right.PLAN_SITES,
             Right.ADMIT_NODES,
@@ -51,7 +53,7 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.RELEASE_APPROVER: frozenset({Right.SEE_FLEET, Right.APPROVE_RELEASES, Right.STOP_UPDATES}),
     Role.TREES_OFFICE: frozenset({Right.SEE_FLEET, Right.PLAN_SITES}),
     Role.WATERS_OFFICE: frozenset({Right.SEE_FLEET, Right.PLAN_SITES}),
-    Role.DATA_STEWARD: frozenset({Right.SEE_FLEET, Right.STEWARD_DATA}),
+    Role.DATA_STEWARD: frozenset({Right.SEE_FLEET, Right.CALIBRATE, Right.STEWARD_DATA}),
     Role.AUDITOR: frozenset({Right.SEE_FLEET, Right.READ_AUDIT}),
     Role.ADMINISTRATOR: frozenset(Right),
 }
@@ -96,7 +98,7 @@ def rights_of(roles: Collection[Role]) -> frozenset[Right]:
     """All that these roles may, together.
 
     >>> sorted(rights_of([Role.TECHNICIAN, Role.AUDITOR]))
-    [<Right.MOUNT_NODES: 'mount_nodes'>, <Right.READ_AUDIT: 'read_audit'>, <Right.SEE_FLEET: 'see_fleet'>]
+    [<Right.CALIBRATE: 'calibrate'>, <Right.MOUNT_NODES: 'mount_nodes'>, <Right.READ_AUDIT: 'read_audit'>, <Right.SEE_FLEET: 'see_fleet'>]
     """
     return frozenset().union(*(RIGHTS[role] for role in roles))
 

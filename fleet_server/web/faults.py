@@ -7,8 +7,9 @@ from datetime import datetime
 from flask_babel import gettext
 
 from fleet_server.errors import FleetError, Said
-from fleet_server.models import CampaignState, Role, WorkState
+from fleet_server.models import CalibrationStatus, CampaignState, Role, WorkState
 from fleet_server.web import words
+from fleet_server.web.calibration_states import STATUS_WORDS
 from fleet_server.web.campaign_states import CAMPAIGN_WORDS
 from fleet_server.web.node_states import state_word
 from fleet_server.web.site_words import role_word, work_state_word
@@ -36,6 +37,8 @@ def _part(part: object) -> object:
         return work_state_word(part)
     if isinstance(part, CampaignState):
         return str(CAMPAIGN_WORDS[part].word)
+    if isinstance(part, CalibrationStatus):
+        return str(STATUS_WORDS[part].word)
     if isinstance(part, Role):
         return role_word(part)
     if isinstance(part, datetime):

@@ -64,6 +64,10 @@ GROUPS = (
         ),
     ),
     Group(
+        lazy_gettext("Measurement"),
+        (Link("web.calibrations", lazy_gettext("Calibrations")),),
+    ),
+    Group(
         lazy_gettext("Who may"),
         (
             Link("web.people", lazy_gettext("People"), Right.MANAGE_PEOPLE),

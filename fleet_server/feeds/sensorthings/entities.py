@@ -38,6 +38,7 @@ from sqlalchemy.orm import Session
 from fleet_server.feeds.sensorthings import vocabulary
 from fleet_server.feeds.sensorthings.paths import MAX_ID
 from fleet_server.models import (
+    IN_FORCE,
     Calibration,
     Channel,
     Datastream,
@@ -330,6 +331,7 @@ def _sensor_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
     for calibration in session.scalars(
         select(Calibration)
         .where(Calibration.sensor_id.in_([row.id for row in rows]))
+        .where(Calibration.status.in_(IN_FORCE))  # drafts are nobody's business yet
         .order_by(Calibration.property, Calibration.version)
     ):
         calibrations[calibration.sensor_id].append(calibration)
@@ -362,11 +364,16 @@ def _calibration(row: Calibration) -> dict[str, Any]:
         "uSlope": row.u_slope,
         "uOffset": row.u_offset,
         "slopeOffsetCovariance": row.slope_offset_covariance,
+        "curve": row.curve,
+        "uCurve": row.u_curve,
+        "offsetCurveCovariance": row.offset_curve_covariance,
+        "slopeCurveCovariance": row.slope_curve_covariance,
         "k": row.coverage_factor,
         "validFrom": iso(row.valid_from),
         "validTo": iso(row.valid_to) if row.valid_to else None,
         "performedBy": row.performed_by,
         "reference": row.reference,
+        "certificateSha256": row.certificate_sha256,
     }
 
 

@@ -407,7 +407,7 @@ def test_who_asks_is_told_what_they_may(sqlite_world: World) -> None:
     client = sqlite_world.app().test_client()
     log_in(client, name="mona")
     told = client.get("/api/v1/me").get_json()
-    assert (told["name"], told["rights"]) == ("mona", ["mount_nodes", "see_fleet"])
+    assert (told["name"], told["rights"]) == ("mona", ["calibrate", "mount_nodes", "see_fleet"])
     site = {"code": "with-token", **TREE}
     without = client.post("/api/v1/sites", json=site)
     assert without.status_code == 400

@@ -59,7 +59,12 @@ def test_first_account_is_an_administrators_and_others_must_be_told_what_for(
         scope=Scope.TREES,
     )
     actor = accounts.actor_of(berta)
-    assert actor.rights == {Right.SEE_FLEET, Right.MOUNT_NODES, Right.READ_AUDIT}
+    assert actor.rights == {
+        Right.SEE_FLEET,
+        Right.MOUNT_NODES,
+        Right.CALIBRATE,
+        Right.READ_AUDIT,
+    }
     assert actor.site_kinds == ("tree",)
 
 

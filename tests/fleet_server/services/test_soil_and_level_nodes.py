@@ -42,6 +42,7 @@ def calibrate_channel(session: Session, key: str, parameters: CalibrationParamet
                 sensor_id=channel.sensor_id,
                 property=channel.property,
                 version=2,
+                status="approved",
                 kind="linear",
                 slope=parameters.slope,
                 offset=parameters.offset,

@@ -118,6 +118,7 @@ def test_swap_that_is_noted_late_gives_the_new_probe_what_it_had_measured(
                 sensor_id=probe.id,
                 property="soil_water_tension",
                 version=2,
+                status="approved",
                 kind="linear",
                 slope=1.0,
                 offset=5.0,

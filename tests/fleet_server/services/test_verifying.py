@@ -381,6 +381,8 @@ DAMAGES = [
     Damage("calibration.u_relative", "", _calibration("battery_voltage", u_relative=0.5), SEEN),
     Damage("calibration.u_slope", "", _calibration("battery_voltage", u_slope=0.5), SEEN),
     Damage("calibration.u_offset", "", _calibration("battery_voltage", u_offset=500.0), SEEN),
+    Damage("calibration.curve", "", _calibration("battery_voltage", curve=0.5), SEEN),
+    Damage("calibration.u_curve", "", _calibration("battery_voltage", u_curve=0.5), SEEN),
     Damage("calibration.coverage_factor", "", _calibration("battery_voltage", coverage_factor=3), SEEN),
     Damage("observation_count.count", "", _count(count=7), SEEN),
     Damage("observation_count.month", "", _count(month=202001), SEEN, 2),
@@ -428,8 +430,15 @@ def test_damage_is_reported_once_and_as_what_it_is(full: Session, damage: Damage
 UNSEEN = {
     "pack.id", "quarantine.id", "calibration.id", "lineage.id",  # what other rows refer to
     "calibration.sensor_id", "calibration.property", "calibration.valid_from", "calibration.valid_to",  # below
+    "calibration.status",  # below
     "calibration.version", "calibration.kind", "calibration.performed_by", "calibration.reference",
     "calibration.created_at", "calibration.slope_offset_covariance",  # 0 without u_slope and u_offset: nothing else fits
+    "calibration.offset_curve_covariance", "calibration.slope_curve_covariance",  # 0 without u_curve
+    # The record beside the numbers; of an approved one the certificate and the audit log say it, too.
+    "calibration.degrees_of_freedom", "calibration.fit", "calibration.performed_at", "calibration.procedure",
+    "calibration.environment", "calibration.previous_id", "calibration.author", "calibration.edited_by",
+    "calibration.approved_by", "calibration.approved_at", "calibration.withdrawn_by", "calibration.withdrawn_at",
+    "calibration.withdrawn_reason", "calibration.certificate", "calibration.certificate_sha256",
     "gap.node_id", "gap.spool",  # a row that is gone, and one made up
     "gap.reason", "gap.noticed_at",
     "quarantine.reason", "quarantine.sentence", "quarantine.received_at", "quarantine.last_received_at",
@@ -470,6 +479,7 @@ ENTERED = {
     "which property is calibrated": (Calibration, {"property": "none"}),
     "since when a calibration is valid": (Calibration, {"valid_from": NOON + YEAR}),
     "until when a calibration is valid": (Calibration, {"valid_to": NOON - YEAR}),
+    "whether a calibration counts": (Calibration, {"status": "withdrawn"}),
     "which key a channel has": (Channel, {"key": "r99"}),
     "which sensor a channel has": (Channel, {"sensor_id": 2}),
     "which datastream a channel fills": (Channel, {"datastream_id": 2}),

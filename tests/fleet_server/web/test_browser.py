@@ -14,10 +14,22 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy.orm import Session
 
 from fleet_server.cli.serve import listen, url_of
-from fleet_server.services import campaigning, changing, grouping, layering, ordering
+from fleet_server.models import StandardKind
+from fleet_server.services import (
+    calibrating,
+    campaigning,
+    changing,
+    grouping,
+    guiding,
+    layering,
+    ordering,
+    standards,
+)
+from fleet_server.services.calibrating import NewPoint
 from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaigning import Plan
 from fleet_server.services.selecting import Selection
+from fleet_server.services.standards import NewStandard
 from fleet_server.web import assets, navigation
 from tests.fleet_server import small_world
 from tests.fleet_server.services.campaign_fleet import add_release
@@ -63,6 +75,14 @@ _PAGES = (
     "/field/work",
     "/field/work/new",
     "/field/nodes/n-000001/replace",
+    "/fleet/calibrations",
+    "/fleet/calibrations/probes",
+    "/fleet/calibrations/probes/n-000002/o2",
+    "/fleet/calibrations/standards",
+    "/fleet/calibrations/new?serial=n-000002/o2",
+    "/fleet/calibrations/21",
+    "/field/nodes/n-000002/calibrate",
+    "/field/calibrations/21",
     "/api/docs",
 )
 
@@ -164,10 +184,24 @@ def _want_something(session: Session) -> None:
     layer, wish = layering.group_layer(made), {"server_name": "s" * 64, "mute_mv": 3300}
     changing.propose_change(session, layer, wish, now=small_world.NOW)
     ordering.order_for_many(session, everybody, "self_test", {}, now=small_world.NOW)
+    _calibrate_something(session)
     release = add_release(session, "0.8.0-candidate.of.today")
     campaigning.create_campaign(
         session, release.id, Target(label="tree"), now=small_world.NOW, plan=Plan(canaries=1)
     )
+
+
+def _calibrate_something(session: Session) -> None:
+    """A standard, and a guided draft with a point that nobody would trust."""
+    lot = "L" * 40
+    air = NewStandard(StandardKind.SOLUTION, "dissolved_oxygen", "Nullösung", 0.03, ((20, 0),), lot)
+    standards.add_standard(session, air, now=small_world.NOW)
+    begun = guiding.begin_guided(session, "n-000002", "do", now=small_world.NOW)
+    number = begun.calibration.id
+    assert number == 21  # as the addresses above have it
+    for step, indicated, reference in (("saturated", 8.123456, 9.0), ("zero", 3.0, 0.0)):
+        point = NewPoint(indicated, reference, 0.05, step=step, temperature_c=20.0)
+        calibrating.put_point(session, number, point, now=small_world.NOW)
 
 
 @pytest.fixture(scope="module")

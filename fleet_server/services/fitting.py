@@ -1,0 +1,122 @@
+"""From a calibration's points to its numbers, and in words why these may not be trusted. The arithmetic is `measurement.fits`'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleet_server.errors import Said
+from fleet_server.measurement import fits
+from fleet_server.measurement.calibration import CalibrationParameters
+from fleet_server.models import CalibrationKind
+
+
+@dataclass(frozen=True)
+class FitPoint:
+    """A probe's converted reading in a standard, and what that is worth; with their standard uncertainties."""
+
+    indicated: float
+    reference: float
+    u_reference: float
+    u_indicated: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a fit may not be trusted: a code, and the numbers of its sentence."""
+
+    code: str
+    numbers: Mapping[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"code": self.code, "numbers": dict(self.numbers)}
+
+
+def fit_points(
+    kind: CalibrationKind,
+    observed_property: str,
+    points: Sequence[FitPoint],
+    *,
+    u_probe: float,
+    factory_slope: float = 1.0,
+    before: tuple[CalibrationParameters, float] | None = None,
+) -> fits.Fit | Fault:
+    """Fit a calibration of this kind; a `Fault` when the points do not determine one at all.
+
+    Args:
+        u_probe: the probe's own standard uncertainty beside the fit.
+        factory_slope: the maker's slope, to which limits of the slope refer (1 but for a probe that is sold in several spans).
+        before: numbers of the calibration before, and how many days ago that was.
+    """
+    least = 1 if kind is CalibrationKind.OFFSET else 2
+    if len(points) < least:
+        return Fault("points", {"points": len(points), "least": least})
+    try:
+        return fits.fit_of(
+            kind.value,
+            [point.indicated for point in points],
+            [point.reference for point in points],
+            [point.u_reference for point in points],
+            observed_property=observed_property,
+            u_x=[point.u_indicated for point in points],
+            u_probe=u_probe,
+            before=before,
+            factory_slope=factory_slope,
+        )
+    except ValueError:
+        return Fault("points_determine_nothing", {})
+
+
+def in_words(code: str, numbers: Mapping[str, float]) -> Said:
+    """One sentence on a fault, as a page or a command says it."""
+    say = _SENTENCES.get(code, _unknown)
+    return say({name: f"{number:.4g}" for name, number in numbers.items()})
+
+
+def _unknown(_: Mapping[str, str]) -> Said:
+    return Said("The fit cannot be trusted.")
+
+
+_SENTENCES: Mapping[str, Callable[[Mapping[str, str]], Said]] = {
+    "points": lambda given: Said(
+        "There are too few points: %(points)s, where %(least)s are needed.", **given
+    ),
+    "points_determine_nothing": lambda _: Said(
+        "The points determine no line: all readings are the same, or the numbers are too large."
+    ),
+    "slope": lambda given: Said(
+        "The slope is %(slope)s; a sound probe has one between %(lowest)s and %(highest)s. Exchange or clean it.",
+        **given,
+    ),
+    "offset": lambda given: Said(
+        "The offset is %(offset)s; a sound probe has one between %(lowest)s and %(highest)s. Exchange or clean it.",
+        **given,
+    ),
+    "residual": lambda given: Said(
+        "Point %(number)s lies %(residual)s beside the fit, more than %(most)s: measure it again.",
+        **given,
+    ),
+    "scatter": lambda given: Said(
+        "The points scatter %(ratio)s times as much as their uncertainties say, more than %(most)s times: measure again, or state what they are really worth.",
+        **given,
+    ),
+    "leverage": lambda given: Said(
+        "Point %(number)s alone decides a coefficient: measure another one near it.", **given
+    ),
+    "span": lambda given: Said(
+        "The standards lie only %(span)s apart; at least %(least)s are needed.", **given
+    ),
+    "range": lambda given: Said(
+        "The standards reach from %(lowest)s to %(highest)s, the use from %(use_lowest)s to %(use_highest)s.",
+        **given,
+    ),
+    "turns": lambda given: Said(
+        "The curve turns back at %(at)s, within its own points: take the line.", **given
+    ),
+    "drift": lambda given: Said(
+        "At %(at)s it has changed by %(change)s in a month since the calibration before; at most %(most)s is trusted. Is the probe worn?",
+        **given,
+    ),
+}
+"""By `measurement.fits`' codes."""
