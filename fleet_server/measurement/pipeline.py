@@ -135,6 +135,8 @@ class _Converted:
 
 
 _Inputs = Mapping[str, Observed]
+Correct = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+"""(values, their standard uncertainties) → the same put right, row by row; NaN stays NaN."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def observe(
     observed_property: str,
     reasons: Sequence[str | None] | None = None,
     times_s: ArrayLike | None = None,
+    correct: Correct | None = None,
 ) -> Observed:
     """Turn raw readings of one kind into observations.
 
@@ -170,6 +173,7 @@ def observe(
         observed_property: row of `quality.GROSS_RANGES`; a property without one is flagged "not evaluated".
         reasons: why a raw value is missing, n of them; None where there is a value or no reason is known.
         times_s: when they were sampled, seconds since 1970 (UTC), n of them; wanted only by a calibration that drifts.
+        correct: puts calibrated values right for what their probes lost between two visits (`drift.correct`).
 
     Returns:
         n observations. A row never depends on another row. Missing raw values give NaN with the flag of their reason
@@ -192,6 +196,8 @@ def observe(
     is_possible = np.abs(row) <= _RAW_MAX
     converted = CONVERSIONS[conversion].convert(np.where(is_possible, row, np.nan), inputs)
     value, u = calibrate(converted.x, converted.u_x, as_columns(calibration), times)
+    if correct is not None:
+        value, u = correct(value, u)
     results = dict(converted.results)
     in_range = np.where(is_possible, gross_range(value, observed_property), Result.BAD)
     from_conversion = results.get(QualityTest.GROSS_RANGE, np.zeros(row.size, dtype=np.int32))

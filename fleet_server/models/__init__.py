@@ -48,6 +48,7 @@ from fleet_server.models.configuration_layer import (
 from fleet_server.models.counter import Counter
 from fleet_server.models.datastream import Datastream
 from fleet_server.models.deployment import Deployment
+from fleet_server.models.drift_correction import CorrectionStatus, DriftCorrection
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
 from fleet_server.models.external_identity import ExternalIdentity
@@ -115,10 +116,12 @@ __all__ = [
     "ConfigurationChangeNode",
     "ConfigurationLayer",
     "ConfigurationLayerVersion",
+    "CorrectionStatus",
     "Counter",
     "Datastream",
     "Delivery",
     "Deployment",
+    "DriftCorrection",
     "EnrolmentToken",
     "Event",
     "ExternalIdentity",

@@ -11,8 +11,8 @@ from fleet_server.models.base import Base, Key
 class Lineage(Base):
     """Sensor, formula, calibration, the calibrations of the formula's further inputs, rules and software of a value.
 
-    `inputs` is `temperature=17` (input = calibration id), comma-separated, empty when there are none. `correction` is empty until
-    corrections exist. Texts are never null, so that the unique constraint holds on both databases.
+    `inputs` is `temperature=17` (input = calibration id) or `temperature=17/3` (with correction 3), comma-separated, empty when there are
+    none. `correction` is the id of the drift correction, empty when there is none. Texts are never null, so that the unique constraint holds on both databases.
     """
 
     __tablename__ = "lineage"

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from sqlalchemy import Table, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from fleet_server.measurement import pipeline
+from fleet_server.measurement import drift, pipeline
 from fleet_server.measurement.calibration import CalibrationParameters
+from fleet_server.measurement.drift import Correction
 from fleet_server.models import (
     IN_FORCE,
     Calibration,
     Channel,
+    CorrectionStatus,
     Deployment,
+    DriftCorrection,
     Lineage,
     Observation,
     ObservationCount,
@@ -76,8 +79,21 @@ class ValidCalibration:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidCorrection:
+    """What is put right of a sensor's values between two visits, in one version."""
+
+    id: int
+    version: int
+    correction: Correction
+
+    def covers(self, sampled_s: int) -> bool:
+        """The later visit left the probe clean and adjusted: what is sampled then is right already."""
+        return self.correction.from_s <= sampled_s < self.correction.to_s
+
+
+@dataclass(frozen=True, slots=True)
 class DeployedChannel:
-    """What a key of a node means from–to, with all calibrations of its sensor."""
+    """What a key of a node means from–to, with all calibrations and corrections of its sensor."""
 
     key: str
     sensor_id: int
@@ -88,11 +104,17 @@ class DeployedChannel:
     from_s: float
     to_s: float
     calibrations: tuple[ValidCalibration, ...]
+    corrections: tuple[ValidCorrection, ...] = ()
 
     def calibration_at(self, sampled_s: int) -> ValidCalibration | None:
         """The newest version that is valid at that time."""
         valid = [c for c in self.calibrations if c.from_s <= sampled_s < c.to_s]
         return max(valid, key=lambda calibration: calibration.version, default=None)
+
+    def correction_at(self, sampled_s: int) -> ValidCorrection | None:
+        """The newest version that covers that time."""
+        covering = [one for one in self.corrections if one.covers(sampled_s)]
+        return max(covering, key=lambda correction: correction.version, default=None)
 
 
 LineageKey = tuple[int, int, str, str, str, str, str, float]
@@ -201,7 +223,7 @@ class ChannelBook:
 
 
 def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
-    """All channels that these nodes ever had. Two statements."""
+    """All channels that these nodes ever had. Three statements."""
     book = ChannelBook()
     rows = session.execute(
         select(
@@ -219,7 +241,9 @@ def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
         .where(Deployment.node_id.in_(sorted(set(node_ids))))
         .order_by(Channel.from_at, Channel.id)
     ).all()
-    calibrations = _load_calibrations(session, {row.sensor_id for row in rows})
+    sensor_ids = {row.sensor_id for row in rows}
+    calibrations = _load_calibrations(session, sensor_ids)
+    corrections = _load_corrections(session, sensor_ids)
     for row in rows:
         book.add(
             row.node_id,
@@ -233,6 +257,7 @@ def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
                 from_s=row.from_at.timestamp(),
                 to_s=_end_s(row.to_at),
                 calibrations=tuple(calibrations[row.sensor_id, row.property]),
+                corrections=tuple(corrections[row.sensor_id, row.property]),
             ),
         )
     return book
@@ -267,6 +292,8 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
     flags = np.full(length + 1, QualityFlag.MISSING, dtype=np.int16)
     tests = np.zeros(length + 1, dtype=np.int32)
     raws = np.array(rows.raws, dtype=np.float64)  # NaN where there is none
+    counts = [len(layout.places) for layout in rows.layouts]
+    times_s = np.repeat(np.array(rows.times_s, np.int64), counts)
     for kind, parts in sorted(rows.parts_by_kind.items()):  # inputs before what needs them
         members = np.concatenate([part.members for part in parts])
         observed = _observe(
@@ -275,10 +302,10 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
             _inputs(kind, parts, pipeline.Observed(values, us, flags, tests)),
             _calibrations(parts),
             [rows.reasons[member] for member in members.tolist()] if any(rows.reasons) else None,
+            _correct([(part.correction, part.members.size) for part in parts], times_s[members]),
         )
         values[members], us[members] = observed.value, observed.u
         flags[members], tests[members] = observed.flag, observed.tests
-    counts = [len(layout.places) for layout in rows.layouts]
     places: dict[LineageKey, int] = {}
     for layout in rows.starts_by_layout:
         for lineage in layout.lineages:
@@ -287,7 +314,7 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
         np.repeat(np.array(rows.pack_ids, np.int64), counts),
         np.array(_joined(rows.layouts, lambda layout: layout.keys), np.object_),
         np.array(_joined(rows.layouts, lambda layout: layout.datastream_ids), np.int64),
-        np.repeat(np.array(rows.times_s, np.int64), counts),
+        times_s,
         values[:-1],
         us[:-1],
         flags[:-1],
@@ -301,14 +328,15 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
 
 def observe_columns(
     layout: Layout,
+    times_s: NDArray[np.int64],
     raws: Mapping[str, NDArray[np.float64]],
     reasons: Mapping[str, Sequence[str | None]],
 ) -> dict[str, pipeline.Observed]:
-    """The same for packs that one layout is of, given as one column for each key of the layout, all equally long; NaN: no value.
+    """The same for packs that one layout is of, given as one column for each key of the layout, as long as `times_s`; NaN: no value.
 
     `reasons` has the keys of which a reading has one. The bits are those of `make_observations`.
     """
-    length = len(next(iter(raws.values())))
+    length = times_s.size
     nothing = pipeline.Observed(
         np.full(length, np.nan),
         np.full(length, np.nan, dtype=np.float32),
@@ -327,6 +355,7 @@ def observe_columns(
             },
             layout.calibrations[row],
             reasons.get(key),
+            _correct([(layout.corrections[row], times_s.size)], times_s),
         )
     return {key: observed[row] for row, key in enumerate(layout.keys)}
 
@@ -529,6 +558,7 @@ class Layout:
     datastream_ids: tuple[int, ...]
     lineages: tuple[LineageKey, ...]
     calibrations: tuple[CalibrationParameters, ...]
+    corrections: tuple[Correction | None, ...]
     kinds: tuple[_Kind, ...]
     inputs: tuple[tuple[int, ...], ...]
 
@@ -538,14 +568,20 @@ class Layout:
         return tuple(conversion for _, conversion, _, _ in self.kinds)
 
 
-Means = tuple[DeployedChannel, ValidCalibration]
-"""What a reading is measured with."""
+class Means(NamedTuple):
+    """What a reading is measured with."""
+
+    channel: DeployedChannel
+    calibration: ValidCalibration
+    correction: ValidCorrection | None
 
 
 def means_at(channel: DeployedChannel, sampled_s: int) -> Means | None:
     """The channel itself with what is in force at that time."""
     calibration = channel.calibration_at(sampled_s)
-    return None if calibration is None else (channel, calibration)
+    if calibration is None:
+        return None
+    return Means(channel, calibration, channel.correction_at(sampled_s))
 
 
 def lay_out(
@@ -565,6 +601,7 @@ def lay_out(
             if not channel.from_s <= sampled_s < channel.to_s:
                 continue
             edges |= {edge for c in channel.calibrations for edge in (c.from_s, c.to_s)}
+            edges |= {edge for c in channel.corrections for edge in _edges(c.correction)}
             means = choose(channel, sampled_s)
             if means is not None:
                 found[key] = means
@@ -572,25 +609,29 @@ def lay_out(
             break
     rows = {key: row for row, key in enumerate(found)}
     inputs = {
-        key: tuple(rows.get(needed, _NO_INPUT) for _, needed in channel.needs)
-        for key, (channel, _) in found.items()
+        key: tuple(rows.get(needed, _NO_INPUT) for _, needed in means.channel.needs)
+        for key, means in found.items()
     }
     return Layout(
         from_s=max(edge for edge in edges if edge <= sampled_s),
         to_s=min(edge for edge in edges if edge > sampled_s),
         places=tuple(places),
         keys=tuple(found),
-        datastream_ids=tuple(channel.datastream_id for channel, _ in found.values()),
+        datastream_ids=tuple(means.channel.datastream_id for means in found.values()),
         lineages=tuple(_lineage_key(key, found) for key in found),
-        calibrations=tuple(calibration.parameters for _, calibration in found.values()),
+        calibrations=tuple(means.calibration.parameters for means in found.values()),
+        corrections=tuple(
+            None if means.correction is None else means.correction.correction
+            for means in found.values()
+        ),
         kinds=tuple(
             (
                 _depth([*inputs.values()], row),
-                channel.conversion,
-                channel.property,
-                tuple(name for name, _ in channel.needs),
+                means.channel.conversion,
+                means.channel.property,
+                tuple(name for name, _ in means.channel.needs),
             )
-            for row, (channel, _) in enumerate(found.values())
+            for row, means in enumerate(found.values())
         ),
         inputs=tuple(inputs.values()),
     )
@@ -604,9 +645,9 @@ def _depth(inputs: Sequence[Sequence[int]], row: int, limit: int = _MAX_DEPTH) -
 
 
 def _lineage_key(key: str, found: Mapping[str, Means]) -> LineageKey:
-    channel, calibration = found[key]
+    channel, calibration, correction = found[key]
     inputs = ",".join(
-        f"{name}={found[needed][1].id if needed in found else 'none'}"
+        f"{name}={_named(found[needed]) if needed in found else 'none'}"
         for name, needed in channel.needs
     )
     return (
@@ -614,11 +655,32 @@ def _lineage_key(key: str, found: Mapping[str, Means]) -> LineageKey:
         calibration.id,
         inputs,
         channel.conversion,
-        "",
+        "" if correction is None else str(correction.id),
         RULE_SET,
         pipeline.VERSION,
         calibration.parameters.k,
     )
+
+
+def _named(means: Means) -> str:
+    """An input's calibration, and its correction behind a slash where it has one: `17` or `17/3`."""
+    correction = "" if means.correction is None else f"/{means.correction.id}"
+    return f"{means.calibration.id}{correction}"
+
+
+def named_inputs(inputs: str) -> dict[str, tuple[int, int | None]]:
+    """What a lineage's `inputs` names: calibration and correction by the input's name; those that were there.
+
+    >>> named_inputs("reference=none,temperature=17/3")
+    {'temperature': (17, 3)}
+    """
+    named: dict[str, tuple[int, int | None]] = {}
+    for one in inputs.split(","):
+        name, _, numbers = one.partition("=")
+        calibration, _, correction = numbers.partition("/")
+        if calibration.isdigit():
+            named[name] = int(calibration), int(correction) if correction.isdigit() else None
+    return named
 
 
 @dataclass(frozen=True, slots=True)
@@ -628,6 +690,7 @@ class _Part:
     members: IndexArray
     inputs: Mapping[str, IndexArray]
     calibration: CalibrationParameters
+    correction: Correction | None
 
 
 @dataclass(slots=True)
@@ -667,7 +730,7 @@ def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
                 name: np.full_like(starts, _NO_INPUT) if other == _NO_INPUT else starts + other
                 for name, other in zip(kind[-1], layout.inputs[row], strict=True)
             }
-            part = _Part(starts + row, inputs, layout.calibrations[row])
+            part = _Part(starts + row, inputs, layout.calibrations[row], layout.corrections[row])
             rows.parts_by_kind[kind].append(part)
     return rows
 
@@ -705,6 +768,7 @@ def _observe(
     inputs: Mapping[str, pipeline.Observed],
     calibrations: CalibrationParameters | Sequence[CalibrationParameters],
     reasons: Sequence[str | None] | None,
+    correct: pipeline.Correct | None,
 ) -> pipeline.Observed:
     _, conversion, observed_property, _ = kind
     with np.errstate(all="ignore"):  # absurd raw values overflow; what comes of it is judged below
@@ -715,6 +779,7 @@ def _observe(
             calibrations,
             observed_property=observed_property,
             reasons=reasons,
+            correct=correct,
         )
     is_absurd = np.isinf(observed.value) | np.isinf(observed.u)
     if not is_absurd.any():
@@ -725,6 +790,30 @@ def _observe(
         np.where(is_absurd, np.int16(QualityFlag.BAD), observed.flag),
         observed.tests,
     )
+
+
+def _correct(
+    corrections: Sequence[tuple[Correction | None, int]], times_s: NDArray[np.int64]
+) -> pipeline.Correct | None:
+    """What puts values right of which so many, one after the other, have each of these corrections; None where none has one."""
+    if all(correction is None for correction, _ in corrections):
+        return None
+
+    def correct(
+        values: NDArray[np.float64], us: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        values, us = values.copy(), us.copy()
+        start = 0
+        for correction, length in corrections:
+            rows = slice(start, start + length)
+            if correction is not None:
+                values[rows], us[rows] = drift.correct(
+                    times_s[rows], values[rows], us[rows], correction
+                )
+            start += length
+        return values, us
+
+    return correct
 
 
 def _none_for_nan(column: NDArray[Any]) -> list[float | None]:
@@ -787,6 +876,52 @@ def _valid_calibration(row: Calibration) -> ValidCalibration:
         _end_s(row.valid_to),
         parameters_of(row),
     )
+
+
+def corrections_by_id(
+    session: Session, ids: Iterable[int]
+) -> dict[int, tuple[int, ValidCorrection]]:
+    """These corrections, each with its sensor, in force or not."""
+    found = {}
+    for some in bulk.chunks(sorted(ids), 5000):
+        for row in session.scalars(select(DriftCorrection).where(DriftCorrection.id.in_(some))):
+            found[row.id] = row.sensor_id, valid_correction(row)
+    return found
+
+
+def _load_corrections(
+    session: Session, sensor_ids: Iterable[int]
+) -> dict[tuple[int, str], list[ValidCorrection]]:
+    found: dict[tuple[int, str], list[ValidCorrection]] = defaultdict(list)
+    for some in bulk.chunks(sorted(sensor_ids), 5000):
+        approved = select(DriftCorrection).where(
+            DriftCorrection.sensor_id.in_(some),
+            DriftCorrection.status == CorrectionStatus.APPROVED,
+        )
+        for row in session.scalars(approved):
+            found[row.sensor_id, row.property].append(valid_correction(row))
+    return found
+
+
+def valid_correction(row: DriftCorrection) -> ValidCorrection:
+    """A row as arithmetic takes it."""
+    correction = Correction(
+        from_s=row.from_at.timestamp(),
+        to_s=row.to_at.timestamp(),
+        fouling=row.fouling,
+        fouling_relative=row.fouling_relative,
+        low=_drift_check(row.low_standard, row.low_reading),
+        high=_drift_check(row.high_standard, row.high_reading),
+    )
+    return ValidCorrection(row.id, row.version, correction)
+
+
+def _drift_check(standard: float | None, reading: float | None) -> drift.Check | None:
+    return None if standard is None or reading is None else drift.Check(standard, reading)
+
+
+def _edges(correction: Correction) -> tuple[float, float]:
+    return correction.from_s, correction.to_s
 
 
 def _end_s(end_at: datetime | None) -> float:

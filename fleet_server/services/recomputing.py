@@ -153,6 +153,7 @@ class StreamRecomputer:
             self._keys[node_id].add(key)
         self._book: ChannelBook = observing.load_channels(session, self._keys)
         self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
+        self._corrections: dict[int, tuple[int, observing.ValidCorrection]] = {}
 
     def blocks(
         self,
@@ -304,6 +305,7 @@ class StreamRecomputer:
                 row = layout.datastream_ids.index(self.datastream_id)
                 observed = observing.observe_columns(
                     layout,
+                    readings.times_s[rows],
                     {key: readings.raws[key][rows] for key in layout.keys},
                     readings.reasons_at(layout.keys, rows),
                 )[layout.keys[row]]
@@ -391,15 +393,22 @@ class StreamRecomputer:
                 start = end
 
     def _remember(self, lineages: Mapping[int, LineageKey], lineage_ids: NDArray[np.int64]) -> None:
-        """The calibrations that these lineages name, whatever probe they are of."""
+        """The calibrations and corrections that these lineages name, whatever probe they are of."""
         named: set[int] = set()
+        corrections: set[int] = set()
         for lineage_id in np.unique(lineage_ids).tolist():
             if lineage_id in lineages:
-                _, calibration_id, inputs, *_ = lineages[lineage_id]
-                named |= {calibration_id, *_input_calibrations(inputs).values()}
+                _, calibration_id, inputs, _, correction, *_ = lineages[lineage_id]
+                given = [*observing.named_inputs(inputs).values()]
+                named |= {calibration_id, *(one for one, _ in given)}
+                corrections |= {one for _, one in given if one is not None}
+                corrections |= {int(correction)} if correction.isdigit() else set()
         missing = named - self._calibrations.keys()
         if missing:
             self._calibrations |= observing.calibrations_by_id(self._session, missing)
+        missing = corrections - self._corrections.keys()
+        if missing:
+            self._corrections |= observing.corrections_by_id(self._session, missing)
 
     def _choice_of(
         self, node_id: str, lineage: LineageKey | None
@@ -407,18 +416,26 @@ class StreamRecomputer:
         """The means that a lineage names, whatever is in force; for what it does not name, what is."""
         if lineage is None:
             return observing.means_at
-        sensor_id, calibration_id, inputs, conversion, *_ = lineage
-        named = _input_calibrations(inputs)
+        sensor_id, calibration_id, inputs, conversion, correction, *_ = lineage
+        named = observing.named_inputs(inputs)
+        put_right = self._corrections.get(int(correction)) if correction.isdigit() else None
 
         def choose(channel: DeployedChannel, sampled_s: int) -> observing.Means | None:
             if channel.datastream_id == self.datastream_id:
                 own = self._calibration_of(node_id, channel.key, calibration_id)
+                if own is None or own[0] != sensor_id:
+                    return None
                 mounted = replace(channel, sensor_id=sensor_id, conversion=conversion)
-                return (mounted, own[1]) if own is not None and own[0] == sensor_id else None
+                return _named_means(mounted, own[1], put_right, sampled_s)
             for name in self._names_of(node_id, channel.key):
                 if name in named:
-                    found = self._calibration_of(node_id, channel.key, named[name])
-                    return None if found is None else (channel, found[1])
+                    given, put_right_by = named[name]
+                    found = self._calibration_of(node_id, channel.key, given)
+                    if found is None:
+                        return None
+                    mounted = replace(channel, sensor_id=found[0])
+                    of_input = None if put_right_by is None else self._corrections.get(put_right_by)
+                    return _named_means(mounted, found[1], of_input, sampled_s)
             return observing.means_at(channel, sampled_s)
 
         return choose
@@ -468,10 +485,19 @@ class _Readings:
         return {key: self.reasons[key][rows].tolist() for key in keys if key in self.reasons}
 
 
-def _input_calibrations(inputs: str) -> dict[str, int]:
-    """Calibrations that a lineage names for the inputs of its conversion, by the inputs' names."""
-    pairs = (one.partition("=") for one in inputs.split(",") if one)
-    return {name: int(number) for name, _, number in pairs if number.isdigit()}
+def _named_means(
+    channel: DeployedChannel,
+    calibration: observing.ValidCalibration,
+    correction: tuple[int, observing.ValidCorrection] | None,
+    sampled_s: int,
+) -> observing.Means | None:
+    """None where the correction is another probe's, or of another time."""
+    if correction is None:
+        return observing.Means(channel, calibration, None)
+    sensor_id, put_right = correction
+    if sensor_id != channel.sensor_id or not put_right.covers(sampled_s):
+        return None
+    return observing.Means(channel, calibration, put_right)
 
 
 def _needed_keys(channels: Mapping[str, Sequence[DeployedChannel]], keys: set[str]) -> set[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from fleet_server.services.observing import (
     load_channels,
     make_observations,
     month_of,
+    named_inputs,
     stored_lineages,
 )
 from fleet_server.services.verification.packs import (
@@ -428,8 +429,7 @@ def _single(u: float | None) -> float | None:
 
 
 def _input_calibrations(lineage: LineageKey) -> set[int]:
-    named: Iterable[str] = (part.partition("=")[2] for part in lineage[2].split(","))
-    return {int(name) for name in named if name.isdigit()}
+    return {calibration_id for calibration_id, _ in named_inputs(lineage[2]).values()}
 
 
 def _where(one: MadeObservation) -> str:

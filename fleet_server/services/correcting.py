@@ -1,0 +1,332 @@
+"""Corrections of drift and fouling between two visits: drafted from what the visit found, rated, approved by a data steward, withdrawn.
+
+A correction is a version of its own; its approval or withdrawal has everything made anew that the probe's values went into
+(`revising.order_revision`). What is corrected by more than may be published is refused: it is no correction, the readings are bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused
+from fleet_server.measurement import drift
+from fleet_server.measurement.drift import Check, Correction
+from fleet_server.models import (
+    Channel,
+    CorrectionStatus,
+    DriftCorrection,
+    Observation,
+    Sensor,
+)
+from fleet_server.services import auditing, calibrating, revising, rights, thinning
+
+_LONGEST_NOTE = 500
+_LONGEST = timedelta(days=400)
+UNPUBLISHABLE = "unpublishable"
+
+
+class CorrectionWrong(Invalid):
+    """A correction cannot be like this."""
+
+    code = "correction_wrong"
+
+
+class CorrectionElsewhere(Conflict):
+    """The correction is not in a state in which this can be done."""
+
+    code = "correction_elsewhere"
+
+
+class CorrectionRefused(Refused):
+    """A rule forbids it."""
+
+    code = "correction_refused"
+
+
+@dataclass(frozen=True)
+class NewCorrection:
+    """What a visit found of a probe that was left right by the visit before; numbers as in `drift.Correction`."""
+
+    serial: str
+    observed_property: str
+    from_at: datetime
+    to_at: datetime
+    fouling: float = 0.0
+    fouling_relative: float = 0.0
+    low: Check | None = None
+    high: Check | None = None
+    note: str = ""
+
+
+def draft_correction(session: Session, new: NewCorrection, *, now: datetime) -> DriftCorrection:
+    """Write a correction down; it changes nothing until it is approved. Committed on return.
+
+    Raises:
+        NotFound: no such probe that the actor has to do with.
+        CorrectionWrong: numbers or times that cannot be.
+        CorrectionRefused: the property is not rated.
+    """
+    note = new.note.strip()
+    if len(note) > _LONGEST_NOTE:
+        raise CorrectionWrong("A note has at most %(most)s characters.", most=_LONGEST_NOTE)
+    if new.to_at > now:
+        raise CorrectionWrong("The later visit lies in the future.")
+    if new.to_at - new.from_at > _LONGEST:
+        raise CorrectionWrong(
+            "Between two visits lie at most %(most)s days; give the times of both.",
+            most=_LONGEST.days,
+        )
+    if new.observed_property not in drift.DRIFT_LIMITS:
+        raise CorrectionRefused(
+            "Values of %(property)s are not put right for drift; calibrate the probe anew.",
+            property=new.observed_property,
+        )
+    correction = _arithmetic(new)
+    with db.writing(session):
+        sensor = calibrating.held_sensor(session, new.serial)
+        row = DriftCorrection(
+            sensor_id=sensor.id,
+            property=new.observed_property,
+            version=_newest_version(session, sensor.id, new.observed_property) + 1,
+            status=CorrectionStatus.DRAFT,
+            from_at=new.from_at,
+            to_at=new.to_at,
+            fouling=new.fouling,
+            fouling_relative=new.fouling_relative,
+            low_standard=None if new.low is None else new.low.standard,
+            low_reading=None if new.low is None else new.low.reading,
+            high_standard=None if new.high is None else new.high.standard,
+            high_reading=None if new.high is None else new.high.reading,
+            rating=_rating(session, sensor, new, correction),
+            note=note,
+            author=rights.actor_of(session).name,
+            withdrawn_reason="",
+            created_at=now,
+        )
+        session.add(row)
+        session.flush()
+        _note(session, "correction_drafted", row, sensor, now=now)
+    return row
+
+
+def approve_correction(session: Session, correction_id: int, *, now: datetime) -> DriftCorrection:
+    """A draft holds, and the values between its visits are made anew. Committed on return.
+
+    Raises:
+        NotFound: no such correction.
+        CorrectionElsewhere: it is no draft, or another one that is approved overlaps it.
+        CorrectionRefused: the actor wrote it, or so large a correction may not be published.
+        Conflict: of a day between the visits only extremes are known.
+    """
+    with db.writing(session):
+        row, sensor = _held(session, correction_id, CorrectionStatus.DRAFT)
+        actor = rights.actor_of(session).name
+        if actor == row.author:
+            raise CorrectionRefused(
+                "Who wrote a correction does not approve it; ask somebody else."
+            )
+        if row.rating == UNPUBLISHABLE:
+            raise CorrectionRefused(
+                "So large a correction may not be published: mark the readings between the visits as bad instead."
+            )
+        overlapping = session.scalar(
+            select(DriftCorrection.id).where(
+                DriftCorrection.sensor_id == row.sensor_id,
+                DriftCorrection.property == row.property,
+                DriftCorrection.status == CorrectionStatus.APPROVED,
+                DriftCorrection.from_at < row.to_at,
+                DriftCorrection.to_at > row.from_at,
+            )
+        )
+        if overlapping is not None:
+            raise CorrectionElsewhere(
+                "Correction %(other)s holds for a part of that time; withdraw it first.",
+                other=overlapping,
+            )
+        row.status, row.approved_by, row.approved_at = CorrectionStatus.APPROVED, actor, now
+        session.flush()
+        _revise(
+            session, row, sensor, f"correction {row.id} of {sensor.serial} was approved", now=now
+        )
+        _note(session, "correction_approved", row, sensor, now=now)
+    return row
+
+
+def withdraw_correction(
+    session: Session, correction_id: int, *, reason: str, now: datetime
+) -> DriftCorrection:
+    """It was a mistake, or a draft came to nothing; the record stays. Committed on return.
+
+    Raises:
+        NotFound: no such correction.
+        CorrectionWrong: no reason is given.
+        CorrectionElsewhere: it is withdrawn already.
+    """
+    reason = reason.strip()
+    if not 0 < len(reason) <= _LONGEST_NOTE:
+        raise CorrectionWrong("Say why, in at most %(most)s characters.", most=_LONGEST_NOTE)
+    with db.writing(session):
+        row, sensor = _held(
+            session, correction_id, CorrectionStatus.DRAFT, CorrectionStatus.APPROVED
+        )
+        was_in_force = row.status == CorrectionStatus.APPROVED
+        row.status, row.withdrawn_reason = CorrectionStatus.WITHDRAWN, reason
+        row.withdrawn_by, row.withdrawn_at = rights.actor_of(session).name, now
+        session.flush()
+        if was_in_force:
+            what = f"correction {row.id} of {sensor.serial} was withdrawn"
+            _revise(session, row, sensor, what, now=now)
+        _note(session, "correction_withdrawn", row, sensor, now=now, reason=reason)
+    return row
+
+
+def corrections_of(
+    session: Session, serial: str, observed_property: str | None = None
+) -> Sequence[tuple[DriftCorrection, Sensor]]:
+    """All corrections of a probe, newest first. Raises NotFound."""
+    sensor = session.scalar(select(Sensor).where(Sensor.serial == serial))
+    if sensor is None or not calibrating.is_in_scope(session, sensor.id):
+        raise NotFound("There is no sensor %(serial)s.", serial=serial)
+    query = select(DriftCorrection).where(DriftCorrection.sensor_id == sensor.id)
+    if observed_property is not None:
+        query = query.where(DriftCorrection.property == observed_property)
+    rows = session.scalars(query.order_by(DriftCorrection.id.desc()).limit(500))
+    return [(row, sensor) for row in rows]
+
+
+# ---------------------------------------------------------------------------------------------------------------- private
+
+
+def _arithmetic(new: NewCorrection) -> Correction:
+    try:
+        correction = Correction(
+            from_s=new.from_at.timestamp(),
+            to_s=new.to_at.timestamp(),
+            fouling=new.fouling,
+            fouling_relative=new.fouling_relative,
+            low=new.low,
+            high=new.high,
+        )
+    except ValueError as problem:
+        raise CorrectionWrong("%(problem)s", problem=str(problem)) from problem
+    if not (new.fouling or new.fouling_relative or new.low or new.high):
+        raise CorrectionWrong(
+            "There is nothing to put right: give fouling, or a check in a standard."
+        )
+    return correction
+
+
+def _rating(session: Session, sensor: Sensor, new: NewCorrection, correction: Correction) -> str:
+    """By the sum of |fouling| and |drift| at a typical value of the record, or at the standards where there is no record."""
+    typical = session.scalar(
+        select(func.avg(Observation.value))
+        .join(Channel, Channel.datastream_id == Observation.datastream_id)
+        .where(
+            Channel.sensor_id == sensor.id,
+            Channel.property == new.observed_property,
+            Observation.sampled_at >= new.from_at,
+            Observation.sampled_at < new.to_at,
+        )
+    )
+    checks = [check for check in (new.low, new.high) if check is not None]
+    if typical is None:
+        typical = max((check.standard for check in checks), default=0.0)
+    value = float(typical)
+    fouling = abs(new.fouling) + abs(new.fouling_relative * value)
+    without = Correction(
+        correction.from_s, correction.to_s, low=correction.low, high=correction.high
+    )
+    ends = [correction.to_s]
+    drifted, _ = drift.correct(ends, [value], [0.0], without)
+    return drift.rating(new.observed_property, fouling + abs(float(drifted[0]) - value), value)
+
+
+def _revise(
+    session: Session, row: DriftCorrection, sensor: Sensor, reason: str, *, now: datetime
+) -> None:
+    streams = revising.streams_of(
+        session,
+        sensor_id=sensor.id,
+        observed_property=row.property,
+        from_at=row.from_at,
+        to_at=row.to_at,
+    )
+    if thinning.has_ranges_from(session, streams, row.from_at):
+        raise Conflict(
+            "Of a day after %(since)s the node kept only extremes, which cannot be corrected.",
+            since=row.from_at,
+        )
+    revising.order_for_streams(
+        session,
+        streams,
+        kind="correction",
+        reason=reason,
+        author=row.author,
+        approver=rights.actor_of(session).name,
+        from_at=row.from_at,
+        to_at=row.to_at,
+        now=now,
+    )
+
+
+def _held(
+    session: Session, correction_id: int, *statuses: CorrectionStatus
+) -> tuple[DriftCorrection, Sensor]:
+    """A correction in one of the states, with its probe: whoever comes second waits, and sees what the first did."""
+    sensor_id = session.scalar(
+        select(DriftCorrection.sensor_id).where(DriftCorrection.id == correction_id)
+    )
+    if sensor_id is None or not calibrating.is_in_scope(session, sensor_id):
+        raise NotFound("There is no correction %(correction_id)s.", correction_id=correction_id)
+    sensor = session.get_one(Sensor, sensor_id, with_for_update=True)
+    row = session.get_one(DriftCorrection, correction_id, populate_existing=True)
+    if row.status not in statuses:
+        raise CorrectionElsewhere(
+            "Correction %(correction_id)s is %(status)s already.",
+            correction_id=correction_id,
+            status=CorrectionStatus(row.status),
+        )
+    return row, sensor
+
+
+def _newest_version(session: Session, sensor_id: int, observed_property: str) -> int:
+    found = session.scalar(
+        select(func.max(DriftCorrection.version)).where(
+            DriftCorrection.sensor_id == sensor_id, DriftCorrection.property == observed_property
+        )
+    )
+    return found or 0
+
+
+def _note(
+    session: Session,
+    action: str,
+    row: DriftCorrection,
+    sensor: Sensor,
+    *,
+    now: datetime,
+    **details: str,
+) -> None:
+    auditing.record(
+        session,
+        action,
+        subject=f"correction {row.id}",
+        now=now,
+        sensor=sensor.serial,
+        property=row.property,
+        since=_moment(row.from_at),
+        until=_moment(row.to_at),
+        rating=row.rating,
+        **details,
+    )
+
+
+def _moment(at: datetime) -> str:
+    """A moment as the audit log writes it."""
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
