@@ -354,8 +354,10 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
             "exact",
             "fits",
             "pipeline",
+            "place",
+            "probes",
         ),
-        *("quality", "uncertainty", "units"),
+        *("quality", "ranges", "soil_water", "uncertainty", "units"),
     ],
 )
 def test_examples_in_the_docstrings_hold(module: str) -> None:
