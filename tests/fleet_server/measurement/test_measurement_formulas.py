@@ -346,6 +346,7 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
     "module",
     [
         *(
+            "aggregates",
             "budget",
             "calibration",
             "derived",
