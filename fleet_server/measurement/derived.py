@@ -440,7 +440,7 @@ def percent_saturation(
 def salinity(conductivity_25_us_cm: ArrayLike) -> FloatArray:
     """Salinity for the oxygen formula: S = 5.572e-4 SC + 2.02e-9 SC² (as used by USGS DOTABLES).
 
-    Good enough for oxygen (within 0.1 %); not to be published as salinity below 2,000 µS/cm, where it is 14 % off.
+    Good enough for oxygen (within 0.11 %); not to be published as salinity below 2,000 µS/cm, where it is 14 % off.
 
     Args:
         conductivity_25_us_cm: at 25 °C, µS/cm, 0–60,000.
