@@ -353,6 +353,7 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
             "budget",
             "calibration",
             "derived",
+            "deriving",
             "distributions",
             "drift",
             "exact",
