@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,15 @@ from fleet_server.measurement.soil_water import (
 )
 from fleet_server.measurement.uncertainty import combined_uncertainty
 
-MEASURED = Path("/work/shared/data")
+SERIES = Path(
+    os.environ.get(
+        "STADTSENSOR_SERIES", Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
+    )
+)
+has_series = pytest.mark.skipif(
+    not SERIES.is_dir(),
+    reason="the measured series (STADTSENSOR_SERIES, or shared/data beside the checkout) are not here",
+)
 
 SANDY_LOAM = (0.065, 0.41, 0.075, 1.89)
 LOAM = (0.078, 0.43, 0.036, 1.56)
@@ -231,10 +240,10 @@ def test_available_water_of_a_class_has_the_spread_of_drawn_soils() -> None:
     assert float(u) == pytest.approx(float(spread), rel=0.03)
 
 
+@pytest.mark.needs_series
+@has_series
 def test_every_soil_class_holds_what_the_book_says_at_both_depths() -> None:
-    if not MEASURED.is_dir():
-        pytest.skip("needs the measured series in /work/shared/data")
-    with (MEASURED / "ka5_soil_water.csv").open(newline="") as file:
+    with (SERIES / "ka5_soil_water.csv").open(newline="") as file:
         printed = {row["soil_class"]: row for row in csv.DictReader(file)}
     assert set(printed) == set(SOIL_CLASSES)
     for name, row in printed.items():
@@ -333,10 +342,10 @@ def test_density_of_pure_water_is_that_of_the_oceanographers() -> None:
     np.testing.assert_allclose(water_density(t), theirs, rtol=1e-5)
 
 
+@pytest.mark.needs_series
+@has_series
 def test_a_sondes_month_of_oxygen_and_salinity_agrees_with_what_it_worked_out_itself() -> None:
-    if not MEASURED.is_dir():
-        pytest.skip("needs the measured series in /work/shared/data")
-    with (MEASURED / "nerrs_grand_bay_2021_07.csv").open(newline="") as file:
+    with (SERIES / "nerrs_grand_bay_2021_07.csv").open(newline="") as file:
         rows = [
             [float(row[name]) for name in ("Temp", "SpCond", "Sal", "DO_Pct", "DO_mgl")]
             for row in csv.DictReader(file)
