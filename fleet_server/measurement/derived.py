@@ -1039,7 +1039,7 @@ FORMULAS: dict[str, Formula] = {
         _formula(
             available_water_pct,
             "% nFK",
-            "Bodenkundliche Kartieranleitung KA5 (AG Boden 2005)",
+            "Bodenkundliche Kartieranleitung, 5th edition",
             water_content=(0.0, 1.0),
             field_capacity=(0.05, 0.8),
             available_capacity=(0.03, 0.6),

@@ -335,6 +335,32 @@ U_FIELD_CAPACITY: Final = 0.03
 U_AVAILABLE_CAPACITY: Final = 0.02
 
 
+def stated_curve(texture: Texture) -> dict[str, tuple[float, float]]:
+    """A texture class as arguments of the retention formulas, each with its standard uncertainty.
+
+    >>> stated_curve(TEXTURES["loam"])["n"]
+    (1.56, 0.11)
+    """
+    return {
+        "residual": (texture.residual, texture.u_residual),
+        "saturated": (texture.saturated, texture.u_saturated),
+        "alpha_per_cm": (texture.alpha_per_cm, texture.u_alpha_per_cm),
+        "n": (texture.n, texture.u_n),
+    }
+
+
+def stated_capacities(soil_class: SoilClass, depth_cm: float) -> dict[str, tuple[float, float]]:
+    """A soil class as arguments of `available_water_pct`, each with its standard uncertainty.
+
+    >>> stated_capacities(SOIL_CLASSES["Sl4"], 80)["field_capacity"]
+    (0.26, 0.03)
+    """
+    return {
+        "field_capacity": (soil_class.field_capacity(depth_cm), U_FIELD_CAPACITY),
+        "available_capacity": (soil_class.available_capacity(depth_cm), U_AVAILABLE_CAPACITY),
+    }
+
+
 def available_water_of_class(
     water_content: ArrayLike, u_water_content: ArrayLike, soil_class: SoilClass, depth_cm: float
 ) -> tuple[FloatArray, FloatArray]:
