@@ -12,6 +12,12 @@ import click
 
 from fleet_server.cli.answers import answer, json_option
 from fleet_server.measurement.derived import FORMULAS, Argument, Formula
+from fleet_server.measurement.soil_water import (
+    SOIL_CLASSES,
+    TEXTURES,
+    stated_capacities,
+    stated_curve,
+)
 from fleet_server.measurement.uncertainty import combined_uncertainty
 
 # ± as typed, and as typed where it cannot be.
@@ -25,16 +31,31 @@ class _UsedWrongly(click.ClickException):
 @click.command()
 @click.argument("quantity", required=False)
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
+@click.option(
+    "--soil",
+    metavar="CLASS",
+    help="What nobody measured of the soil, by its class: loam, sandy loam, … or one of KA5 (Sl4).",
+)
+@click.option(
+    "--depth-cm", type=click.FloatRange(0, 500), default=40.0, help="For a soil class of KA5."
+)
 @click.option("--list", "wants_list", is_flag=True, help="Name every quantity with its arguments.")
 @json_option
 def convert(
-    quantity: str | None, arguments: tuple[str, ...], *, wants_list: bool, as_json: bool
+    quantity: str | None,
+    arguments: tuple[str, ...],
+    *,
+    soil: str | None,
+    depth_cm: float,
+    wants_list: bool,
+    as_json: bool,
 ) -> None:
     """Work out one QUANTITY from its arguments.
 
     A value may carry its standard uncertainty: 20±0.15 (or 20+-0.15). The result then carries one too.
 
     Example: fleet convert oxygen_saturation temperature_c=20±0.15 pressure_hpa=1003 --json
+    fleet convert available_water_pct water_content=0.20±0.03 --soil Sl4 --depth-cm 30
     """
     if wants_list:
         _show_list(as_json=as_json)
@@ -42,7 +63,12 @@ def convert(
     if quantity is None:
         raise _UsedWrongly("Name a quantity; fleet convert --list names them all.")
     formula = _formula(quantity)
-    result = evaluate(formula, arguments)
+    if soil is None:
+        result = evaluate(formula, arguments)
+    else:
+        by_class, source = _arguments_of_soil(formula, soil, depth_cm)
+        result = evaluate(formula, (*arguments, *by_class))
+        result["source"] += f"; {soil} after {source}"
     answer(result, _as_text(formula, result), as_json=as_json)
 
 
@@ -85,6 +111,25 @@ def _formula(quantity: str) -> Formula:
     close = difflib.get_close_matches(quantity, FORMULAS, n=1)
     hint = f"did you mean {close[0]}?" if close else "fleet convert --list names them all."
     raise _UsedWrongly(f"There is no quantity {quantity}; {hint}")
+
+
+def _arguments_of_soil(formula: Formula, soil: str, depth_cm: float) -> tuple[list[str], str]:
+    """What a class of soil states, as arguments are typed, and where that stands."""
+    if soil in TEXTURES:
+        stated, source = stated_curve(TEXTURES[soil]), "Carsel and Parrish 1988"
+    elif soil in SOIL_CLASSES:
+        stated, source = stated_capacities(SOIL_CLASSES[soil], depth_cm), "KA5 (AG Boden 2005)"
+    else:
+        close = difflib.get_close_matches(soil, [*TEXTURES, *SOIL_CLASSES], n=1)
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"there are {_in_words([*TEXTURES])}, and those of KA5."
+        )
+        raise _UsedWrongly(f"There is no soil {soil}; {hint}")
+    if not stated.keys() <= {argument.name for argument in formula.arguments}:
+        raise _UsedWrongly(f"{soil} says nothing about {formula.name}.")
+    return [f"{name}={value}±{u}" for name, (value, u) in stated.items()], source
 
 
 def _read(formula: Formula, arguments: Iterable[str]) -> dict[str, tuple[float, float | None]]:
@@ -144,7 +189,7 @@ def _as_text(formula: Formula, result: dict[str, Any]) -> str:
     text = f"{formula.name} = {result['value']:.7g}{unit}"
     if "standard_uncertainty" in result:
         text += f"\nstandard uncertainty {result['standard_uncertainty']:.3g}{unit}"
-    return f"{text}\nafter {formula.source}"
+    return f"{text}\nafter {result['source']}"
 
 
 def _show_list(*, as_json: bool) -> None:

@@ -1,7 +1,8 @@
 """Formulas that stand alone: published equations from what is measured to what is meant.
 
 Every formula takes scalars or arrays of one shape and returns float64 of that shape. An argument that is NaN or outside the
-range in which the equation holds gives NaN, never a number that looks like one. `FORMULAS` lists them for `fleet convert`.
+range in which the equation holds gives NaN, never a number that looks like one. `FORMULAS` lists them for `fleet convert`, with those of
+`soil_water` (retention, available water), `probes` (thermistors, cells, electrodes, windows) and `place` (gravity, air pressure).
 """
 
 from __future__ import annotations
@@ -12,9 +13,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fleet_server.measurement import exact
+from fleet_server.measurement.place import local_gravity, station_pressure
+from fleet_server.measurement.probes import (
+    DS18B20_COUNTS,
+    WATERMARK_THERMISTOR_OHM,
+    borax_buffer_ph,
+    cell_constant,
+    conductivity_of_cell,
+    ds18b20_temperature,
+    oxygen_two_point,
+    phosphate_buffer_ph,
+    phthalate_buffer_ph,
+    steinhart_hart_temperature,
+    thermistor_temperature,
+    turbidity,
+    watermark_thermistor_temperature,
+)
+from fleet_server.measurement.ranges import FloatArray, within
+from fleet_server.measurement.soil_water import (
+    available_water_pct,
+    soil_specific_water_content,
+    topp_permittivity,
+    van_genuchten_tension,
+    van_genuchten_water_content,
+)
 from fleet_server.measurement.units import (
     FARADAY_C_MOL,
     GAS_CONSTANT_J_MOL_K,
@@ -22,8 +47,6 @@ from fleet_server.measurement.units import (
     STANDARD_GRAVITY_M_S2,
     ZERO_CELSIUS_K,
 )
-
-FloatArray = NDArray[np.float64]
 
 NERNST_SLOPE_25_MV = 59.15935  # nernst_slope(25), the default of an electrode without a calibration
 WATERMARK_SHORT_OHM = 300.0
@@ -33,6 +56,15 @@ TEROS_COUNTS = (1_797.0, 3_396.0)  # permittivity 1 (air) to 80.5 (water)
 TEROS_SOIL_COUNTS = (1_870.0, 3_396.0)  # from permittivity 2 on, where Topp's curve begins
 SOUND_TEMPERATURES_C = (-40.0, 60.0)
 SOUND_ASSUMED_M_S = 344.0  # of a module without a thermometer: 340 to 348, its maker does not say
+# Coefficients a and b of the practical salinity scale, by power of √Rt.
+_PSS_78 = (
+    (0.0080, 0.0005),
+    (-0.1692, -0.0056),
+    (25.3851, -0.0066),
+    (14.0941, -0.0375),
+    (-7.0261, 0.0636),
+    (2.7081, -0.0144),
+)
 CAPACITIVE_AIR_MV = 2_540.0
 CAPACITIVE_WATER_MV = 1_270.0
 
@@ -70,11 +102,6 @@ class Formula:
     @property
     def name(self) -> str:
         return self.function.__name__
-
-
-def _within(values: ArrayLike, minimum: float, maximum: float) -> FloatArray:
-    x = np.asarray(values, dtype=np.float64)
-    return np.where((x >= minimum) & (x <= maximum), x, np.nan)
 
 
 # ------------------------------------------------------------------------------------------------------------------- soil
@@ -129,8 +156,8 @@ def watermark_tension_with_slopes(
     [0.0, 0.405]
     """
     below_open = np.nextafter(WATERMARK_OPEN_OHM, 0.0)
-    r = _within(resistance_ohm, WATERMARK_SHORT_OHM, float(below_open)) / 1000.0
-    t = _within(temperature_c, *WATERMARK_TEMPERATURES_C)
+    r = within(resistance_ohm, WATERMARK_SHORT_OHM, float(below_open)) / 1000.0
+    t = within(temperature_c, *WATERMARK_TEMPERATURES_C)
     d = 1.0 + 0.018 * (t - 24.0)
 
     wet = (23.156 * r - 12.736) * d
@@ -209,7 +236,7 @@ def topp_water_content(permittivity: ArrayLike) -> FloatArray:
     >>> round(float(topp_water_content(20)), 5)
     0.3454
     """
-    k = _within(permittivity, 2.0, 81.0)
+    k = within(permittivity, 2.0, 81.0)
     return -5.3e-2 + k * (2.92e-2 + k * (-5.5e-4 + k * 4.3e-6))
 
 
@@ -228,7 +255,7 @@ def teros_permittivity(counts: ArrayLike) -> FloatArray:
     >>> round(float(teros_permittivity(2500)), 2)
     13.1
     """
-    root = _teros_root(_within(counts, *TEROS_COUNTS))
+    root = _teros_root(within(counts, *TEROS_COUNTS))
     return root * root
 
 
@@ -244,7 +271,7 @@ def teros_water_content(counts: ArrayLike) -> FloatArray:
     >>> round(float(teros_water_content(2500)), 4)
     0.2448
     """
-    return topp_water_content(teros_permittivity(_within(counts, *TEROS_SOIL_COUNTS)))
+    return topp_water_content(teros_permittivity(within(counts, *TEROS_SOIL_COUNTS)))
 
 
 def teros_water_content_per_count(counts: ArrayLike) -> FloatArray:
@@ -253,7 +280,7 @@ def teros_water_content_per_count(counts: ArrayLike) -> FloatArray:
     >>> round(float(teros_water_content_per_count(2500)), 6)
     0.000356
     """
-    r = _within(counts, *TEROS_SOIL_COUNTS)
+    r = within(counts, *TEROS_SOIL_COUNTS)
     root = _teros_root(r)
     k = root * root
     per_permittivity = 2.92e-2 + k * (-1.1e-3 + k * 1.29e-5)
@@ -285,9 +312,9 @@ def capacitive_index(
     >>> round(float(capacitive_index(2000, 2600, 1350)), 3)
     0.48
     """
-    air = _within(air_mv, 1_800.0, 3_300.0)
-    water = _within(water_mv, 500.0, 1_700.0)
-    return (air - _within(voltage_mv, 0.0, 3_300.0)) / (air - water)
+    air = within(air_mv, 1_800.0, 3_300.0)
+    water = within(water_mv, 500.0, 1_700.0)
+    return (air - within(voltage_mv, 0.0, 3_300.0)) / (air - water)
 
 
 def ledieu_water_content(permittivity: ArrayLike) -> FloatArray:
@@ -304,7 +331,7 @@ def ledieu_water_content(permittivity: ArrayLike) -> FloatArray:
     >>> round(float(ledieu_water_content(20)), 5)
     0.33313
     """
-    return 0.1138 * np.sqrt(_within(permittivity, 3.0, 81.0)) - 0.1758
+    return 0.1138 * np.sqrt(within(permittivity, 3.0, 81.0)) - 0.1758
 
 
 def malicki_water_content(permittivity: ArrayLike, bulk_density_g_cm3: ArrayLike) -> FloatArray:
@@ -322,8 +349,8 @@ def malicki_water_content(permittivity: ArrayLike, bulk_density_g_cm3: ArrayLike
     >>> round(float(malicki_water_content(10, 1.4)), 5)
     0.20363
     """
-    k = _within(permittivity, 3.0, 81.0)
-    rho = _within(bulk_density_g_cm3, 0.1, 2.0)
+    k = within(permittivity, 3.0, 81.0)
+    rho = within(bulk_density_g_cm3, 0.1, 2.0)
     return (np.sqrt(k) - 0.819 - 0.168 * rho - 0.159 * rho * rho) / (7.17 + 1.18 * rho)
 
 
@@ -354,9 +381,9 @@ def oxygen_saturation(
     >>> round(float(oxygen_saturation(15, 0.5, 980)), 5)
     9.71768
     """
-    t = _within(temperature_c, 0.0, 40.0)
-    s = _within(salinity, 0.0, 40.0)
-    p = _within(pressure_hpa, 500.0, 1100.0) / STANDARD_ATMOSPHERE_HPA
+    t = within(temperature_c, 0.0, 40.0)
+    s = within(salinity, 0.0, 40.0)
+    p = within(pressure_hpa, 500.0, 1100.0) / STANDARD_ATMOSPHERE_HPA
     k = t + ZERO_CELSIUS_K
     fresh = -139.34411 + (1.575701e5 + (-6.642308e7 + (1.243800e10 - 8.621949e11 / k) / k) / k) / k
     salt = s * (0.017674 + (-10.754 + 2140.7 / k) / k)
@@ -385,13 +412,35 @@ def dissolved_oxygen(
     7.63598
     """
     saturated = oxygen_saturation(temperature_c, salinity, pressure_hpa)
-    return _within(saturation_pct, 0.0, 300.0) / 100.0 * saturated
+    return within(saturation_pct, 0.0, 300.0) / 100.0 * saturated
+
+
+def percent_saturation(
+    oxygen_mg_l: ArrayLike,
+    temperature_c: ArrayLike,
+    salinity: ArrayLike = 0.0,
+    pressure_hpa: ArrayLike = STANDARD_ATMOSPHERE_HPA,
+) -> FloatArray:
+    """Oxygen saturation from concentration, the inverse of `dissolved_oxygen`: 100 · DO / oxygen_saturation(T, S, P).
+
+    Args:
+        oxygen_mg_l: mg/L, 0–45.
+        temperature_c, salinity, pressure_hpa: as in `oxygen_saturation`; the pressure is the one at the place.
+
+    Returns:
+        % of equilibrium with air.
+
+    >>> round(float(percent_saturation(7.63598, 20, 0.3, 0.99 * 1013.25)), 4)
+    85.0
+    """
+    saturated = oxygen_saturation(temperature_c, salinity, pressure_hpa)
+    return 100.0 * within(oxygen_mg_l, 0.0, 45.0) / saturated
 
 
 def salinity(conductivity_25_us_cm: ArrayLike) -> FloatArray:
     """Salinity for the oxygen formula: S = 5.572e-4 SC + 2.02e-9 SC² (as used by USGS DOTABLES).
 
-    Good enough for oxygen (< 0.05 %); not to be published as salinity below 2,000 µS/cm, where it is 14 % off.
+    Good enough for oxygen (within 0.11 %); not to be published as salinity below 2,000 µS/cm, where it is 14 % off.
 
     Args:
         conductivity_25_us_cm: at 25 °C, µS/cm, 0–60,000.
@@ -402,8 +451,33 @@ def salinity(conductivity_25_us_cm: ArrayLike) -> FloatArray:
     >>> round(float(salinity(5000)), 4)
     2.8365
     """
-    sc = _within(conductivity_25_us_cm, 0.0, 60_000.0)
+    sc = within(conductivity_25_us_cm, 0.0, 60_000.0)
     return sc * (5.572e-4 + sc * 2.02e-9)
+
+
+def practical_salinity(conductivity_us_cm: ArrayLike, temperature_c: ArrayLike) -> FloatArray:
+    """Practical salinity at the surface, as it may be published (PSS-78: Unesco 1983, Technical Papers in Marine Science 44, §1).
+
+    S = Σ aᵢ Rᵢ + (T − 15)/(1 + 0.0162 (T − 15)) Σ bᵢ Rᵢ with Rᵢ = Rt^(i/2), Rt = κ / (42.914 mS/cm · rt(T)), T = 1.00024 t.
+
+    Args:
+        conductivity_us_cm: κ at the water's temperature, not at 25 °C, µS/cm, 500–70,000.
+        temperature_c: t, °C, −2–35.
+
+    Returns:
+        Practical salinity; NaN below 2 and above 42, where the scale is not defined: fresh water has none.
+
+    >>> round(float(practical_salinity(5000, 25)), 4)
+    2.6796
+    """
+    t = within(temperature_c, -2.0, 35.0) * 1.00024
+    at_35 = 0.6766097 + t * (2.00564e-2 + t * (1.104259e-4 + t * (-6.9698e-7 + t * 1.0031e-9)))
+    root = np.sqrt(within(conductivity_us_cm, 500.0, 7e4) / 42_914.0 / at_35)
+    first, second = np.zeros_like(root), np.zeros_like(root)
+    for a, b in reversed(_PSS_78):
+        first, second = first * root + a, second * root + b
+    s = first + (t - 15.0) / (1.0 + 0.0162 * (t - 15.0)) * second
+    return within(s, 2.0, 42.0)
 
 
 def conductivity_25(
@@ -422,9 +496,9 @@ def conductivity_25(
     >>> round(float(conductivity_25(500, 5)), 2), round(float(conductivity_25(500, 5, 0.02)), 2)
     (809.06, 833.33)
     """
-    conductivity = _within(conductivity_us_cm, 0.0, 200_000.0)
-    t = _within(temperature_c, 0.0, 50.0)
-    return conductivity / (1.0 + _within(alpha, 0.0, 0.03) * (t - 25.0))
+    conductivity = within(conductivity_us_cm, 0.0, 200_000.0)
+    t = within(temperature_c, 0.0, 50.0)
+    return conductivity / (1.0 + within(alpha, 0.0, 0.03) * (t - 25.0))
 
 
 def nernst_slope(temperature_c: ArrayLike) -> FloatArray:
@@ -439,7 +513,7 @@ def nernst_slope(temperature_c: ArrayLike) -> FloatArray:
     >>> round(float(nernst_slope(25)), 4)
     59.1593
     """
-    kelvin = _within(temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
+    kelvin = within(temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
     return math.log(10.0) * GAS_CONSTANT_J_MOL_K / FARADAY_C_MOL * 1000.0 * kelvin
 
 
@@ -468,10 +542,10 @@ def ph(
     >>> round(float(ph(-20, 5, 56.37119, -0.21357, 18)), 4)
     7.3674
     """
-    t = _within(temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
-    t_cal = _within(calibration_temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
-    slope = _within(slope_mv, 40.0, 65.0) * t / t_cal
-    return 7.0 - (_within(potential_mv, -600.0, 600.0) - _within(zero_mv, -100.0, 100.0)) / slope
+    t = within(temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
+    t_cal = within(calibration_temperature_c, 0.0, 100.0) + ZERO_CELSIUS_K
+    slope = within(slope_mv, 40.0, 65.0) * t / t_cal
+    return 7.0 - (within(potential_mv, -600.0, 600.0) - within(zero_mv, -100.0, 100.0)) / slope
 
 
 def ammonia_fraction(temperature_c: ArrayLike, ph: ArrayLike) -> FloatArray:
@@ -489,8 +563,29 @@ def ammonia_fraction(temperature_c: ArrayLike, ph: ArrayLike) -> FloatArray:
     >>> round(float(ammonia_fraction(20, 8)), 6)
     0.038205
     """
-    pka = 0.09018 + 2729.92 / (_within(temperature_c, 0.0, 40.0) + 273.2)
-    return 1.0 / (1.0 + np.power(10.0, pka - _within(ph, 0.0, 14.0)))
+    pka = 0.09018 + 2729.92 / (within(temperature_c, 0.0, 40.0) + 273.2)
+    return 1.0 / (1.0 + np.power(10.0, pka - within(ph, 0.0, 14.0)))
+
+
+def unionised_ammonia(
+    total_ammonia_mg_l: ArrayLike, temperature_c: ArrayLike, ph: ArrayLike
+) -> FloatArray:
+    """Un-ionised ammonia from total ammonia nitrogen: TAN · ammonia_fraction(T, pH).
+
+    No probe of ours measures TAN; it comes from the laboratory or a test kit. 0.025 mg/L is the usual limit for fish.
+
+    Args:
+        total_ammonia_mg_l: NH₃ and NH₄⁺ together, as nitrogen, mg/L, 0–100.
+        temperature_c: °C, 0–40.
+        ph: 0–14.
+
+    Returns:
+        NH₃ as nitrogen, mg/L.
+
+    >>> round(float(unionised_ammonia(0.6, 20, 8)), 5)
+    0.02292
+    """
+    return within(total_ammonia_mg_l, 0.0, 100.0) * ammonia_fraction(temperature_c, ph)
 
 
 def water_density(temperature_c: ArrayLike) -> FloatArray:
@@ -507,7 +602,7 @@ def water_density(temperature_c: ArrayLike) -> FloatArray:
     >>> round(float(water_density(20)), 4)
     998.2067
     """
-    t = _within(temperature_c, 0.0, 40.0)
+    t = within(temperature_c, 0.0, 40.0)
     from_densest = t - 3.983035
     loss = from_densest * from_densest * (t + 301.797) / (522_528.9 * (t + 69.34881))
     return 999.974950 * (1.0 - loss)
@@ -531,8 +626,39 @@ def water_depth(
     >>> round(float(water_depth(10_000, 4)), 5)
     1.01974
     """
-    pressure = _within(pressure_pa, -5_000.0, 2_000_000.0)
-    return pressure / (water_density(temperature_c) * _within(gravity_m_s2, 9.7, 9.9))
+    pressure = within(pressure_pa, -5_000.0, 2_000_000.0)
+    return pressure / (water_density(temperature_c) * within(gravity_m_s2, 9.7, 9.9))
+
+
+def water_level(
+    pressure_hpa: ArrayLike,
+    air_pressure_hpa: ArrayLike,
+    temperature_c: ArrayLike,
+    gravity_m_s2: ArrayLike = STANDARD_GRAVITY_M_S2,
+    probe_height_m: ArrayLike = 0.0,
+) -> FloatArray:
+    """Water level from the absolute pressure under water and the air's: h = (p − p_air) / (ρ(T) g) + z, ρ by `water_density`.
+
+    1 hPa that the air's pressure is off makes 1.02 cm: it must be from the same ten minutes, and from the place's own height
+    (`station_pressure`).
+
+    Args:
+        pressure_hpa: p at the probe, hPa, 500–21,000; at most 50 hPa below the air's.
+        air_pressure_hpa: p_air at the place, hPa, 500–1,100.
+        temperature_c: of the water, °C, 0–40.
+        gravity_m_s2: at the place (`local_gravity`), m/s², 9.7–9.9.
+        probe_height_m: z, height of the probe over the gauge's zero, m, −100–100.
+
+    Returns:
+        m over the gauge's zero.
+
+    >>> round(float(water_level(1101.29, 1001.29, 4, 9.8127, 0.25)), 5)
+    1.26911
+    """
+    probe = within(pressure_hpa, 500.0, 21_000.0)
+    over_air_pa = (probe - within(air_pressure_hpa, 500.0, 1_100.0)) * 100.0
+    depth = water_depth(over_air_pa, temperature_c, gravity_m_s2)
+    return depth + within(probe_height_m, -100.0, 100.0)
 
 
 def speed_of_sound(temperature_c: ArrayLike) -> FloatArray:
@@ -549,7 +675,7 @@ def speed_of_sound(temperature_c: ArrayLike) -> FloatArray:
     >>> round(float(speed_of_sound(20)), 2)
     343.2
     """
-    t = _within(temperature_c, *SOUND_TEMPERATURES_C)
+    t = within(temperature_c, *SOUND_TEMPERATURES_C)
     return 331.29 * np.sqrt(1.0 + t / ZERO_CELSIUS_K)
 
 
@@ -569,8 +695,8 @@ def ultrasonic_distance(
     >>> round(float(ultrasonic_distance(1500, 5)), 4)
     1.4577
     """
-    shown_m = _within(distance_mm, 0.0, 10_000.0) / 1000.0
-    return shown_m * speed_of_sound(temperature_c) / _within(assumed_m_s, 320.0, 360.0)
+    shown_m = within(distance_mm, 0.0, 10_000.0) / 1000.0
+    return shown_m * speed_of_sound(temperature_c) / within(assumed_m_s, 320.0, 360.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------- weather
@@ -607,24 +733,24 @@ def reference_evapotranspiration(
     >>> round(float(reference_evapotranspiration(21.5, 12.3, 84, 63, 2.078, 22.07, 100, 50.8, 187)), 4)
     3.8801
     """
-    warmest = _within(temperature_max_c, -40.0, 60.0)
-    coldest = _within(temperature_min_c, -40.0, 60.0)
-    wind = _within(wind_m_s, 0.0, 50.0)
+    warmest = within(temperature_max_c, -40.0, 60.0)
+    coldest = within(temperature_min_c, -40.0, 60.0)
+    wind = within(wind_m_s, 0.0, 50.0)
     mean = (warmest + coldest) / 2.0
     e_warmest, e_coldest = _vapour_pressure_kpa(warmest), _vapour_pressure_kpa(coldest)
     e_saturated = (e_warmest + e_coldest) / 2.0
     e_actual = (
-        e_coldest * _within(humidity_max_pct, 0.0, 100.0)
-        + e_warmest * _within(humidity_min_pct, 0.0, 100.0)
+        e_coldest * within(humidity_max_pct, 0.0, 100.0)
+        + e_warmest * within(humidity_min_pct, 0.0, 100.0)
     ) / 200.0
-    altitude = _within(altitude_m, -430.0, 6_000.0)
+    altitude = within(altitude_m, -430.0, 6_000.0)
     gamma = 0.665e-3 * 101.3 * np.power((293.0 - 0.0065 * altitude) / 293.0, 5.26)
     delta = 4098.0 * _vapour_pressure_kpa(mean) / ((mean + 237.3) * (mean + 237.3))
     net = _net_radiation_mj_m2(
         warmest_c=warmest,
         coldest_c=coldest,
         e_actual_kpa=e_actual,
-        radiation_mj_m2=_within(radiation_mj_m2, 0.0, 50.0),
+        radiation_mj_m2=within(radiation_mj_m2, 0.0, 50.0),
         altitude_m=altitude,
         clear_sky_mj_m2=_extraterrestrial_mj_m2(latitude_deg, day_of_year),
     )
@@ -638,8 +764,8 @@ def _vapour_pressure_kpa(temperature_c: FloatArray) -> FloatArray:
 
 
 def _extraterrestrial_mj_m2(latitude_deg: ArrayLike, day_of_year: ArrayLike) -> FloatArray:
-    latitude = np.radians(_within(latitude_deg, -66.0, 66.0))
-    angle = 2.0 * np.pi / 365.0 * _within(day_of_year, 1.0, 366.0)
+    latitude = np.radians(within(latitude_deg, -66.0, 66.0))
+    angle = 2.0 * np.pi / 365.0 * within(day_of_year, 1.0, 366.0)
     distance = 1.0 + 0.033 * np.cos(angle)  # Eq. 23
     declination = 0.409 * np.sin(angle - 1.39)  # Eq. 24
     sunset = np.arccos(-np.tan(latitude) * np.tan(declination))  # Eq. 25
@@ -687,6 +813,14 @@ def _formula(
 
 _BENSON_KRAUSE = "Benson and Krause 1984 (APHA 4500-O, USGS OWQ memo 2011.03)"
 _WATER = {"temperature_c": (0.0, 40.0), "salinity": (0.0, 40.0), "pressure_hpa": (500.0, 1100.0)}
+
+_DIN_19266 = "DIN 19266, linear between its temperatures"
+_RETENTION = {
+    "residual": (0.0, 0.3),
+    "saturated": (0.2, 1.0),
+    "alpha_per_cm": (1e-4, 2.0),
+    "n": (1.01, 15.0),
+}
 
 FORMULAS: dict[str, Formula] = {
     formula.name: formula
@@ -766,6 +900,149 @@ FORMULAS: dict[str, Formula] = {
             pressure_pa=(-5_000.0, 2_000_000.0),
             temperature_c=(0.0, 40.0),
             gravity_m_s2=(9.7, 9.9),
+        ),
+        _formula(percent_saturation, "%", _BENSON_KRAUSE, oxygen_mg_l=(0.0, 45.0), **_WATER),
+        _formula(
+            practical_salinity,
+            "",
+            "PSS-78 (Unesco 1983), from 2 to 42",
+            conductivity_us_cm=(500.0, 7e4),
+            temperature_c=(-2.0, 35.0),
+        ),
+        _formula(
+            unionised_ammonia,
+            "mg/L",
+            "Emerson et al. 1975",
+            total_ammonia_mg_l=(0.0, 100.0),
+            temperature_c=(0.0, 40.0),
+            ph=(0.0, 14.0),
+        ),
+        _formula(
+            water_level,
+            "m",
+            "Hydrostatics with the density of Tanaka et al. 2001",
+            pressure_hpa=(500.0, 21_000.0),
+            air_pressure_hpa=(500.0, 1_100.0),
+            temperature_c=(0.0, 40.0),
+            gravity_m_s2=(9.7, 9.9),
+            probe_height_m=(-100.0, 100.0),
+        ),
+        _formula(
+            local_gravity,
+            "m/s²",
+            "GRS 80 (Moritz 2000) with the free-air gradient",
+            latitude_deg=(-90.0, 90.0),
+            altitude_m=(-430.0, 6_000.0),
+        ),
+        _formula(
+            station_pressure,
+            "hPa",
+            "ISO 2533, standard atmosphere",
+            altitude_m=(-430.0, 6_000.0),
+            sea_level_hpa=(900.0, 1_100.0),
+        ),
+        _formula(
+            oxygen_two_point,
+            "%",
+            "Two points, without oxygen and saturated (ISO 17289)",
+            reading_pct=(-20.0, 500.0),
+            at_zero_pct=(-20.0, 20.0),
+            at_saturation_pct=(50.0, 150.0),
+        ),
+        _formula(phthalate_buffer_ph, "pH", _DIN_19266, temperature_c=(0.0, 30.0)),
+        _formula(phosphate_buffer_ph, "pH", _DIN_19266, temperature_c=(0.0, 30.0)),
+        _formula(borax_buffer_ph, "pH", _DIN_19266, temperature_c=(0.0, 30.0)),
+        _formula(
+            cell_constant,
+            "1/cm",
+            "ISO 7888",
+            standard_us_cm=(10.0, 2e5),
+            conductance_us=(1.0, 2e6),
+        ),
+        _formula(
+            conductivity_of_cell,
+            "µS/cm",
+            "ISO 7888",
+            conductance_us=(0.0, 2e6),
+            cell_constant_per_cm=(0.01, 20.0),
+        ),
+        _formula(
+            turbidity,
+            "FNU",
+            "Polynomial fitted on formazin (ISO 7027-1)",
+            signal=(-100.0, 70_000.0),
+            offset_fnu=(-1_000.0, 1_000.0),
+            slope=(1e-3, 100.0),
+            curve=(-0.01, 0.01),
+        ),
+        _formula(
+            ds18b20_temperature,
+            "°C",
+            "Maxim, DS18B20 data sheet 19-7487, figure 4",
+            counts=DS18B20_COUNTS,
+            offset_k=(-5.0, 5.0),
+        ),
+        _formula(
+            thermistor_temperature,
+            "°C",
+            "IEC 60539-1, β of an NTC thermistor",
+            resistance_ohm=(10.0, 1e7),
+            resistance_25_ohm=(100.0, 1e6),
+            beta_k=(2_000.0, 6_000.0),
+        ),
+        _formula(
+            steinhart_hart_temperature,
+            "°C",
+            "Steinhart and Hart 1968",
+            resistance_ohm=(10.0, 1e7),
+            a_per_k=(5e-4, 2e-3),
+            b_per_k=(1e-4, 4e-4),
+            c_per_k=(0.0, 5e-7),
+        ),
+        _formula(
+            watermark_thermistor_temperature,
+            "°C",
+            "Irrometer, 200TS",
+            resistance_ohm=WATERMARK_THERMISTOR_OHM,
+        ),
+        _formula(
+            topp_permittivity,
+            "1",
+            "Topp, Davis and Annan 1980, Eq. 6",
+            water_content=(0.0, 0.55),
+        ),
+        _formula(
+            soil_specific_water_content,
+            "m³/m³",
+            "A line fitted on weighed samples, and a temperature term",
+            permittivity=(1.0, 81.0),
+            offset=(-1.0, 1.0),
+            slope=(0.01, 1.0),
+            temperature_c=(-10.0, 50.0),
+            per_kelvin=(-0.01, 0.01),
+            reference_c=(0.0, 40.0),
+        ),
+        _formula(
+            van_genuchten_water_content,
+            "m³/m³",
+            "van Genuchten 1980",
+            tension_kpa=(0.0, 1e5),
+            **_RETENTION,
+        ),
+        _formula(
+            van_genuchten_tension,
+            "kPa",
+            "van Genuchten 1980",
+            water_content=(0.0, 0.8),
+            **_RETENTION,
+        ),
+        _formula(
+            available_water_pct,
+            "% nFK",
+            "Bodenkundliche Kartieranleitung, 5th edition",
+            water_content=(0.0, 1.0),
+            field_capacity=(0.05, 0.8),
+            available_capacity=(0.03, 0.6),
         ),
         _formula(speed_of_sound, "m/s", "Ideal gas; Wong 1986", temperature_c=SOUND_TEMPERATURES_C),
         _formula(

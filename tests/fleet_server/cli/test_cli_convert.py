@@ -67,6 +67,23 @@ def test_all_uncertainties_are_combined() -> None:
     assert answer["standard_uncertainty"] == pytest.approx(0.137587, abs=1e-6)
 
 
+def test_soil_class_states_what_nobody_measured_with_its_uncertainty() -> None:
+    typed = ("water_content=0.20±0.03", "field_capacity=0.30±0.03", "available_capacity=0.18±0.02")
+    by_hand = answer_of("available_water_pct", *typed)
+    by_class = answer_of("available_water_pct", typed[0], "--soil", "Sl4", "--depth-cm", "30")
+    assert by_class.pop("source") == f"{by_hand.pop('source')}; Sl4 after KA5 (AG Boden 2005)"
+    assert by_class == by_hand
+    deeper = answer_of("available_water_pct", typed[0], "--soil", "Sl4", "--depth-cm", "80")
+    assert deeper["value"] == pytest.approx(100 * (0.20 - 0.11) / 0.15)
+
+
+def test_texture_class_states_its_retention_curve() -> None:
+    answer = answer_of("van_genuchten_water_content", "tension_kpa=10", "--soil", "loam")
+    assert answer["value"] == pytest.approx(0.2406, abs=5e-5)
+    assert answer["standard_uncertainty"] == pytest.approx(0.070, abs=5e-4)
+    assert answer["source"] == "van Genuchten 1980; loam after Carsel and Parrish 1988"
+
+
 def test_exact_argument_has_no_uncertainty_to_give() -> None:
     assert answer_of("nernst_slope", "temperature_c=25±0")["standard_uncertainty"] == 0.0
 
@@ -124,6 +141,17 @@ def test_list_names_every_quantity_with_its_arguments() -> None:
             "The uncertainty of temperature_c must not be negative.",
         ),
         ("nernst_slope temperature_c=20±1±1", "temperature_c has more than one uncertainty."),
+        ("available_water_pct --soil Sl9", "There is no soil Sl9; did you mean Slu?"),
+        (
+            "available_water_pct --soil 7",
+            "There is no soil 7; there are sand, sandy loam, loam, silt loam and clay loam, "
+            "and those of KA5.",
+        ),
+        ("available_water_pct --soil loam", "loam says nothing about available_water_pct."),
+        (
+            "available_water_pct water_content=0.2 field_capacity=0.3 --soil Sl4",
+            "field_capacity is given twice.",
+        ),
         ("nernst_slope temperature_c=101", "temperature_c must lie between 0 and 100, not at 101."),
     ],
 )

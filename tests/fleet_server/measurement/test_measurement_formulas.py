@@ -107,6 +107,9 @@ CONDUCTIVITY = {
     (1, 30, 0.0191): 0.91283,
     (1, 0, 0.02): 2.0,
     (1, 5, 0.02): 1.66667,
+    (1, 10, 0.02): 1.42857,
+    (1, 15, 0.02): 1.25,
+    (1, 20, 0.02): 1.11111,
     (1, 30, 0.02): 0.90909,
     (500, 5): 809.06,
     (500, 5, 0.02): 833.33,
@@ -346,16 +349,20 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
     "module",
     [
         *(
+            "aggregates",
             "budget",
             "calibration",
             "derived",
+            "deriving",
             "distributions",
             "drift",
             "exact",
             "fits",
             "pipeline",
+            "place",
+            "probes",
         ),
-        *("quality", "uncertainty", "units"),
+        *("quality", "ranges", "soil_water", "uncertainty", "units"),
     ],
 )
 def test_examples_in_the_docstrings_hold(module: str) -> None:
