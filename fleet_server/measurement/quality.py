@@ -1,16 +1,16 @@
 """Quality flags: QARTOD's five, and two bits for every test behind them.
 
-Lives here: flags, test results, the range test and its table. Tests that need neighbours in time or space follow with
-the rule sets; until then their bits say "not evaluated".
+Lives here: flags, test results, the range test and its table. Tests that need other times or other streams are in `in_context`, their
+limits in `rules`; until they are filled their bits say "not evaluated".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 FlagArray = NDArray[np.int16]
 TestArray = NDArray[np.int32]
+ResultArray = NDArray[np.integer[Any]]
 
 
 class Flag(IntEnum):
@@ -43,6 +44,11 @@ class QualityTest(IntEnum):
     INPUT = 7  # a channel that the conversion needs was missing or not good
     SERVICE_WINDOW = 8
     PERSON = 9
+    CLIMATOLOGY = 10
+    EXPOSED = 11  # a soil probe that the air reaches
+    OUT_OF_WATER = 12
+    FOULING = 13
+    TIME = 14  # when it was sampled is an estimate
 
 
 class Result(IntEnum):
@@ -130,7 +136,7 @@ def gross_range(value: FloatArray, observed_property: str) -> TestArray:
     return result.astype(np.int32)
 
 
-def pack_results(results: dict[QualityTest, TestArray], length: int) -> TestArray:
+def pack_results(results: Mapping[QualityTest, ResultArray], length: int) -> TestArray:
     """Put the results of single tests into one number per row, two bits per test.
 
     >>> packed = pack_results({QualityTest.GROSS_RANGE: np.array([1]), QualityTest.FROST: np.array([3])}, 1)
@@ -148,7 +154,16 @@ def result_of(tests: int, test: QualityTest) -> Result:
     return Result((tests >> (2 * test)) & 3)
 
 
-def aggregate_flag(results: Sequence[TestArray], length: int) -> FlagArray:
+def unpack_results(tests: TestArray) -> dict[QualityTest, TestArray]:
+    """The single tests' results behind packed numbers, shape (n,) each.
+
+    >>> unpack_results(np.array([0b11000000000001]))[QualityTest.FROST].tolist()
+    [3]
+    """
+    return {test: (tests >> np.int32(2 * test)) & np.int32(3) for test in QualityTest}
+
+
+def aggregate_flag(results: Sequence[ResultArray], length: int) -> FlagArray:
     """Flag of every row from its tests: the worst result counts, and one good result is enough to be evaluated.
 
     Order as in QARTOD and ioos_qc: not evaluated < good < suspect < bad.
