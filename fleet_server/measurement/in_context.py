@@ -49,6 +49,7 @@ BASELINE_DAYS: Final = 14
 LEVEL_DAYS: Final = 30
 FOULING_DAYS: Final = 90  # after that what was clean once says little
 
+_PIECE_ROWS: Final = 32_768
 _BASELINE_LEAST: Final = 7
 _LEVEL_LEAST: Final = 10
 _BESIDE_S: Final = 1800  # a row of another stream is of the same moment
@@ -132,11 +133,30 @@ def in_context(
 
 
 def judge(series: Series, rules: Rules, context: Context, *, first: int = 0) -> TestArray:
-    """`in_context` as `quality.pack_results` has it: two bits for each test, shape (n − first,)."""
-    outcomes = in_context(series, rules, context, first=first)
-    return pack_results(
-        {test: outcome.result for test, outcome in outcomes.items()}, len(series) - first
+    """`in_context` as `quality.pack_results` has it: two bits for each test, shape (n − first,).
+
+    Long series go through in pieces that a processor's cache holds, each with as much around it as its tests look at.
+    """
+    return np.concatenate(
+        [
+            _judge_piece(series, rules, context, first=begin, end=begin + _PIECE_ROWS)
+            for begin in range(first, max(len(series), first + 1), _PIECE_ROWS)
+        ]
     )
+
+
+def _judge_piece(
+    series: Series, rules: Rules, context: Context, *, first: int, end: int
+) -> TestArray:
+    start, stop = first, min(end, len(series))
+    if start < stop:
+        earliest_s = series.times_s[first] - look_back_s(rules)
+        latest_s = series.times_s[stop - 1] + look_ahead_s(rules)
+        start = int(np.searchsorted(series.times_s, earliest_s))
+        stop = int(np.searchsorted(series.times_s, latest_s, side="right"))
+    outcomes = in_context(series.slice(start, stop), rules, context, first=first - start)
+    results = {test: outcome.result for test, outcome in outcomes.items()}
+    return pack_results(results, stop - first)[: end - first]
 
 
 def look_back_s(rules: Rules) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_server.measurement.in_context import (
@@ -50,6 +50,27 @@ from fleet_server.measurement.windows import Series, arranged
 NOT, GOOD, SUSPECT, BAD = Result
 BEGIN_S = 1_783_987_200  # 2026-07-14, midnight
 QUARTER_S = 900
+KINDS = {
+    "below": ("value", "limit"),
+    "above": ("value", "limit"),
+    "season": ("value", "low", "high"),
+    "spike": ("departure", "expected", "believed"),
+    "rose": ("change", "minutes", "believed"),
+    "fell": ("change", "minutes", "believed"),
+    "flat": ("hours", "tolerance"),
+    "attenuated": ("moved", "needed"),
+    "above_neighbours": ("apart", "believed", "neighbours"),
+    "below_neighbours": ("apart", "believed", "neighbours"),
+    "frost": ("soil_c",),
+    "exposed": ("ratio_pct",),
+    "dry_by_conductivity": ("conductivity_us_cm", "limit"),
+    "dry_by_level": ("level_m", "limit"),
+    "dry_by_warmth": ("ratio_pct",),
+    "fouling": ("total", "alarm"),
+    "service": (),
+    "time": (),
+}
+"""Every kind of reason with its numbers."""
 ANYTHING = GrossRange("1", fail=(-np.inf, np.inf), suspect=(-np.inf, np.inf))
 
 
@@ -416,6 +437,13 @@ def test_one_row_at_a_time_is_judged_as_all_at_once() -> None:
     assert tests == judge(series, ALL_TESTS, context).tolist()
 
 
+def test_long_series_is_judged_in_pieces_as_in_one() -> None:
+    series, context = _world(5, 70_000, step_s=900)
+    whole = in_context(series, ALL_TESTS, context, first=1000)
+    packed = pack_results({test: one.result for test, one in whole.items()}, len(series) - 1000)
+    assert judge(series, ALL_TESTS, context, first=1000).tolist() == packed.tolist()
+
+
 def test_row_waits_until_nothing_can_change_it_and_a_row_of_the_past_is_refused() -> None:
     stream = Stream(DEFAULTS["ph"])
     assert look_ahead_s(DEFAULTS["ph"]) == 3 * HOUR_S
@@ -427,13 +455,20 @@ def test_row_waits_until_nothing_can_change_it_and_a_row_of_the_past_is_refused(
     assert times.size == 12
 
 
-@given(seed=st.integers(0, 10_000), first=st.integers(1, 999))
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000), first=st.integers(1000, 1499))
 def test_rows_further_back_than_is_looked_change_nothing(seed: int, first: int) -> None:
-    series, context = _world(seed, 1000, step_s=7200)
+    """Neither a result nor a number behind it: two hours apart these are more than a hundred days."""
+    series, context = _world(seed, 1500, step_s=7200)
     earliest_s = series.times_s[first] - look_back_s(ALL_TESTS)
     start = int(np.searchsorted(series.times_s, earliest_s))
-    cut = judge(series.slice(start), ALL_TESTS, context, first=first - start)
-    assert cut.tolist() == judge(series, ALL_TESTS, context)[first:].tolist()
+    cut = in_context(series.slice(start), ALL_TESTS, context, first=first - start)
+    for test, whole in in_context(series, ALL_TESTS, context).items():
+        assert cut[test].result.tolist() == whole.result[first:].tolist()
+        is_judged = whole.result[first:] != NOT
+        for name, numbers in whole.numbers.items() if is_judged.any() else ():
+            cut_numbers = cut[test].numbers[name]
+            np.testing.assert_array_equal(cut_numbers[is_judged], numbers[first:][is_judged])
 
 
 # ---------------------------------------------------------------------------------------------------- rules and learning
@@ -536,13 +571,17 @@ def test_reason_of_a_flag_has_its_numbers(observed_property, values, row, expect
 def test_every_flag_of_the_world_has_a_reason_and_every_good_row_none() -> None:
     series, context = _world(1, 1400, step_s=3600)
     found = in_context(series, ALL_TESTS, context)
+    kinds = set()
     flags = aggregate_flag([outcome.result for outcome in found.values()], len(series))
     for row in range(0, 1400, 47):
         reasons = explain(series, ALL_TESTS, context, row)
         said = {reason.test for reason in reasons}
         assert said == {test for test, one in found.items() if one.result[row] >= SUSPECT}
         assert bool(reasons) == (flags[row] >= 3)
+        assert all(set(reason.numbers) == set(KINDS[reason.kind]) for reason in reasons)
+        kinds |= {reason.kind for reason in reasons}
         assert all(np.isfinite(number) for reason in reasons for number in reason.numbers.values())
+    assert len(kinds) >= 10
 
 
 def test_sixteenth_test_would_fit_and_packed_results_come_back() -> None:
