@@ -253,13 +253,21 @@ def _service_window(series: Series, context: Context) -> Outcome:
     if not context.services:
         return Outcome(np.zeros(len(series), dtype=np.int8))
     _, is_in = _services(series.times_s, context)
-    return Outcome(np.where(is_in, np.int8(Result.BAD), np.int8(Result.GOOD)))
+    result = np.where(is_in, np.int8(Result.BAD), np.int8(Result.GOOD))
+    return Outcome(_of_values(series, result))
 
 
 def _time(series: Series) -> Outcome:
-    if series.is_estimated is None:
-        return Outcome(np.full(len(series), Result.GOOD, dtype=np.int8))
-    return Outcome(np.where(series.is_estimated, np.int8(Result.SUSPECT), np.int8(Result.GOOD)))
+    result = np.full(len(series), Result.GOOD, dtype=np.int8)
+    if series.is_estimated is not None:
+        result[series.is_estimated] = Result.SUSPECT
+    return Outcome(_of_values(series, result))
+
+
+def _of_values(series: Series, result: SmallArray) -> SmallArray:
+    """Where there is no value there is nothing to judge."""
+    result[np.isnan(series.values)] = Result.NOT_EVALUATED
+    return result
 
 
 def _gross(series: Series, rules: Rules) -> Outcome:

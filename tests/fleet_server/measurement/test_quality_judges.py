@@ -36,7 +36,7 @@ from fleet_server.measurement.rules import (
     Season,
     Spike,
 )
-from fleet_server.measurement.windows import Series
+from fleet_server.measurement.windows import Series, arranged
 
 _FOLDER = Path(
     os.environ.get(
@@ -44,12 +44,13 @@ _FOLDER = Path(
     )
 )
 _GRAND_BAY = _FOLDER / "nerrs_grand_bay_2021_07.csv"
+_FRENCH_CREEK = _FOLDER / "streammetabolizer_french_do_5min.csv"
 _OLYMPIC_PARK = _FOLDER / "simpact_sopa_vwc_hourly.csv"
 
 needs_series = [
     pytest.mark.needs_series,
     pytest.mark.skipif(
-        not all(file.is_file() for file in (_GRAND_BAY, _OLYMPIC_PARK)),
+        not all(file.is_file() for file in (_GRAND_BAY, _FRENCH_CREEK, _OLYMPIC_PARK)),
         reason="the measured series (STADTSENSOR_SERIES, or shared/data beside the checkout) are not here",
     ),
 ]
@@ -172,7 +173,7 @@ def test_attenuated_signal_is_that_of_ioos_qc(ioos, regular):
 # --------------------------------------------------------------------------------------------------------- real series
 
 
-def _grand_bay(column: str) -> tuple[Series, np.ndarray]:
+def grand_bay(column: str) -> tuple[Series, np.ndarray]:
     """The series and the provider's flags: `<0>` good, `<1>` suspect, `<-2>` missing, `<-3>` rejected."""
     with _GRAND_BAY.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -204,7 +205,7 @@ class TestGrandBay:
 
     def test_spike_and_rate_are_those_of_ioos_qc(self, ioos, column, observed_property):
         """Fifteen minutes apart, one value missing: beside it we look at the next value but one, if we may look as far."""
-        series, _ = _grand_bay(column)
+        series, _ = grand_bay(column)
         known = DEFAULTS[observed_property]
         rules = Rules(ANYTHING, spike=replace(known.spike, within_s=900), rate=known.rate)
         theirs = ioos.spike_test(series.values, known.spike.suspect, known.spike.fail)
@@ -221,7 +222,7 @@ class TestGrandBay:
     def test_rates_learned_from_thirty_days_are_wider_and_spare_nearly_all_good_rows(
         self, column, observed_property
     ):
-        series, provider = _grand_bay(column)
+        series, provider = grand_bay(column)
         rules = DEFAULTS[observed_property]
         learned = learn(series, np.where(provider == "<0>", 1, 3).astype(np.int16), rules)
         assert learned.rate.rise_per_h >= rules.rate.rise_per_h
@@ -234,7 +235,7 @@ class TestOnRealSeries:
     pytestmark = needs_series
 
     def test_turbidity_finds_all_that_the_provider_rejected(self):
-        series, provider = _grand_bay("Turb")
+        series, provider = grand_bay("Turb")
         tests = unpack_results(judge(series, DEFAULTS["turbidity"], Context()))
         found = aggregate_flag([*tests.values()], len(series)) >= 3
         rejected = provider == "<-3>"
@@ -242,9 +243,20 @@ class TestOnRealSeries:
         assert (tests[QualityTest.SPIKE][rejected] >= Result.SUSPECT).all()
         assert found.sum() <= 4
 
+    def test_oxygen_that_a_stream_cannot_have_is_found_and_the_stream_itself_is_not(self):
+        """Zeros between values of 7 to 9 mg/L, while somebody had the sonde out or a bubble sat on it."""
+        series = french_creek()
+        flags = aggregate_flag(
+            [*unpack_results(judge(series, DEFAULTS["dissolved_oxygen"], Context())).values()],
+            len(series),
+        )
+        assert (flags[series.values < 5.0] >= 3).all()
+        plausible = series.values >= 5.0
+        assert (flags[plausible] >= 3).mean() < 0.004
+
     def test_table_takes_one_in_thirty_good_oxygen_values_of_a_lagoon_for_too_fast(self):
         """So its limits are learned per site: what was found for a pond is too narrow where the tide runs."""
-        series, provider = _grand_bay("DO_mgl")
+        series, provider = grand_bay("DO_mgl")
         rules = DEFAULTS["dissolved_oxygen"]
         rate = in_context(series, rules, Context())[QualityTest.RATE_OF_CHANGE].result
         assert 0.02 < (rate[provider == "<0>"] == Result.SUSPECT).mean() < 0.04
@@ -269,7 +281,7 @@ class TestOnRealSeries:
         assert found == 8  # of 13: the others are watered by themselves and move as much every week
 
     def test_growing_film_is_found_by_turbidity_within_a_week_and_the_lagoon_itself_is_not(self):
-        series, _ = _grand_bay("Turb")
+        series, _ = grand_bay("Turb")
         begin = int(series.times_s[0])
         context = Context(services=((begin - 7200, begin - 3600),))
         rules = Rules(ANYTHING, fouling=DEFAULTS["turbidity"].fouling)
@@ -279,6 +291,22 @@ class TestOnRealSeries:
         assert (clean == Result.SUSPECT).sum() == 0
         first = np.flatnonzero(grown[QualityTest.FOULING].result == Result.SUSPECT)[0]
         assert 20 < (series.times_s[first] - begin) / DAY_S <= 27
+
+
+def french_creek() -> Series:
+    with _FRENCH_CREEK.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    times = [
+        int(
+            datetime.strptime(f"{row['date']} {row['time']}", "%m/%d/%Y %H:%M:%S")
+            .replace(tzinfo=UTC)
+            .timestamp()
+        )
+        for row in rows
+    ]
+    return arranged(
+        times, [float(row["oxy"] or "nan") if row["oxy"] != "NA" else np.nan for row in rows]
+    )
 
 
 def _olympic_park() -> list[Series]:
