@@ -26,6 +26,7 @@ from fleet_server.jobs import (
     credentials,
     deliveries,
     files,
+    judging,
     life,
     releases,
     revisions,
@@ -64,6 +65,7 @@ JOBS = {
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
     "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),
+    "judge_values": Scheduled(judging.judge_values, every_s=300),
     "revisions": Scheduled(revisions.work_off_revisions, every_s=5),
     "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }

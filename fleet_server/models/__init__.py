@@ -65,6 +65,7 @@ from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
 from fleet_server.models.release import Release, ReleaseComponent, SignedMetadata
 from fleet_server.models.revision import Revision, RevisionStream
+from fleet_server.models.rule_set import JudgedStream, RuleSet
 from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
@@ -113,6 +114,7 @@ __all__ = [
     "FieldNote",
     "Gap",
     "Job",
+    "JudgedStream",
     "KeptAnswer",
     "LayerKind",
     "Lineage",
@@ -142,6 +144,7 @@ __all__ = [
     "RevisionStream",
     "Role",
     "RootState",
+    "RuleSet",
     "SavedView",
     "Scope",
     "SecondFactor",

@@ -30,10 +30,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from fleet_server.measurement import pipeline
+from fleet_server.measurement import pipeline, quality
 from fleet_server.models import (
     Channel,
     Deployment,
+    JudgedStream,
     Observation,
     ObservationHistory,
     Pack,
@@ -153,6 +154,10 @@ class StreamRecomputer:
             self._keys[node_id].add(key)
         self._book: ChannelBook = observing.load_channels(session, self._keys)
         self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
+        reached = session.scalar(
+            select(JudgedStream.reached).where(JudgedStream.datastream_id == datastream_id)
+        )
+        self._judged_to_s = -1 if reached is None else int(reached.timestamp())
 
     def blocks(
         self,
@@ -311,6 +316,9 @@ class StreamRecomputer:
                 values[at], us[at] = observed.value, observed.u
                 flags[at], tests[at] = observed.flag, observed.tests
                 lineage_places[at] = places.setdefault(layout.lineages[row], len(places))
+        # What was filled in later stays: whoever changes values has them judged again.
+        filled = np.where(stored.times_s <= self._judged_to_s, stored.tests, np.int32(0))
+        flags, tests = quality.merged(values, flags, tests, filled)
         return Made(values, us, flags, tests, lineage_places, tuple(places))
 
     def _by_node(self, stored: Versions) -> Iterator[tuple[str, NDArray[np.intp]]]:

@@ -1,0 +1,138 @@
+"""Limits of the quality tests that are in force: a datastream's own, else its property's, else the defaults; and how they are changed.
+
+A change holds for all values, those of the past too: they are judged again (`judging`), and those whose flag becomes another one get a new
+version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.errors import Invalid, NotFound
+from fleet_server.measurement import rules as measurement_rules
+from fleet_server.measurement.quality import GROSS_RANGES
+from fleet_server.measurement.rules import Rules
+from fleet_server.models import Datastream, RuleSet
+from fleet_server.services import auditing, judged_streams
+
+
+class RulesWrong(Invalid):
+    """Limits cannot be like this."""
+
+    code = "quality_rules_wrong"
+
+
+@dataclass(frozen=True)
+class InForce:
+    """`version` 0: the defaults."""
+
+    rules: Rules
+    version: int
+
+
+def rules_in_force(session: Session, datastream: Datastream) -> InForce | None:
+    """What a datastream is judged by; None for a property that is not judged."""
+    for datastream_id in (datastream.id, None):
+        newest = session.scalar(
+            select(RuleSet)
+            .where(
+                RuleSet.property == datastream.property,
+                RuleSet.datastream_id.is_(None)
+                if datastream_id is None
+                else RuleSet.datastream_id == datastream_id,
+            )
+            .order_by(RuleSet.version.desc())
+            .limit(1)
+        )
+        if newest is not None and newest.limits is not None:
+            return InForce(measurement_rules.from_data(newest.limits), newest.version)
+    rules = measurement_rules.default_rules(datastream.property, datastream.depth_cm)
+    return None if rules is None else InForce(rules, 0)
+
+
+def set_rules(
+    session: Session,
+    observed_property: str,
+    limits: Mapping[str, Any] | None,
+    *,
+    reason: str,
+    author: str,
+    now: datetime,
+    datastream_id: int | None = None,
+) -> RuleSet:
+    """Put other limits in force for a property, or for one datastream of it; None: the general ones again. Committed on return.
+
+    All that they hold for is judged again from its beginning.
+
+    Raises:
+        NotFound: there is no such property, or no such datastream of it.
+        RulesWrong: they are no limits; the sentence says where.
+    """
+    if observed_property not in GROSS_RANGES:
+        raise NotFound(
+            "Values of %(property)s are not judged; choose one of %(known)s.",
+            property=observed_property,
+            known=", ".join(sorted(GROSS_RANGES)),
+        )
+    if not reason.strip():
+        raise RulesWrong("Say why the limits become other ones.")
+    checked = None if limits is None else _checked(limits, observed_property)
+    with db.writing(session):
+        if datastream_id is not None:
+            stream = session.get(Datastream, datastream_id)
+            if stream is None or stream.property != observed_property:
+                raise NotFound(
+                    "There is no datastream %(number)s of %(property)s.",
+                    number=datastream_id,
+                    property=observed_property,
+                )
+        earlier = session.scalar(
+            select(func.max(RuleSet.version)).where(
+                RuleSet.property == observed_property,
+                RuleSet.datastream_id.is_(None)
+                if datastream_id is None
+                else RuleSet.datastream_id == datastream_id,
+            )
+        )
+        made = RuleSet(
+            property=observed_property,
+            datastream_id=datastream_id,
+            version=(earlier or 0) + 1,
+            limits=checked,
+            reason=reason.strip(),
+            author=author,
+            created_at=now,
+        )
+        session.add(made)
+        session.flush()
+        judged_streams.begin_again(
+            session, observed_property=observed_property, datastream_id=datastream_id
+        )
+        auditing.record(
+            session,
+            "quality_rules_set",
+            subject=f"quality rules {made.id}",
+            now=now,
+            property=observed_property,
+            datastream=datastream_id,
+            version=made.version,
+            reason=made.reason,
+        )
+    return made
+
+
+def _checked(limits: Mapping[str, Any], observed_property: str) -> dict[str, Any]:
+    try:
+        rules = measurement_rules.from_data(limits)
+    except ValueError as problem:
+        raise RulesWrong("%(what)s", what=str(problem)) from problem
+    if rules.gross != GROSS_RANGES[observed_property]:
+        raise RulesWrong("The gross range belongs to the property; leave it as it is.")
+    return measurement_rules.to_data(rules)
