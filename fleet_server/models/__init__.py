@@ -60,6 +60,7 @@ from fleet_server.models.observed_range import ObservedRange
 from fleet_server.models.outbox import Outbox
 from fleet_server.models.pack import Pack
 from fleet_server.models.password_reset import PasswordReset
+from fleet_server.models.person_flag import PersonFlag
 from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
@@ -134,6 +135,7 @@ __all__ = [
     "Outbox",
     "Pack",
     "PasswordReset",
+    "PersonFlag",
     "Quarantine",
     "RawReading",
     "Receipt",

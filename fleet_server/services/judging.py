@@ -18,7 +18,7 @@ from sqlalchemy import Table, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.measurement import quality
+from fleet_server.measurement import quality, reasons
 from fleet_server.measurement.in_context import (
     Context,
     judge,
@@ -26,6 +26,7 @@ from fleet_server.measurement.in_context import (
     look_back_s,
 )
 from fleet_server.measurement.quality import QualityTest, Result
+from fleet_server.measurement.reasons import Reason
 from fleet_server.measurement.rules import DEFAULTS, Rules
 from fleet_server.measurement.windows import Series
 from fleet_server.models import (
@@ -37,7 +38,14 @@ from fleet_server.models import (
     Revision,
     RevisionStream,
 )
-from fleet_server.services import bulk, judged_streams, observing, quality_rules, revising
+from fleet_server.services import (
+    bulk,
+    judged_streams,
+    observing,
+    person_flags,
+    quality_rules,
+    revising,
+)
 from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
 AUTHOR = "qc"
@@ -48,8 +56,7 @@ _BESIDE_BACK_S = 26 * 3600
 # Ones newer than that are waited for: a node publishes once an hour.
 _WAIT_S = 3600
 _LONGEST_BACK_S = 92 * 86_400
-_PERSON_BITS = 3 << (2 * QualityTest.PERSON)
-_FILLED_BITS = quality.FILLED_BITS & ~_PERSON_BITS
+_FILLED_BITS = quality.FILLED_BITS & ~person_flags.BITS
 """None of them is set in a value that was not judged; in one that was, time is."""
 _FROST_BITS = 3 << (2 * QualityTest.FROST)
 _FROZEN_BY_ITSELF = "soil_water_tension"
@@ -82,6 +89,7 @@ class StreamJudge:
         self._rules = replace(rules, neighbour=None, frost=frost)
         self._back_s, self._ahead_s = look_back_s(self._rules), look_ahead_s(self._rules)
         self._recomputer = StreamRecomputer(session, datastream.id)
+        self._persons = person_flags.PersonFlags(session, datastream.id)
         channels = session.execute(
             select(Channel.key, Channel.deployment_id, Channel.from_at)
             .where(Channel.datastream_id == datastream.id)
@@ -116,6 +124,16 @@ class StreamJudge:
         """As `piece.tally`, of what is stored at this moment."""
         return self._recomputer.tally(from_s=piece.loaded_from_s, to_s=piece.loaded_to_s)
 
+    def explain(self, sampled_at: datetime) -> list[Reason]:
+        """What the tests have against one stored value now, with their numbers."""
+        at_s = int(sampled_at.timestamp())
+        rows = _joined(
+            list(self._recomputer.blocks(from_s=at_s - self._back_s, to_s=at_s + self._ahead_s + 1))
+        )
+        row = int(np.searchsorted(rows.times_s, at_s))
+        series = Series(rows.times_s, rows.values, self._estimated(rows, row))
+        return reasons.explain(series, self._rules, self._context(at_s, at_s + self._ahead_s), row)
+
     def _piece(self, after_s: int | None) -> Piece | None:
         from_s = None if after_s is None else after_s + 1 - self._back_s
         blocks, tally, new = [], Tally(), 0
@@ -149,9 +167,9 @@ class StreamJudge:
         filled_bits = _FILLED_BITS
         if self._stream.property != _FROZEN_BY_ITSELF:
             filled_bits |= _FROST_BITS
-        alone = (rows.tests.astype(np.int64) & ~(filled_bits | _PERSON_BITS)).astype(np.int32)
-        filled = (found.astype(np.int64) & filled_bits) | (rows.tests & _PERSON_BITS)
-        return quality.merged(rows.values, rows.flags, alone, filled.astype(np.int32))
+        alone = rows.tests & np.int32(~(filled_bits | person_flags.BITS))
+        filled = self._persons.put_into(found & np.int32(filled_bits), rows.times_s)
+        return quality.merged(rows.values, rows.flags, alone, filled)
 
     def _estimated(self, rows: Versions, first: int) -> NDArray[np.bool_] | None:
         """Whose time is an estimate; asked of those that are judged now."""
@@ -294,7 +312,16 @@ def _judge_one(session: Session, datastream_id: int, *, now: datetime) -> bool:
         if piece is not None and judging.tally_now(piece) != piece.tally:
             return False
         if piece is not None:
-            _write(session, datastream_id, piece, now=now)
+            write_results(
+                session,
+                datastream_id,
+                piece.rows,
+                piece.flags,
+                piece.tests,
+                reason=_REASON,
+                author=AUTHOR,
+                now=now,
+            )
         _note(session, datastream_id, judged, piece, after_s, newest)
     return True
 
@@ -330,11 +357,23 @@ def _note(
     judged.due_at = _moment(due_s)
 
 
-def _write(session: Session, datastream_id: int, piece: Piece, *, now: datetime) -> None:
-    rows = piece.rows
-    is_other = piece.tests != rows.tests
-    is_new_version = piece.flags != rows.flags
-    same = np.flatnonzero(is_other & ~is_new_version)
+def write_results(
+    session: Session,
+    datastream_id: int,
+    rows: Versions,
+    flags: NDArray[np.int16],
+    tests: NDArray[np.int32],
+    *,
+    reason: str,
+    author: str,
+    now: datetime,
+) -> None:
+    """Give stored versions these flags and tests; where a flag becomes another one, by a new version.
+
+    Part of the caller's transaction, which holds the datastream's row.
+    """
+    is_new_version = flags != rows.flags
+    same = np.flatnonzero((tests != rows.tests) & ~is_new_version)
     if same.size:
         bulk.update_columns(
             session,
@@ -342,7 +381,7 @@ def _write(session: Session, datastream_id: int, piece: Piece, *, now: datetime)
             {
                 "datastream_id": np.full(same.size, datastream_id, np.int64),
                 "sampled_at": rows.times_s[same],
-                "tests": piece.tests[same],
+                "tests": tests[same],
             },
             key=("datastream_id", "sampled_at"),
         )
@@ -353,8 +392,8 @@ def _write(session: Session, datastream_id: int, piece: Piece, *, now: datetime)
     ids, places = np.unique(rows.lineage_ids[changed], return_inverse=True)
     revision = Revision(
         kind="quality_control",
-        reason=_REASON,
-        author=AUTHOR,
+        reason=reason,
+        author=author,
         state="done",
         ordered_at=now,
         known_at=now,
@@ -382,8 +421,8 @@ def _write(session: Session, datastream_id: int, piece: Piece, *, now: datetime)
         Made(
             rows.values[changed],
             rows.us[changed],
-            piece.flags[changed],
-            piece.tests[changed],
+            flags[changed],
+            tests[changed],
             places.astype(np.int64),
             tuple(lineages[one] for one in ids.tolist()),
         ),

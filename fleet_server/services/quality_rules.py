@@ -132,7 +132,7 @@ def _checked(limits: Mapping[str, Any], observed_property: str) -> dict[str, Any
     try:
         rules = measurement_rules.from_data(limits)
     except ValueError as problem:
-        raise RulesWrong("%(what)s", what=str(problem)) from problem
+        raise RulesWrong("These are no limits: %(what)s", what=str(problem)) from problem
     if rules.gross != GROSS_RANGES[observed_property]:
         raise RulesWrong("The gross range belongs to the property; leave it as it is.")
     return measurement_rules.to_data(rules)

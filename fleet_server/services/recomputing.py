@@ -41,7 +41,7 @@ from fleet_server.models import (
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import observing
+from fleet_server.services import observing, person_flags
 from fleet_server.services.observing import ChannelBook, DeployedChannel, Layout, LineageKey
 
 BLOCK = 50_000
@@ -317,7 +317,8 @@ class StreamRecomputer:
                 flags[at], tests[at] = observed.flag, observed.tests
                 lineage_places[at] = places.setdefault(layout.lineages[row], len(places))
         # What was filled in later stays: whoever changes values has them judged again.
-        filled = np.where(stored.times_s <= self._judged_to_s, stored.tests, np.int32(0))
+        persons = stored.tests & np.int32(person_flags.BITS)
+        filled = np.where(stored.times_s <= self._judged_to_s, stored.tests, persons)
         flags, tests = quality.merged(values, flags, tests, filled)
         return Made(values, us, flags, tests, lineage_places, tuple(places))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
-from fleet_server.models import Datastream, JudgedStream
-from fleet_server.services import judged_streams, judging, quality_rules
+from fleet_server.measurement import quality
+from fleet_server.models import Datastream, JudgedStream, Observation, PersonFlag
+from fleet_server.services import judged_streams, judging, person_flags, quality_rules
+from fleet_server.services.recomputing import StreamRecomputer
 from fleet_server.services.verification.report import Report
 
 _SENTENCES_MAX = 20
@@ -47,6 +49,30 @@ def check_judged(session: Session, report: Report) -> None:
                 f"Those of {count - _SENTENCES_MAX} further values of datastream {stream.id}, too.",
                 count=count - _SENTENCES_MAX,
             )
+
+
+def check_persons(session: Session, report: Report) -> None:
+    """Whether just those values have a person's flag that a person gave one."""
+    has_bits = Observation.tests.op("&")(person_flags.BITS) != 0
+    for datastream_id in session.scalars(
+        select(Datastream.id).where(
+            or_(
+                Datastream.id.in_(select(PersonFlag.datastream_id)),
+                exists().where(Observation.datastream_id == Datastream.id, has_bits),
+            )
+        )
+    ).all():
+        said = person_flags.PersonFlags(session, datastream_id)
+        for block in StreamRecomputer(session, datastream_id).blocks():
+            # What was stored after the flag was given gets it when it is judged.
+            is_judged = (block.tests & np.int32(quality.FILLED_BITS)) != 0
+            is_other = said.put_into(block.tests, block.times_s) != block.tests
+            for place in np.flatnonzero(is_other & is_judged & ~np.isnan(block.values)).tolist():
+                at = datetime.fromtimestamp(int(block.times_s[place]), UTC)
+                report.find(
+                    "observations_not_reproducible",
+                    f"The flag of datastream {datastream_id} at {at:%F %T} is not what persons said.",
+                )
 
 
 def _until(session: Session, judged: JudgedStream) -> int | None:

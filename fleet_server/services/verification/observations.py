@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from fleet_server.measurement import quality
 from fleet_server.models import Datastream, Observation, ObservationCount
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import bulk
+from fleet_server.services import bulk, person_flags
 from fleet_server.services.observing import (
     ChannelBook,
     LineageKey,
@@ -29,7 +29,7 @@ from fleet_server.services.observing import (
     month_of,
     stored_lineages,
 )
-from fleet_server.services.verification.judged import check_judged, reached_of
+from fleet_server.services.verification.judged import check_judged, check_persons, reached_of
 from fleet_server.services.verification.packs import (
     SERVER_CLOCK_STEP_S,
     CheckedPacks,
@@ -179,6 +179,7 @@ class ObservationCheck:
             self._counts[datastream_id, month_of(sampled_s)] += 1
         check_history(self._session, self._report, self._lineages)
         check_judged(self._session, self._report)
+        check_persons(self._session, self._report)
         self._report.observations = self._reproduced
         of_damaged = self._count_of_damaged()
         total = self._session.scalar(
@@ -428,8 +429,9 @@ def _stored(row: Observation | Row[Any]) -> _StoredObservation:
 def _is_reproduced(one: MadeObservation, found: _StoredObservation, *, is_judged: bool) -> bool:
     """Whether it is what the reading by itself gives, and, if it was judged since, what was filled in (`judged` looks at that)."""
     flag, tests = one.flag, one.tests
-    if is_judged and one.value is not None:
-        tests = quality.merged_tests(one.tests, found.tests)
+    if one.value is not None:
+        filled = found.tests if is_judged else found.tests & person_flags.BITS
+        tests = quality.merged_tests(one.tests, filled)
         flag = quality.flag_of_tests(tests)
     return (
         one.value == found.value

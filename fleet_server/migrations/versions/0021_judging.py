@@ -1,4 +1,4 @@
-"""Limits of quality tests, and how far each datastream is judged by them."""
+"""Limits of quality tests, how far each datastream is judged by them, and what persons said."""
 
 from __future__ import annotations
 
@@ -47,8 +47,27 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("datastream_id", name=op.f("pk_judged_stream")),
     )
+    op.create_table(
+        "person_flag",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("datastream_id", sa.Integer(), nullable=False),
+        sa.Column("from_at", _MOMENT, nullable=False),
+        sa.Column("to_at", _MOMENT, nullable=False),
+        sa.Column("flag", sa.SmallInteger(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("author", sa.String(), nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.CheckConstraint("flag IN (1, 3, 4)", name=op.f("ck_person_flag_flag")),
+        sa.CheckConstraint("to_at > from_at", name=op.f("ck_person_flag_order")),
+        sa.ForeignKeyConstraint(
+            ["datastream_id"], ["datastream.id"], name=op.f("fk_person_flag_datastream_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_person_flag")),
+    )
+    op.create_index("ix_person_flag_datastream_id", "person_flag", ["datastream_id", "id"])
 
 
 def downgrade() -> None:
+    op.drop_table("person_flag")
     op.drop_table("judged_stream")
     op.drop_table("rule_set")
