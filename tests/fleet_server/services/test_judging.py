@@ -169,7 +169,7 @@ def test_run_that_ended_anywhere_is_gone_on_with(
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    for name in ("_note", "_write"):
+    for name in ("_note", "write_results"):
         real = getattr(judging, name)
         monkeypatch.setattr(judging, name, dying)
         with pytest.raises(KeyboardInterrupt):
