@@ -403,6 +403,8 @@ def _is_flat(
     known = np.maximum(start, 0)
     is_judged = (start >= 0) & ~_has_gap(rows.times_s, known, window_s)
     maybe = is_judged & (quiet_since <= known)
+    # The range is at least what lies between its ends: a slow rise is found out without it.
+    maybe &= np.abs(rows.values - rows.values[known]) < tolerance
     if not maybe.any():
         return maybe, is_judged
     return maybe & (sliding_range(rows.values, known) < tolerance), is_judged
