@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from typed_commands import Answering, answering, is_one_sentence
 
 from fleet_server import clock, db
 from fleet_server.cli.main import main
-from fleet_server.models import Datastream, Site
+from fleet_server.models import Datastream, Observation, Site
 
 T30 = ("soil_temperature", "--depth", "30")
 LATER = NOON + timedelta(days=2)
@@ -90,3 +91,76 @@ def test_what_cannot_be_flagged_is_one_sentence(world: World, fleet: Answering) 
         found, told, complaint = fleet("flag", *arguments)
         assert (found, told) == (status, "")
         assert is_one_sentence(complaint, "")
+
+
+def test_limits_are_shown_set_from_a_file_and_judged_by(
+    world: World, fleet: Answering, tmp_path: Path
+) -> None:
+    site = _site(world)
+    status, told, _ = fleet("rules", "show", "soil_temperature", "--site", site, "--depth", "30")
+    assert status == 0
+    limits = json.loads(told) | {"spike": {"suspect": 20, "fail": 40}, "rate": None}
+    file = tmp_path / "limits.json"
+    file.write_text(json.dumps(limits), encoding="utf-8")
+    options = ("--site", site, "--depth", "30", "--reason", "a sunny spot")
+    status, told, _ = fleet("rules", "set", "soil_temperature", str(file), *options)
+    assert (status, told) == (0, "Version 1 is in force; the worker judges the values again.\n")
+    world.judge(now=LATER + timedelta(days=1))
+    assert {row.flag for row in world.rows()} == {1}
+    status, told, _ = fleet(
+        "rules", "show", "soil_temperature", "--site", site, "--depth", "30", "--json"
+    )
+    assert json.loads(told)["version"] == 1
+    assert json.loads(fleet("rules", "show", "soil_temperature", "--json")[1])["version"] == 0
+
+
+def test_limits_that_are_none_are_one_sentence(
+    world: World, fleet: Answering, tmp_path: Path
+) -> None:
+    site = _site(world)
+    for content, sentence, status in [
+        ("{", "is no JSON", 2),
+        ("[1]", "holds no limits", 2),
+        ('{"gross": 1}', "rules.gross must be an object", 2),
+    ]:
+        file = tmp_path / "limits.json"
+        file.write_text(content, encoding="utf-8")
+        found, told, complaint = fleet("rules", "set", "ph", str(file), "--reason", "why")
+        assert (found, told) == (status, "")
+        assert is_one_sentence(complaint, sentence)
+    for arguments, sentence in [
+        (("show", "wind"), "Values of wind are not judged"),
+        (("learn", site, *T30), "learned from its first 30 good days"),
+    ]:
+        found, told, complaint = fleet("rules", *arguments)
+        assert (found, told) == (1, "")
+        assert is_one_sentence(complaint, sentence)
+
+
+def test_series_learns_from_its_first_thirty_days(world: World, fleet: Answering) -> None:
+    """A thermometer in a sunny wall: it jumps by 4 °C every six hours, and people found that right."""
+    site = _site(world)
+    row = world.rows()[0]
+    with db.writing(world.session):
+        pack_id, lineage_id = row.pack_id, row.lineage_id
+        world.session.add_all(
+            Observation(
+                datastream_id=row.datastream_id,
+                sampled_at=NOON - timedelta(hours=hours),
+                value=20.0 + 4.0 * (hours // 6 % 2),
+                u=0.3,
+                flag=1,
+                tests=1,
+                lineage_id=lineage_id,
+                known_from=LATER,
+                pack_id=pack_id,
+            )
+            for hours in range(1, 40 * 24)
+        )
+    status, told, _ = fleet("rules", "learn", site, *T30, "--dry-run", "--json")
+    assert status == 0
+    assert json.loads(told)["limits"]["rate"]["rise_per_h"] == pytest.approx(4.0)
+    assert json.loads(told)["limits"]["spike"]["suspect"] == 2.0
+    assert fleet("rules", "learn", site, *T30)[0] == 0
+    shown = fleet("rules", "show", "soil_temperature", "--site", site, "--depth", "30", "--json")
+    assert json.loads(shown[1])["version"] == 1
