@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -15,11 +15,22 @@ from fleet_server.measurement import quality
 from fleet_server.measurement.quality import QualityTest, Result
 from fleet_server.measurement.reasons import Reason
 from fleet_server.models import Datastream, Observation, PersonFlag, Site
-from fleet_server.services import auditing, judging, person_flags, quality_rules
+from fleet_server.models.observation import observation_key
+from fleet_server.services import (
+    auditing,
+    judging,
+    keyset,
+    person_flags,
+    quality_rules,
+    site_list,
+)
 from fleet_server.services.recomputing import StreamRecomputer
 
 LARGEST_RANGE = 400_000
 """Values of one flag: more than ten years of a quarter-hourly series."""
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2068, 1, 1, tzinfo=UTC)
+_BY_ID = keyset.Sorting((PersonFlag.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
+_MOST_IDS = 1 << 53
 FLAGS = {"good": 1, "suspect": 3, "bad": 4}
 
 
@@ -101,6 +112,8 @@ def give_flag(
         FlagWrong: the range is empty, the flag none, or nothing says why.
         RangeTooLarge: it is more than one flag is meant for.
     """
+    _check_time(from_at)
+    _check_time(to_at)
     if to_at <= from_at:
         raise FlagWrong("A range ends after it begins.")
     if flag is not None and flag not in FLAGS.values():
@@ -160,6 +173,38 @@ def flags_of(session: Session, datastream_id: int) -> Sequence[PersonFlag]:
     ).all()
 
 
+def flag_page(
+    session: Session, datastream_id: int, *, limit: int, after: keyset.Key | None
+) -> keyset.Page[PersonFlag]:
+    """The same by pages."""
+    return keyset.page_of(
+        session,
+        select(PersonFlag).where(PersonFlag.datastream_id == datastream_id),
+        _BY_ID,
+        limit=limit,
+        after=after,
+        made=lambda row: row[0],
+    )
+
+
+def flag_with_id(session: Session, flag_id: int) -> PersonFlag:
+    """One that is the actor's business. Raises NotFound."""
+    found = session.get(PersonFlag, flag_id)
+    nobody = NotFound("There is no flag %(flag_id)s.", flag_id=flag_id)
+    if found is None:
+        raise nobody
+    code = session.scalar(
+        select(Site.code)
+        .join(Datastream, Datastream.site_id == Site.id)
+        .where(Datastream.id == found.datastream_id)
+    )
+    try:
+        site_list.site_with_code(session, code or "")
+    except NotFound as problem:
+        raise nobody from problem
+    return found
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Why a value has its flag: what tests said with their numbers, those whose numbers are gone, and a person's word."""
@@ -176,6 +221,7 @@ def why(session: Session, datastream: Datastream, sampled_at: datetime) -> Verdi
     Raises:
         NotFound: nothing was sampled there at that time.
     """
+    _check_time(sampled_at)
     found = session.get(Observation, (datastream.id, sampled_at))
     if found is None:
         raise NotFound(
@@ -204,6 +250,25 @@ def why(session: Session, datastream: Datastream, sampled_at: datetime) -> Verdi
         )
     told = {one.test for one in reasons} | {QualityTest.PERSON}
     return Verdict(found, reasons, sorted(speaking - told), person)
+
+
+def why_id(session: Session, observation_id: int) -> tuple[Datastream, Verdict]:
+    """The same of an observation by its public id, if its site is the actor's business. Raises NotFound."""
+    nobody = NotFound("There is no observation %(number)s.", number=observation_id)
+    datastream_id, sampled_at = observation_key(min(observation_id, _MOST_IDS))
+    stream = session.get(Datastream, datastream_id)
+    if stream is None:
+        raise nobody
+    try:
+        site_list.site_with_code(session, session.get_one(Site, stream.site_id).code)
+        return stream, why(session, stream, sampled_at)
+    except NotFound as problem:
+        raise nobody from problem
+
+
+def _check_time(at: datetime) -> None:
+    if not _EARLIEST <= at < _LATEST:
+        raise FlagWrong("A value's time lies between 2000 and 2068.")
 
 
 def _put(session: Session, made: PersonFlag, *, now: datetime) -> int:
