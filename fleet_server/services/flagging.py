@@ -266,6 +266,39 @@ def why_id(session: Session, observation_id: int) -> tuple[Datastream, Verdict]:
         raise nobody from problem
 
 
+def series_with_id(session: Session, datastream_id: int) -> Datastream:
+    """Values of a site that is the actor's business. Raises NotFound."""
+    nobody = NotFound("There are no values with the number %(number)s.", number=datastream_id)
+    stream = session.get(Datastream, datastream_id)
+    if stream is None:
+        raise nobody
+    try:
+        site_list.site_with_code(session, site_of(session, stream).code)
+    except NotFound as problem:
+        raise nobody from problem
+    return stream
+
+
+def site_of(session: Session, datastream: Datastream) -> Site:
+    """Where it is measured."""
+    return session.get_one(Site, datastream.site_id)
+
+
+def flagged_values(session: Session, datastream: Datastream, *, limit: int) -> list[Verdict]:
+    """The latest values that are suspect or bad, newest first, each with why."""
+    times = session.scalars(
+        select(Observation.sampled_at)
+        .where(
+            Observation.datastream_id == datastream.id,
+            Observation.flag.in_((FLAGS["suspect"], FLAGS["bad"])),
+            Observation.value.is_not(None),
+        )
+        .order_by(Observation.sampled_at.desc())
+        .limit(limit)
+    ).all()
+    return [why(session, datastream, at) for at in times]
+
+
 def _check_time(at: datetime) -> None:
     if not _EARLIEST <= at < _LATEST:
         raise FlagWrong("A value's time lies between 2000 and 2068.")
