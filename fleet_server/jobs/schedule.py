@@ -71,7 +71,7 @@ JOBS = {
 }
 
 
-SLOW = ("deliver", "revisions")
+SLOW = ("deliver", "revisions", "judge_values")
 """Waits for other people's servers, works through years of values: each has a thread of its own."""
 
 
