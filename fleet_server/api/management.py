@@ -15,6 +15,7 @@ from fleet_server.api.changes import changes, drift, layers, models
 from fleet_server.api.commands import commands
 from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
+from fleet_server.api.flags import flags
 from fleet_server.api.groups import groups, tags
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
@@ -36,6 +37,7 @@ _NOUNS = (
     sites,
     deployments,
     work_orders,
+    flags,
     packs,
     quarantine,
     audit,

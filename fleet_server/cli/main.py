@@ -59,6 +59,8 @@ _COMMANDS = {
         "fleet_server.cli.recompute:recompute",
         "Make stored values anew, or prove every bit of them.",
     ),
+    "flag": ("fleet_server.cli.flag:flag", "What persons say of values, and why one is flagged."),
+    "rules": ("fleet_server.cli.rules:rules", "The limits that values are judged by."),
     "convert": ("fleet_server.cli.convert:convert", "One formula at work."),
     "bench": ("fleet_server.cli.bench:bench", "Measure speed and memory against their limits."),
 }

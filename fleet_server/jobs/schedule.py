@@ -26,6 +26,7 @@ from fleet_server.jobs import (
     credentials,
     deliveries,
     files,
+    judging,
     life,
     releases,
     revisions,
@@ -65,12 +66,13 @@ JOBS = {
     "revocation_lists": Scheduled(credentials.keep_revocation_lists, every_s=3600),
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
     "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),
+    "judge_values": Scheduled(judging.judge_values, every_s=300),
     "revisions": Scheduled(revisions.work_off_revisions, every_s=5),
     "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 
 
-SLOW = ("deliver", "revisions")
+SLOW = ("deliver", "revisions", "judge_values")
 """Waits for other people's servers, works through years of values: each has a thread of its own."""
 
 

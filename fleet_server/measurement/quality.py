@@ -1,16 +1,16 @@
 """Quality flags: QARTOD's five, and two bits for every test behind them.
 
-Lives here: flags, test results, the range test and its table. Tests that need neighbours in time or space follow with
-the rule sets; until then their bits say "not evaluated".
+Lives here: flags, test results, the range test and its table. Tests that need other times or other streams are in `in_context`, their
+limits in `rules`; until they are filled their bits say "not evaluated".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 FlagArray = NDArray[np.int16]
 TestArray = NDArray[np.int32]
+ResultArray = NDArray[np.integer[Any]]
 
 
 class Flag(IntEnum):
@@ -43,6 +44,11 @@ class QualityTest(IntEnum):
     INPUT = 7  # a channel that the conversion needs was missing or not good
     SERVICE_WINDOW = 8
     PERSON = 9
+    CLIMATOLOGY = 10
+    EXPOSED = 11  # a soil probe that the air reaches
+    OUT_OF_WATER = 12
+    FOULING = 13
+    TIME = 14  # when it was sampled is an estimate
 
 
 class Result(IntEnum):
@@ -130,7 +136,7 @@ def gross_range(value: FloatArray, observed_property: str) -> TestArray:
     return result.astype(np.int32)
 
 
-def pack_results(results: dict[QualityTest, TestArray], length: int) -> TestArray:
+def pack_results(results: Mapping[QualityTest, ResultArray], length: int) -> TestArray:
     """Put the results of single tests into one number per row, two bits per test.
 
     >>> packed = pack_results({QualityTest.GROSS_RANGE: np.array([1]), QualityTest.FROST: np.array([3])}, 1)
@@ -148,7 +154,83 @@ def result_of(tests: int, test: QualityTest) -> Result:
     return Result((tests >> (2 * test)) & 3)
 
 
-def aggregate_flag(results: Sequence[TestArray], length: int) -> FlagArray:
+_EVERY_LOW: Final = 0x5555_5555  # the lower bit of each pair
+_FILLED_LATER: Final = (
+    QualityTest.SPIKE,
+    QualityTest.RATE_OF_CHANGE,
+    QualityTest.FLAT_LINE,
+    QualityTest.ATTENUATED,
+    QualityTest.NEIGHBOUR,
+    QualityTest.SERVICE_WINDOW,
+    QualityTest.PERSON,
+    QualityTest.CLIMATOLOGY,
+    QualityTest.EXPOSED,
+    QualityTest.OUT_OF_WATER,
+    QualityTest.FOULING,
+    QualityTest.TIME,
+)
+FILLED_BITS: Final = sum(3 << (2 * test) for test in _FILLED_LATER)
+"""Bits of tests that a reading by itself says nothing of: they are filled once more is known. Frost is either."""
+_FROST_BITS: Final = 3 << (2 * QualityTest.FROST)
+_PERSON_SHIFT: Final = 2 * QualityTest.PERSON
+
+
+def merged_tests(alone: int, filled: int) -> int:
+    """What a reading by itself says, with what was filled later: bits of tests of `filled` that are only made in context.
+
+    >>> bin(merged_tests(0b01, 0b1110))
+    '0b1101'
+    """
+    bits = FILLED_BITS if alone & _FROST_BITS else FILLED_BITS | _FROST_BITS
+    return alone | (filled & bits)
+
+
+def flag_of_tests(tests: int) -> Flag:
+    """The flag of a value with these tests: the worst of them, but a person's word wins.
+
+    >>> flag_of_tests(0b1101), flag_of_tests(0b1101 | 1 << 18), flag_of_tests(0)
+    (<Flag.BAD: 4>, <Flag.GOOD: 1>, <Flag.NOT_EVALUATED: 2>)
+    """
+    person = (tests >> _PERSON_SHIFT) & 3
+    if person:
+        return _FLAG_OF_RESULT[person]
+    low, high = tests & _EVERY_LOW, (tests >> 1) & _EVERY_LOW
+    if low & high:
+        return Flag.BAD
+    return Flag.SUSPECT if high else Flag.GOOD if low else Flag.NOT_EVALUATED
+
+
+def merged(
+    values: FloatArray, flags: FlagArray, alone: TestArray, filled: TestArray
+) -> tuple[FlagArray, TestArray]:
+    """`merged_tests` and `flag_of_tests` of many rows; one without value keeps what it says by itself."""
+    bits = np.where(alone & _FROST_BITS, FILLED_BITS, FILLED_BITS | _FROST_BITS)
+    tests = alone.astype(np.int64) | (filled.astype(np.int64) & bits)
+    low, high = tests & _EVERY_LOW, (tests >> 1) & _EVERY_LOW
+    by_tests = np.select(
+        [(low & high) != 0, high != 0, low != 0],
+        [Flag.BAD, Flag.SUSPECT, Flag.GOOD],
+        default=Flag.NOT_EVALUATED,
+    )
+    person = (tests >> _PERSON_SHIFT) & 3
+    by_tests = np.where(person != 0, np.array(_FLAG_OF_RESULT)[person], by_tests)
+    has_value = ~np.isnan(values)
+    return (
+        np.where(has_value, by_tests, flags).astype(np.int16),
+        np.where(has_value, tests, alone).astype(np.int32),
+    )
+
+
+def unpack_results(tests: TestArray) -> dict[QualityTest, TestArray]:
+    """The single tests' results behind packed numbers, shape (n,) each.
+
+    >>> unpack_results(np.array([0b11000000000001]))[QualityTest.FROST].tolist()
+    [3]
+    """
+    return {test: (tests >> np.int32(2 * test)) & np.int32(3) for test in QualityTest}
+
+
+def aggregate_flag(results: Sequence[ResultArray], length: int) -> FlagArray:
     """Flag of every row from its tests: the worst result counts, and one good result is enough to be evaluated.
 
     Order as in QARTOD and ioos_qc: not evaluated < good < suspect < bad.

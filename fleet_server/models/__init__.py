@@ -68,11 +68,13 @@ from fleet_server.models.observed_range import ObservedRange
 from fleet_server.models.outbox import Outbox
 from fleet_server.models.pack import Pack
 from fleet_server.models.password_reset import PasswordReset
+from fleet_server.models.person_flag import PersonFlag
 from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
 from fleet_server.models.release import Release, ReleaseComponent, SignedMetadata
 from fleet_server.models.revision import Revision, RevisionStream
+from fleet_server.models.rule_set import JudgedStream, RuleSet
 from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
 from fleet_server.models.sensor import Sensor
@@ -128,6 +130,7 @@ __all__ = [
     "FieldNote",
     "Gap",
     "Job",
+    "JudgedStream",
     "KeptAnswer",
     "LayerKind",
     "Lineage",
@@ -147,6 +150,7 @@ __all__ = [
     "Outbox",
     "Pack",
     "PasswordReset",
+    "PersonFlag",
     "PointStage",
     "Quarantine",
     "RawReading",
@@ -158,6 +162,7 @@ __all__ = [
     "RevisionStream",
     "Role",
     "RootState",
+    "RuleSet",
     "SavedView",
     "Scope",
     "SecondFactor",

@@ -30,17 +30,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from fleet_server.measurement import pipeline
+from fleet_server.measurement import pipeline, quality
 from fleet_server.models import (
     Channel,
     Deployment,
+    JudgedStream,
     Observation,
     ObservationHistory,
     Pack,
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import observing
+from fleet_server.services import observing, person_flags
 from fleet_server.services.observing import ChannelBook, DeployedChannel, Layout, LineageKey
 
 BLOCK = 50_000
@@ -154,6 +155,10 @@ class StreamRecomputer:
         self._book: ChannelBook = observing.load_channels(session, self._keys)
         self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
         self._corrections: dict[int, tuple[int, observing.ValidCorrection]] = {}
+        reached = session.scalar(
+            select(JudgedStream.reached).where(JudgedStream.datastream_id == datastream_id)
+        )
+        self._judged_to_s = -1 if reached is None else int(reached.timestamp())
 
     def blocks(
         self,
@@ -313,6 +318,10 @@ class StreamRecomputer:
                 values[at], us[at] = observed.value, observed.u
                 flags[at], tests[at] = observed.flag, observed.tests
                 lineage_places[at] = places.setdefault(layout.lineages[row], len(places))
+        # What was filled in later stays: whoever changes values has them judged again.
+        persons = stored.tests & np.int32(person_flags.BITS)
+        filled = np.where(stored.times_s <= self._judged_to_s, stored.tests, persons)
+        flags, tests = quality.merged(values, flags, tests, filled)
         return Made(values, us, flags, tests, lineage_places, tuple(places))
 
     def _by_node(self, stored: Versions) -> Iterator[tuple[str, NDArray[np.intp]]]:

@@ -30,7 +30,7 @@ from fleet_server.models import (
     RevisionStream,
     Site,
 )
-from fleet_server.services import auditing, bulk, observing
+from fleet_server.services import auditing, bulk, judged_streams, observing
 from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
 _STREAMS_AT_ONCE = 500
@@ -443,7 +443,11 @@ def _switch(session: Session, revision: Revision, datastream_id: int, *, now: da
         if found.recomputer.tally(from_s=found.from_s, to_s=found.to_s) != found.tally:
             return False
         if len(found.before):
-            _replace(session, revision.id, datastream_id, found.before, found.after, now=now)
+            replace_versions(
+                session, revision.id, datastream_id, found.before, found.after, now=now
+            )
+            first_at = datetime.fromtimestamp(int(found.before.times_s[0]), UTC)
+            judged_streams.set_back(session, datastream_id, first_at)
         change = _change_of(datastream_id, found.tally.count, found.before, found.after)
         stream.switched_at, stream.compared = now, found.tally.count
         stream.changed, stream.removed = change.changed, change.removed
@@ -451,7 +455,7 @@ def _switch(session: Session, revision: Revision, datastream_id: int, *, now: da
     return True
 
 
-def _replace(
+def replace_versions(
     session: Session,
     revision_id: int,
     datastream_id: int,
@@ -460,6 +464,7 @@ def _replace(
     *,
     now: datetime,
 ) -> None:
+    """Put versions in place of others, which go to the history. Part of the caller's transaction, which holds the datastream's row."""
     # What is known by this second already was perhaps seen: the new is known from the next one on.
     known_s = max(int(now.timestamp()), int(before.known_s.max()) + 1)
     length = len(before)

@@ -8,6 +8,7 @@ from flask_babel import gettext
 
 from fleet_server.errors import FleetError, Said
 from fleet_server.models import CalibrationStatus, CampaignState, Role, WorkState
+from fleet_server.services.flag_reasons import Quantity
 from fleet_server.web import words
 from fleet_server.web.calibration_states import STATUS_WORDS
 from fleet_server.web.campaign_states import CAMPAIGN_WORDS
@@ -41,6 +42,8 @@ def _part(part: object) -> object:
         return str(STATUS_WORDS[part].word)
     if isinstance(part, Role):
         return role_word(part)
+    if isinstance(part, Quantity):
+        return words.quantity_in_words(part)
     if isinstance(part, datetime):
         return words.local_time(part)
     return part

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from fleet_server.services.commanding import CommandOverview, CommandState
 from fleet_server.services.configuring import Standing
+from fleet_server.services.flag_reasons import Quantity
 from fleet_server.services.fleet_totals import TROUBLED
 from fleet_server.services.health import Freshness
 from fleet_server.services.overviews import EventOverview, SiteOverview
@@ -316,6 +317,14 @@ def decimal(value: float, decimals: int = 1) -> str:
         return "–"
     shape = "#,##0." + "0" * decimals if decimals else "#,##0"
     return str(format_decimal(value, format=shape)).replace("-", "−")
+
+
+def quantity_in_words(number: Quantity) -> str:
+    """A number within a sentence, with its unit: `0,31 m³/m³`."""
+    digits = number.digits()
+    decimals = len(digits.partition(".")[2]) if "e" not in digits else 6
+    written, symbol = decimal(float(number), decimals), unit_symbol(number.unit)
+    return f"{written}\N{NO-BREAK SPACE}{symbol}" if symbol else written
 
 
 def whole(number: int | None) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
+from fleet_server.measurement import quality
 from fleet_server.models import Datastream, Observation, ObservationCount
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import bulk
+from fleet_server.services import bulk, person_flags
 from fleet_server.services.observing import (
     ChannelBook,
     LineageKey,
@@ -29,6 +30,7 @@ from fleet_server.services.observing import (
     named_inputs,
     stored_lineages,
 )
+from fleet_server.services.verification.judged import check_judged, check_persons, reached_of
 from fleet_server.services.verification.packs import (
     SERVER_CLOCK_STEP_S,
     CheckedPacks,
@@ -98,6 +100,7 @@ class ObservationCheck:
         self._given: Tally[int] = Tally()  # values, by calibration
         self._unlike: dict[int, _Unlike] = defaultdict(_Unlike)
         self._waiting = waiting_of(session)
+        self._reached = reached_of(session)
 
     def begin_node(self, node_id: str) -> None:
         """What the packs that follow were measured with."""
@@ -176,6 +179,8 @@ class ObservationCheck:
             self._reproduced += 1
             self._counts[datastream_id, month_of(sampled_s)] += 1
         check_history(self._session, self._report, self._lineages)
+        check_judged(self._session, self._report)
+        check_persons(self._session, self._report)
         self._report.observations = self._reproduced
         of_damaged = self._count_of_damaged()
         total = self._session.scalar(
@@ -216,11 +221,18 @@ class ObservationCheck:
 
     def _is_in_force(self, one: MadeObservation, found: _StoredObservation) -> bool:
         """Whether it is what calibrations and rules give today."""
-        return _is_reproduced(one, found) and self._lineages.get(found.lineage_id) == one.lineage
+        return (
+            self._is_reproduced(one, found) and self._lineages.get(found.lineage_id) == one.lineage
+        )
+
+    def _is_reproduced(self, one: MadeObservation, found: _StoredObservation) -> bool:
+        reached_s = self._reached.get(one.datastream_id)
+        is_judged = reached_s is not None and one.sampled_s <= reached_s
+        return _is_reproduced(one, found, is_judged=is_judged)
 
     def _judge(self, one: MadeObservation, found: _StoredObservation) -> bool:
         calibration_id = one.lineage[1]
-        if not _is_reproduced(one, found):
+        if not self._is_reproduced(one, found):
             sentence = f"The observation of {_where(one)} is another one."
             self._unlike[calibration_id].add(one, sentence)
             return False
@@ -328,7 +340,7 @@ class ObservationCheck:
                 (
                     instant
                     for instant, stored in strays.get(one.pack_id, {}).items()
-                    if _is_reproduced(one, stored)
+                    if self._is_reproduced(one, stored)
                     and self._lineages.get(stored.lineage_id) == one.lineage
                 ),
                 None,
@@ -415,11 +427,17 @@ def _stored(row: Observation | Row[Any]) -> _StoredObservation:
     )
 
 
-def _is_reproduced(one: MadeObservation, found: _StoredObservation) -> bool:
+def _is_reproduced(one: MadeObservation, found: _StoredObservation, *, is_judged: bool) -> bool:
+    """Whether it is what the reading by itself gives, and, if it was judged since, what was filled in (`judged` looks at that)."""
+    flag, tests = one.flag, one.tests
+    if one.value is not None:
+        filled = found.tests if is_judged else found.tests & person_flags.BITS
+        tests = quality.merged_tests(one.tests, filled)
+        flag = quality.flag_of_tests(tests)
     return (
         one.value == found.value
         and _single(one.u) == _single(found.u)
-        and (one.flag, one.tests, one.pack_id) == (found.flag, found.tests, found.pack_id)
+        and (flag, tests, one.pack_id) == (found.flag, found.tests, found.pack_id)
     )
 
 

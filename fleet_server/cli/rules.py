@@ -1,0 +1,172 @@
+"""`fleet rules`: the limits that values are judged by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleet_server import clock
+from fleet_server.cli.answers import answer, data_option, json_option
+from fleet_server.cli.database import open_session
+from fleet_server.errors import Invalid
+from fleet_server.measurement.rules import to_data
+from fleet_server.services import flagging, quality_rules, rights
+
+_LARGEST_FILE_BYTES = 100_000
+
+
+@click.group()
+def rules() -> None:
+    """The limits that values are judged by: of a property, or of one series.
+
+    Example: fleet rules show soil_water_content
+    """
+
+
+@rules.command()
+@click.argument("observed_property", metavar="PROPERTY")
+@click.option("--site", "site_code", help="Of this site's values.")
+@click.option("--depth", "depth_cm", type=click.IntRange(0, 10_000), help="cm.")
+@data_option
+@json_option
+def show(
+    *,
+    observed_property: str,
+    site_code: str | None,
+    depth_cm: int | None,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """The limits in force, as `fleet rules set` takes them.
+
+    Example: fleet rules show dissolved_oxygen --site teich-1
+    """
+    with open_session(data_dir) as session:
+        stream = None
+        if site_code is not None:
+            stream = flagging.find_datastream(session, site_code, observed_property, depth_cm)
+        found = quality_rules.rules_of(session, observed_property, stream)
+    limits = to_data(found.rules)
+    answer(
+        {"version": found.version, "limits": limits},
+        json.dumps(limits, indent=2, ensure_ascii=False),
+        as_json=as_json,
+    )
+
+
+@rules.command(name="set")
+@click.argument("observed_property", metavar="PROPERTY")
+@click.argument(
+    "file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--site", "site_code", help="Only for this site's values.")
+@click.option("--depth", "depth_cm", type=click.IntRange(0, 10_000), help="cm.")
+@click.option("--reason", required=True, help="Why; it is kept.")
+@data_option
+@json_option
+def set_(
+    *,
+    observed_property: str,
+    file: Path,
+    site_code: str | None,
+    depth_cm: int | None,
+    reason: str,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Put other limits in force, from a file of JSON; `null` in it: the general ones again. Values are judged again by them.
+
+    Example: fleet rules set turbidity muddy.json --site teich-1 --reason "a muddy pond"
+    """
+    _set(
+        observed_property,
+        _read(file),
+        (site_code, depth_cm),
+        reason=reason,
+        data_dir=data_dir,
+        as_json=as_json,
+    )
+
+
+@rules.command()
+@click.argument("site_code", metavar="SITE")
+@click.argument("observed_property", metavar="PROPERTY")
+@click.option("--depth", "depth_cm", type=click.IntRange(0, 10_000), help="cm.")
+@click.option("--dry-run", is_flag=True, help="Show what would be learned, and change nothing.")
+@data_option
+@json_option
+def learn(
+    *,
+    site_code: str,
+    observed_property: str,
+    depth_cm: int | None,
+    dry_run: bool,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Widen a series' limits to what its first thirty good days did.
+
+    Example: fleet rules learn teich-1 dissolved_oxygen --dry-run
+    """
+    with open_session(data_dir) as session:
+        stream = flagging.find_datastream(session, site_code, observed_property, depth_cm)
+        limits = to_data(quality_rules.learned(session, stream))
+    if dry_run:
+        answer(
+            {"limits": limits}, json.dumps(limits, indent=2, ensure_ascii=False), as_json=as_json
+        )
+        return
+    _set(
+        observed_property,
+        limits,
+        (site_code, depth_cm),
+        reason="Learned from the first thirty good days.",
+        data_dir=data_dir,
+        as_json=as_json,
+    )
+
+
+def _set(
+    observed_property: str,
+    limits: dict[str, Any] | None,
+    series: tuple[str | None, int | None],
+    *,
+    reason: str,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    site_code, depth_cm = series
+    with open_session(data_dir) as session:
+        stream_id = None
+        if site_code is not None:
+            stream_id = flagging.find_datastream(session, site_code, observed_property, depth_cm).id
+            session.rollback()
+        version = quality_rules.set_rules(
+            session,
+            observed_property,
+            limits,
+            reason=reason,
+            author=rights.actor_of(session).name,
+            now=clock.now(),
+            datastream_id=stream_id,
+        ).version
+    answer(
+        {"version": version},
+        f"Version {version} is in force; the worker judges the values again.",
+        as_json=as_json,
+    )
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    if file.stat().st_size > _LARGEST_FILE_BYTES:
+        raise Invalid(f"{file} is too large for limits.")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise Invalid(f"{file} is no JSON; begin with what `fleet rules show` prints.") from problem
+    if found is not None and not isinstance(found, dict):
+        raise Invalid(f"{file} holds no limits; begin with what `fleet rules show` prints.")
+    return found

@@ -1,0 +1,446 @@
+"""Quality tests that need other times or streams, made of stored values once all they look at is there.
+
+A value's tests are filled once. Where its flag stays, that is no new version; where it becomes another one, the version before goes to the
+history, as in a revision by `qc`. What was stored late, or changed, is judged again with all that looked at it. Streams beside are those
+of the same deployments: their values come in the same packs. Inside this module times are integer seconds UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Table, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from fleet_server import db
+from fleet_server.measurement import quality, reasons
+from fleet_server.measurement.in_context import (
+    Context,
+    judge,
+    look_ahead_s,
+    look_back_s,
+)
+from fleet_server.measurement.quality import QualityTest, Result
+from fleet_server.measurement.reasons import Reason
+from fleet_server.measurement.rules import DEFAULTS, Rules
+from fleet_server.measurement.windows import Series
+from fleet_server.models import (
+    Channel,
+    Datastream,
+    JudgedStream,
+    Observation,
+    RawReading,
+    Revision,
+    RevisionStream,
+)
+from fleet_server.services import (
+    bulk,
+    judged_streams,
+    observing,
+    person_flags,
+    quality_rules,
+    revising,
+)
+from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
+
+AUTHOR = "qc"
+_REASON = "Tests that look at later values."
+_LEVEL = "calibrated"
+_PIECE_ROWS = 20_000
+_BESIDE_BACK_S = 26 * 3600
+# Ones newer than that are waited for: a node publishes once an hour.
+_WAIT_S = 3600
+_LONGEST_BACK_S = 92 * 86_400
+_FILLED_BITS = quality.FILLED_BITS & ~person_flags.BITS
+"""None of them is set in a value that was not judged; in one that was, time is."""
+_FROST_BITS = 3 << (2 * QualityTest.FROST)
+_FROZEN_BY_ITSELF = "soil_water_tension"
+"""Its conversion knows the soil's temperature, and says itself whether it froze."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Stored versions whose results nothing later can change, and what their flags and tests are; `to_s`: judged up to then."""
+
+    rows: Versions
+    flags: NDArray[np.int16]
+    tests: NDArray[np.int32]
+    to_s: int
+    loaded_from_s: int | None
+    tally: Tally
+    """Of all that was looked at from `loaded_from_s` to `loaded_to_s`."""
+    loaded_to_s: int
+    newest_s: int
+
+
+class StreamJudge:
+    """Judges one datastream by what is in force when it is made. Reads only."""
+
+    def __init__(self, session: Session, datastream: Datastream, rules: Rules) -> None:
+        self._session = session
+        self._stream = datastream
+        frost = None if datastream.property == _FROZEN_BY_ITSELF else rules.frost
+        # Other nodes' values may come days later: what they say of a probe is not filled in.
+        self._rules = replace(rules, neighbour=None, frost=frost)
+        self._back_s, self._ahead_s = look_back_s(self._rules), look_ahead_s(self._rules)
+        self._recomputer = StreamRecomputer(session, datastream.id)
+        self._persons = person_flags.PersonFlags(session, datastream.id)
+        channels = session.execute(
+            select(Channel.key, Channel.deployment_id, Channel.from_at)
+            .where(Channel.datastream_id == datastream.id)
+            .order_by(Channel.from_at)
+        ).all()
+        self._keys = sorted({channel.key for channel in channels})
+        begun = sorted({int(channel.from_at.timestamp()) for channel in channels})
+        self._services = tuple((at, at) for at in begun)
+        self._beside = self._streams_beside({channel.deployment_id for channel in channels})
+
+    def pieces(self, *, after_s: int | None, until_s: int | None = None) -> Iterator[Piece]:
+        """What was sampled after `after_s` (None: all), oldest first, up to `until_s` where that is given."""
+        while True:
+            piece = self._piece(after_s)
+            if piece is None:
+                return
+            if until_s is not None and piece.to_s >= until_s:
+                places = np.flatnonzero(piece.rows.times_s <= until_s)
+                yield replace(
+                    piece,
+                    rows=piece.rows.take(places),
+                    flags=piece.flags[places],
+                    tests=piece.tests[places],
+                )
+                return
+            yield piece
+            if after_s is not None and piece.to_s <= after_s:
+                return
+            after_s = piece.to_s
+
+    def tally_now(self, piece: Piece) -> Tally:
+        """As `piece.tally`, of what is stored at this moment."""
+        return self._recomputer.tally(from_s=piece.loaded_from_s, to_s=piece.loaded_to_s)
+
+    def explain(self, sampled_at: datetime) -> list[Reason]:
+        """What the tests have against one stored value now, with their numbers."""
+        at_s = int(sampled_at.timestamp())
+        rows = _joined(
+            list(self._recomputer.blocks(from_s=at_s - self._back_s, to_s=at_s + self._ahead_s + 1))
+        )
+        row = int(np.searchsorted(rows.times_s, at_s))
+        series = Series(rows.times_s, rows.values, self._estimated(rows, row))
+        return reasons.explain(series, self._rules, self._context(at_s, at_s + self._ahead_s), row)
+
+    def _piece(self, after_s: int | None) -> Piece | None:
+        from_s = None if after_s is None else after_s + 1 - self._back_s
+        blocks, tally, new = [], Tally(), 0
+        for block in self._recomputer.blocks(from_s=from_s):
+            blocks.append(block)
+            tally = tally.plus(block)
+            new += int((block.times_s > (after_s or 0)).sum())
+            if new >= _PIECE_ROWS:
+                break
+        if not new:
+            return None
+        rows = _joined(blocks)
+        newest_s = int(rows.times_s[-1])
+        to_s = newest_s - self._ahead_s
+        first = 0 if after_s is None else int(np.searchsorted(rows.times_s, after_s, "right"))
+        end = int(np.searchsorted(rows.times_s, to_s, "right"))
+        if end <= first:
+            return None
+        context = self._context(int(rows.times_s[first]), newest_s)
+        estimated = self._estimated(rows, first)
+        series = Series(rows.times_s, rows.values, estimated)
+        found = judge(series, self._rules, context, first=first)[: end - first]
+        asked = rows.take(np.arange(first, end))
+        flags, tests = self._merged(asked, found)
+        loaded_from_s = from_s
+        return Piece(asked, flags, tests, to_s, loaded_from_s, tally, newest_s + 1, newest_s)
+
+    def _merged(
+        self, rows: Versions, found: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+        filled_bits = _FILLED_BITS
+        if self._stream.property != _FROZEN_BY_ITSELF:
+            filled_bits |= _FROST_BITS
+        alone = rows.tests & np.int32(~(filled_bits | person_flags.BITS))
+        filled = self._persons.put_into(found & np.int32(filled_bits), rows.times_s)
+        return quality.merged(rows.values, rows.flags, alone, filled)
+
+    def _estimated(self, rows: Versions, first: int) -> NDArray[np.bool_] | None:
+        """Whose time is an estimate; asked of those that are judged now."""
+        times = self._session.scalars(
+            select(Observation.sampled_at)
+            .join(
+                RawReading,
+                (RawReading.pack_id == Observation.pack_id) & RawReading.channel.in_(self._keys),
+            )
+            .where(
+                Observation.datastream_id == self._stream.id,
+                Observation.sampled_at >= _moment(int(rows.times_s[first])),
+                Observation.sampled_at <= _moment(int(rows.times_s[-1])),
+                RawReading.time_estimated.is_(True),
+            )
+        ).all()
+        if not times:
+            return None
+        return np.isin(rows.times_s, [int(at.timestamp()) for at in times])
+
+    def _streams_beside(self, deployment_ids: set[int]) -> dict[str, int]:
+        """Datastreams of the same deployments by property, of several the one next in depth."""
+        rows = self._session.execute(
+            select(Channel.property, Channel.datastream_id, Channel.depth_cm)
+            .where(Channel.deployment_id.in_(deployment_ids))
+            .order_by(Channel.id)
+        )
+        found: dict[str, tuple[int, int]] = {}
+        for observed_property, datastream_id, depth_cm in rows:
+            apart = (abs(depth_cm - self._stream.depth_cm), datastream_id)
+            found[observed_property] = min(found.get(observed_property, apart), apart)
+        return {name: datastream_id for name, (_, datastream_id) in found.items()}
+
+    def _context(self, first_s: int, newest_s: int) -> Context:
+        def beside(observed_property: str) -> Series | None:
+            datastream_id = self._beside.get(observed_property)
+            if datastream_id is None:
+                return None
+            return self._values(datastream_id, first_s - _BESIDE_BACK_S, newest_s)
+
+        return Context(
+            air_temperature=beside("air_temperature"),
+            soil_temperature=beside("soil_temperature"),
+            water_temperature=beside("water_temperature"),
+            conductivity=beside("conductivity_25"),
+            level=beside("water_level"),
+            services=self._services,
+        )
+
+    def _values(self, datastream_id: int, from_s: int, to_s: int) -> Series:
+        """Values that are within their range; what later tests say of them does not matter."""
+        rows = self._session.execute(
+            select(Observation.sampled_at, Observation.value)
+            .where(
+                Observation.datastream_id == datastream_id,
+                Observation.sampled_at >= _moment(from_s),
+                Observation.sampled_at <= _moment(to_s),
+                Observation.value.is_not(None),
+                Observation.tests.op("&")(3) != int(Result.BAD),
+            )
+            .order_by(Observation.sampled_at)
+        ).all()
+        return Series(
+            np.array([int(at.timestamp()) for at, _ in rows], np.int64),
+            np.array([value for _, value in rows], np.float64),
+        )
+
+
+def judge_due(session: Session, *, now: datetime, streams_at_once: int = 200) -> int:
+    """Judge what has become due, a datastream's piece in a transaction of its own; returns how many datastreams there were.
+
+    Committed datastream by datastream; safe to end at any point and to repeat.
+    """
+    due = _due(session, streams_at_once)
+    for datastream_id in due:
+        while not _judge_one(session, datastream_id, now=now):
+            pass  # somebody else wrote meanwhile: it is looked at again
+    session.rollback()
+    return len(due)
+
+
+def first_late(session: Session, judged: JudgedStream, *, back_s: int | None = None) -> int | None:
+    """When the first value was sampled that has no results although what came after it does: it was stored late."""
+    if judged.judged_to is None:
+        return None
+    query = select(func.min(Observation.sampled_at)).where(
+        Observation.datastream_id == judged.datastream_id,
+        Observation.sampled_at <= judged.judged_to,
+        Observation.value.is_not(None),
+        Observation.tests.op("&")(_FILLED_BITS) == 0,
+    )
+    if back_s is not None:
+        begin_s = int(judged.judged_to.timestamp()) - back_s
+        query = query.where(Observation.sampled_at >= _moment(begin_s))
+    found = session.scalar(query)
+    return None if found is None else int(found.timestamp())
+
+
+def _due(session: Session, limit: int) -> list[int]:
+    has_new = exists().where(
+        Observation.datastream_id == Datastream.id, Observation.sampled_at >= JudgedStream.due_at
+    )
+    has_any = exists().where(Observation.datastream_id == Datastream.id)
+    return list(
+        session.scalars(
+            select(Datastream.id)
+            .outerjoin(JudgedStream, JudgedStream.datastream_id == Datastream.id)
+            .where(
+                Datastream.level == _LEVEL,
+                Datastream.property.in_(sorted(DEFAULTS)),
+                or_(JudgedStream.datastream_id.is_(None) & has_any, has_new),
+            )
+            .order_by(JudgedStream.due_at, Datastream.id)
+            .limit(limit)
+        )
+    )
+
+
+def _judge_one(session: Session, datastream_id: int, *, now: datetime) -> bool:
+    """Judge the next piece of a datastream. False: something was written meanwhile, and nothing is done."""
+    stream = session.get_one(Datastream, datastream_id, populate_existing=True)
+    judged = session.get(JudgedStream, datastream_id, populate_existing=True)
+    in_force = quality_rules.rules_in_force(session, stream)
+    if in_force is None:
+        return True
+    after_s = _after(session, judged)
+    seen_to = None if judged is None else judged.judged_to
+    judging = StreamJudge(session, stream, in_force.rules)
+    piece = next(judging.pieces(after_s=after_s), None)
+    newest = session.scalar(
+        select(func.max(Observation.sampled_at)).where(Observation.datastream_id == datastream_id)
+    )
+    with db.writing(session):
+        session.execute(
+            select(Datastream.id).where(Datastream.id == datastream_id).with_for_update()
+        )
+        judged = session.get(JudgedStream, datastream_id, populate_existing=True)
+        if (None if judged is None else judged.judged_to) != seen_to:
+            return False
+        if piece is not None and judging.tally_now(piece) != piece.tally:
+            return False
+        if piece is not None:
+            write_results(
+                session,
+                datastream_id,
+                piece.rows,
+                piece.flags,
+                piece.tests,
+                reason=_REASON,
+                author=AUTHOR,
+                now=now,
+            )
+        _note(session, datastream_id, judged, piece, after_s, newest)
+    return True
+
+
+def _after(session: Session, judged: JudgedStream | None) -> int | None:
+    """From where on it is judged: after what was judged, unless something came late."""
+    if judged is None or judged.judged_to is None:
+        return None
+    late_s = first_late(session, judged, back_s=_LONGEST_BACK_S)
+    judged_s = int(judged.judged_to.timestamp())
+    return judged_s if late_s is None else late_s - int(judged_streams.AHEAD.total_seconds())
+
+
+def _note(
+    session: Session,
+    datastream_id: int,
+    judged: JudgedStream | None,
+    piece: Piece | None,
+    after_s: int | None,
+    newest: datetime | None,
+) -> None:
+    to_s = after_s if piece is None else piece.to_s
+    to_at = judged_streams.BEGINNING if to_s is None else _moment(to_s)
+    # What is left of this datastream is due at once; else it waits for an hour's worth of values.
+    due_s = int((newest or judged_streams.BEGINNING).timestamp()) + _WAIT_S
+    if piece is not None and newest is not None and piece.newest_s < int(newest.timestamp()):
+        due_s = piece.newest_s
+    if judged is None:
+        judged = JudgedStream(datastream_id=datastream_id, reached=to_at, due_at=_moment(due_s))
+        session.add(judged)
+    judged.judged_to = to_at
+    judged.reached = max(judged.reached, to_at)
+    judged.due_at = _moment(due_s)
+
+
+def write_results(
+    session: Session,
+    datastream_id: int,
+    rows: Versions,
+    flags: NDArray[np.int16],
+    tests: NDArray[np.int32],
+    *,
+    reason: str,
+    author: str,
+    now: datetime,
+) -> None:
+    """Give stored versions these flags and tests; where a flag becomes another one, by a new version.
+
+    Part of the caller's transaction, which holds the datastream's row.
+    """
+    is_new_version = flags != rows.flags
+    same = np.flatnonzero((tests != rows.tests) & ~is_new_version)
+    if same.size:
+        bulk.update_columns(
+            session,
+            _table(Observation),
+            {
+                "datastream_id": np.full(same.size, datastream_id, np.int64),
+                "sampled_at": rows.times_s[same],
+                "tests": tests[same],
+            },
+            key=("datastream_id", "sampled_at"),
+        )
+    changed = np.flatnonzero(is_new_version)
+    if not changed.size:
+        return
+    lineages = observing.stored_lineages(session)
+    ids, places = np.unique(rows.lineage_ids[changed], return_inverse=True)
+    revision = Revision(
+        kind="quality_control",
+        reason=reason,
+        author=author,
+        state="done",
+        ordered_at=now,
+        known_at=now,
+        from_at=_moment(int(rows.times_s[changed[0]])),
+        to_at=_moment(int(rows.times_s[changed[-1]]) + 1),
+    )
+    session.add(revision)
+    session.flush()
+    session.add(
+        RevisionStream(
+            revision_id=revision.id,
+            datastream_id=datastream_id,
+            switched_at=now,
+            compared=len(rows),
+            changed=int(changed.size),
+            removed=0,
+        )
+    )
+    session.flush()
+    revising.replace_versions(
+        session,
+        revision.id,
+        datastream_id,
+        rows.take(changed),
+        Made(
+            rows.values[changed],
+            rows.us[changed],
+            flags[changed],
+            tests[changed],
+            places.astype(np.int64),
+            tuple(lineages[one] for one in ids.tolist()),
+        ),
+        now=now,
+    )
+
+
+def _joined(blocks: list[Versions]) -> Versions:
+    if len(blocks) == 1:
+        return blocks[0]
+    names = Versions.__slots__
+    return Versions(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
+
+
+def _moment(utc_s: int) -> datetime:
+    return datetime.fromtimestamp(utc_s, UTC)
+
+
+def _table(model: type[Any]) -> Table:
+    table: Table = model.__table__
+    return table
