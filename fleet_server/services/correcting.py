@@ -214,7 +214,9 @@ def _arithmetic(new: NewCorrection) -> Correction:
             high=new.high,
         )
     except ValueError as problem:
-        raise CorrectionWrong("%(problem)s", problem=str(problem)) from problem
+        raise CorrectionWrong(
+            "The later visit comes after the earlier one, numbers are finite, and of two checks the first is in the lower standard and read lower."
+        ) from problem
     if not (new.fouling or new.fouling_relative or new.low or new.high):
         raise CorrectionWrong(
             "There is nothing to put right: give fouling, or a check in a standard."

@@ -111,14 +111,14 @@ def _words_of_pages() -> set[str]:
 
 def _sentences_of_services() -> set[str]:
     keywords = dict.fromkeys((*_leaves(), "Said"))
-    # What nodes would not take of releases: the wire says it, `services.releasing.said_of` brings it to pages.
-    keywords |= dict.fromkeys(("RepositoryWrong", "_wrong"))
     paths = [*_services(), *(_PACKAGE / "http_shared").glob("*.py"), _PACKAGE / "db.py"]
-    paths.append(_PACKAGE / "wire" / "signed_releases.py")
+    # What nodes would not take of releases: the wire says it, `services.releasing.said_of` brings it to pages.
+    of_releases = _PACKAGE / "wire" / "signed_releases.py"
+    by_wire = dict.fromkeys(("RepositoryWrong", "_wrong"))
     return {
         str(message)
-        for path in paths
-        for _, message, _, _ in extract_from_file("python", path, keywords=keywords)
+        for path, known in (*((path, keywords) for path in paths), (of_releases, by_wire))
+        for _, message, _, _ in extract_from_file("python", path, keywords=known)
     }
 
 
