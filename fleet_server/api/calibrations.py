@@ -27,6 +27,7 @@ from fleet_server.services import (
     calibration_list,
     guiding,
     keyset,
+    rehearsing,
     standards,
 )
 from fleet_server.services.calibrating import NewCalibration, NewPoint
@@ -284,12 +285,14 @@ class ApprovalSchema(Schema):
 
 
 class RehearsedChangeSchema(Schema):
-    """What an approval would do to one datastream; `largest` and `mean` of the changes of its values, in its unit."""
+    """What an approval would do to one datastream; `largest` and `mean` of the changes of its values, in its unit, null: none differs."""
 
-    site_name = fields.String(required=True)
-    property = fields.String(required=True)
-    unit = fields.String(required=True)
-    depth_cm = fields.Integer(required=True)
+    datastream_id = fields.Integer(required=True, attribute="stream.id")
+    site = fields.String(required=True, attribute="site.code")
+    site_name = fields.String(required=True, attribute="site.name")
+    property = fields.String(required=True, attribute="stream.property")
+    unit = fields.String(required=True, attribute="stream.unit")
+    depth_cm = fields.Integer(required=True, attribute="stream.depth_cm")
     compared = fields.Integer(required=True, attribute="change.compared")
     changed = fields.Integer(required=True, attribute="change.changed")
     removed = fields.Integer(required=True, attribute="change.removed")
@@ -299,9 +302,16 @@ class RehearsedChangeSchema(Schema):
 
 
 class RehearsalSchema(Schema):
-    """Datastreams that would change; none where nothing would."""
+    """By datastream; of each at most `newest_max` values, the newest, were compared. `left_out`: datastreams beside these; `is_cut`: there is more."""
 
-    changes = fields.List(fields.Nested(RehearsedChangeSchema), required=True)
+    newest_max = fields.Integer(required=True)
+    is_cut = fields.Boolean(required=True)
+    left_out = fields.Integer(required=True)
+    compared = fields.Integer(required=True)
+    changed = fields.Integer(required=True)
+    removed = fields.Integer(required=True)
+    flags_changed = fields.Integer(required=True)
+    changes = fields.List(fields.Nested(RehearsedChangeSchema), required=True, attribute="streams")
 
 
 class PointNameSchema(Schema):
@@ -473,16 +483,14 @@ class Approving(MethodView):
 class Rehearsing(MethodView):
     @needs(Right.STEWARD_DATA)
     @calibrations.acts(ApprovalSchema, RehearsalSchema)
-    def post(self, given: dict[str, Any], calibration_id: int) -> dict[str, Any]:
-        """Which observed values an approval would change, and by how much; all of it is taken back"""
-        found = calibrating.rehearse_approval(
+    def post(self, given: dict[str, Any], calibration_id: int) -> rehearsing.Rehearsal:
+        """Which observed values an approval would change, and by how much; nothing is changed"""
+        return rehearsing.rehearse_approval(
             current_session(),
             calibration_id,
-            now=clock.now(),
             looked_at=given["sha256"],
             valid_from=given["valid_from"],
         )
-        return {"changes": found}
 
 
 @calibrations.route("/<row_id:calibration_id>/withdraw")

@@ -22,11 +22,17 @@ from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.people import people
 from fleet_server.api.releases import components, release_noun
+from fleet_server.api.revisions import observations, revisions
 from fleet_server.api.sites import sites
 from fleet_server.api.summary import summary
 from fleet_server.api.views import views
 from fleet_server.api.work import work_orders
-from fleet_server.http_shared.addresses import NodeIdConverter, RowIdConverter
+from fleet_server.http_shared.addresses import (
+    HIGHEST_OBSERVATION_ID,
+    NodeIdConverter,
+    ObservationIdConverter,
+    RowIdConverter,
+)
 from fleet_server.wire.topics import NODE_ID_PATTERN
 
 _NOUNS = (
@@ -60,6 +66,8 @@ _NOUNS = (
     sensors,
     standards_noun,
     calibrations,
+    revisions,
+    observations,
 )
 _HANG_ON_NODES = (twin, credentials)
 """Imported for the views that they hang on a noun."""
@@ -69,6 +77,7 @@ def register_management(app: Flask) -> None:
     api = make_api(app)
     api.register_converter(NodeIdConverter, _as_text)
     api.register_converter(RowIdConverter, _as_number)
+    api.register_converter(ObservationIdConverter, _as_observation)
     for noun in _NOUNS:
         api.register_blueprint(noun)
     app.before_request(_refuse_nul)
@@ -95,3 +104,7 @@ def _as_text(_converter: object) -> dict[str, str]:
 
 def _as_number(_converter: object) -> dict[str, object]:
     return {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+
+
+def _as_observation(_converter: object) -> dict[str, object]:
+    return {"type": "integer", "minimum": 0, "maximum": HIGHEST_OBSERVATION_ID}

@@ -18,7 +18,7 @@ from fleet_server.errors import Unavailable
 from fleet_server.http_shared.access import open_to_all
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.limits import limiter
-from fleet_server.services import alerting, fleet_totals, scheduling, telling
+from fleet_server.services import alerting, fleet_totals, revision_list, scheduling, telling
 from fleet_server.services.broker_status import BrokerStatus, read_status
 
 operations = Blueprint("operations", __name__)
@@ -93,6 +93,14 @@ def metrics() -> Response:
     for job in scheduling.jobs(session):
         if job.ran_at is not None:
             looked.labels(job.name).set(job.ran_at.timestamp())
+    waiting_revisions = revision_list.waiting(session)
+    ordered_at = waiting_revisions.oldest_at
+    waits_s = 0.0 if ordered_at is None else (clock.now() - ordered_at).total_seconds()
+    for name, text, number in (
+        ("fleet_revisions_open", "Corrections that are not done", waiting_revisions.open),
+        ("fleet_revision_waits_seconds", "Since when the oldest of them is ordered", waits_s),
+    ):
+        Gauge(name, text, registry=registry).set(number)
     broker = read_status(settings.broker_status_path)
     if broker is not None:
         registry.register(_BrokerFigures(broker))

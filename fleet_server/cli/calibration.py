@@ -26,6 +26,7 @@ from fleet_server.services import (
     fitting,
     guiding,
     keyset,
+    rehearsing,
     standards,
 )
 from fleet_server.services.calibrating import CalibrationRecord, NewCalibration, NewPoint
@@ -388,30 +389,36 @@ def _rehearse(
     as_json: bool,
 ) -> None:
     with open_session(data_dir) as session:
-        found = calibrating.rehearse_approval(
-            session, calibration_id, now=clock.now(), looked_at=sha256, valid_from=valid_from
+        found = rehearsing.rehearse_approval(
+            session, calibration_id, looked_at=sha256, valid_from=valid_from
         )
-    rows = [
-        {
-            "site": one.site_name,
-            "property": one.property,
-            "depth_cm": one.depth_cm,
-            "unit": one.unit,
-            "compared": one.change.compared,
-            "changed": one.change.changed,
-            "largest": one.change.largest,
-            "mean": one.change.mean,
-            "flags_changed": one.change.flags_changed,
-        }
-        for one in found
-    ]
-    lines = [
-        f"{one['site']}, {one['property']} {one['depth_cm']} cm: {one['changed']} of {one['compared']} values,"
-        f" by up to {one['largest'] or 0:.4g} {one['unit']}"
-        for one in rows
-    ]
-    text = "\n".join(lines) or "No value that was observed would change."
-    answer({"is_dry_run": True, "changes": rows}, text, as_json=as_json)
+        told = calibration_documents.rehearsal_document(found)
+        text = _rehearsal_text(found)
+    answer({"is_dry_run": True, **told}, text, as_json=as_json)
+
+
+def _rehearsal_text(found: rehearsing.Rehearsal) -> str:
+    lines = []
+    for one in found.streams:
+        change = one.change
+        much = (
+            "only flags, u or lineage"
+            if change.largest is None or change.mean is None
+            else f"by {change.mean:+.4g} in the mean, {change.largest:.4g} at most"
+        )
+        lines.append(
+            f"{one.site.code} {one.stream.property} {one.stream.depth_cm} cm: {change.changed} of"
+            f" {change.compared} values change, {much} ({one.stream.unit});"
+            f" {change.flags_changed} get another flag, {change.removed} go."
+        )
+    if not lines:
+        return "Its approval would change no value: none was sampled within its time."
+    if found.is_cut:
+        lines.append(
+            f"Looked at: the newest {found.newest_max} values of each;"
+            f" {found.left_out} further datastreams not at all."
+        )
+    return "\n".join([*lines, "Nothing was changed."])
 
 
 @calibration.command()

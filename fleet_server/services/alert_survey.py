@@ -26,7 +26,7 @@ from fleet_server.models import (
     Severity,
     Site,
 )
-from fleet_server.services import alert_rules, release_repository, scheduling
+from fleet_server.services import alert_rules, release_repository, revision_list, scheduling
 from fleet_server.services.alert_conditions import (
     CONDITIONS,
     QUICK,
@@ -36,6 +36,8 @@ from fleet_server.services.alert_conditions import (
 from fleet_server.services.alert_rules import Rule
 
 FLEET = "fleet"
+REVISIONS = "revisions"
+"""The job that works off corrections."""
 # Boot, Wi-Fi and TLS vary by minutes: before that a node that is due is not overdue.
 _GRACE = timedelta(minutes=2)
 _SILENT_KINDS = (AlertKind.LATE, AlertKind.OFFLINE)
@@ -283,9 +285,12 @@ def _look_at_jobs(view: _View, wall_now: datetime) -> None:
     )
     if rule.is_active:
         for one in troubled:
+            held: dict[str, Any] = {}
+            if one.name == REVISIONS and one.trouble == "fails":
+                held = {"revision": revision_list.waiting(view.session).faulty_id}
             _note(
                 view, AlertKind.JOB, f"job {one.name}", None,
-                job=one.name, trouble=one.trouble, reason=one.reason, ran_at=one.ran_at,
+                job=one.name, trouble=one.trouble, reason=one.reason, ran_at=one.ran_at, **held,
             )  # fmt: skip
     _judge(view, AlertKind.JOB, [f"job {one.name}" for one in troubled])
 

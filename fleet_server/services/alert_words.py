@@ -98,6 +98,10 @@ _JOB: Mapping[str, Mapping[str, str]] = {
         "de": "`{job}` lief nicht wie vorgesehen, zuletzt {ran_at}. `fleet worker` prüfen.",
     },
 }
+_HELD_UP: Mapping[str, str] = {
+    "en": "Correction {revision} is held up, and tried again by itself: {reason} Nothing of it was changed yet; look at /fleet/revisions/{revision}.",
+    "de": "Korrektur {revision} kommt nicht voran und wird von selbst erneut versucht: {reason} Noch ist nichts geändert; siehe /fleet/revisions/{revision}.",
+}
 _NO_BACKUP: Mapping[str, str] = {
     "en": "No backup was made for days; the last one: {ran_at}. Look at what runs `fleet db backup`.",
     "de": "Seit Tagen keine Sicherung, die letzte: {ran_at}. Prüfen, was `fleet db backup` ausführt.",
@@ -141,6 +145,8 @@ def _pattern(kind: AlertKind, details: Mapping[str, Any], language: str) -> str:
     trouble = details.get("trouble", "overdue")
     if details.get("job") == "backup" and trouble == "overdue":
         return _NO_BACKUP[language]
+    if details.get("revision") is not None:
+        return _HELD_UP[language]
     return _JOB[trouble][language]
 
 

@@ -26,13 +26,11 @@ from fleet_server.models import (
     CalibrationPoint,
     CalibrationStatus,
     Channel,
-    Datastream,
     Deployment,
     Node,
     ObservedRange,
     PointStage,
     Sensor,
-    Site,
     Standard,
 )
 from fleet_server.services import (
@@ -56,6 +54,8 @@ _LARGEST = 1e9
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
 PRESSURE = "pressure_hpa"
 """The circumstance that says what air-saturated water is worth."""
+REVISION_REASON = "calibration {} of {} was {}"
+"""Why a correction was ordered: the calibration's number, its probe's serial number, `approved` or `withdrawn`."""
 
 
 class CalibrationWrong(Invalid):
@@ -310,7 +310,7 @@ def refit(session: Session, calibration_id: int, *, now: datetime) -> Calibratio
         draft, _ = _held(session, calibration_id)
         _fit_anew(session, draft)
     found = record_of(session, calibration_id)
-    _refuse_untrusted(found)
+    refuse_untrusted(found)
     return found
 
 
@@ -342,16 +342,12 @@ def approve_calibration(
     with db.writing(session):
         draft, sensor = _held(session, calibration_id)
         found = _record(session, draft, sensor)
-        if looked_at is not None and looked_at != found.sha256:
-            raise CalibrationChanged(
-                "Calibration %(calibration_id)s was changed since you looked at it; look again.",
-                calibration_id=calibration_id,
-            )
+        refuse_changed(found, looked_at)
         actor = rights.actor_of(session).name
         _refuse_own(actor, found)
-        _refuse_untrusted(found)
+        refuse_untrusted(found)
         draft.valid_from = valid_from or draft.valid_from
-        _check_times(draft.valid_from, draft.valid_to)
+        check_times(draft.valid_from, draft.valid_to)
         others = _in_force(session, draft)
         _refuse_two_for_one_time(draft, others)
         _refuse_no_overlap(session, draft, others, now=now)
@@ -368,65 +364,6 @@ def approve_calibration(
         draft.certificate_sha256 = certifying.digest(draft.certificate)
         _note(session, "calibration_approved", draft, sensor, now=now, sha256=draft.certificate_sha256)  # fmt: skip
     return record_of(session, calibration_id)
-
-
-@dataclass(frozen=True)
-class RehearsedChange:
-    """What an approval would do to one datastream."""
-
-    site_name: str
-    property: str
-    unit: str
-    depth_cm: int
-    change: revising.Change
-
-
-def rehearse_approval(
-    session: Session,
-    calibration_id: int,
-    *,
-    now: datetime,
-    looked_at: str | None = None,
-    valid_from: datetime | None = None,
-) -> list[RehearsedChange]:
-    """Which observed values the approval would change, and to what, by datastream. All of it is taken back.
-
-    Raises:
-        as `approve_calibration`.
-    """
-    with db.writing(session):
-        all_of_it = session.begin_nested()
-        try:
-            found = approve_calibration(
-                session, calibration_id, now=now, looked_at=looked_at, valid_from=valid_from
-            ).calibration
-            streams = revising.streams_of(
-                session,
-                sensor_id=found.sensor_id,
-                observed_property=found.property,
-                from_at=found.valid_from,
-                to_at=found.valid_to,
-            )
-            changes = list(
-                revising.changes(session, streams, from_at=found.valid_from, to_at=found.valid_to)
-            )
-        finally:
-            all_of_it.rollback()
-            session.expire_all()
-        named = session.execute(
-            select(Datastream, Site.name)
-            .join(Site, Site.id == Datastream.site_id)
-            .where(Datastream.id.in_(streams))
-        ).all()
-    by_id = {stream.id: (stream, site_name) for stream, site_name in named}
-    return [
-        RehearsedChange(
-            by_id[one.datastream_id][1], stream.property, stream.unit, stream.depth_cm, one
-        )
-        for one in changes
-        if one.changed or one.removed
-        for stream in (by_id[one.datastream_id][0],)
-    ]
 
 
 def withdraw_calibration(
@@ -731,7 +668,17 @@ def _take_numbers(draft: Calibration, found: CalibrationParameters) -> None:
     draft.u_absolute, draft.coverage_factor = found.u_abs, found.k
 
 
-def _refuse_untrusted(found: CalibrationRecord) -> None:
+def refuse_changed(found: CalibrationRecord, looked_at: str | None) -> None:
+    """Raises CalibrationChanged when it is another than the one with this hash; None: whichever it is."""
+    if looked_at is not None and looked_at != found.sha256:
+        raise CalibrationChanged(
+            "Calibration %(calibration_id)s was changed since you looked at it; look again.",
+            calibration_id=found.calibration.id,
+        )
+
+
+def refuse_untrusted(found: CalibrationRecord) -> None:
+    """Raises FitRefused when it has no fit that can be trusted."""
     if found.calibration.fit is None:
         raise FitRefused("There is no fit yet; give its points first.")
     for fault in found.faults:
@@ -845,7 +792,7 @@ def _settle_readings(
     revising.order_revision(
         session,
         kind="calibration",
-        reason=f"calibration {calibration.id} of {sensor.serial} was {what}",
+        reason=REVISION_REASON.format(calibration.id, sensor.serial, what),
         author=calibration.author,
         approver=rights.actor_of(session).name,
         sensor_id=calibration.sensor_id,
@@ -892,14 +839,15 @@ def _check_new(new: NewCalibration, now: datetime) -> None:
             "A calibration was performed in %(earliest_year)s or later, and not in the future.",
             earliest_year=_EARLIEST.year,
         )
-    _check_times(new.valid_from or new.performed_at, new.valid_to)
+    check_times(new.valid_from or new.performed_at, new.valid_to)
     for u in (new.u_absolute, new.u_relative):
         if u is not None and not (math.isfinite(u) and 0 <= u <= _LARGEST):
             raise CalibrationWrong("A probe's own uncertainty is a number, and not below zero.")
     _check_environment(new.environment)
 
 
-def _check_times(valid_from: datetime, valid_to: datetime | None) -> None:
+def check_times(valid_from: datetime, valid_to: datetime | None) -> None:
+    """Raises CalibrationWrong when no calibration can be valid like this."""
     if not _EARLIEST <= valid_from <= _LATEST or (valid_to is not None and valid_to > _LATEST):
         raise CalibrationWrong(
             "A calibration is valid between %(earliest_year)s and %(latest_year)s.",

@@ -18,6 +18,7 @@ from fleet_server.services.calibrating import (
     NewPoint,
 )
 from fleet_server.services.guiding import GuidedChannel, Live
+from fleet_server.services.rehearsing import Rehearsal
 
 _Word = TypeVar("_Word", bound=StrEnum)
 _DRAFT_FIELDS = (
@@ -82,6 +83,36 @@ def read_draft(text: str, *, now: datetime) -> NewCalibration:
         u_relative=_number(told, "u_relative"),
         reference=_word(told, "reference"),
     )
+
+
+def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
+    """What an approval would change, as JSON."""
+    return {
+        "newest_max": found.newest_max,
+        "is_cut": found.is_cut,
+        "left_out": found.left_out,
+        "compared": found.compared,
+        "changed": found.changed,
+        "removed": found.removed,
+        "flags_changed": found.flags_changed,
+        "changes": [
+            {
+                "datastream_id": one.stream.id,
+                "site": one.site.code,
+                "site_name": one.site.name,
+                "property": one.stream.property,
+                "depth_cm": one.stream.depth_cm,
+                "unit": one.stream.unit,
+                "compared": one.change.compared,
+                "changed": one.change.changed,
+                "removed": one.change.removed,
+                "mean": one.change.mean,
+                "largest": one.change.largest,
+                "flags_changed": one.change.flags_changed,
+            }
+            for one in found.streams
+        ],
+    }
 
 
 def record_document(record: CalibrationRecord) -> dict[str, Any]:

@@ -92,6 +92,14 @@ class ValidCorrection:
 
 
 @dataclass(frozen=True, slots=True)
+class Assumed:
+    """A calibration that is not in force, taken as if it were from then on."""
+
+    calibration: Calibration
+    from_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class DeployedChannel:
     """What a key of a node means from–to, with all calibrations and corrections of its sensor."""
 
@@ -222,8 +230,14 @@ class ChannelBook:
         return layout
 
 
-def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
-    """All channels that these nodes ever had. Three statements."""
+def load_channels(
+    session: Session, node_ids: Iterable[str], *, assumed: Sequence[Assumed] = ()
+) -> ChannelBook:
+    """All channels that these nodes ever had. Three statements.
+
+    Args:
+        assumed: each is taken for the newest of its probe.
+    """
     book = ChannelBook()
     rows = session.execute(
         select(
@@ -244,6 +258,16 @@ def load_channels(session: Session, node_ids: Iterable[str]) -> ChannelBook:
     sensor_ids = {row.sensor_id for row in rows}
     calibrations = _load_calibrations(session, sensor_ids)
     corrections = _load_corrections(session, sensor_ids)
+    for one in assumed:
+        others = calibrations[one.calibration.sensor_id, one.calibration.property]
+        newest = max((other.version for other in others), default=0)
+        others.append(
+            replace(
+                _valid_calibration(one.calibration),
+                version=max(one.calibration.version, newest + 1),
+                from_s=one.from_at.timestamp(),
+            )
+        )
     for row in rows:
         book.add(
             row.node_id,

@@ -42,7 +42,13 @@ from fleet_server.models import (
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
 from fleet_server.services import observing, person_flags
-from fleet_server.services.observing import ChannelBook, DeployedChannel, Layout, LineageKey
+from fleet_server.services.observing import (
+    Assumed,
+    ChannelBook,
+    DeployedChannel,
+    Layout,
+    LineageKey,
+)
 
 BLOCK = 50_000
 """Observations that are looked at together."""
@@ -138,9 +144,14 @@ class Tally:
 
 
 class StreamRecomputer:
-    """Makes observations of one datastream again. What nodes and probes were there is read once, when it is made."""
+    """Makes observations of one datastream again. What nodes and probes were there is read once, when it is made.
 
-    def __init__(self, session: Session, datastream_id: int) -> None:
+    `assumed`: calibrations that `make` takes as if they were in force.
+    """
+
+    def __init__(
+        self, session: Session, datastream_id: int, *, assumed: Sequence[Assumed] = ()
+    ) -> None:
         self._session = session
         self.datastream_id = datastream_id
         rows = session.execute(
@@ -152,7 +163,7 @@ class StreamRecomputer:
         self._keys: dict[str, set[str]] = defaultdict(set)
         for node_id, key in rows:
             self._keys[node_id].add(key)
-        self._book: ChannelBook = observing.load_channels(session, self._keys)
+        self._book: ChannelBook = observing.load_channels(session, self._keys, assumed=assumed)
         self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
         self._corrections: dict[int, tuple[int, observing.ValidCorrection]] = {}
         reached = session.scalar(

@@ -31,6 +31,7 @@ from fleet_server.models import (
     Site,
 )
 from fleet_server.services import auditing, bulk, judged_streams, observing
+from fleet_server.services.observing import Assumed
 from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
 _STREAMS_AT_ONCE = 500
@@ -208,10 +209,20 @@ def changes(
     *,
     from_at: datetime | None = None,
     to_at: datetime | None = None,
+    assumed: Sequence[Assumed] = (),
+    newest_max: int | None = None,
 ) -> Iterator[Change]:
-    """What would change by what is in force now. Reads only; one datastream after the other."""
+    """What would change by what is in force now. Reads only; one datastream after the other.
+
+    Args:
+        assumed: calibrations that are taken as if they were in force, too.
+        newest_max: only so many of each datastream, the newest.
+    """
     for datastream_id in datastream_ids:
-        found = _find(session, datastream_id, from_at, to_at)
+        begin = from_at
+        if newest_max is not None:
+            begin = _nth_newest(session, datastream_id, from_at, to_at, newest_max) or from_at
+        found = _find(session, datastream_id, begin, to_at, assumed=assumed)
         yield _change_of(datastream_id, found.tally.count, found.before, found.after)
 
 
@@ -272,12 +283,24 @@ def _within(
 def _has_observations(
     session: Session, datastream_id: int, from_at: datetime | None, to_at: datetime | None
 ) -> bool:
-    query = select(Observation.datastream_id).where(Observation.datastream_id == datastream_id)
+    return _nth_newest(session, datastream_id, from_at, to_at, 1) is not None
+
+
+def _nth_newest(
+    session: Session,
+    datastream_id: int,
+    from_at: datetime | None,
+    to_at: datetime | None,
+    number: int,
+) -> datetime | None:
+    """When the nth of its values was sampled, from the newest of that time on; None when there are fewer."""
+    query = select(Observation.sampled_at).where(Observation.datastream_id == datastream_id)
     if from_at is not None:
         query = query.where(Observation.sampled_at >= from_at)
     if to_at is not None:
         query = query.where(Observation.sampled_at < to_at)
-    return session.scalar(query.limit(1)) is not None
+    newest_first = query.order_by(Observation.sampled_at.desc())
+    return session.scalar(newest_first.offset(number - 1).limit(1))
 
 
 def _let_ingest_look_again(session: Session, datastream_ids: Sequence[int]) -> None:
@@ -350,9 +373,14 @@ class _Found:
 
 
 def _find(
-    session: Session, datastream_id: int, from_at: datetime | None, to_at: datetime | None
+    session: Session,
+    datastream_id: int,
+    from_at: datetime | None,
+    to_at: datetime | None,
+    *,
+    assumed: Sequence[Assumed] = (),
 ) -> _Found:
-    recomputer = StreamRecomputer(session, datastream_id)
+    recomputer = StreamRecomputer(session, datastream_id, assumed=assumed)
     lineage_ids = {
         key: lineage_id for lineage_id, key in observing.stored_lineages(session).items()
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
 from flask_babel import LazyString, format_decimal, lazy_gettext
 
@@ -13,7 +12,7 @@ from fleet_server.services.calibrating import CalibrationRecord
 from fleet_server.web.blueprint import web
 from fleet_server.web.calibration_states import STATUS_WORDS
 from fleet_server.web.faults import in_words
-from fleet_server.web.words import PROPERTY_WORDS, Word, local_time
+from fleet_server.web.words import PROPERTY_WORDS, Word
 
 _STATUS_FLAGS = {CalibrationStatus.APPROVED: 1, CalibrationStatus.WITHDRAWN: 4}
 _KINDS = {
@@ -159,14 +158,8 @@ def why_not_steady(reason: str) -> str:
 @web.app_template_global()
 def coefficient(number: float) -> str:
     """A number of a fit, to seven digits."""
-    shown = float(f"{number:.7g}") or 0.0  # no −0
+    shown = round(float(f"{number:.7g}"), 12) or 0.0  # no −0
     return str(format_decimal(shown, format="#,##0.############")).replace("-", "−")
-
-
-@web.app_template_global()
-def time_of_seconds(seconds: float) -> str:
-    """Of the city's clock, of seconds since 1970."""
-    return local_time(datetime.fromtimestamp(seconds, UTC))
 
 
 @web.app_template_global()

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from fleet_server import clock
 from fleet_server.errors import Invalid
-from fleet_server.http_shared.access import needs
+from fleet_server.http_shared.access import may, needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
 from fleet_server.models import (
@@ -29,20 +29,17 @@ from fleet_server.services import (
     calibration_list,
     certificate_sheet,
     keyset,
+    rehearsing,
     standards,
 )
-from fleet_server.services.calibrating import (
-    CalibrationRecord,
-    NewCalibration,
-    NewPoint,
-    RehearsedChange,
-)
+from fleet_server.services.calibrating import CalibrationRecord, NewCalibration, NewPoint
 from fleet_server.services.calibration_list import CalibrationFilter
 from fleet_server.services.rights import Right
 from fleet_server.services.standards import NewStandard
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
-from fleet_server.web.drawn_fit import draw_change, draw_residuals
+from fleet_server.web.drawn_change import draw_change
+from fleet_server.web.drawn_fit import draw_residuals
 from hardware import catalogue, vocabulary
 
 _PAGE_SIZE = 50
@@ -309,22 +306,18 @@ def drop_point(calibration_id: int) -> _Answer:
 @web.post("/fleet/calibrations/<row_id:calibration_id>/approve")
 @needs(Right.STEWARD_DATA)
 def approve(calibration_id: int) -> _Answer:
-    """Let somebody else's draft hold, as it was looked at; or only say which values would change."""
-    session, now = current_session(), clock.now()
-    looked_at = forms.text("sha256")
+    """Let somebody else's draft hold, as it was looked at."""
+    now = clock.now()
     # A reading of this very second may be there already.
     begin = now + timedelta(seconds=1) if forms.text("begin") == "now" else None
-    if forms.text("rehearse"):
-        found, fault = forms.tried(
-            lambda: calibrating.rehearse_approval(
-                session, calibration_id, now=now, looked_at=looked_at, valid_from=begin
-            )
-        )
-        return _page(calibration_id, fault, found), 400 if found is None else 200
     return _done(
         calibration_id,
         lambda: calibrating.approve_calibration(
-            session, calibration_id, now=now, looked_at=looked_at, valid_from=begin
+            current_session(),
+            calibration_id,
+            now=now,
+            looked_at=forms.text("sha256"),
+            valid_from=begin,
         ),
     )
 
@@ -397,7 +390,7 @@ def _done(calibration_id: int, do: Callable[[], CalibrationRecord]) -> _Answer:
     return redirect(_address(calibration_id), code=303)
 
 
-def _page(calibration_id: int, fault: str, rehearsed: list[RehearsedChange] | None = None) -> str:
+def _page(calibration_id: int, fault: str) -> str:
     session, now = current_session(), clock.now()
     record = calibrating.record_of(session, calibration_id)
     found = record.calibration
@@ -413,13 +406,22 @@ def _page(calibration_id: int, fault: str, rehearsed: list[RehearsedChange] | No
         drawn=draw_residuals(record),
         residuals=iter((found.fit or {}).get("residuals", ())),
         unit=vocabulary.PROPERTIES[found.property],
+        rehearsal=_rehearsal(record),
         usable=usable.items,
         stages=tuple(PointStage),
-        rehearsed=rehearsed,
-        drawn_changes=[draw_change(one.change) for one in rehearsed or ()],
         values=forms.typed(),
         fault=fault,
     )
+
+
+def _rehearsal(record: CalibrationRecord) -> dict[str, Any] | None:
+    """What the approval of a draft would change, with its drawings, for whoever approves; None for what cannot be approved."""
+    found = record.calibration
+    is_sound = found.fit is not None and not record.faults
+    if found.status != CalibrationStatus.DRAFT or not is_sound or not may(Right.STEWARD_DATA):
+        return None
+    told = rehearsing.rehearse_approval(current_session(), found.id)
+    return {"told": told, "drawn": [draw_change(one.change) for one in told.streams]}
 
 
 def _compared(record: CalibrationRecord) -> list[tuple[float, float, float]]:

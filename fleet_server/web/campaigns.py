@@ -5,17 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from flask import (
-    Flask,
     Response,
-    current_app,
     flash,
     redirect,
     render_template,
@@ -26,18 +22,18 @@ from flask_babel import gettext
 from werkzeug.wrappers import Response as Redirection
 
 from fleet_server import clock
-from fleet_server.errors import FleetError, Invalid, NotFound, Unavailable
+from fleet_server.errors import FleetError, Invalid, NotFound
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
 from fleet_server.models import Campaign, CampaignState, NodeStage
-from fleet_server.services import campaigning, fleet_totals, releases, rights
+from fleet_server.services import campaigning, fleet_totals, releases
 from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaigning import CampaignOverview, Plan, Preview, Terms
 from fleet_server.services.keyset import Page
 from fleet_server.services.releases import ReleaseFilter
-from fleet_server.services.rights import Actor, Right
-from fleet_server.web import forms
+from fleet_server.services.rights import Right
+from fleet_server.web import forms, live
 from fleet_server.web.blueprint import web
 from fleet_server.web.campaign_words import REASONED, update_reason
 from fleet_server.web.faults import in_words
@@ -57,23 +53,12 @@ _CSV = (
     "last_heard_at",
 )
 _CSV_AT_ONCE = 1000
-_LOOKS_EVERY_S = 2.0
-# A stream ends by itself and is asked for again: what was given up on never holds a thread for long.
-_STREAM_S = 60.0
-_MOST_STREAMS = 4
-_streams = threading.BoundedSemaphore(_MOST_STREAMS)
 _DEEDS: dict[str, Callable[..., Campaign]] = {
     "pause": campaigning.pause_campaign,
     "resume": campaigning.resume_campaign,
     "retry": partial(campaigning.resume_campaign, tries_again=True),
     "abort": campaigning.abort_campaign,
 }
-
-
-class TooManyWatch(Unavailable):
-    """So many pages are watched live already; this one falls back to being loaded again."""
-
-    code = "too_many_watch"
 
 
 @web.get("/fleet/campaigns")
@@ -143,7 +128,7 @@ def campaign(campaign_id: int) -> str:
         stage=stage,
         stages=tuple(NodeStage),
         is_live=_is_live(found),
-        looks_again_s=30,
+        looks_again_s=live.LOOKS_AGAIN_S,
     )
 
 
@@ -185,17 +170,13 @@ def _cell(value: object) -> str:
 @needs(Right.SEE_FLEET)
 def watch_campaign(campaign_id: int) -> Response:
     """Server-sent events: how it stands as a piece of its page, whenever that has changed; then the stream ends."""
-    session, app = current_session(), current_app._get_current_object()  # type: ignore[attr-defined] # of the proxy
-    campaigning.overview(session, campaign_id)  # it is there, and the actor's to see
-    if not _streams.acquire(blocking=False):
-        raise TooManyWatch("So many campaigns are watched live already; load the page again.")
-    answer = Response(
-        _told(app, request.environ, rights.actor_of(session), campaign_id),
-        mimetype="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
-    answer.call_on_close(_streams.release)
-    return answer
+    campaigning.overview(current_session(), campaign_id)  # it is there, and the actor's to see
+
+    def look() -> tuple[str, bool]:
+        found = campaigning.overview(current_session(), campaign_id)
+        return render_template("campaign_live.html", found=found), _is_live(found)
+
+    return live.watched(look)
 
 
 @web.post("/fleet/campaigns/<row_id:campaign_id>/approve")
@@ -232,29 +213,6 @@ def retry_campaign_node(campaign_id: int, node_id: str) -> Redirection:
     campaigning.retry_node(current_session(), campaign_id, node_id, now=clock.now())
     flash(gettext("It is told once more."))
     return redirect(url_for("web.node", node_id=node_id, _anchor="updates"), code=303)
-
-
-def _told(app: Flask, environment: dict[str, Any], actor: Actor, campaign_id: int) -> Iterator[str]:
-    """No request's context, and no connection to the database, is held while nothing is asked."""
-    ends_at, last = time.monotonic() + _STREAM_S, ""
-    while time.monotonic() < ends_at:
-        with app.request_context(environment):
-            session = current_session()
-            rights.act_as(session, actor)
-            found = campaigning.overview(session, campaign_id)
-            piece = render_template("campaign_live.html", found=found)
-        # Whoever has gone is noticed by what is sent even when nothing has changed.
-        yield _event("standing", piece) if piece != last else ": still here\n\n"
-        last = piece
-        if not _is_live(found):
-            yield _event("ended", "")
-            return
-        time.sleep(_LOOKS_EVERY_S)
-
-
-def _event(name: str, data: str) -> str:
-    lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])
-    return f"event: {name}\n{lines}\n"
 
 
 def _is_live(found: CampaignOverview) -> bool:

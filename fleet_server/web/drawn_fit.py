@@ -1,4 +1,4 @@
-"""A fit's residuals, and what an approval would make of values, as SVG. No script."""
+"""A fit's residuals as SVG: how far each point lies from it, with the expanded uncertainty of its standard. No script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from fleet_server.models import PointStage
 from fleet_server.services.calibrating import CalibrationRecord
-from fleet_server.services.revising import Change
 
 WIDTH, HEIGHT = 480, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 16.0, 14.0, 34.0
@@ -93,58 +92,4 @@ def draw_residuals(record: CalibrationRecord) -> DrawnResiduals | None:
         points,
         tuple(Mark(across(value), value) for value in sorted({lowest, highest})),
         tuple(Mark(up(value), value) for value in (-reach, 0.0, reach)),
-    )
-
-
-_MOST_DRAWN = 240
-
-
-@dataclass(frozen=True)
-class DrawnChange:
-    """Two lines, as an SVG path's commands: values as they are, and as they would be."""
-
-    width: int
-    height: int
-    before: str
-    after: str
-    x_marks: tuple[Mark, ...]
-    y_marks: tuple[Mark, ...]
-
-
-def draw_change(change: Change) -> DrawnChange | None:
-    """None when no value differs. Of very many values every so manieth is drawn. Times are seconds since 1970 (UTC)."""
-    if not change.times_s.size:
-        return None
-    step = -(-change.times_s.size // _MOST_DRAWN)
-    times: list[int] = change.times_s[::step].tolist()
-    before: list[float] = change.before[::step].tolist()
-    after: list[float] = change.after[::step].tolist()
-    known = [value for value in (*before, *after) if math.isfinite(value)]
-    if not known:
-        return None
-    lowest, highest = min(known), max(known)
-    since, until = times[0], max(times[-1], times[0] + 1)
-    span = highest - lowest or 1.0
-
-    def across(at: float) -> float:
-        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (at - since) / (until - since), 1)
-
-    def up(value: float) -> float:
-        return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * (value - lowest) / span, 1)
-
-    def line(values: Sequence[float]) -> str:
-        places = [
-            f"{across(at)} {up(value)}"
-            for at, value in zip(times, values, strict=True)
-            if math.isfinite(value)
-        ]
-        return f"M{'L'.join(places)}" if places else ""
-
-    return DrawnChange(
-        WIDTH,
-        HEIGHT,
-        line(before),
-        line(after),
-        (Mark(across(since), since), Mark(across(times[-1]), times[-1])),
-        tuple(Mark(up(value), value) for value in sorted({lowest, highest})),
     )

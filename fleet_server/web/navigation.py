@@ -65,7 +65,10 @@ GROUPS = (
     ),
     Group(
         lazy_gettext("Measurement"),
-        (Link("web.calibrations", lazy_gettext("Calibrations")),),
+        (
+            Link("web.calibrations", lazy_gettext("Calibrations")),
+            Link("web.revisions", lazy_gettext("Corrections")),
+        ),
     ),
     Group(
         lazy_gettext("Who may"),

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fleet_server.cli.main import main
 from fleet_server.services import certifying, ingest, rights
 
 SERIAL = "n-000001/ph"
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,31 @@ def test_step_is_taken_by_command_when_the_reading_stands_still(
     assert f"Calibration {guided['calibration']} of n-000001/t: 20 Cel, steady" in again.out
     wrong = fleet("take", str(guided["calibration"]), "boiling")
     assert (wrong.status, is_one_sentence(wrong.err, "no step boiling")) == (1, True)
+
+
+def test_dry_run_tells_what_the_approval_of_a_draft_would_change(fleet: Answering) -> None:
+    of_probe = ("--serial", "n-000001/t", "--property", "water_temperature", "--kind", "offset")
+    point = ("--by", "tina", "--point", "0.5=0.0±0.02")
+    at = ("--at", f"{NOON - HOUR:%Y-%m-%dT%H:%M:%SZ}")
+    made = json.loads(fleet("new", *of_probe, *point, *at, "--json").out)
+    dry_run = ("approve", str(made["calibration"]), "--dry-run")
+    told = json.loads(fleet(*dry_run, "--json").out)
+    changes = {one["property"]: one for one in told["changes"]}
+    water = changes["water_temperature"]
+    assert (water["changed"], water["mean"], water["largest"]) == (8, -0.5, 0.5)
+    text = fleet(*dry_run).out
+    assert "water_temperature 0 cm: 8 of 8 values change, by -0.5 in the mean" in text
+    assert text.endswith("Nothing was changed.\n")
+    again = json.loads(fleet("show", str(made["calibration"]), "--json").out)
+    assert again["status"] == "draft"
+    late = json.loads(fleet("new", *of_probe, *point, "--json").out)
+    assert "would change no value" in fleet("approve", str(late["calibration"]), "--dry-run").out
+    begin = ("--from", f"{NOON:%Y-%m-%dT%H:%M:%SZ}")
+    assert "would change no value" in fleet(*dry_run, *begin).out
+    wrong = fleet(*dry_run, "--sha256", "0" * 64)
+    assert (wrong.status, is_one_sentence(wrong.err, "look again")) == (1, True)
+    wrong = fleet("approve", "1", "--dry-run")
+    assert (wrong.status, is_one_sentence(wrong.err, "is no draft")) == (1, True)
 
 
 def test_probes_are_listed_with_when_they_are_due(fleet: Answering) -> None:

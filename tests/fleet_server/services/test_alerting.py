@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from corrections import calibrate, measured
 from factories import NOON, SimulatedNode, deployed_node
 from sqlalchemy import Engine, event, insert, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, NotFound, Refused
+from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from fleet_server.models import (
     Alert,
     AlertKind,
@@ -37,6 +38,7 @@ from fleet_server.services import (
     alert_work,
     alerting,
     grouping,
+    revising,
     rights,
     scheduling,
     silencing,
@@ -587,6 +589,32 @@ def test_job_that_fails_or_stays_out_calls_and_one_that_a_dead_worker_left_does_
     ran("look_quickly", 26 * HOUR)
     look(session, 26.1 * HOUR)
     assert open_alerts(session) == [("job", "job revocation_lists")]
+
+
+def test_correction_that_is_held_up_calls_by_its_number_and_its_reason(session: Session) -> None:
+    measured(session, 1)
+    number = calibrate(session, "t30", offset=-1.5, now=NOON)
+
+    def no_room() -> str:
+        raise Unavailable("There is no room for the backup.")
+
+    scheduling.add_jobs(session, ["look_quickly", "revisions"], wall_now=NOON)
+    for after in (0 * HOUR, HOUR):
+        with pytest.raises(Unavailable) as problem:
+            revising.advance(session, now=NOON + after, make_backup=no_room)
+        for name, error in (("look_quickly", None), ("revisions", str(problem.value))):
+            scheduling.note_run(session, name, every_s=5, wall_now=NOON + after, error=error)
+    look(session, HOUR)
+    (alert,) = alerting.alerts(session, Wanted(), limit=9)
+    said = alert_words.sentence(AlertKind.JOB, alert.details, "en")
+    assert said.startswith(f"Correction {number} is held up")
+    assert "There is no room for the backup." in said
+    assert f"/fleet/revisions/{number}" in alert_words.sentence(AlertKind.JOB, alert.details, "de")
+    while revising.advance(session, now=NOON + HOUR):
+        pass
+    scheduling.note_run(session, "revisions", every_s=5, wall_now=NOON + HOUR, error=None)
+    look(session, 1.1 * HOUR)
+    assert open_alerts(session) == []
 
 
 def test_backup_that_stays_out_or_fails_calls_and_one_that_was_made_ends_it(

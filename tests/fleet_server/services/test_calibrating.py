@@ -34,6 +34,7 @@ from fleet_server.services import (
     certifying,
     deploying,
     ingest,
+    rehearsing,
     revising,
     rights,
     standards,
@@ -359,12 +360,14 @@ def test_what_was_observed_since_is_made_anew_with_what_needs_it_and_taken_back_
     )
 
     act(session, "dora")
-    rehearsed = calibrating.rehearse_approval(session, record.calibration.id, now=LATER)
-    assert {(one.property, one.change.compared, one.change.changed) for one in rehearsed} == {
+    rehearsed = rehearsing.rehearse_approval(session, record.calibration.id).streams
+    assert {
+        (one.stream.property, one.change.compared, one.change.changed) for one in rehearsed
+    } == {
         ("soil_temperature", 5, 5),
         ("soil_water_tension", 5, 5),
     }
-    assert [one.change.largest for one in rehearsed if one.depth_cm == 30 and one.unit == "Cel"] == [0.5]  # fmt: skip
+    assert [one.change.largest for one in rehearsed if one.stream.unit == "Cel"] == [0.5]
     assert statuses(session, record) == ["approved", "draft"]
     assert {key: values(session, key) for key in before} == before
     assert session.scalars(select(Revision)).all() == []

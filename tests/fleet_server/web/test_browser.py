@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from selenium import webdriver
@@ -13,8 +14,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy.orm import Session
 
+from fleet_server import db
 from fleet_server.cli.serve import listen, url_of
-from fleet_server.models import StandardKind
+from fleet_server.errors import Unavailable
+from fleet_server.models import CalibrationKind, StandardKind, observation_id
 from fleet_server.services import (
     calibrating,
     campaigning,
@@ -23,9 +26,10 @@ from fleet_server.services import (
     guiding,
     layering,
     ordering,
+    revising,
     standards,
 )
-from fleet_server.services.calibrating import NewPoint
+from fleet_server.services.calibrating import NewCalibration, NewPoint
 from fleet_server.services.campaign_targets import Target
 from fleet_server.services.campaigning import Plan
 from fleet_server.services.selecting import Selection
@@ -81,6 +85,11 @@ _PAGES = (
     "/fleet/calibrations/standards",
     "/fleet/calibrations/new?serial=n-000002/o2",
     "/fleet/calibrations/21",
+    "/fleet/calibrations/22",
+    "/fleet/revisions",
+    "/fleet/revisions/1",
+    "/fleet/revisions/2",
+    f"/fleet/observations/{observation_id(1, small_world.NOW)}",
     "/field/nodes/n-000002/calibrate",
     "/field/calibrations/21",
     "/api/docs",
@@ -185,6 +194,7 @@ def _want_something(session: Session) -> None:
     changing.propose_change(session, layer, wish, now=small_world.NOW)
     ordering.order_for_many(session, everybody, "self_test", {}, now=small_world.NOW)
     _calibrate_something(session)
+    _correct_something(session)
     release = add_release(session, "0.8.0-candidate.of.today")
     campaigning.create_campaign(
         session, release.id, Target(label="tree"), now=small_world.NOW, plan=Plan(canaries=1)
@@ -202,6 +212,41 @@ def _calibrate_something(session: Session) -> None:
     for step, indicated, reference in (("saturated", 8.123456, 9.0), ("zero", 3.0, 0.0)):
         point = NewPoint(indicated, reference, 0.05, step=step, temperature_c=20.0)
         calibrating.put_point(session, number, point, now=small_world.NOW)
+
+
+def _correct_something(session: Session) -> None:
+    """A draft whose approval would change values, and corrections: one that is done, one that is held up."""
+    draft = NewCalibration(
+        serial="n-000001/d30",
+        property="soil_temperature",
+        kind=CalibrationKind.OFFSET,
+        performed_by="tina",
+        performed_at=small_world.NOW - timedelta(hours=3),
+        points=(NewPoint(0.5, 0.0, 0.02),),
+    )
+    made = calibrating.draft_calibration(session, draft, now=small_world.NOW)
+    assert made.calibration.id == 22  # as the addresses above have it
+    for reason in ("a" * 60, "The software computes differently."):
+        with db.writing(session):
+            revising.order_for_streams(
+                session,
+                [1, 2],
+                kind="software",
+                reason=reason,
+                author="x" * 40,
+                now=small_world.NOW,
+            )
+        if reason[0] == "a":
+            while revising.advance(
+                session, now=small_world.NOW, make_backup=lambda: "/backups/" + "b" * 60
+            ):
+                pass
+    with pytest.raises(Unavailable):
+        revising.advance(session, now=small_world.NOW, make_backup=_no_room)
+
+
+def _no_room() -> str:
+    raise Unavailable("There is no room for the backup.")
 
 
 @pytest.fixture(scope="module")

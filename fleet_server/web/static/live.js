@@ -1,4 +1,4 @@
-// How a campaign stands is put in place whenever the server says so; where no stream comes through, the page is loaded again.
+// How something stands is put in place whenever the server says so; where no stream comes through, the page is loaded again.
 const live = document.getElementById("live");
 if (live && live.dataset.source) {
   const again = () => setTimeout(() => location.reload(), 1000 * Number(live.dataset.againS));

@@ -1,0 +1,209 @@
+"""All versions that an observation ever had: since and until when each was known, what made it, who replaced it and why. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import literal, null, select, union_all
+from sqlalchemy.orm import Session
+
+from fleet_server.errors import NotFound
+from fleet_server.models import (
+    Calibration,
+    Datastream,
+    Lineage,
+    Observation,
+    ObservationHistory,
+    Revision,
+    RevisionStream,
+    Sensor,
+    Site,
+    observation_id,
+    observation_key,
+)
+from fleet_server.services import rights
+
+_HIGHEST_ROW = 2**31 - 1
+_COLUMNS = ("value", "u", "flag", "tests", "lineage_id", "pack_id", "known_from")
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What a version was made by: its lineage, with probe and calibrations. `inputs`: calibrations of the conversion's inputs, by name."""
+
+    lineage: Lineage
+    sensor: Sensor
+    calibration: Calibration
+    inputs: Mapping[str, Calibration | None]
+
+
+@dataclass(frozen=True)
+class Version:
+    """`known_to` None: it is the current one. `made_in`: the revision that made it; None: it was made when the reading came.
+
+    `replaced_in`: the one that ended it.
+    """
+
+    number: int
+    value: float | None
+    u: float | None
+    flag: int
+    tests: int
+    pack_id: int | None
+    known_from: datetime
+    known_to: datetime | None
+    made_by: MadeBy
+    made_in: Revision | None
+    replaced_in: Revision | None
+
+    @property
+    def k(self) -> float:
+        return self.made_by.lineage.coverage_factor
+
+    @property
+    def expanded_u(self) -> float | None:
+        return None if self.u is None else self.k * self.u
+
+
+@dataclass(frozen=True)
+class VersionHistory:
+    """Oldest version first. `waits_for`: revisions ordered for its datastream and time that have not come to it yet."""
+
+    datastream: Datastream
+    site: Site
+    sampled_at: datetime
+    versions: Sequence[Version]
+    waits_for: Sequence[Revision]
+
+    @property
+    def id(self) -> int:
+        return observation_id(self.datastream.id, self.sampled_at)
+
+    @property
+    def is_current(self) -> bool:
+        """False when nothing makes a value of it any more."""
+        return self.versions[-1].known_to is None
+
+
+def history_of(session: Session, public_id: int) -> VersionHistory:
+    """Every version of the observation with this public id. Five statements, whatever its past.
+
+    Raises:
+        NotFound: there never was one, or its site is not the actor's business.
+    """
+    datastream_id, sampled_at = observation_key(public_id)
+    place = _place(session, datastream_id)
+    rows = _rows(session, datastream_id, sampled_at) if place is not None else []
+    if place is None or not rows:
+        raise NotFound("There is no observation %(public_id)s.", public_id=public_id)
+    made_by = _made_by(session, {row.lineage_id for row in rows})
+    replacing = {row.revision_id for row in rows if row.revision_id is not None}
+    revisions = {
+        one.id: one for one in session.scalars(select(Revision).where(Revision.id.in_(replacing)))
+    }
+    return VersionHistory(
+        *place,
+        sampled_at,
+        tuple(_versions(rows, made_by, revisions)),
+        _waiting(session, datastream_id, sampled_at),
+    )
+
+
+def _place(session: Session, datastream_id: int) -> tuple[Datastream, Site] | None:
+    if not 0 < datastream_id <= _HIGHEST_ROW:
+        return None
+    found = session.execute(
+        select(Datastream, Site)
+        .join(Site, Site.id == Datastream.site_id)
+        .where(Datastream.id == datastream_id, Site.kind.in_(rights.actor_of(session).site_kinds))
+    ).first()
+    return None if found is None else (found[0], found[1])
+
+
+def _rows(session: Session, datastream_id: int, sampled_at: datetime) -> Sequence[Any]:
+    def of(model: Any, *further: Any) -> Any:
+        return select(*(getattr(model, name) for name in _COLUMNS), *further).where(
+            model.datastream_id == datastream_id, model.sampled_at == sampled_at
+        )
+
+    moment = ObservationHistory.known_to.type
+    both = union_all(
+        of(ObservationHistory, ObservationHistory.known_to, ObservationHistory.revision_id),
+        of(Observation, literal(None, moment).label("known_to"), null().label("revision_id")),
+    ).subquery()
+    return session.execute(select(both).order_by(both.c.known_from)).all()
+
+
+def _versions(
+    rows: Sequence[Any], made_by: Mapping[int, MadeBy], revisions: Mapping[int, Revision]
+) -> Iterable[Version]:
+    before: Version | None = None
+    for number, row in enumerate(rows, start=1):
+        follows = before is not None and before.known_to == row.known_from
+        version = Version(
+            number=number,
+            value=row.value,
+            u=row.u,
+            flag=row.flag,
+            tests=row.tests,
+            pack_id=row.pack_id,
+            known_from=row.known_from,
+            known_to=row.known_to,
+            made_by=made_by[row.lineage_id],
+            made_in=before.replaced_in if before is not None and follows else None,
+            replaced_in=revisions.get(row.revision_id),
+        )
+        yield version
+        before = version
+
+
+def _made_by(session: Session, lineage_ids: set[int]) -> dict[int, MadeBy]:
+    rows = session.execute(
+        select(Lineage, Sensor, Calibration)
+        .join(Sensor, Sensor.id == Lineage.sensor_id)
+        .join(Calibration, Calibration.id == Lineage.calibration_id)
+        .where(Lineage.id.in_(lineage_ids))
+    ).all()
+    named = {row[0].id: dict(_inputs(row[0].inputs)) for row in rows}
+    wanted = {one for inputs in named.values() for one in inputs.values() if one is not None}
+    known = {
+        one.id: one
+        for one in session.scalars(select(Calibration).where(Calibration.id.in_(wanted)))
+    }
+    return {
+        row[0].id: MadeBy(
+            row[0],
+            row[1],
+            row[2],
+            {
+                name: None if number is None else known.get(number)
+                for name, number in named[row[0].id].items()
+            },
+        )
+        for row in rows
+    }
+
+
+def _inputs(text: str) -> Iterable[tuple[str, int | None]]:
+    """`temperature=17,pressure=none` as names and calibrations."""
+    for pair in text.split(","):
+        name, _, number = pair.partition("=")
+        if name:
+            yield name, int(number) if number.isdigit() else None
+
+
+def _waiting(session: Session, datastream_id: int, sampled_at: datetime) -> Sequence[Revision]:
+    return session.scalars(
+        select(Revision)
+        .join(RevisionStream, RevisionStream.revision_id == Revision.id)
+        .where(
+            RevisionStream.datastream_id == datastream_id,
+            RevisionStream.switched_at.is_(None),
+            Revision.from_at.is_(None) | (Revision.from_at <= sampled_at),
+            Revision.to_at.is_(None) | (Revision.to_at > sampled_at),
+        )
+        .order_by(Revision.id)
+    ).all()

@@ -1,0 +1,90 @@
+"""What corrections are called on pages."""
+
+from __future__ import annotations
+
+import re
+
+from flask import url_for
+from flask_babel import gettext, lazy_gettext
+from markupsafe import Markup, escape
+
+from fleet_server.models import Revision
+from fleet_server.services import calibrating
+from fleet_server.web.blueprint import web
+from fleet_server.web.words import Word, decimal, unit_symbol, whole
+
+REVISION_KIND_WORDS = {
+    "calibration": lazy_gettext("calibration"),
+    "correction": lazy_gettext("drift correction"),
+    "rules": lazy_gettext("rules of quality"),
+    "software": lazy_gettext("software"),
+    "swap": lazy_gettext("probe swapped"),
+    "quality_control": lazy_gettext("flags by hand"),
+}
+REVISION_STATE_WORDS = {
+    "waiting": Word("○", lazy_gettext("waiting"), lazy_gettext("A backup is made first.")),
+    "running": Word(
+        "▸",
+        lazy_gettext("under way"),
+        lazy_gettext("One data stream after the other is switched; each is as it was or as it is."),
+    ),
+    "done": Word("✓", lazy_gettext("done"), lazy_gettext("What was known before stays readable.")),
+}
+_OURS = re.compile(calibrating.REVISION_REASON.format(r"(?P<id>\d+)", r"(?P<serial>.+)", r"(?P<what>\w+)"))  # fmt: skip
+
+
+@web.app_template_global()
+def revision_kind(kind: str) -> str:
+    return str(REVISION_KIND_WORDS.get(kind, kind))
+
+
+@web.app_template_global()
+def revision_state(state: str) -> Word:
+    return REVISION_STATE_WORDS[state]
+
+
+@web.app_template_global()
+def revision_reason(revision: Revision) -> Markup:
+    """Why, in the reader's language and with a link where we said it ourselves; else as somebody typed it."""
+    ours = _OURS.fullmatch(revision.reason) if revision.kind == "calibration" else None
+    if ours is None:
+        return escape(revision.reason)
+    told = {"number": ours["id"], "serial": ours["serial"]}
+    sentence = {
+        "approved": gettext("Calibration %(number)s of %(serial)s was approved.", **told),
+        "withdrawn": gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told),
+    }.get(ours["what"])
+    if sentence is None:
+        return escape(revision.reason)
+    address = url_for("web.calibration", calibration_id=int(ours["id"]))
+    return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
+
+
+@web.app_template_global()
+def amount_of_change(number: float | None, unit: str) -> str:
+    """A change of values to three digits, with its unit; a dash where no value differs."""
+    if number is None:
+        return "–"
+    digits = max(0, 2 - _magnitude(number))
+    return f"{decimal(number, min(digits, 6))}\N{NO-BREAK SPACE}{unit_symbol(unit)}".rstrip()
+
+
+@web.app_template_global()
+def three_digits(number: float) -> float:
+    """Rounded to three significant digits.
+
+    >>> three_digits(0.012345), three_digits(1234.5)
+    (0.0123, 1230.0)
+    """
+    return float(f"{number:.3g}")
+
+
+@web.app_template_global()
+def how_far(switched: int, streams: int) -> str:
+    """`12 of 40 data streams`"""
+    told = {"switched": whole(switched), "streams": whole(streams)}
+    return str(gettext("%(switched)s of %(streams)s data streams", **told))
+
+
+def _magnitude(number: float) -> int:
+    return int(f"{number:e}".partition("e")[2]) if number else 0
