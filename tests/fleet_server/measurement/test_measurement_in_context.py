@@ -409,12 +409,12 @@ def _streamed(
 @given(
     seed=st.integers(0, 10_000),
     step_s=st.sampled_from([900, 3600, 7200]),
-    cuts=st.lists(st.integers(0, 1000), max_size=6),
+    cuts=st.lists(st.integers(0, 700), max_size=5),
 )
 def test_results_are_the_same_however_the_rows_come(
     seed: int, step_s: int, cuts: list[int]
 ) -> None:
-    series, context = _world(seed, 1000, step_s=step_s)
+    series, context = _world(seed, 700, step_s=step_s)
     times, tests = _streamed(series, ALL_TESTS, context, cuts)
     assert times == series.times_s.tolist()
     assert tests == judge(series, ALL_TESTS, context).tolist()
@@ -438,7 +438,7 @@ def test_one_row_at_a_time_is_judged_as_all_at_once() -> None:
 
 
 def test_long_series_is_judged_in_pieces_as_in_one() -> None:
-    series, context = _world(5, 70_000, step_s=900)
+    series, context = _world(5, 34_000, step_s=900)
     whole = in_context(series, ALL_TESTS, context, first=1000)
     packed = pack_results({test: one.result for test, one in whole.items()}, len(series) - 1000)
     assert judge(series, ALL_TESTS, context, first=1000).tolist() == packed.tolist()

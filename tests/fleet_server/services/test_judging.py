@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,11 +11,11 @@ from corrections import calibrate
 from factories import NOON, SimulatedNode, deployed_node
 from judged_world import SPIKE_AT, STEP_S, World
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.errors import Invalid, NotFound
-from fleet_server.measurement.quality import QualityTest, Result
+from fleet_server.measurement.quality import QualityTest, Result, result_of
 from fleet_server.measurement.rules import DEFAULTS, Spike, to_data
 from fleet_server.models import (
     Datastream,
@@ -116,6 +117,10 @@ def test_corrected_values_keep_their_tests_until_they_are_judged_again(world: Wo
         pass
     assert [row.flag for row in world.rows()] == flags
     assert verify(world.session).is_clean
+    # With it go those beside it: a tension asks whether the soil was frozen.
+    judged = world.session.scalars(select(JudgedStream.judged_to)).all()
+    assert len(judged) > 3
+    assert {at for at in judged if at is not None and at > NOON} == set()
     world.judge(now=NOON + timedelta(days=3))
     assert [row.flag for row in world.rows()] == flags
     assert verify(world.session).is_clean
@@ -180,6 +185,35 @@ def test_run_that_ended_anywhere_is_gone_on_with(
     world.judge()
     assert world.rows()[SPIKE_AT - 1].flag == 4
     assert verify(world.session).is_clean
+
+
+def test_value_that_is_stored_while_others_are_judged_is_judged_with_them(
+    sessions: sessionmaker[Session], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed_node(session)
+    world = World.__new__(World)
+    world.session, world.node = session, SimulatedNode()
+    world.send([seq for seq in range(1, 61) if seq != SPIKE_AT])
+    late = World.__new__(World)
+    late.node = world.node
+    real, stored = judging.StreamJudge.pieces, []
+
+    def meanwhile(self: judging.StreamJudge, *, after_s: int | None) -> Iterator[judging.Piece]:
+        for piece in real(self, after_s=after_s):
+            if not stored:
+                stored.append(True)
+                session.rollback()
+                with sessions() as late.session:
+                    late.send([SPIKE_AT], now=NOON + timedelta(days=1))
+            yield piece
+
+    monkeypatch.setattr(judging.StreamJudge, "pieces", meanwhile)
+    judging.judge_due(session, now=NOON + timedelta(days=2))
+    monkeypatch.undo()
+    stream = session.scalar(select(JudgedStream.datastream_id).order_by(JudgedStream.datastream_id))
+    row = session.get_one(Observation, (stream, NOON + timedelta(seconds=STEP_S * SPIKE_AT)))
+    assert result_of(row.tests, QualityTest.TIME) == Result.GOOD
+    assert verify(session).is_clean
 
 
 def test_bounded_work_is_gone_on_with_by_the_next_run(
