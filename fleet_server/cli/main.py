@@ -55,6 +55,10 @@ _COMMANDS = {
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",
     ),
+    "correction": (
+        "fleet_server.cli.correction:correction",
+        "What probes lost between two visits, put right.",
+    ),
     "recompute": (
         "fleet_server.cli.recompute:recompute",
         "Make stored values anew, or prove every bit of them.",

@@ -200,6 +200,11 @@ def corrections_of(
     return [(row, sensor) for row in rows]
 
 
+def serial_of(session: Session, correction: DriftCorrection) -> str:
+    """The serial number of its probe."""
+    return session.get_one(Sensor, correction.sensor_id).serial
+
+
 # ---------------------------------------------------------------------------------------------------------------- private
 
 

@@ -1,0 +1,214 @@
+"""`fleet correction`: what a probe lost between two visits, put right in its values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from fleet_server import clock
+from fleet_server.cli.answers import FiniteRange, answer, data_option, json_option
+from fleet_server.cli.database import open_session
+from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime
+from fleet_server.cli.named_nodes import moment_text
+from fleet_server.measurement.drift import Check
+from fleet_server.models import DriftCorrection
+from fleet_server.services import correcting
+from fleet_server.services.correcting import NewCorrection
+from hardware import vocabulary
+
+_NUMBER = FiniteRange(-1e9, 1e9)
+
+
+class _Check(click.ParamType[Check]):
+    """`READING=STANDARD`: what the cleaned probe showed in a standard of that value."""
+
+    name = "READING=STANDARD"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Check:
+        found = _check(str(value))
+        if found is None:
+            self.fail(
+                f"{value!r} is no check; write what was read and what it should be, like 7.06=7.00.",
+                param,
+                ctx,
+            )
+        return found
+
+
+def _check(text: str) -> Check | None:
+    reading, equals, standard = text.partition("=")
+    try:
+        return Check(standard=float(standard), reading=float(reading)) if equals else None
+    except ValueError:
+        return None
+
+
+@click.group()
+def correction() -> None:
+    """Drift and fouling that a visit found, put right since the visit before.
+
+    Example: fleet correction list A1240
+    """
+
+
+@correction.command(name="list")
+@click.argument("serial")
+@click.option("--property", "observed_property", type=click.Choice(sorted(vocabulary.PROPERTIES)))
+@data_option
+@json_option
+def list_corrections(
+    *, serial: str, observed_property: str | None, data_dir: str | None, as_json: bool
+) -> None:
+    """Corrections of the probe with this serial number, newest first.
+
+    Example: fleet correction list A1240
+    """
+    with open_session(data_dir) as session:
+        found = correcting.corrections_of(session, serial, observed_property)
+    lines = [_line(row, sensor.serial) for row, sensor in found]
+    answer(
+        {"corrections": [_document(row, sensor.serial) for row, sensor in found]},
+        "\n".join(lines) or "There is no correction of this probe.",
+        as_json=as_json,
+    )
+
+
+@correction.command()
+@click.argument("serial")
+@click.argument("observed_property", metavar="PROPERTY")
+@click.option(
+    "--from",
+    "from_at",
+    type=UtcTime(),
+    required=True,
+    help=f"The visit that left the probe right, like {EXAMPLE_TIME}.",
+)
+@click.option("--to", "to_at", type=UtcTime(), required=True, help="The visit that found it so.")
+@click.option(
+    "--fouling", type=_NUMBER, default=0.0, help="What cleaning added, in the property's unit."
+)
+@click.option(
+    "--fouling-percent", type=_NUMBER, default=0.0, help="What cleaning added, in % of the value."
+)
+@click.option("--low", type=_Check(), help="The cleaned probe in the lower, or the only, standard.")
+@click.option(
+    "--high",
+    type=_Check(),
+    help="The cleaned probe in the higher standard; alone: drift in proportion.",
+)
+@click.option("--note", default="", help="What else there is to know.")
+@data_option
+@json_option
+def draft(
+    *,
+    serial: str,
+    observed_property: str,
+    from_at: datetime,
+    to_at: datetime,
+    fouling: float,
+    fouling_percent: float,
+    low: Check | None,
+    high: Check | None,
+    note: str,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Write a correction down. It changes nothing until somebody else approves it.
+
+    Example: fleet correction draft A1240 ph --from 2026-06-01T09:00:00Z --to 2026-07-01T09:00:00Z --low 7.06=7.00 --high 10.11=10.01
+    """
+    with open_session(data_dir) as session:
+        made = correcting.draft_correction(
+            session,
+            NewCorrection(
+                serial,
+                observed_property,
+                from_at,
+                to_at,
+                fouling=fouling,
+                fouling_relative=fouling_percent / 100.0,
+                low=low,
+                high=high,
+                note=note,
+            ),
+            now=clock.now(),
+        )
+    answer(
+        _document(made, serial),
+        f"Correction {made.id} is a draft; with it the record is {made.rating}. Somebody else approves it: fleet correction approve {made.id}",
+        as_json=as_json,
+    )
+
+
+@correction.command()
+@click.argument("number", type=click.IntRange(1))
+@data_option
+@json_option
+def approve(*, number: int, data_dir: str | None, as_json: bool) -> None:
+    """Let a draft hold: the worker makes the values between its visits anew. Not by who wrote it.
+
+    Example: fleet correction approve 3
+    """
+    with open_session(data_dir) as session:
+        row = correcting.approve_correction(session, number, now=clock.now())
+        serial = correcting.serial_of(session, row)
+    answer(
+        _document(row, serial),
+        f"Correction {number} holds; its values are made anew by the worker (fleet recompute --check proves them).",
+        as_json=as_json,
+    )
+
+
+@correction.command()
+@click.argument("number", type=click.IntRange(1))
+@click.option("--reason", required=True, help="Why; it is kept.")
+@data_option
+@json_option
+def withdraw(*, number: int, reason: str, data_dir: str | None, as_json: bool) -> None:
+    """Take a correction back; what was shown with it stays readable.
+
+    Example: fleet correction withdraw 3 --reason "the wrong bottle"
+    """
+    with open_session(data_dir) as session:
+        row = correcting.withdraw_correction(session, number, reason=reason, now=clock.now())
+        serial = correcting.serial_of(session, row)
+    answer(_document(row, serial), f"Correction {number} is withdrawn.", as_json=as_json)
+
+
+def _line(row: DriftCorrection, serial: str) -> str:
+    return (
+        f"{row.id}  {row.status}  {serial} {row.property} version {row.version},"
+        f" {moment_text(row.from_at)} to {moment_text(row.to_at)}, {row.rating}"
+    )
+
+
+def _document(row: DriftCorrection, serial: str) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "status": str(row.status),
+        "serial": serial,
+        "property": row.property,
+        "version": row.version,
+        "from_at": moment_text(row.from_at),
+        "to_at": moment_text(row.to_at),
+        "fouling": row.fouling,
+        "fouling_relative": row.fouling_relative,
+        "low": _pair(row.low_standard, row.low_reading),
+        "high": _pair(row.high_standard, row.high_reading),
+        "rating": row.rating,
+        "note": row.note,
+        "author": row.author,
+        "approved_by": row.approved_by,
+        "withdrawn_by": row.withdrawn_by,
+        "withdrawn_reason": row.withdrawn_reason,
+    }
+
+
+def _pair(standard: float | None, reading: float | None) -> dict[str, float] | None:
+    if standard is None or reading is None:
+        return None
+    return {"standard": standard, "reading": reading}
