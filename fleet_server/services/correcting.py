@@ -29,6 +29,8 @@ from fleet_server.services import auditing, calibrating, revising, rights, thinn
 _LONGEST_NOTE = 500
 _LONGEST = timedelta(days=400)
 UNPUBLISHABLE = "unpublishable"
+REVISION_REASON = "correction {} of {} was {}"
+"""Why values are made anew: number, serial number, `approved` or `withdrawn`."""
 
 
 class CorrectionWrong(Invalid):
@@ -151,9 +153,7 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
             )
         row.status, row.approved_by, row.approved_at = CorrectionStatus.APPROVED, actor, now
         session.flush()
-        _revise(
-            session, row, sensor, f"correction {row.id} of {sensor.serial} was approved", now=now
-        )
+        _revise(session, row, sensor, "approved", now=now)
         _note(session, "correction_approved", row, sensor, now=now)
     return row
 
@@ -180,8 +180,7 @@ def withdraw_correction(
         row.withdrawn_by, row.withdrawn_at = rights.actor_of(session).name, now
         session.flush()
         if was_in_force:
-            what = f"correction {row.id} of {sensor.serial} was withdrawn"
-            _revise(session, row, sensor, what, now=now)
+            _revise(session, row, sensor, "withdrawn", now=now)
         _note(session, "correction_withdrawn", row, sensor, now=now, reason=reason)
     return row
 
@@ -255,7 +254,7 @@ def _rating(session: Session, sensor: Sensor, new: NewCorrection, correction: Co
 
 
 def _revise(
-    session: Session, row: DriftCorrection, sensor: Sensor, reason: str, *, now: datetime
+    session: Session, row: DriftCorrection, sensor: Sensor, what: str, *, now: datetime
 ) -> None:
     streams = revising.streams_of(
         session,
@@ -273,7 +272,7 @@ def _revise(
         session,
         streams,
         kind="correction",
-        reason=reason,
+        reason=REVISION_REASON.format(row.id, sensor.serial, what),
         author=row.author,
         approver=rights.actor_of(session).name,
         from_at=row.from_at,

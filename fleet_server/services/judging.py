@@ -49,7 +49,7 @@ from fleet_server.services import (
 from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
 AUTHOR = "qc"
-_REASON = "Tests that look at later values."
+REASON = "Tests that look at later values."
 _LEVEL = "calibrated"
 _PIECE_ROWS = 20_000
 _BESIDE_BACK_S = 26 * 3600
@@ -318,7 +318,7 @@ def _judge_one(session: Session, datastream_id: int, *, now: datetime) -> bool:
                 piece.rows,
                 piece.flags,
                 piece.tests,
-                reason=_REASON,
+                reason=REASON,
                 author=AUTHOR,
                 now=now,
             )

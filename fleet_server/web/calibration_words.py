@@ -157,8 +157,8 @@ def why_not_steady(reason: str) -> str:
 
 @web.app_template_global()
 def coefficient(number: float) -> str:
-    """A number of a fit, to seven digits."""
-    shown = round(float(f"{number:.7g}"), 12) or 0.0  # no −0
+    """A number of a fit, to five digits: more than its u allows. All of them stand in the certificate."""
+    shown = round(float(f"{number:.5g}"), 12) or 0.0  # no −0
     return str(format_decimal(shown, format="#,##0.############")).replace("-", "−")
 
 

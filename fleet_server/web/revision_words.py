@@ -9,7 +9,7 @@ from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup, escape
 
 from fleet_server.models import Revision
-from fleet_server.services import calibrating
+from fleet_server.services import calibrating, correcting, judging
 from fleet_server.web.blueprint import web
 from fleet_server.web.words import Word, decimal, unit_symbol, whole
 
@@ -19,7 +19,7 @@ REVISION_KIND_WORDS = {
     "rules": lazy_gettext("rules of quality"),
     "software": lazy_gettext("software"),
     "swap": lazy_gettext("probe swapped"),
-    "quality_control": lazy_gettext("flags by hand"),
+    "quality_control": lazy_gettext("flags"),
 }
 REVISION_STATE_WORDS = {
     "waiting": Word("○", lazy_gettext("waiting"), lazy_gettext("A backup is made first.")),
@@ -30,7 +30,9 @@ REVISION_STATE_WORDS = {
     ),
     "done": Word("✓", lazy_gettext("done"), lazy_gettext("What was known before stays readable.")),
 }
-_OURS = re.compile(calibrating.REVISION_REASON.format(r"(?P<id>\d+)", r"(?P<serial>.+)", r"(?P<what>\w+)"))  # fmt: skip
+_THREE_PARTS = (r"(?P<id>\d+)", r"(?P<serial>.+)", r"(?P<what>approved|withdrawn)")
+_CALIBRATION = re.compile(calibrating.REVISION_REASON.format(*_THREE_PARTS))
+_CORRECTION = re.compile(correcting.REVISION_REASON.format(*_THREE_PARTS))
 
 
 @web.app_template_global()
@@ -46,17 +48,22 @@ def revision_state(state: str) -> Word:
 @web.app_template_global()
 def revision_reason(revision: Revision) -> Markup:
     """Why, in the reader's language and with a link where we said it ourselves; else as somebody typed it."""
-    ours = _OURS.fullmatch(revision.reason) if revision.kind == "calibration" else None
-    if ours is None:
+    if revision.kind == "quality_control" and revision.reason == judging.REASON:
+        return escape(gettext("Tests that look at later values."))
+    if found := _CORRECTION.fullmatch(revision.reason):
+        told = {"number": found["id"], "serial": found["serial"]}
+        if found["what"] == "approved":
+            return escape(gettext("Correction %(number)s of %(serial)s was approved.", **told))
+        return escape(gettext("Correction %(number)s of %(serial)s was withdrawn.", **told))
+    found = _CALIBRATION.fullmatch(revision.reason)
+    if found is None:
         return escape(revision.reason)
-    told = {"number": ours["id"], "serial": ours["serial"]}
-    sentence = {
-        "approved": gettext("Calibration %(number)s of %(serial)s was approved.", **told),
-        "withdrawn": gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told),
-    }.get(ours["what"])
-    if sentence is None:
-        return escape(revision.reason)
-    address = url_for("web.calibration", calibration_id=int(ours["id"]))
+    told = {"number": found["id"], "serial": found["serial"]}
+    if found["what"] == "approved":
+        sentence = gettext("Calibration %(number)s of %(serial)s was approved.", **told)
+    else:
+        sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
+    address = url_for("web.calibration", calibration_id=int(found["id"]))
     return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
 
 
