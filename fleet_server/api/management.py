@@ -13,6 +13,7 @@ from fleet_server.api.calibrations import calibrations, sensors, standards_noun
 from fleet_server.api.campaigns import campaigns
 from fleet_server.api.changes import changes, drift, layers, models
 from fleet_server.api.commands import commands
+from fleet_server.api.corrections import corrections
 from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
 from fleet_server.api.flags import flags
@@ -66,6 +67,7 @@ _NOUNS = (
     sensors,
     standards_noun,
     calibrations,
+    corrections,
     revisions,
     observations,
 )

@@ -13,11 +13,11 @@ from fleet_server.cli.database import open_session
 from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime
 from fleet_server.cli.named_nodes import moment_text
 from fleet_server.measurement.drift import Check
-from fleet_server.models import DriftCorrection
-from fleet_server.services import correcting
-from fleet_server.services.correcting import NewCorrection
+from fleet_server.services import correcting, keyset
+from fleet_server.services.correcting import CorrectionRecord, NewCorrection
 from hardware import vocabulary
 
+_AT_ONCE = 500
 _NUMBER = FiniteRange(-1e9, 1e9)
 
 
@@ -67,12 +67,20 @@ def list_corrections(
 
     Example: fleet correction list A1240
     """
+    found: list[CorrectionRecord] = []
     with open_session(data_dir) as session:
-        found = correcting.corrections_of(session, serial, observed_property)
-    lines = [_line(row, sensor.serial) for row, sensor in found]
+        after: keyset.Key | None = None
+        while True:
+            page = correcting.correction_page(session, serial=serial, limit=_AT_ONCE, after=after)
+            found += page.items
+            after = page.next_key
+            if after is None:
+                break
+    if observed_property is not None:
+        found = [one for one in found if one.row.property == observed_property]
     answer(
-        {"corrections": [_document(row, sensor.serial) for row, sensor in found]},
-        "\n".join(lines) or "There is no correction of this probe.",
+        {"corrections": [_document(one) for one in found]},
+        "\n".join(map(_line, found)) or "There is no correction of this probe.",
         as_json=as_json,
     )
 
@@ -137,8 +145,9 @@ def draft(
             ),
             now=clock.now(),
         )
+        record = correcting.record_of(session, made.id)
     answer(
-        _document(made, serial),
+        _document(record),
         f"Correction {made.id} is a draft; with it the record is {made.rating}. Somebody else approves it: fleet correction approve {made.id}",
         as_json=as_json,
     )
@@ -154,10 +163,10 @@ def approve(*, number: int, data_dir: str | None, as_json: bool) -> None:
     Example: fleet correction approve 3
     """
     with open_session(data_dir) as session:
-        row = correcting.approve_correction(session, number, now=clock.now())
-        serial = correcting.serial_of(session, row)
+        correcting.approve_correction(session, number, now=clock.now())
+        record = correcting.record_of(session, number)
     answer(
-        _document(row, serial),
+        _document(record),
         f"Correction {number} holds; its values are made anew by the worker (fleet recompute --check proves them).",
         as_json=as_json,
     )
@@ -174,31 +183,33 @@ def withdraw(*, number: int, reason: str, data_dir: str | None, as_json: bool) -
     Example: fleet correction withdraw 3 --reason "the wrong bottle"
     """
     with open_session(data_dir) as session:
-        row = correcting.withdraw_correction(session, number, reason=reason, now=clock.now())
-        serial = correcting.serial_of(session, row)
-    answer(_document(row, serial), f"Correction {number} is withdrawn.", as_json=as_json)
+        correcting.withdraw_correction(session, number, reason=reason, now=clock.now())
+        record = correcting.record_of(session, number)
+    answer(_document(record), f"Correction {number} is withdrawn.", as_json=as_json)
 
 
-def _line(row: DriftCorrection, serial: str) -> str:
+def _line(record: CorrectionRecord) -> str:
+    row, serial = record.row, record.serial
     return (
         f"{row.id}  {row.status}  {serial} {row.property} version {row.version},"
         f" {moment_text(row.from_at)} to {moment_text(row.to_at)}, {row.rating}"
     )
 
 
-def _document(row: DriftCorrection, serial: str) -> dict[str, Any]:
+def _document(record: CorrectionRecord) -> dict[str, Any]:
+    row = record.row
     return {
         "id": row.id,
         "status": str(row.status),
-        "serial": serial,
+        "serial": record.serial,
         "property": row.property,
         "version": row.version,
         "from_at": moment_text(row.from_at),
         "to_at": moment_text(row.to_at),
         "fouling": row.fouling,
         "fouling_relative": row.fouling_relative,
-        "low": _pair(row.low_standard, row.low_reading),
-        "high": _pair(row.high_standard, row.high_reading),
+        "low": _pair(record.low),
+        "high": _pair(record.high),
         "rating": row.rating,
         "note": row.note,
         "author": row.author,
@@ -208,7 +219,5 @@ def _document(row: DriftCorrection, serial: str) -> dict[str, Any]:
     }
 
 
-def _pair(standard: float | None, reading: float | None) -> dict[str, float] | None:
-    if standard is None or reading is None:
-        return None
-    return {"standard": standard, "reading": reading}
+def _pair(check: Check | None) -> dict[str, float] | None:
+    return None if check is None else {"standard": check.standard, "reading": check.reading}

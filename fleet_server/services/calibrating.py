@@ -454,6 +454,14 @@ def is_in_scope(session: Session, sensor_id: int) -> bool:
     return session.scalar(select(Sensor.id).where(Sensor.id == sensor_id, *in_scope(session))) is not None  # fmt: skip
 
 
+def known_sensor(session: Session, serial: str) -> Sensor:
+    """The probe with this serial number, if it is the actor's business. Raises NotFound."""
+    found = session.scalar(select(Sensor).where(Sensor.serial == serial))
+    if found is None or not is_in_scope(session, found.id):
+        raise NotFound("There is no sensor %(serial)s.", serial=serial)
+    return found
+
+
 def held_sensor(session: Session, serial: str) -> Sensor:
     """The probe with this serial number; until the transaction ends nobody else calibrates or mounts it. Raises NotFound."""
     found = session.scalar(select(Sensor).where(Sensor.serial == serial).with_for_update())

@@ -6,9 +6,9 @@ A correction is a version of its own; its approval or withdrawal has everything 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -24,8 +24,9 @@ from fleet_server.models import (
     Observation,
     Sensor,
 )
-from fleet_server.services import auditing, calibrating, revising, rights, thinning
+from fleet_server.services import auditing, calibrating, keyset, revising, rights, thinning
 
+_BY_ID = keyset.Sorting((DriftCorrection.__table__.c.id,), (int,), is_descending=True)
 _LONGEST_NOTE = 500
 _LONGEST = timedelta(days=400)
 UNPUBLISHABLE = "unpublishable"
@@ -185,26 +186,68 @@ def withdraw_correction(
     return row
 
 
-def corrections_of(
-    session: Session, serial: str, observed_property: str | None = None
-) -> Sequence[tuple[DriftCorrection, Sensor]]:
-    """All corrections of a probe, newest first. Raises NotFound."""
-    sensor = session.scalar(select(Sensor).where(Sensor.serial == serial))
-    if sensor is None or not calibrating.is_in_scope(session, sensor.id):
-        raise NotFound("There is no sensor %(serial)s.", serial=serial)
-    query = select(DriftCorrection).where(DriftCorrection.sensor_id == sensor.id)
-    if observed_property is not None:
-        query = query.where(DriftCorrection.property == observed_property)
-    rows = session.scalars(query.order_by(DriftCorrection.id.desc()).limit(500))
-    return [(row, sensor) for row in rows]
+@dataclass(frozen=True)
+class CorrectionRecord:
+    """A correction with the serial number of its probe."""
+
+    row: DriftCorrection
+    serial: str
+
+    def __getattr__(self, name: str) -> Any:
+        """All that the row says."""
+        return getattr(self.row, name)
+
+    @property
+    def low(self) -> Check | None:
+        return _check_of(self.row.low_standard, self.row.low_reading)
+
+    @property
+    def high(self) -> Check | None:
+        return _check_of(self.row.high_standard, self.row.high_reading)
 
 
-def serial_of(session: Session, correction: DriftCorrection) -> str:
-    """The serial number of its probe."""
-    return session.get_one(Sensor, correction.sensor_id).serial
+def correction_page(
+    session: Session,
+    *,
+    serial: str | None = None,
+    status: CorrectionStatus | None = None,
+    limit: int,
+    after: keyset.Key | None = None,
+) -> keyset.Page[CorrectionRecord]:
+    """Corrections of probes that are the actor's business, newest first. Raises NotFound for a probe that is not there."""
+    query = (
+        select(DriftCorrection, Sensor.serial)
+        .join(Sensor, Sensor.id == DriftCorrection.sensor_id)
+        .where(*calibrating.in_scope(session))
+    )
+    if serial is not None:
+        calibrating.known_sensor(session, serial)
+        query = query.where(Sensor.serial == serial)
+    if status is not None:
+        query = query.where(DriftCorrection.status == status)
+    return keyset.page_of(
+        session,
+        query,
+        _BY_ID,
+        limit=limit,
+        after=after,
+        made=lambda row: CorrectionRecord(row[0], row[1]),
+    )
+
+
+def record_of(session: Session, correction_id: int) -> CorrectionRecord:
+    """One that is the actor's business. Raises NotFound."""
+    row = session.get(DriftCorrection, correction_id)
+    if row is None or not calibrating.is_in_scope(session, row.sensor_id):
+        raise NotFound("There is no correction %(correction_id)s.", correction_id=correction_id)
+    return CorrectionRecord(row, session.get_one(Sensor, row.sensor_id).serial)
 
 
 # ---------------------------------------------------------------------------------------------------------------- private
+
+
+def _check_of(standard: float | None, reading: float | None) -> Check | None:
+    return None if standard is None or reading is None else Check(standard, reading)
 
 
 def _arithmetic(new: NewCorrection) -> Correction:

@@ -82,6 +82,7 @@ _PAGES = (
     "/fleet/calibrations",
     "/fleet/calibrations/probes",
     "/fleet/calibrations/probes/n-000002/o2",
+    "/fleet/corrections/of/n-000002/o2",
     "/fleet/calibrations/standards",
     "/fleet/calibrations/new?serial=n-000002/o2",
     "/fleet/calibrations/21",
