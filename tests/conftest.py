@@ -37,8 +37,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "commit"))
 
 # ------------------------------------------------------------------------------------------------------------ memory
 
-# Python looks for rings of dead objects after every 700 new ones, and now and then through all that lives: of ten thousand tests and
-# what they import that was an eighth of the processor time. What a test lets go of in a ring goes a little later.
+# Python looks for rings of dead objects after every 700 new ones, and now and then through all that lives: a third of the processor
+# time of collecting ten thousand tests. What a test lets go of in a ring goes a little later.
 gc.set_threshold(20_000, 20, 100)
 
 
