@@ -25,9 +25,9 @@ from tests.fleet_server.world_fixtures import World
 GERMAN = {"Accept-Language": "de"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sessions(sqlite_databases: SqliteDatabases) -> Iterator[sessionmaker[Session]]:
-    """A tree-3 that measured for an hour, a draft for its thermometer, and no correction yet. The tests go on from one another."""
+    """A tree-3 that measured for an hour, a draft for its thermometer, and no correction yet."""
     with sqlite_databases.fresh() as url:
         engine = hurried_engine(url)
         made = db.session_factory(engine)
@@ -51,16 +51,24 @@ def sessions(sqlite_databases: SqliteDatabases) -> Iterator[sessionmaker[Session
         engine.dispose()
 
 
-@pytest.fixture(scope="module")
-def steward(
-    sessions: sessionmaker[Session], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FlaskClient]:
+@pytest.fixture
+def steward(sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[FlaskClient]:
     engine = sessions.kw["bind"]
     clock.use_clock(f"{int(LATER.timestamp())}@0x0")
     url = engine.url.render_as_string(hide_password=False)
-    world = World(engine, sessions, url, tmp_path_factory.mktemp("files"))
+    world = World(engine, sessions, url, tmp_path)
     yield world.program("dora", demo=False)
     clock.use_clock(clock.REAL)
+
+
+@pytest.fixture
+def corrected(sessions: sessionmaker[Session]) -> None:
+    """The thermometer was calibrated, and its values made anew; another one's correction waits."""
+    with sessions() as session:
+        calibrate(session, "t30", offset=-1.5)
+        while revising.advance(session, now=LATER, make_backup=lambda: "backups/1"):
+            pass
+        calibrate(session, "t60", offset=0.5)
 
 
 def draft_address(client: FlaskClient) -> str:
@@ -121,6 +129,7 @@ def _no_room() -> str:
     raise Unavailable("<script>no room")
 
 
+@pytest.mark.usefixtures("corrected")
 def test_value_has_a_page_with_every_version_and_who_changed_it(
     steward: FlaskClient, sessions: sessionmaker[Session]
 ) -> None:
@@ -142,11 +151,8 @@ def test_value_has_a_page_with_every_version_and_who_changed_it(
         assert steward.get(f"/api/v1/observations/{nobody}").status_code == 404
 
 
-def test_programs_read_corrections_in_pages(
-    steward: FlaskClient, sessions: sessionmaker[Session]
-) -> None:
-    with sessions() as session:
-        calibrate(session, "t60", offset=0.5)
+@pytest.mark.usefixtures("corrected")
+def test_programs_read_corrections_in_pages(steward: FlaskClient) -> None:
     page = steward.get("/api/v1/revisions?limit=1").get_json()
     (one,) = page["items"]
     assert (one["id"], one["state"], one["datastreams_switched"]) == (2, "waiting", 0)
@@ -162,6 +168,7 @@ def test_programs_read_corrections_in_pages(
     assert steward.get("/fleet/revisions?after=nonsense").status_code == 400
 
 
+@pytest.mark.usefixtures("corrected")
 def test_list_asks_as_many_statements_however_many_corrections_there_are(
     sessions: sessionmaker[Session],
 ) -> None:
@@ -175,6 +182,7 @@ def test_list_asks_as_many_statements_however_many_corrections_there_are(
     assert counts == [(1, 2), (2, 2)]
 
 
+@pytest.mark.usefixtures("corrected")
 def test_reason_that_we_gave_is_told_in_the_readers_language_and_any_other_as_typed(
     steward: FlaskClient, sessions: sessionmaker[Session]
 ) -> None:
