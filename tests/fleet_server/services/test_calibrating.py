@@ -185,6 +185,8 @@ def test_one_point_moves_zero_and_leaves_the_slope(session: Session) -> None:
     assert record.faults == []
 
 
+MOMENT = timedelta(milliseconds=600)
+"""Too short to be told from nothing."""
 NAN, INF = float("nan"), float("inf")
 
 
@@ -198,6 +200,7 @@ NAN, INF = float("nan"), float("inf")
         ({"performed_by": " "}, "calibration_wrong", "Performed by: 1 to"),
         ({"performed_at": LATER}, "calibration_wrong", "not in the future"),
         ({"valid_to": NOON}, "calibration_wrong", "ends after it begins"),
+        ({"valid_to": NOON + MOMENT}, "calibration_wrong", "ends after it begins"),
         ({"u_absolute": NAN}, "calibration_wrong", "own uncertainty"),
         ({"environment": {"temperature_c": INF}}, "calibration_wrong", "circumstance"),
         ({"points": (NewPoint(NAN, 1.0, 0.1),)}, "calibration_wrong", "finite"),
