@@ -185,6 +185,7 @@ def test_one_point_moves_zero_and_leaves_the_slope(session: Session) -> None:
     assert record.faults == []
 
 
+SECOND = timedelta(seconds=1)
 MOMENT = timedelta(milliseconds=600)
 """Too short to be told from nothing."""
 NAN, INF = float("nan"), float("inf")
@@ -539,10 +540,17 @@ def test_probe_is_due_after_its_types_interval_and_not_before(session: Session) 
     assert "ezo_ph" in due(NOON + every)
     serial = session.scalars(select(Sensor.serial).where(Sensor.sensor_type == "ezo_ph")).one()
     points = (NewPoint(7.0, 6.88, 0.01), NewPoint(4.0, 4.0, 0.01))
-    record = draft(session, serial=serial, property="ph", points=points)
+    performed = NOON + DAY
+    act(session, "tina")
+    record = calibrating.draft_calibration(
+        session,
+        replace(TENSION, serial=serial, property="ph", points=points, performed_at=performed),
+        now=performed,
+    )
     assert "ezo_ph" in due(NOON + every)
-    approve(session, record, valid_from=NOON + DAY)
-    assert "ezo_ph" not in due(NOON + every)
+    # It holds for the past, too; the probe was in its buffers when it was performed.
+    approve(session, record, valid_from=NOON - 2 * every)
+    assert "ezo_ph" not in due(NOON + every + DAY - SECOND)
     assert "ezo_ph" in due(NOON + every + DAY)
 
 
