@@ -87,6 +87,7 @@ def test_correction_from_the_draft_to_the_values_and_back(
         (("approve", "9" * 20), "is not in the range"),
         (("withdraw", "9" * 20, "--reason", "x"), "is not in the range"),
         (("draft", PROBE[0], "ph", *VISITS, "--fouling", "1"), "which delivers no ph"),
+        (("draft", *PROBE, *VISITS, "--fouling", "1,5"), "'1,5' is no number"),
         (("withdraw", "9", "--reason", "x"), "There is no correction 9."),
         (("list", "nix"), "There is no sensor nix."),
     ],

@@ -210,6 +210,7 @@ NAN, INF = float("nan"), float("inf")
         ({"points": (NewPoint(1.0, 1.0, 0.0),)}, "calibration_wrong", "above zero"),
         ({"points": (NewPoint(1.0, 1.0),)}, "calibration_wrong", "which standard"),
         ({"points": (NewPoint(1.0, standard_id=77),)}, "not_found", "no standard 77"),
+        ({"points": (NewPoint(1.0, standard_id=10**20),)}, "not_found", "no standard 1000"),
         ({"points": (NewPoint(1.0, 1.0, 0.1, taken_at=LATER),)}, "calibration_wrong", "future"),
         ({"points": (NewPoint(1.0, 1.0, 0.1),) * 61}, "calibration_wrong", "at most 60"),
     ],
