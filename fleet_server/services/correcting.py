@@ -255,8 +255,9 @@ def _check_of(standard: float | None, reading: float | None) -> Check | None:
 def _arithmetic(new: NewCorrection) -> Correction:
     try:
         correction = Correction(
-            from_s=new.from_at.timestamp(),
-            to_s=new.to_at.timestamp(),
+            # To the second, as it is kept.
+            from_s=int(new.from_at.timestamp()),
+            to_s=int(new.to_at.timestamp()),
             fouling=new.fouling,
             fouling_relative=new.fouling_relative,
             low=new.low,

@@ -156,6 +156,7 @@ def _changed(**numbers: object) -> NewCorrection:
         (_changed(low=None), CorrectionWrong, "nothing to put right"),
         (_changed(fouling=float("nan")), CorrectionWrong, "numbers are finite"),
         (_changed(to_at=NOON - HOUR), CorrectionWrong, "comes after the earlier"),
+        (_changed(to_at=NOON + HOUR / 6000), CorrectionWrong, "comes after the earlier"),
         (_changed(to_at=LATER + HOUR), CorrectionWrong, "lies in the future"),
         (_changed(from_at=NOON - timedelta(days=500)), CorrectionWrong, "at most 400 days"),
         (_changed(high=Check(-1.0, 2.0)), CorrectionWrong, "of two checks the first"),
