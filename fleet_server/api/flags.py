@@ -63,7 +63,7 @@ class NewFlagSchema(_SeriesFields):
         validate=validate.OneOf(list(FLAGS)),
         metadata={"description": "null takes back what persons said"},
     )
-    reason = fields.String(required=True, validate=validate.Length(1, 500))
+    reason = fields.String(required=True, validate=validate.Length(1, flagging.LONGEST_REASON))
 
 
 class FlagReasonSchema(Schema):

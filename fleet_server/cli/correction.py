@@ -154,7 +154,7 @@ def draft(
 
 
 @correction.command()
-@click.argument("number", type=click.IntRange(1))
+@click.argument("number", type=click.IntRange(1, 2**31 - 1))
 @data_option
 @json_option
 def approve(*, number: int, data_dir: str | None, as_json: bool) -> None:
@@ -173,7 +173,7 @@ def approve(*, number: int, data_dir: str | None, as_json: bool) -> None:
 
 
 @correction.command()
-@click.argument("number", type=click.IntRange(1))
+@click.argument("number", type=click.IntRange(1, 2**31 - 1))
 @click.option("--reason", required=True, help="Why; it is kept.")
 @data_option
 @json_option

@@ -44,6 +44,7 @@ from fleet_server.services import (
 )
 from fleet_server.services.fitting import Fault, FitPoint
 from hardware import catalogue
+from hardware.catalogue import Quantity
 
 _MOST_POINTS = 60
 _LONGEST_TEXT = 500
@@ -195,16 +196,8 @@ def draft_calibration(session: Session, new: NewCalibration, *, now: datetime) -
     """
     with db.writing(session):
         sensor = held_sensor(session, new.serial)
-        sensor_type = catalogue.load_sensor_type(sensor.sensor_type)
-        if new.property not in [one.property for one in sensor_type.quantities]:
-            raise CalibrationWrong(
-                "Sensor %(serial)s is a %(sensor_type)s, which delivers no %(property)s.",
-                serial=new.serial,
-                sensor_type=sensor.sensor_type,
-                property=new.property,
-            )
+        accuracy = delivered(sensor, new.property).accuracy
         _check_new(new, now)
-        accuracy = sensor_type.quantity(new.property).accuracy
         author = rights.actor_of(session).name
         draft = Calibration(
             sensor_id=sensor.id,
@@ -468,6 +461,19 @@ def held_sensor(session: Session, serial: str) -> Sensor:
     if found is None or not is_in_scope(session, found.id):
         raise NotFound("There is no sensor %(serial)s.", serial=serial)
     return found
+
+
+def delivered(sensor: Sensor, observed_property: str) -> Quantity:
+    """What a probe of its type delivers of this property. Raises CalibrationWrong when that is nothing."""
+    sensor_type = catalogue.load_sensor_type(sensor.sensor_type)
+    if observed_property not in [one.property for one in sensor_type.quantities]:
+        raise CalibrationWrong(
+            "Sensor %(serial)s is a %(sensor_type)s, which delivers no %(property)s.",
+            serial=sensor.serial,
+            sensor_type=sensor.sensor_type,
+            property=observed_property,
+        )
+    return sensor_type.quantity(observed_property)
 
 
 def _held(
@@ -862,7 +868,8 @@ def check_times(valid_from: datetime, valid_to: datetime | None) -> None:
             earliest_year=_EARLIEST.year,
             latest_year=_LATEST.year,
         )
-    if valid_to is not None and valid_to <= valid_from:
+    # To the second, as it is kept.
+    if valid_to is not None and int(valid_to.timestamp()) <= int(valid_from.timestamp()):
         raise CalibrationWrong("A calibration ends after it begins.")
 
 

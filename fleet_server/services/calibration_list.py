@@ -53,7 +53,7 @@ class CalibrationFilter:
 class ProbeLine:
     """A probe with where it is (None: nowhere), and since when its interval runs.
 
-    `calibrated_at`: since when the last calibration of any of its properties holds; None: never, then `since` is when it became known.
+    `calibrated_at`: when the last calibration of any of its properties was performed; None: never, then `since` is when it became known.
     """
 
     sensor: Sensor
@@ -169,7 +169,16 @@ def calibrations_in_force(session: Session, sensor_id: int) -> list[Calibration]
 def _since() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     """Since when a probe's calibration counts, and when it was calibrated last."""
     calibrated = (
-        select(func.max(Calibration.valid_from))
+        # However far back it was made to hold: the probe was in its standards when it was performed.
+        select(
+            func.max(
+                func.coalesce(
+                    Calibration.performed_at,
+                    Calibration.valid_from,
+                    type_=Calibration.valid_from.type,
+                )
+            )
+        )
         .where(
             Calibration.sensor_id == Sensor.id,
             Calibration.status.in_(IN_FORCE),

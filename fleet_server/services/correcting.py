@@ -74,6 +74,7 @@ def draft_correction(session: Session, new: NewCorrection, *, now: datetime) -> 
         NotFound: no such probe that the actor has to do with.
         CorrectionWrong: numbers or times that cannot be.
         CorrectionRefused: the property is not rated.
+        calibrating.CalibrationWrong: the probe does not measure it.
     """
     note = new.note.strip()
     if len(note) > _LONGEST_NOTE:
@@ -93,6 +94,7 @@ def draft_correction(session: Session, new: NewCorrection, *, now: datetime) -> 
     correction = _arithmetic(new)
     with db.writing(session):
         sensor = calibrating.held_sensor(session, new.serial)
+        calibrating.delivered(sensor, new.observed_property)
         row = DriftCorrection(
             sensor_id=sensor.id,
             property=new.observed_property,
@@ -124,13 +126,13 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
     Raises:
         NotFound: no such correction.
         CorrectionElsewhere: it is no draft, or another one that is approved overlaps it.
-        CorrectionRefused: the actor wrote it, or so large a correction may not be published.
+        CorrectionRefused: the actor wrote it, themselves or by a key, or so large a correction may not be published.
         Conflict: of a day between the visits only extremes are known.
     """
     with db.writing(session):
         row, sensor = _held(session, correction_id, CorrectionStatus.DRAFT)
         actor = rights.actor_of(session).name
-        if actor == row.author:
+        if rights.person(actor) == rights.person(row.author):
             raise CorrectionRefused(
                 "Who wrote a correction does not approve it; ask somebody else."
             )
@@ -253,8 +255,9 @@ def _check_of(standard: float | None, reading: float | None) -> Check | None:
 def _arithmetic(new: NewCorrection) -> Correction:
     try:
         correction = Correction(
-            from_s=new.from_at.timestamp(),
-            to_s=new.to_at.timestamp(),
+            # To the second, as it is kept.
+            from_s=int(new.from_at.timestamp()),
+            to_s=int(new.to_at.timestamp()),
             fouling=new.fouling,
             fouling_relative=new.fouling_relative,
             low=new.low,

@@ -22,7 +22,15 @@ from fleet_server.models import (
     Sensor,
     Site,
 )
-from fleet_server.services import auditing, node_life, observing, revising, rights, thinning
+from fleet_server.services import (
+    auditing,
+    judged_streams,
+    node_life,
+    observing,
+    revising,
+    rights,
+    thinning,
+)
 from fleet_server.services.sites import KIND_WORDS
 from fleet_server.services.sites import NewSite as NewSite
 from fleet_server.services.sites import SiteExists as SiteExists
@@ -196,6 +204,8 @@ def swap_sensor(
         session.flush()
         observing.observe_stored(session, node_id=node_id, now=now)
         thinning.observe_stored(session, node_id=node_id, now=now)
+        # Tests look at when a probe was mounted, that of the values before, too.
+        judged_streams.set_back(session, channels[0].datastream_id, at)
         _correct_since(session, new, channels, at, now=now)
         auditing.record(
             session,

@@ -28,6 +28,8 @@ from fleet_server.services.recomputing import StreamRecomputer
 
 LARGEST_RANGE = 400_000
 """Values of one flag: more than ten years of a quarter-hourly series."""
+LONGEST_REASON = 500
+"""Characters."""
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2068, 1, 1, tzinfo=UTC)
 _BY_ID = keyset.Sorting((PersonFlag.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 _MOST_IDS = 1 << 53
@@ -114,12 +116,14 @@ def give_flag(
     """
     _check_time(from_at)
     _check_time(to_at)
-    if to_at <= from_at:
+    if int(to_at.timestamp()) <= int(from_at.timestamp()):  # to the second, as it is kept
         raise FlagWrong("A range ends after it begins.")
     if flag is not None and flag not in FLAGS.values():
         raise FlagWrong("A person says good, suspect or bad.")
     if not reason.strip():
         raise FlagWrong("Say why; it is kept with the flag.")
+    if len(reason.strip()) > LONGEST_REASON:
+        raise FlagWrong("Say why, in at most %(most)s characters.", most=LONGEST_REASON)
     with db.writing(session):
         session.execute(
             select(Datastream.id).where(Datastream.id == datastream_id).with_for_update()

@@ -21,6 +21,7 @@ from hardware import vocabulary
 _LONGEST = 120
 _MOST_POINTS = 40
 _LARGEST = 1e9
+_HIGHEST_ID = 2**31 - 1
 _COLDEST_C, _WARMEST_C = -50.0, 150.0
 _PRESSURES_HPA = (500.0, 1100.0)
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
@@ -111,7 +112,8 @@ def discard_standard(session: Session, standard_id: int, *, now: datetime) -> St
 
 def standard_of(session: Session, standard_id: int) -> Standard:
     """Raises NotFound."""
-    found = session.get(Standard, standard_id)
+    # A number may be any that was typed into a draft; a database has none beyond.
+    found = session.get(Standard, standard_id) if 0 < standard_id <= _HIGHEST_ID else None
     if found is None:
         raise _unknown(standard_id)
     return found

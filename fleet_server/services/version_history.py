@@ -24,7 +24,7 @@ from fleet_server.models import (
     observation_id,
     observation_key,
 )
-from fleet_server.services import rights
+from fleet_server.services import observing, rights
 
 _HIGHEST_ROW = 2**31 - 1
 _COLUMNS = ("value", "u", "flag", "tests", "lineage_id", "pack_id", "known_from")
@@ -188,11 +188,12 @@ def _made_by(session: Session, lineage_ids: set[int]) -> dict[int, MadeBy]:
 
 
 def _inputs(text: str) -> Iterable[tuple[str, int | None]]:
-    """`temperature=17,pressure=none` as names and calibrations."""
+    """`temperature=17/3,pressure=none` as names and calibrations; what put an input right stands in the lineage."""
+    there = observing.named_inputs(text)
     for pair in text.split(","):
-        name, _, number = pair.partition("=")
+        name = pair.partition("=")[0]
         if name:
-            yield name, int(number) if number.isdigit() else None
+            yield name, there[name][0] if name in there else None
 
 
 def _waiting(session: Session, datastream_id: int, sampled_at: datetime) -> Sequence[Revision]:

@@ -41,8 +41,10 @@ from fleet_server.models import (
     IN_FORCE,
     Calibration,
     Channel,
+    CorrectionStatus,
     Datastream,
     Deployment,
+    DriftCorrection,
     Lineage,
     Observation,
     ObservationCount,
@@ -335,7 +337,15 @@ def _sensor_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
         .order_by(Calibration.property, Calibration.version)
     ):
         calibrations[calibration.sensor_id].append(calibration)
-    return {"calibrations": calibrations}
+    corrections: dict[int, list[DriftCorrection]] = defaultdict(list)
+    for correction in session.scalars(
+        select(DriftCorrection)
+        .where(DriftCorrection.sensor_id.in_([row.id for row in rows]))
+        .where(DriftCorrection.status == CorrectionStatus.APPROVED)
+        .order_by(DriftCorrection.property, DriftCorrection.version)
+    ):
+        corrections[correction.sensor_id].append(correction)
+    return {"calibrations": calibrations, "corrections": corrections}
 
 
 def _sensor(row: Any, companions: Companions) -> dict[str, Any]:
@@ -347,6 +357,7 @@ def _sensor(row: Any, companions: Companions) -> dict[str, Any]:
             "serial": row.serial,
             "sensorType": row.sensor_type,
             "calibrations": [_calibration(one) for one in companions["calibrations"][row.id]],
+            "corrections": [_correction(one) for one in companions["corrections"][row.id]],
         },
     }
 
@@ -374,6 +385,23 @@ def _calibration(row: Calibration) -> dict[str, Any]:
         "performedBy": row.performed_by,
         "reference": row.reference,
         "certificateSha256": row.certificate_sha256,
+    }
+
+
+def _correction(row: DriftCorrection) -> dict[str, Any]:
+    return {
+        "correctionId": row.id,
+        "property": row.property,
+        "version": row.version,
+        "from": iso(row.from_at),
+        "to": iso(row.to_at),
+        "fouling": row.fouling,
+        "foulingRelative": row.fouling_relative,
+        "lowStandard": row.low_standard,
+        "lowReading": row.low_reading,
+        "highStandard": row.high_standard,
+        "highReading": row.high_reading,
+        "rating": row.rating,
     }
 
 
@@ -567,6 +595,7 @@ def _observation(row: Any, companions: Companions) -> dict[str, Any]:
             "qcFlag": row.flag,
             "version": _version(row, companions),
             "calibrationId": lineage.calibration_id,
+            "correctionId": int(lineage.correction) if lineage.correction.isdigit() else None,
             "sensorId": lineage.sensor_id,
             "lineageId": lineage.id,
             "conversion": lineage.conversion,

@@ -71,6 +71,7 @@ def test_values_are_flagged_told_why_and_taken_back(client: FlaskClient, world: 
         ({"depth_cm": None}, 400),
         ({"to_at": FLAG["from_at"]}, 400),
         ({"from_at": "0001-01-01T00:00:00Z"}, 400),
+        ({"from_at": "2026-07-01T12:00:00.2Z", "to_at": "2026-07-01T12:00:00.8Z"}, 400),
         ({"flag": "missing"}, 422),
         ({"reason": ""}, 422),
     ],

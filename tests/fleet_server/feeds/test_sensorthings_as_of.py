@@ -15,8 +15,10 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
+from fleet_server.measurement.drift import Check
 from fleet_server.models import Channel
-from fleet_server.services import revising
+from fleet_server.services import correcting, revising, rights
+from fleet_server.services.correcting import NewCorrection
 from fleet_server.services.ingest import store_batch
 from tests.fleet_server.world_fixtures import World
 
@@ -112,3 +114,27 @@ def test_corrected_value_says_that_it_is_another_version_and_since_when(
     assert '"resultTime": "2026-07-01T14:00:00Z"' in now
     assert ('"result": 19.875' in then, '"version": 1' in then) == (True, True)
     assert '"resultTime": "2026-07-01T13:00:00Z"' in then
+
+
+def test_value_put_right_for_drift_names_its_correction_whose_numbers_are_its_sensors(
+    client: FlaskClient, session: Session
+) -> None:
+    deployed_node(session)
+    store_batch(session, SimulatedNode().packs([1, 2]), now=NOON + HOUR)
+    found = NewCorrection(
+        "n-000001/d30", "soil_temperature", NOON, NOON + HOUR, low=Check(0.0, -0.4)
+    )
+    rights.act_as(session, rights.Actor("ada", frozenset(rights.Right)))
+    draft = correcting.draft_correction(session, found, now=NOON + HOUR)
+    rights.act_as(session, rights.Actor("grace", frozenset(rights.Right)))
+    stream = session.scalars(select(Channel.datastream_id).where(Channel.key == "t30")).one()
+    asked = (f"Datastreams({stream})/Observations", f"Datastreams({stream})/Sensor")
+    values, sensor = at(client, NOON + 2 * HOUR, *asked)
+    assert ('"correctionId": null' in values, '"corrections": []' in sensor) == (True, True)
+    correcting.approve_correction(session, draft.id, now=NOON + 2 * HOUR)
+    while revising.advance(session, now=NOON + 2 * HOUR):
+        pass
+    values, sensor = at(client, NOON + 3 * HOUR, *asked)
+    assert values.count(f'"correctionId": {draft.id}') == 2
+    assert f'"corrections": [{{"correctionId": {draft.id}, "property": "soil_temp' in sensor
+    assert '"lowStandard": 0.0, "lowReading": -0.4, "highStandard": null' in sensor

@@ -327,11 +327,11 @@ def test_nested_count_counts_each_parents_children(client: FlaskClient) -> None:
     [
         ("Things", 1),
         ("Datastreams", 2),
-        ("Sensors", 2),
+        ("Sensors", 3),
         ("Observations?$top=100", 6),
         ("Observations?$top=100&$count=true", 7),
         ("Things(1)/Datastreams", 3),
-        ("Datastreams?$expand=Thing,Sensor,ObservedProperty,Observations($top=5)", 12),
+        ("Datastreams?$expand=Thing,Sensor,ObservedProperty,Observations($top=5)", 13),
         ("Things?$expand=Datastreams($expand=Observations($top=1))", 9),
         ("Observations?$top=200&$expand=Datastream,FeatureOfInterest", 9),
     ],

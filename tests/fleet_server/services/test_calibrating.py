@@ -185,6 +185,9 @@ def test_one_point_moves_zero_and_leaves_the_slope(session: Session) -> None:
     assert record.faults == []
 
 
+SECOND = timedelta(seconds=1)
+MOMENT = timedelta(milliseconds=600)
+"""Too short to be told from nothing."""
 NAN, INF = float("nan"), float("inf")
 
 
@@ -198,6 +201,7 @@ NAN, INF = float("nan"), float("inf")
         ({"performed_by": " "}, "calibration_wrong", "Performed by: 1 to"),
         ({"performed_at": LATER}, "calibration_wrong", "not in the future"),
         ({"valid_to": NOON}, "calibration_wrong", "ends after it begins"),
+        ({"valid_to": NOON + MOMENT}, "calibration_wrong", "ends after it begins"),
         ({"u_absolute": NAN}, "calibration_wrong", "own uncertainty"),
         ({"environment": {"temperature_c": INF}}, "calibration_wrong", "circumstance"),
         ({"points": (NewPoint(NAN, 1.0, 0.1),)}, "calibration_wrong", "finite"),
@@ -206,6 +210,7 @@ NAN, INF = float("nan"), float("inf")
         ({"points": (NewPoint(1.0, 1.0, 0.0),)}, "calibration_wrong", "above zero"),
         ({"points": (NewPoint(1.0, 1.0),)}, "calibration_wrong", "which standard"),
         ({"points": (NewPoint(1.0, standard_id=77),)}, "not_found", "no standard 77"),
+        ({"points": (NewPoint(1.0, standard_id=10**20),)}, "not_found", "no standard 1000"),
         ({"points": (NewPoint(1.0, 1.0, 0.1, taken_at=LATER),)}, "calibration_wrong", "future"),
         ({"points": (NewPoint(1.0, 1.0, 0.1),) * 61}, "calibration_wrong", "at most 60"),
     ],
@@ -536,10 +541,17 @@ def test_probe_is_due_after_its_types_interval_and_not_before(session: Session) 
     assert "ezo_ph" in due(NOON + every)
     serial = session.scalars(select(Sensor.serial).where(Sensor.sensor_type == "ezo_ph")).one()
     points = (NewPoint(7.0, 6.88, 0.01), NewPoint(4.0, 4.0, 0.01))
-    record = draft(session, serial=serial, property="ph", points=points)
+    performed = NOON + DAY
+    act(session, "tina")
+    record = calibrating.draft_calibration(
+        session,
+        replace(TENSION, serial=serial, property="ph", points=points, performed_at=performed),
+        now=performed,
+    )
     assert "ezo_ph" in due(NOON + every)
-    approve(session, record, valid_from=NOON + DAY)
-    assert "ezo_ph" not in due(NOON + every)
+    # It holds for the past, too; the probe was in its buffers when it was performed.
+    approve(session, record, valid_from=NOON - 2 * every)
+    assert "ezo_ph" not in due(NOON + every + DAY - SECOND)
     assert "ezo_ph" in due(NOON + every + DAY)
 
 

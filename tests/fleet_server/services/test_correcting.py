@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,7 +15,9 @@ from fleet_server import db
 from fleet_server.errors import Conflict, FleetError, NotFound
 from fleet_server.measurement.drift import Check
 from fleet_server.models import DriftCorrection, Lineage, Observation, ObservationHistory, Revision
-from fleet_server.services import correcting, revising, rights
+from fleet_server.models.observation import observation_id
+from fleet_server.services import correcting, revising, rights, version_history
+from fleet_server.services.calibrating import CalibrationWrong
 from fleet_server.services.correcting import CorrectionRefused, CorrectionWrong, NewCorrection
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
@@ -71,6 +72,17 @@ def test_correction_grows_from_one_visit_to_the_next_and_reaches_what_needs_the_
     assert us == pytest.approx([(factory_u**2 + 0.12**2) ** 0.5] * 3)
     inputs = session.scalars(select(Lineage.inputs).where(Lineage.inputs.contains("/"))).all()
     assert inputs == [f"reference=none,temperature=4/{correction.id}"]
+    tension = session.scalars(
+        select(Observation).where(Observation.lineage_id == Lineage.id, Lineage.inputs.in_(inputs))
+    ).first()
+    assert tension is not None
+    history = version_history.history_of(
+        session, observation_id(tension.datastream_id, tension.sampled_at)
+    )
+    named = [one.made_by.inputs["temperature"] for one in history.versions]
+    assert [one and one.id for one in named] == [4, 4], (
+        "a corrected input is calibrated all the same"
+    )
     assert verify(session).is_clean
 
 
@@ -140,9 +152,11 @@ def _changed(**numbers: object) -> NewCorrection:
     [
         (_changed(serial="nix"), NotFound, "no sensor nix"),
         (_changed(observed_property="battery_voltage"), CorrectionRefused, "not put right"),
+        (_changed(observed_property="ph"), CalibrationWrong, "which delivers no ph"),
         (_changed(low=None), CorrectionWrong, "nothing to put right"),
         (_changed(fouling=float("nan")), CorrectionWrong, "numbers are finite"),
         (_changed(to_at=NOON - HOUR), CorrectionWrong, "comes after the earlier"),
+        (_changed(to_at=NOON + HOUR / 6000), CorrectionWrong, "comes after the earlier"),
         (_changed(to_at=LATER + HOUR), CorrectionWrong, "lies in the future"),
         (_changed(from_at=NOON - timedelta(days=500)), CorrectionWrong, "at most 400 days"),
         (_changed(high=Check(-1.0, 2.0)), CorrectionWrong, "of two checks the first"),
@@ -159,21 +173,26 @@ def test_correction_that_cannot_be_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    ("prepare", "sentence"),
+    ("new", "author", "approver", "sentence"),
     [
-        (lambda _: VISIT, "Who wrote a correction does not approve it"),
-        (lambda _: _changed(low=Check(0.0, -2.1)), "So large a correction may not be published"),
+        (VISIT, "ada", "ada", "Who wrote a correction does not approve it"),
+        (VISIT, "key 7 of ada", "ada", "Who wrote a correction does not approve it"),
+        (VISIT, "ada", "key 7 of ada", "Who wrote a correction does not approve it"),
+        (
+            _changed(low=Check(0.0, -2.1)),
+            "ada",
+            "grace",
+            "So large a correction may not be published",
+        ),
     ],
 )
-def test_own_and_too_large_corrections_are_not_approved(
-    session: Session, prepare: Callable[[Session], NewCorrection], sentence: str
+def test_own_and_too_large_corrections_are_not_approved_not_even_by_a_key(
+    session: Session, new: NewCorrection, author: str, approver: str, sentence: str
 ) -> None:
     measured(session, 4)
-    act_as(session, "ada")
-    new = prepare(session)
+    act_as(session, author)
     draft = correcting.draft_correction(session, new, now=LATER)
-    if new is not VISIT:
-        act_as(session, "grace")
+    act_as(session, approver)
     with pytest.raises(CorrectionRefused, match=sentence):
         correcting.approve_correction(session, draft.id, now=LATER)
     assert session.scalars(select(Revision)).all() == []

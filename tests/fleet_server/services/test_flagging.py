@@ -126,6 +126,7 @@ def test_flag_that_no_person_gave_is_found(world: World) -> None:
         (9, 9, BAD, "why", "A range ends after it begins."),
         (5, 9, 2, "why", "A person says good, suspect or bad."),
         (5, 9, BAD, " ", "Say why; it is kept with the flag."),
+        (5, 9, BAD, "x" * 501, "Say why, in at most 500 characters."),
     ],
 )
 def test_flag_that_is_none_is_refused_and_nothing_is_written(

@@ -26,7 +26,7 @@ from fleet_server.models import (
     Revision,
     RuleSet,
 )
-from fleet_server.services import judging, quality_rules, revising
+from fleet_server.services import deploying, judging, quality_rules, revising
 from fleet_server.services.verifying import verify
 
 
@@ -123,6 +123,20 @@ def test_corrected_values_keep_their_tests_until_they_are_judged_again(world: Wo
     assert {at for at in judged if at is not None and at > NOON} == set()
     world.judge(now=NOON + timedelta(days=3))
     assert [row.flag for row in world.rows()] == flags
+    assert verify(world.session).is_clean
+
+
+def test_probe_that_was_swapped_in_the_past_has_its_values_judged_again(world: World) -> None:
+    world.judge()
+    at = NOON + timedelta(seconds=STEP_S * SPIKE_AT)
+    deploying.swap_sensor(
+        world.session, world.node.node_id, "d30", serial="NEW-30", at=at, now=at + timedelta(days=1)
+    )
+    assert verify(world.session).is_clean, "what was judged by the old mounting waits"
+    while revising.advance(world.session, now=at + timedelta(days=1)):
+        pass
+    world.judge()
+    assert world.results(QualityTest.TIME)[SPIKE_AT - 1] == Result.GOOD
     assert verify(world.session).is_clean
 
 
