@@ -24,7 +24,15 @@ from fleet_server.models import (
     Observation,
     Sensor,
 )
-from fleet_server.services import auditing, calibrating, keyset, revising, rights, thinning
+from fleet_server.services import (
+    auditing,
+    calibrating,
+    keyset,
+    observing,
+    revising,
+    rights,
+    thinning,
+)
 
 _BY_ID = keyset.Sorting((DriftCorrection.__table__.c.id,), (int,), is_descending=True)
 _LONGEST_NOTE = 500
@@ -201,11 +209,11 @@ class CorrectionRecord:
 
     @property
     def low(self) -> Check | None:
-        return _check_of(self.row.low_standard, self.row.low_reading)
+        return observing.valid_correction(self.row).correction.low
 
     @property
     def high(self) -> Check | None:
-        return _check_of(self.row.high_standard, self.row.high_reading)
+        return observing.valid_correction(self.row).correction.high
 
 
 def correction_page(
@@ -246,10 +254,6 @@ def record_of(session: Session, correction_id: int) -> CorrectionRecord:
 
 
 # ---------------------------------------------------------------------------------------------------------------- private
-
-
-def _check_of(standard: float | None, reading: float | None) -> Check | None:
-    return None if standard is None or reading is None else Check(standard, reading)
 
 
 def _arithmetic(new: NewCorrection) -> Correction:
