@@ -16,6 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleet_server.measurement import exact
+from fleet_server.measurement.evapotranspiration import (
+    LATITUDES_DEG,
+    hargreaves_evapotranspiration,
+    radiation_of_sunshine,
+    reference_evapotranspiration,
+    wind_at_2_m,
+)
 from fleet_server.measurement.place import local_gravity, station_pressure
 from fleet_server.measurement.probes import (
     DS18B20_COUNTS,
@@ -699,101 +706,6 @@ def ultrasonic_distance(
     return shown_m * speed_of_sound(temperature_c) / within(assumed_m_s, 320.0, 360.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------- weather
-
-
-def reference_evapotranspiration(
-    temperature_max_c: ArrayLike,
-    temperature_min_c: ArrayLike,
-    humidity_max_pct: ArrayLike,
-    humidity_min_pct: ArrayLike,
-    wind_m_s: ArrayLike,
-    radiation_mj_m2: ArrayLike,
-    altitude_m: ArrayLike,
-    latitude_deg: ArrayLike,
-    day_of_year: ArrayLike,
-) -> FloatArray:
-    """Evapotranspiration of a well-watered grass surface over one day.
-
-    ET₀ = [0.408 Δ (Rn − G) + γ 900/(T + 273) u₂ (es − ea)] / [Δ + γ (1 + 0.34 u₂)] (Allen et al. 1998, FAO Irrigation and
-    Drainage Paper 56, Eq. 6, with G = 0 and Eqs. 7, 8, 11–13, 17, 21, 23–25, 37–40).
-
-    Args:
-        temperature_max_c, temperature_min_c: of the air at 2 m, °C, −40–60.
-        humidity_max_pct, humidity_min_pct: relative humidity, %, 0–100.
-        wind_m_s: at 2 m, m/s, 0–50.
-        radiation_mj_m2: global radiation of the day, MJ/m², 0–50.
-        altitude_m: of the place, m, −430–6,000.
-        latitude_deg: north positive, °, −66–66 (beyond, days without sunrise are not covered).
-        day_of_year: 1–366.
-
-    Returns:
-        mm/d.
-
-    >>> round(float(reference_evapotranspiration(21.5, 12.3, 84, 63, 2.078, 22.07, 100, 50.8, 187)), 4)
-    3.8801
-    """
-    warmest = within(temperature_max_c, -40.0, 60.0)
-    coldest = within(temperature_min_c, -40.0, 60.0)
-    wind = within(wind_m_s, 0.0, 50.0)
-    mean = (warmest + coldest) / 2.0
-    e_warmest, e_coldest = _vapour_pressure_kpa(warmest), _vapour_pressure_kpa(coldest)
-    e_saturated = (e_warmest + e_coldest) / 2.0
-    e_actual = (
-        e_coldest * within(humidity_max_pct, 0.0, 100.0)
-        + e_warmest * within(humidity_min_pct, 0.0, 100.0)
-    ) / 200.0
-    altitude = within(altitude_m, -430.0, 6_000.0)
-    gamma = 0.665e-3 * 101.3 * np.power((293.0 - 0.0065 * altitude) / 293.0, 5.26)
-    delta = 4098.0 * _vapour_pressure_kpa(mean) / ((mean + 237.3) * (mean + 237.3))
-    net = _net_radiation_mj_m2(
-        warmest_c=warmest,
-        coldest_c=coldest,
-        e_actual_kpa=e_actual,
-        radiation_mj_m2=within(radiation_mj_m2, 0.0, 50.0),
-        altitude_m=altitude,
-        clear_sky_mj_m2=_extraterrestrial_mj_m2(latitude_deg, day_of_year),
-    )
-    drying = gamma * 900.0 / (mean + 273.0) * wind * (e_saturated - e_actual)
-    result = (0.408 * delta * net + drying) / (delta + gamma * (1.0 + 0.34 * wind))
-    return np.where(warmest >= coldest, result, np.nan)
-
-
-def _vapour_pressure_kpa(temperature_c: FloatArray) -> FloatArray:
-    return 0.6108 * np.exp(17.27 * temperature_c / (temperature_c + 237.3))  # FAO-56 Eq. 11
-
-
-def _extraterrestrial_mj_m2(latitude_deg: ArrayLike, day_of_year: ArrayLike) -> FloatArray:
-    latitude = np.radians(within(latitude_deg, -66.0, 66.0))
-    angle = 2.0 * np.pi / 365.0 * within(day_of_year, 1.0, 366.0)
-    distance = 1.0 + 0.033 * np.cos(angle)  # Eq. 23
-    declination = 0.409 * np.sin(angle - 1.39)  # Eq. 24
-    sunset = np.arccos(-np.tan(latitude) * np.tan(declination))  # Eq. 25
-    height: FloatArray = sunset * np.sin(latitude) * np.sin(declination) + np.cos(
-        latitude
-    ) * np.cos(declination) * np.sin(sunset)
-    return 24.0 * 60.0 / math.pi * 0.0820 * distance * height  # Eq. 21
-
-
-def _net_radiation_mj_m2(
-    *,
-    warmest_c: FloatArray,
-    coldest_c: FloatArray,
-    e_actual_kpa: FloatArray,
-    radiation_mj_m2: FloatArray,
-    altitude_m: FloatArray,
-    clear_sky_mj_m2: FloatArray,
-) -> FloatArray:
-    clear = (0.75 + 2e-5 * altitude_m) * clear_sky_mj_m2  # Eq. 37
-    cloudiness = 1.35 * np.minimum(radiation_mj_m2 / clear, 1.0) - 0.35
-    fourth_powers = (
-        np.power(warmest_c + 273.16, 4) + np.power(coldest_c + 273.16, 4)
-    ) / 2.0  # 273.16 as printed in Eq. 39
-    longwave = 4.903e-9 * fourth_powers * (0.34 - 0.14 * np.sqrt(e_actual_kpa)) * cloudiness
-    net: FloatArray = 0.77 * radiation_mj_m2 - longwave  # Eqs. 38 and 40
-    return net
-
-
 # ------------------------------------------------------------------------------------------------------------- the table
 
 
@@ -1064,8 +976,32 @@ FORMULAS: dict[str, Formula] = {
             wind_m_s=(0.0, 50.0),
             radiation_mj_m2=(0.0, 50.0),
             altitude_m=(-430.0, 6_000.0),
-            latitude_deg=(-66.0, 66.0),
+            latitude_deg=LATITUDES_DEG,
             day_of_year=(1.0, 366.0),
+        ),
+        _formula(
+            hargreaves_evapotranspiration,
+            "mm/d",
+            "Hargreaves and Samani 1985, FAO-56 Eq. 52",
+            temperature_max_c=(-40.0, 60.0),
+            temperature_min_c=(-40.0, 60.0),
+            latitude_deg=LATITUDES_DEG,
+            day_of_year=(1.0, 366.0),
+        ),
+        _formula(
+            radiation_of_sunshine,
+            "MJ/m²",
+            "Ångström, FAO-56 Eq. 35",
+            sunshine_h=(0.0, 24.0),
+            latitude_deg=LATITUDES_DEG,
+            day_of_year=(1.0, 366.0),
+        ),
+        _formula(
+            wind_at_2_m,
+            "m/s",
+            "Logarithmic profile over grass, FAO-56 Eq. 47",
+            wind_m_s=(0.0, 50.0),
+            height_m=(0.5, 100.0),
         ),
     )
 }

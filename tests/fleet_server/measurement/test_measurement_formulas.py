@@ -29,7 +29,6 @@ from fleet_server.measurement.derived import (
     nernst_slope,
     oxygen_saturation,
     ph,
-    reference_evapotranspiration,
     salinity,
     speed_of_sound,
     teros_permittivity,
@@ -164,17 +163,6 @@ def test_watermark_at_24_degrees_follows_the_makers_curve(
     resistance_ohm: float, expected_kpa: float
 ) -> None:
     assert float(watermark_tension(resistance_ohm, 24)) == pytest.approx(expected_kpa, abs=0.051)
-
-
-def test_evapotranspiration_follows_the_papers_example_18() -> None:
-    # FAO-56 example 18, Brussels, 6 July; pyet 1.5.0 gives the same four digits.
-    brussels = (21.5, 12.3, 84, 63, 2.078, 22.07, 100, 50.8, 187)
-    assert float(reference_evapotranspiration(*brussels)) == pytest.approx(3.8801, abs=5e-5)
-
-
-def test_evapotranspiration_of_a_day_colder_at_its_warmest_is_not_worked_out() -> None:
-    swapped = reference_evapotranspiration(12.3, 21.5, 84, 63, 2.078, 22.07, 100, 50.8, 187)
-    assert np.isnan(swapped)
 
 
 def test_ideal_electrode_has_the_nernst_slope() -> None:
@@ -353,6 +341,7 @@ def test_warmer_or_saltier_or_higher_water_holds_less_oxygen(
             "budget",
             "calibration",
             "derived",
+            "evapotranspiration",
             "deriving",
             "distributions",
             "drift",
