@@ -168,7 +168,8 @@ def extraterrestrial_radiation(latitude_deg: ArrayLike, day_of_year: ArrayLike) 
     level = np.sin(sun.latitude) * np.sin(sun.declination)
     upright = np.cos(sun.latitude) * np.cos(sun.declination)
     height = sun.sunset * level + upright * np.sin(sun.sunset)
-    return 24.0 * 60.0 / math.pi * _SOLAR_CONSTANT_MJ_M2_MIN * sun.distance * height
+    result: FloatArray = 24.0 * 60.0 / math.pi * _SOLAR_CONSTANT_MJ_M2_MIN * sun.distance * height
+    return result
 
 
 def daylight_hours(latitude_deg: ArrayLike, day_of_year: ArrayLike) -> FloatArray:
