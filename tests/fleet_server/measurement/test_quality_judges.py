@@ -262,7 +262,7 @@ class TestOnRealSeries:
         assert 0.02 < (rate[provider == "<0>"] == Result.SUSPECT).mean() < 0.04
 
     def test_neighbours_find_a_probe_that_leaves_them_and_few_that_do_not(self):
-        probes = _olympic_park()
+        probes = olympic_park()
         rules = Rules(
             DEFAULTS["soil_water_content"].gross, neighbour=DEFAULTS["soil_water_content"].neighbour
         )
@@ -309,7 +309,7 @@ def french_creek() -> Series:
     )
 
 
-def _olympic_park() -> list[Series]:
+def olympic_park() -> list[Series]:
     with _OLYMPIC_PARK.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     times = np.array(
