@@ -59,6 +59,7 @@ _LONGEST_BACK_S = 92 * 86_400
 _FILLED_BITS = quality.FILLED_BITS & ~person_flags.BITS
 """None of them is set in a value that was not judged; in one that was, time is."""
 _FROST_BITS = 3 << (2 * QualityTest.FROST)
+_GROSS_BITS = 3 << (2 * QualityTest.GROSS_RANGE)
 _FROZEN_BY_ITSELF = "soil_water_tension"
 """Its conversion knows the soil's temperature, and says itself whether it froze."""
 
@@ -79,16 +80,29 @@ class Piece:
 
 
 class StreamJudge:
-    """Judges one datastream by what is in force when it is made. Reads only."""
+    """Judges one datastream by what is in force when it is made. Reads only.
 
-    def __init__(self, session: Session, datastream: Datastream, rules: Rules) -> None:
+    `is_rehearsed`: by the rules' own gross range, too, which values only get with a revision.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        datastream: Datastream,
+        rules: Rules,
+        *,
+        is_rehearsed: bool = False,
+    ) -> None:
         self._session = session
         self._stream = datastream
         frost = None if datastream.property == _FROZEN_BY_ITSELF else rules.frost
         # Other nodes' values may come days later: what they say of a probe is not filled in.
         self._rules = replace(rules, neighbour=None, frost=frost)
         self._back_s, self._ahead_s = look_back_s(self._rules), look_ahead_s(self._rules)
-        self._recomputer = StreamRecomputer(session, datastream.id)
+        self._is_rehearsed = is_rehearsed
+        self._recomputer = StreamRecomputer(
+            session, datastream.id, ranges={datastream.id: rules.gross} if is_rehearsed else None
+        )
         self._persons = person_flags.PersonFlags(session, datastream.id)
         channels = session.execute(
             select(Channel.key, Channel.deployment_id, Channel.from_at)
@@ -168,6 +182,9 @@ class StreamJudge:
         if self._stream.property != _FROZEN_BY_ITSELF:
             filled_bits |= _FROST_BITS
         alone = rows.tests & np.int32(~(filled_bits | person_flags.BITS))
+        if self._is_rehearsed:
+            alone &= np.int32(~_GROSS_BITS)
+            alone |= self._recomputer.make(rows).tests & np.int32(_GROSS_BITS)
         filled = self._persons.put_into(found & np.int32(filled_bits), rows.times_s)
         return quality.merged(rows.values, rows.flags, alone, filled)
 

@@ -41,7 +41,7 @@ from fleet_server.models import (
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import observing, person_flags
+from fleet_server.services import observing, own_ranges, person_flags
 from fleet_server.services.observing import (
     Assumed,
     ChannelBook,
@@ -146,11 +146,16 @@ class Tally:
 class StreamRecomputer:
     """Makes observations of one datastream again. What nodes and probes were there is read once, when it is made.
 
-    `assumed`: calibrations that `make` takes as if they were in force.
+    `assumed`: calibrations that `make` takes as if they were in force; `ranges`: what it judges by instead of the ranges in force.
     """
 
     def __init__(
-        self, session: Session, datastream_id: int, *, assumed: Sequence[Assumed] = ()
+        self,
+        session: Session,
+        datastream_id: int,
+        *,
+        assumed: Sequence[Assumed] = (),
+        ranges: own_ranges.Ranges | None = None,
     ) -> None:
         self._session = session
         self.datastream_id = datastream_id
@@ -163,7 +168,9 @@ class StreamRecomputer:
         self._keys: dict[str, set[str]] = defaultdict(set)
         for node_id, key in rows:
             self._keys[node_id].add(key)
-        self._book: ChannelBook = observing.load_channels(session, self._keys, assumed=assumed)
+        self._book: ChannelBook = observing.load_channels(
+            session, self._keys, assumed=assumed, ranges=ranges
+        )
         self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
         self._corrections: dict[int, tuple[int, observing.ValidCorrection]] = {}
         reached = session.scalar(
@@ -436,7 +443,7 @@ class StreamRecomputer:
         """The means that a lineage names, whatever is in force; for what it does not name, what is."""
         if lineage is None:
             return observing.means_at
-        sensor_id, calibration_id, inputs, conversion, correction, *_ = lineage
+        sensor_id, calibration_id, inputs, conversion, correction, rule_set, *_ = lineage
         named = observing.named_inputs(inputs)
         put_right = self._corrections.get(int(correction)) if correction.isdigit() else None
 
@@ -445,7 +452,12 @@ class StreamRecomputer:
                 own = self._calibration_of(node_id, channel.key, calibration_id)
                 if own is None or own[0] != sensor_id:
                     return None
-                mounted = replace(channel, sensor_id=sensor_id, conversion=conversion)
+                mounted = replace(
+                    channel,
+                    sensor_id=sensor_id,
+                    conversion=conversion,
+                    own_range=own_ranges.named(rule_set, channel.property),
+                )
                 return _named_means(mounted, own[1], put_right, sampled_s)
             for name in self._names_of(node_id, channel.key):
                 if name in named:
