@@ -301,10 +301,7 @@ class StreamRecomputer:
         )
 
     def _epoch(self, column: Any) -> ColumnElement[int]:
-        """A moment as integer seconds, without an object per row."""
-        if self._session.get_bind().dialect.name == "sqlite":
-            return type_coerce(column, Integer)
-        return cast(extract("epoch", column), BigInteger)
+        return epoch_of(self._session, column)
 
     def _make(
         self,
@@ -347,12 +344,12 @@ class StreamRecomputer:
         if len(self._keys) == 1:
             yield next(iter(self._keys)), np.arange(len(stored))
             return
-        node_of = dict(
-            row._tuple()
+        node_of = {
+            row[0]: row[1]
             for row in self._session.execute(
                 select(Pack.id, Pack.node_id).where(self._is_among(Pack.id, stored.pack_ids))
             )
-        )
+        }
         nodes = np.array([node_of.get(pack_id, "") for pack_id in stored.pack_ids.tolist()])
         for node_id in sorted(self._keys):
             members = np.flatnonzero(nodes == node_id)
@@ -515,6 +512,13 @@ class _Readings:
         self, keys: Sequence[str], rows: NDArray[np.intp]
     ) -> dict[str, Sequence[str | None]]:
         return {key: self.reasons[key][rows].tolist() for key in keys if key in self.reasons}
+
+
+def epoch_of(session: Session, column: Any) -> ColumnElement[int]:
+    """A moment as integer seconds, without an object per row."""
+    if session.get_bind().dialect.name == "sqlite":
+        return type_coerce(column, Integer)
+    return cast(extract("epoch", column), BigInteger)
 
 
 def _named_means(
