@@ -18,6 +18,7 @@ from fleet_server.api.deployments import deployments
 from fleet_server.api.document import make_api
 from fleet_server.api.flags import flags
 from fleet_server.api.groups import groups, tags
+from fleet_server.api.limits import limits
 from fleet_server.api.me import me
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
@@ -45,6 +46,7 @@ _NOUNS = (
     deployments,
     work_orders,
     flags,
+    limits,
     packs,
     quarantine,
     audit,

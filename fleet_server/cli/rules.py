@@ -13,9 +13,10 @@ from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.errors import Invalid
 from fleet_server.measurement.rules import to_data
-from fleet_server.services import flagging, quality_rules, rights
+from fleet_server.services import flagging, quality_rules, rehearsing_rules, rights
 
 _LARGEST_FILE_BYTES = 100_000
+_FLAG_WORDS = {1: "good", 2: "not evaluated", 3: "suspect", 4: "bad", 9: "missing"}
 
 
 @click.group()
@@ -64,7 +65,10 @@ def show(
 )
 @click.option("--site", "site_code", help="Only for this site's values.")
 @click.option("--depth", "depth_cm", type=click.IntRange(0, 10_000), help="cm.")
-@click.option("--reason", required=True, help="Why; it is kept.")
+@click.option("--reason", help="Why; it is kept.")
+@click.option(
+    "--dry-run", is_flag=True, help="Tell which flags it would change, and change nothing."
+)
 @data_option
 @json_option
 def set_(
@@ -73,7 +77,8 @@ def set_(
     file: Path,
     site_code: str | None,
     depth_cm: int | None,
-    reason: str,
+    reason: str | None,
+    dry_run: bool,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -81,14 +86,60 @@ def set_(
 
     Example: fleet rules set turbidity muddy.json --site teich-1 --reason "a muddy pond"
     """
-    _set(
-        observed_property,
-        _read(file),
-        (site_code, depth_cm),
-        reason=reason,
-        data_dir=data_dir,
-        as_json=as_json,
-    )
+    limits, series = _read(file), (site_code, depth_cm)
+    if dry_run:
+        _rehearse(observed_property, limits, series, data_dir=data_dir, as_json=as_json)
+        return
+    if reason is None:
+        raise click.UsageError("Say why with --reason, or try it with --dry-run.")
+    _set(observed_property, limits, series, reason=reason, data_dir=data_dir, as_json=as_json)
+
+
+@rules.command()
+@click.argument("observed_property", metavar="PROPERTY")
+@click.option("--site", "site_code", help="Of this site's values.")
+@click.option("--depth", "depth_cm", type=click.IntRange(0, 10_000), help="cm.")
+@data_option
+@json_option
+def history(
+    *,
+    observed_property: str,
+    site_code: str | None,
+    depth_cm: int | None,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """All versions of limits, the newest first: who changed what, when and why.
+
+    Example: fleet rules history turbidity --site teich-1
+    """
+    with open_session(data_dir) as session:
+        stream = None
+        if site_code is not None:
+            stream = flagging.find_datastream(session, site_code, observed_property, depth_cm)
+        found = quality_rules.versions_of(session, observed_property, stream)
+        told: list[dict[str, Any]] = [
+            {
+                "version": one.made.version,
+                "author": one.made.author,
+                "created_at": f"{one.made.created_at:%Y-%m-%dT%H:%M:%SZ}",
+                "reason": one.made.reason,
+                "changes": [
+                    {"limit": change.name, "before": change.before, "after": change.after}
+                    for change in one.changes
+                ],
+            }
+            for one in found
+        ]
+    lines = [
+        f"{one['version']}  {one['created_at']}  {one['author']}: {one['reason']}"
+        + "".join(
+            f"\n   {change['limit']}: {_limit(change['before'])} → {_limit(change['after'])}"
+            for change in one["changes"]
+        )
+        for one in told
+    ]
+    answer({"versions": told}, "\n".join(lines) or "Nobody ever set any.", as_json=as_json)
 
 
 @rules.command()
@@ -158,6 +209,57 @@ def _set(
         f"Version {version} is in force; the worker judges the values again.",
         as_json=as_json,
     )
+
+
+def _rehearse(
+    observed_property: str,
+    limits: dict[str, Any] | None,
+    series: tuple[str | None, int | None],
+    *,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    site_code, depth_cm = series
+    with open_session(data_dir) as session:
+        stream_id = None
+        if site_code is not None:
+            stream_id = flagging.find_datastream(session, site_code, observed_property, depth_cm).id
+        found = rehearsing_rules.rehearse_rules(
+            session, observed_property, limits, now=clock.now(), datastream_id=stream_id
+        )
+    steps: list[dict[str, Any]] = [
+        {
+            "before": step.before,
+            "after": step.after,
+            "count": step.count,
+            "examples": [one.observation_id for one in step.examples],
+        }
+        for step in found.steps
+    ]
+    lines = [
+        f"With these limits {found.changed} of {found.compared} values of the last year would have another flag."
+    ]
+    lines += [
+        f"{step.count}: {_FLAG_WORDS[step.before]} → {_FLAG_WORDS[step.after]}, first at"
+        f" {step.examples[0].sampled_at:%Y-%m-%dT%H:%M:%SZ} ({step.examples[0].value:g})"
+        for step in found.steps
+    ]
+    if found.left_out:
+        lines.append(f"{found.left_out} more series with older values were not looked at.")
+    answer(
+        {
+            "compared": found.compared,
+            "changed": found.changed,
+            "steps": steps,
+            "left_out": found.left_out,
+        },
+        "\n".join(lines),
+        as_json=as_json,
+    )
+
+
+def _limit(value: object) -> str:
+    return "none" if value is None else json.dumps(value)
 
 
 def _read(file: Path) -> dict[str, Any] | None:

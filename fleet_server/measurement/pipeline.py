@@ -35,6 +35,7 @@ from fleet_server.measurement.derived import (
 from fleet_server.measurement.quality import (
     Flag,
     FlagArray,
+    GrossRange,
     QualityTest,
     Result,
     TestArray,
@@ -161,6 +162,7 @@ def observe(
     reasons: Sequence[str | None] | None = None,
     times_s: ArrayLike | None = None,
     correct: Correct | None = None,
+    own_range: GrossRange | None = None,
 ) -> Observed:
     """Turn raw readings of one kind into observations.
 
@@ -174,6 +176,7 @@ def observe(
         reasons: why a raw value is missing, n of them; None where there is a value or no reason is known.
         times_s: when they were sampled, seconds since 1970 (UTC), n of them; wanted only by a calibration that drifts.
         correct: puts calibrated values right for what their probes lost between two visits (`drift.correct`).
+        own_range: what these values are judged by instead of their property's range.
 
     Returns:
         n observations. A row never depends on another row. Missing raw values give NaN with the flag of their reason
@@ -199,7 +202,7 @@ def observe(
     if correct is not None:
         value, u = correct(value, u)
     results = dict(converted.results)
-    in_range = np.where(is_possible, gross_range(value, observed_property), Result.BAD)
+    in_range = np.where(is_possible, gross_range(value, observed_property, own_range), Result.BAD)
     from_conversion = results.get(QualityTest.GROSS_RANGE, np.zeros(row.size, dtype=np.int32))
     results[QualityTest.GROSS_RANGE] = np.maximum(in_range, from_conversion)
     results = {test: np.where(is_missing, 0, result) for test, result in results.items()}

@@ -110,12 +110,15 @@ def flag_of_reason(reason: str | None) -> Flag:
     return Flag.BAD if reason in _BAD_REASONS else Flag.MISSING
 
 
-def gross_range(value: FloatArray, observed_property: str) -> TestArray:
+def gross_range(
+    value: FloatArray, observed_property: str, own: GrossRange | None = None
+) -> TestArray:
     """Results of the range test (QARTOD test 4, "gross range"; limits themselves are inside).
 
     Args:
         value: published unit of the property, shape (n,). NaN: no value.
         observed_property: row of `GROSS_RANGES`; one without a row is not evaluated.
+        own: limits in the same unit that hold instead.
 
     Returns:
         `Result` numbers, shape (n,); not evaluated for NaN.
@@ -123,7 +126,7 @@ def gross_range(value: FloatArray, observed_property: str) -> TestArray:
     >>> gross_range(np.array([-1.0, 10.0, 210.0, np.nan]), "soil_water_tension").tolist()
     [3, 1, 2, 0]
     """
-    limits = GROSS_RANGES.get(observed_property)
+    limits = own or GROSS_RANGES.get(observed_property)
     if limits is None:
         return np.zeros(value.shape, dtype=np.int32)
     is_bad = (value < limits.fail[0]) | (value > limits.fail[1])

@@ -163,6 +163,8 @@ def _faults(rules: Rules) -> _Checks:
     for season in rules.climatology:
         if not (1 <= season.from_day <= 366 and 1 <= season.to_day <= 366):
             yield "climatology: a day of the year is 1 to 366."
+        if not (math.isfinite(season.low) and math.isfinite(season.high)):
+            yield "climatology: low and high must be finite numbers."
         if not season.low < season.high:
             yield "climatology: low must be below high."
     for name in _TEST_NAMES:
@@ -302,7 +304,10 @@ def _limit(data: object, when_null: object, where: str) -> float:
         return when_null
     if isinstance(data, bool) or not isinstance(data, int | float):
         raise ValueError(f"{where} must be a number.")
-    return float(data)
+    try:
+        return float(data)
+    except OverflowError as problem:
+        raise ValueError(f"{where} is too large a number.") from problem
 
 
 # -------------------------------------------------------------------------------------------------------------- defaults

@@ -137,12 +137,15 @@ def deploy_node(
         # Ingest holds this row while it decides which readings have a channel: one of the two goes first.
         session.get_one(Receipt, node_id, with_for_update=True).channels_version += 1
         _refuse_overlap(session, node_id, from_at)
+        # A probe at another depth may be the one that others of the site were judged beside of.
+        surroundings = judged_streams.surroundings(session, site.id)
         deployment = Deployment(node_id=node_id, site_id=site.id, from_at=from_at)
         session.add(deployment)
         session.flush()
         for slot in model.slots:
             serial = by_slot.get(slot.id, f"{node_id}/{slot.id}")
             _mount(session, deployment, slot, serial=serial, depths=depths, now=now)
+        judged_streams.note_deployed(session, site.id, surroundings, from_at)
         observing.observe_stored(session, node_id=node_id, now=now)
         thinning.observe_stored(session, node_id=node_id, now=now)
         node.planned_site_id = node.planned_serials = None

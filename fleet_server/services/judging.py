@@ -2,7 +2,8 @@
 
 A value's tests are filled once. Where its flag stays, that is no new version; where it becomes another one, the version before goes to the
 history, as in a revision by `qc`. What was stored late, or changed, is judged again with all that looked at it. Streams beside are those
-of the same deployments: their values come in the same packs. Inside this module times are integer seconds UTC.
+of the same deployments, whose values come in the same packs, and neighbours, whose values may come days later: then what was judged
+without them is judged again. Inside this module times are integer seconds UTC.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from fleet_server import db
 from fleet_server.measurement import quality, reasons
 from fleet_server.measurement.in_context import (
+    NEIGHBOURS_LEAST,
     Context,
     judge,
     look_ahead_s,
@@ -39,6 +41,7 @@ from fleet_server.models import (
     RevisionStream,
 )
 from fleet_server.services import (
+    beside,
     bulk,
     judged_streams,
     observing,
@@ -46,19 +49,27 @@ from fleet_server.services import (
     quality_rules,
     revising,
 )
-from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
+from fleet_server.services.recomputing import (
+    Made,
+    StreamRecomputer,
+    Tally,
+    Versions,
+    epoch_of,
+)
 
 AUTHOR = "qc"
 REASON = "Tests that look at later values."
 _LEVEL = "calibrated"
 _PIECE_ROWS = 20_000
 _BESIDE_BACK_S = 26 * 3600
+_BESIDE_S = 1800  # a neighbour's row is of the same moment
 # Ones newer than that are waited for: a node publishes once an hour.
 _WAIT_S = 3600
 _LONGEST_BACK_S = 92 * 86_400
 _FILLED_BITS = quality.FILLED_BITS & ~person_flags.BITS
 """None of them is set in a value that was not judged; in one that was, time is."""
 _FROST_BITS = 3 << (2 * QualityTest.FROST)
+_GROSS_BITS = 3 << (2 * QualityTest.GROSS_RANGE)
 _FROZEN_BY_ITSELF = "soil_water_tension"
 """Its conversion knows the soil's temperature, and says itself whether it froze."""
 
@@ -79,26 +90,43 @@ class Piece:
 
 
 class StreamJudge:
-    """Judges one datastream by what is in force when it is made. Reads only."""
+    """Judges one datastream by what is in force when it is made. Reads only.
 
-    def __init__(self, session: Session, datastream: Datastream, rules: Rules) -> None:
+    `is_rehearsed`: by the rules' own gross range, too, which values only get with a revision.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        datastream: Datastream,
+        rules: Rules,
+        *,
+        is_rehearsed: bool = False,
+    ) -> None:
         self._session = session
         self._stream = datastream
         frost = None if datastream.property == _FROZEN_BY_ITSELF else rules.frost
-        # Other nodes' values may come days later: what they say of a probe is not filled in.
-        self._rules = replace(rules, neighbour=None, frost=frost)
+        self._rules = replace(rules, frost=frost)
         self._back_s, self._ahead_s = look_back_s(self._rules), look_ahead_s(self._rules)
-        self._recomputer = StreamRecomputer(session, datastream.id)
+        self._is_rehearsed = is_rehearsed
+        self._recomputer = StreamRecomputer(
+            session, datastream.id, ranges={datastream.id: rules.gross} if is_rehearsed else None
+        )
         self._persons = person_flags.PersonFlags(session, datastream.id)
         channels = session.execute(
-            select(Channel.key, Channel.deployment_id, Channel.from_at)
+            select(Channel.key, Channel.from_at)
             .where(Channel.datastream_id == datastream.id)
             .order_by(Channel.from_at)
         ).all()
         self._keys = sorted({channel.key for channel in channels})
         begun = sorted({int(channel.from_at.timestamp()) for channel in channels})
         self._services = tuple((at, at) for at in begun)
-        self._beside = self._streams_beside({channel.deployment_id for channel in channels})
+        self._beside = beside.streams_beside(session, datastream)
+        self._neighbours: list[int] = []
+        if rules.neighbour is not None:
+            found = beside.neighbours_of(session, datastream)
+            # Fewer are never compared with.
+            self._neighbours = found if len(found) >= NEIGHBOURS_LEAST else []
 
     def pieces(self, *, after_s: int | None, until_s: int | None = None) -> Iterator[Piece]:
         """What was sampled after `after_s` (None: all), oldest first, up to `until_s` where that is given."""
@@ -119,6 +147,42 @@ class StreamJudge:
             if after_s is not None and piece.to_s <= after_s:
                 return
             after_s = piece.to_s
+
+    def tally_beside(self, after_s: int | None) -> list[tuple[int, ...]]:
+        """By what it shows that none of the values beside, which are looked at after `after_s`, was changed or added."""
+        back_s = max(_BESIDE_BACK_S, self._neighbours_back_s())
+        query = (
+            select(
+                Observation.datastream_id,
+                func.count(),
+                func.sum(Observation.lineage_id),
+                func.sum(epoch_of(self._session, Observation.known_from)),
+            )
+            .where(Observation.datastream_id.in_({*self._beside.values(), *self._neighbours}))
+            .group_by(Observation.datastream_id)
+            .order_by(Observation.datastream_id)
+        )
+        if after_s is not None:
+            query = query.where(Observation.sampled_at >= _moment(after_s - back_s))
+        return [tuple(int(number) for number in row) for row in self._session.execute(query)]
+
+    def first_unseen(self, until_s: int) -> int | None:
+        """When the first value of a neighbour was sampled that was not judged itself, up to just after `until_s`.
+
+        Once it is, what was judged without it is judged again.
+        """
+        if not self._neighbours:
+            return None
+        found = self._session.scalar(
+            select(func.min(Observation.sampled_at)).where(
+                Observation.datastream_id.in_(self._neighbours),
+                Observation.sampled_at <= _moment(until_s) + judged_streams.BESIDE,
+                Observation.value.is_not(None),
+                Observation.pack_id.is_not(None),
+                Observation.tests.op("&")(_FILLED_BITS) == 0,
+            )
+        )
+        return None if found is None else int(found.timestamp())
 
     def tally_now(self, piece: Piece) -> Tally:
         """As `piece.tally`, of what is stored at this moment."""
@@ -168,6 +232,9 @@ class StreamJudge:
         if self._stream.property != _FROZEN_BY_ITSELF:
             filled_bits |= _FROST_BITS
         alone = rows.tests & np.int32(~(filled_bits | person_flags.BITS))
+        if self._is_rehearsed:
+            alone &= np.int32(~_GROSS_BITS)
+            alone |= self._recomputer.make(rows).tests & np.int32(_GROSS_BITS)
         filled = self._persons.put_into(found & np.int32(filled_bits), rows.times_s)
         return quality.merged(rows.values, rows.flags, alone, filled)
 
@@ -190,39 +257,36 @@ class StreamJudge:
             return None
         return np.isin(rows.times_s, [int(at.timestamp()) for at in times])
 
-    def _streams_beside(self, deployment_ids: set[int]) -> dict[str, int]:
-        """Datastreams of the same deployments by property, of several the one next in depth."""
-        rows = self._session.execute(
-            select(Channel.property, Channel.datastream_id, Channel.depth_cm)
-            .where(Channel.deployment_id.in_(deployment_ids))
-            .order_by(Channel.id)
-        )
-        found: dict[str, tuple[int, int]] = {}
-        for observed_property, datastream_id, depth_cm in rows:
-            apart = (abs(depth_cm - self._stream.depth_cm), datastream_id)
-            found[observed_property] = min(found.get(observed_property, apart), apart)
-        return {name: datastream_id for name, (_, datastream_id) in found.items()}
+    def _neighbours_back_s(self) -> int:
+        if not self._neighbours:
+            return 0
+        return look_back_s(Rules(self._rules.gross, neighbour=self._rules.neighbour)) + _BESIDE_S
 
     def _context(self, first_s: int, newest_s: int) -> Context:
-        def beside(observed_property: str) -> Series | None:
+        def of(observed_property: str) -> Series | None:
             datastream_id = self._beside.get(observed_property)
             if datastream_id is None:
                 return None
             return self._values(datastream_id, first_s - _BESIDE_BACK_S, newest_s)
 
+        back_s = self._neighbours_back_s()
         return Context(
-            air_temperature=beside("air_temperature"),
-            soil_temperature=beside("soil_temperature"),
-            water_temperature=beside("water_temperature"),
-            conductivity=beside("conductivity_25"),
-            level=beside("water_level"),
+            neighbours=tuple(
+                self._values(one, first_s - back_s, newest_s + _BESIDE_S)
+                for one in self._neighbours
+            ),
+            air_temperature=of("air_temperature"),
+            soil_temperature=of("soil_temperature"),
+            water_temperature=of("water_temperature"),
+            conductivity=of("conductivity_25"),
+            level=of("water_level"),
             services=self._services,
         )
 
     def _values(self, datastream_id: int, from_s: int, to_s: int) -> Series:
         """Values that are within their range; what later tests say of them does not matter."""
-        rows = self._session.execute(
-            select(Observation.sampled_at, Observation.value)
+        query = (
+            select(epoch_of(self._session, Observation.sampled_at), Observation.value)
             .where(
                 Observation.datastream_id == datastream_id,
                 Observation.sampled_at >= _moment(from_s),
@@ -231,11 +295,11 @@ class StreamJudge:
                 Observation.tests.op("&")(3) != int(Result.BAD),
             )
             .order_by(Observation.sampled_at)
-        ).all()
-        return Series(
-            np.array([int(at.timestamp()) for at, _ in rows], np.int64),
-            np.array([value for _, value in rows], np.float64),
         )
+        # Plain rows: the session would make each of them anew.
+        rows = self._session.connection().execute(query).all()
+        times_s, values = zip(*rows, strict=True) if rows else ((), ())
+        return Series(np.array(times_s, np.int64), np.array(values, np.float64))
 
 
 def judge_due(session: Session, *, now: datetime, streams_at_once: int = 200) -> int:
@@ -298,6 +362,7 @@ def _judge_one(session: Session, datastream_id: int, *, now: datetime) -> bool:
     after_s = _after(session, judged)
     seen_to = None if judged is None else judged.judged_to
     judging = StreamJudge(session, stream, in_force.rules)
+    seen_beside = judging.tally_beside(after_s)
     piece = next(judging.pieces(after_s=after_s), None)
     newest = session.scalar(
         select(func.max(Observation.sampled_at)).where(Observation.datastream_id == datastream_id)
@@ -306,12 +371,16 @@ def _judge_one(session: Session, datastream_id: int, *, now: datetime) -> bool:
         session.execute(
             select(Datastream.id).where(Datastream.id == datastream_id).with_for_update()
         )
+        judged_streams.lock(session, [datastream_id, *beside.around(session, stream)])
         judged = session.get(JudgedStream, datastream_id, populate_existing=True)
         if (None if judged is None else judged.judged_to) != seen_to:
             return False
         if piece is not None and judging.tally_now(piece) != piece.tally:
             return False
+        if judging.tally_beside(after_s) != seen_beside:
+            return False
         if piece is not None:
+            _note_new(session, stream, piece)
             write_results(
                 session,
                 datastream_id,
@@ -333,6 +402,14 @@ def _after(session: Session, judged: JudgedStream | None) -> int | None:
     late_s = first_late(session, judged, back_s=_LONGEST_BACK_S)
     judged_s = int(judged.judged_to.timestamp())
     return judged_s if late_s is None else late_s - int(judged_streams.AHEAD.total_seconds())
+
+
+def _note_new(session: Session, stream: Datastream, piece: Piece) -> None:
+    """Values that are judged for the first time: neighbours may have been judged without them."""
+    is_new = ((piece.rows.tests & np.int32(_FILLED_BITS)) == 0) & ~np.isnan(piece.rows.values)
+    if is_new.any():
+        first_s = int(piece.rows.times_s[np.flatnonzero(is_new)[0]])
+        judged_streams.note_new(session, stream, _moment(first_s))
 
 
 def _note(

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from fleet_server.measurement import drift, pipeline
 from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.measurement.drift import Correction
+from fleet_server.measurement.quality import GrossRange
 from fleet_server.models import (
     IN_FORCE,
     Calibration,
@@ -38,13 +39,10 @@ from fleet_server.models import (
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import bulk
+from fleet_server.services import bulk, own_ranges
 from fleet_server.services.binary_copy import Column
 from fleet_server.wire.senml import Reading
 from fleet_server.wire.states import QualityFlag
-
-RULE_SET = "gross_range/1"
-"""Name of the quality rules in a lineage; their limits are part of the pipeline's version."""
 
 _MAX_DEPTH = 4  # of conversions that need conversions; a circle in a node model ends here
 _QUERY_KEYS = 400
@@ -113,6 +111,8 @@ class DeployedChannel:
     to_s: float
     calibrations: tuple[ValidCalibration, ...]
     corrections: tuple[ValidCorrection, ...] = ()
+    own_range: GrossRange | None = None
+    """What its values are judged by; None: their property's."""
 
     def calibration_at(self, sampled_s: int) -> ValidCalibration | None:
         """The newest version that is valid at that time."""
@@ -231,12 +231,17 @@ class ChannelBook:
 
 
 def load_channels(
-    session: Session, node_ids: Iterable[str], *, assumed: Sequence[Assumed] = ()
+    session: Session,
+    node_ids: Iterable[str],
+    *,
+    assumed: Sequence[Assumed] = (),
+    ranges: own_ranges.Ranges | None = None,
 ) -> ChannelBook:
-    """All channels that these nodes ever had. Three statements.
+    """All channels that these nodes ever had. Four statements, five where somebody set limits.
 
     Args:
         assumed: each is taken for the newest of its probe.
+        ranges: datastreams' own, instead of those in force.
     """
     book = ChannelBook()
     rows = session.execute(
@@ -258,6 +263,8 @@ def load_channels(
     sensor_ids = {row.sensor_id for row in rows}
     calibrations = _load_calibrations(session, sensor_ids)
     corrections = _load_corrections(session, sensor_ids)
+    if ranges is None:
+        ranges = own_ranges.in_force(session, {row.datastream_id for row in rows})
     for one in assumed:
         others = calibrations[one.calibration.sensor_id, one.calibration.property]
         newest = max((other.version for other in others), default=0)
@@ -282,6 +289,7 @@ def load_channels(
                 to_s=_end_s(row.to_at),
                 calibrations=tuple(calibrations[row.sensor_id, row.property]),
                 corrections=tuple(corrections[row.sensor_id, row.property]),
+                own_range=ranges.get(row.datastream_id),
             ),
         )
     return book
@@ -330,6 +338,7 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
         )
         values[members], us[members] = observed.value, observed.u
         flags[members], tests[members] = observed.flag, observed.tests
+    _judge_by_own_ranges(rows, raws, pipeline.Observed(values, us, flags, tests), times_s)
     places: dict[LineageKey, int] = {}
     for layout in rows.starts_by_layout:
         for lineage in layout.lineages:
@@ -381,7 +390,24 @@ def observe_columns(
             reasons.get(key),
             _correct([(layout.corrections[row], times_s.size)], times_s),
         )
-    return {key: observed[row] for row, key in enumerate(layout.keys)}
+    found = {key: observed[row] for row, key in enumerate(layout.keys)}
+    for row, own_range in enumerate(layout.own_ranges):
+        if own_range is None:
+            continue
+        kind, key = layout.kinds[row], layout.keys[row]
+        found[key] = _observe(
+            kind,
+            raws[key],
+            {
+                name: observed.get(other, nothing)
+                for name, other in zip(kind[-1], layout.inputs[row], strict=True)
+            },
+            layout.calibrations[row],
+            reasons.get(key),
+            _correct([(layout.corrections[row], times_s.size)], times_s),
+            own_range,
+        )
+    return found
 
 
 def store_observations(
@@ -585,6 +611,7 @@ class Layout:
     corrections: tuple[Correction | None, ...]
     kinds: tuple[_Kind, ...]
     inputs: tuple[tuple[int, ...], ...]
+    own_ranges: tuple[GrossRange | None, ...]
 
     @property
     def conversions(self) -> tuple[str, ...]:
@@ -658,6 +685,7 @@ def lay_out(
             for row, means in enumerate(found.values())
         ),
         inputs=tuple(inputs.values()),
+        own_ranges=tuple(means.channel.own_range for means in found.values()),
     )
 
 
@@ -680,7 +708,7 @@ def _lineage_key(key: str, found: Mapping[str, Means]) -> LineageKey:
         inputs,
         channel.conversion,
         "" if correction is None else str(correction.id),
-        RULE_SET,
+        own_ranges.name_of(channel.own_range),
         pipeline.VERSION,
         calibration.parameters.k,
     )
@@ -715,6 +743,7 @@ class _Part:
     inputs: Mapping[str, IndexArray]
     calibration: CalibrationParameters
     correction: Correction | None
+    own_range: GrossRange | None
 
 
 @dataclass(slots=True)
@@ -754,7 +783,13 @@ def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
                 name: np.full_like(starts, _NO_INPUT) if other == _NO_INPUT else starts + other
                 for name, other in zip(kind[-1], layout.inputs[row], strict=True)
             }
-            part = _Part(starts + row, inputs, layout.calibrations[row], layout.corrections[row])
+            part = _Part(
+                starts + row,
+                inputs,
+                layout.calibrations[row],
+                layout.corrections[row],
+                layout.own_ranges[row],
+            )
             rows.parts_by_kind[kind].append(part)
     return rows
 
@@ -793,6 +828,7 @@ def _observe(
     calibrations: CalibrationParameters | Sequence[CalibrationParameters],
     reasons: Sequence[str | None] | None,
     correct: pipeline.Correct | None,
+    own_range: GrossRange | None = None,
 ) -> pipeline.Observed:
     _, conversion, observed_property, _ = kind
     with np.errstate(all="ignore"):  # absurd raw values overflow; what comes of it is judged below
@@ -804,6 +840,7 @@ def _observe(
             observed_property=observed_property,
             reasons=reasons,
             correct=correct,
+            own_range=own_range,
         )
     is_absurd = np.isinf(observed.value) | np.isinf(observed.u)
     if not is_absurd.any():
@@ -814,6 +851,36 @@ def _observe(
         np.where(is_absurd, np.int16(QualityFlag.BAD), observed.flag),
         observed.tests,
     )
+
+
+def _judge_by_own_ranges(
+    rows: _Rows,
+    raws: NDArray[np.float64],
+    observed: pipeline.Observed,
+    times_s: NDArray[np.int64],
+) -> None:
+    """Put right flags and tests of channels with a range of their own, last: what others work with is judged by its property's range.
+
+    So a value's bits depend on its own lineage alone.
+    """
+    found = []
+    for kind, parts in rows.parts_by_kind.items():
+        for part in parts:
+            if part.own_range is None:
+                continue
+            members = part.members
+            made = _observe(
+                kind,
+                raws[members],
+                _inputs(kind, [part], observed),
+                part.calibration,
+                [rows.reasons[member] for member in members.tolist()],
+                _correct([(part.correction, members.size)], times_s[members]),
+                part.own_range,
+            )
+            found.append((members, made))
+    for members, made in found:
+        observed.flag[members], observed.tests[members] = made.flag, made.tests
 
 
 def _correct(

@@ -1,30 +1,40 @@
 """Limits of the quality tests that are in force: a datastream's own, else its property's, else the defaults; and how they are changed.
 
 A change holds for all values, those of the past too: they are judged again (`judging`), and those whose flag becomes another one get a new
-version.
+version. Another gross range is part of a value's lineage: it orders a revision. Nothing that was set is ever changed or deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from fleet_server import db
 from fleet_server.errors import Invalid, NotFound, Refused
 from fleet_server.measurement import learning
 from fleet_server.measurement import rules as measurement_rules
 from fleet_server.measurement.quality import GROSS_RANGES
-from fleet_server.measurement.rules import Rules
+from fleet_server.measurement.rules import Rules, to_data
 from fleet_server.measurement.windows import Series
-from fleet_server.models import Datastream, Observation, RuleSet
-from fleet_server.services import auditing, judged_streams
+from fleet_server.models import Datastream, Observation, RuleSet, Site
+from fleet_server.services import (
+    auditing,
+    judged_streams,
+    keyset,
+    own_ranges,
+    revising,
+    rights,
+)
 
+LONGEST_REASON = 500
+"""Characters."""
+_BY_ID = keyset.Sorting((RuleSet.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 _LEARNED_ROWS = 100_000
 _LEVEL_OF_ITS_OWN = frozenset({"water_level"})
 """Properties whose usual values are a site's own."""
@@ -44,10 +54,28 @@ class RulesWrong(Invalid):
 
 @dataclass(frozen=True)
 class InForce:
-    """`version` 0: the defaults."""
+    """`version` 0: the defaults. `is_of_series`: somebody set them for this datastream alone."""
 
     rules: Rules
     version: int
+    is_of_series: bool = False
+
+
+@dataclass(frozen=True)
+class LimitChange:
+    """One limit that a version has another number for: `spike.suspect`; None: it had none, or has none."""
+
+    name: str
+    before: object
+    after: object
+
+
+@dataclass(frozen=True)
+class RuleVersion:
+    """One version with what it changed against the one before it, or against what held before the first."""
+
+    made: RuleSet
+    changes: Sequence[LimitChange]
 
 
 def rules_in_force(session: Session, datastream: Datastream) -> InForce | None:
@@ -55,12 +83,22 @@ def rules_in_force(session: Session, datastream: Datastream) -> InForce | None:
     for datastream_id in (datastream.id, None):
         newest = _newest(session, datastream.property, datastream_id)
         if newest is not None and newest.limits is not None:
-            return InForce(measurement_rules.from_data(newest.limits), newest.version)
+            return InForce(
+                measurement_rules.from_data(newest.limits),
+                newest.version,
+                datastream_id is not None,
+            )
     rules = measurement_rules.default_rules(datastream.property, datastream.depth_cm)
     return None if rules is None else InForce(rules, 0)
 
 
-def rules_of(session: Session, observed_property: str, datastream: Datastream | None) -> InForce:
+def rules_of(
+    session: Session,
+    observed_property: str,
+    datastream: Datastream | None,
+    *,
+    depth_cm: int = 0,
+) -> InForce:
     """What values of a property are judged by, or those of one datastream.
 
     Raises:
@@ -73,10 +111,130 @@ def rules_of(session: Session, observed_property: str, datastream: Datastream | 
         newest = _newest(session, observed_property, None)
         if newest is not None and newest.limits is not None:
             return InForce(measurement_rules.from_data(newest.limits), newest.version)
-        rules = measurement_rules.default_rules(observed_property)
+        rules = measurement_rules.default_rules(observed_property, depth_cm)
         found = None if rules is None else InForce(rules, 0)
     if found is None:
         raise _not_judged(observed_property)
+    return found
+
+
+def rules_if(
+    session: Session,
+    observed_property: str,
+    limits: Mapping[str, Any] | None,
+    datastream: Datastream,
+    *,
+    is_for_series: bool,
+) -> Rules:
+    """What a datastream would be judged by if these limits were put in force, for itself or for all of its property.
+
+    Raises:
+        RulesWrong: they are no limits; the sentence says where.
+    """
+    if limits is not None:
+        return measurement_rules.from_data(check_limits(limits, observed_property))
+    if is_for_series:
+        return rules_of(session, observed_property, None, depth_cm=datastream.depth_cm).rules
+    rules = measurement_rules.default_rules(observed_property, datastream.depth_cm)
+    if rules is None:
+        raise _not_judged(observed_property)
+    return rules
+
+
+def check_limits(limits: Mapping[str, Any], observed_property: str) -> dict[str, Any]:
+    """These limits as they are kept. Raises RulesWrong when they are none; the sentence says where."""
+    try:
+        rules = measurement_rules.from_data(limits)
+    except ValueError as problem:
+        raise RulesWrong("These are no limits: %(what)s", what=str(problem)) from problem
+    unit = GROSS_RANGES[observed_property].unit
+    if rules.gross.unit != unit:
+        raise RulesWrong(
+            "The unit of %(property)s is %(unit)s; leave it as it is.",
+            property=observed_property,
+            unit=unit,
+        )
+    return to_data(rules)
+
+
+def versions_of(
+    session: Session, observed_property: str, datastream: Datastream | None
+) -> list[RuleVersion]:
+    """All that was ever set for a property, or for one datastream of it, the newest first, each with what it changed."""
+    datastream_id = None if datastream is None else datastream.id
+    rows = session.scalars(
+        select(RuleSet)
+        .where(RuleSet.property == observed_property, _is_of(datastream_id))
+        .order_by(RuleSet.version)
+    ).all()
+    depth_cm = 0 if datastream is None else datastream.depth_cm
+    found = []
+    # Of a property that has limits of its own a series' first version is compared with those of today.
+    general = to_data(rules_of(session, observed_property, None, depth_cm=depth_cm).rules)
+    if datastream is None:
+        default = measurement_rules.default_rules(observed_property)
+        general = {} if default is None else to_data(default)
+    before = general
+    for row in rows:
+        after = general if row.limits is None else row.limits
+        found.append(RuleVersion(row, _changes(before, after)))
+        before = after
+    return found[::-1]
+
+
+def version_page(
+    session: Session, *, limit: int, after: keyset.Key | None, observed_property: str | None = None
+) -> keyset.Page[RuleSet]:
+    """All versions of all limits that are the actor's business, the newest first."""
+    query = (
+        select(RuleSet)
+        .outerjoin(Datastream, Datastream.id == RuleSet.datastream_id)
+        .outerjoin(Site, Site.id == Datastream.site_id)
+        .where(or_(Site.id.is_(None), Site.kind.in_(rights.actor_of(session).site_kinds)))
+    )
+    if observed_property is not None:
+        query = query.where(RuleSet.property == observed_property)
+    return keyset.page_of(session, query, _BY_ID, limit=limit, after=after, made=lambda row: row[0])
+
+
+def newest_of_each(session: Session) -> list[tuple[RuleSet, Datastream | None, Site | None]]:
+    """The newest version of every property and datastream that limits were ever set for and that are the actor's business."""
+    other = aliased(RuleSet)
+    is_newer = (
+        exists()
+        .where(
+            other.property == RuleSet.property,
+            func.coalesce(other.datastream_id, 0) == func.coalesce(RuleSet.datastream_id, 0),
+            other.version > RuleSet.version,
+        )
+        .correlate(RuleSet)
+    )
+    rows = session.execute(
+        select(RuleSet, Datastream, Site)
+        .outerjoin(Datastream, Datastream.id == RuleSet.datastream_id)
+        .outerjoin(Site, Site.id == Datastream.site_id)
+        .where(
+            ~is_newer,
+            or_(Site.id.is_(None), Site.kind.in_(rights.actor_of(session).site_kinds)),
+        )
+        .order_by(RuleSet.property, Site.name, Datastream.depth_cm)
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def version_with_id(session: Session, rule_set_id: int) -> RuleSet:
+    """One that is the actor's business. Raises NotFound."""
+    found = session.scalar(
+        select(RuleSet)
+        .outerjoin(Datastream, Datastream.id == RuleSet.datastream_id)
+        .outerjoin(Site, Site.id == Datastream.site_id)
+        .where(
+            RuleSet.id == rule_set_id,
+            or_(Site.id.is_(None), Site.kind.in_(rights.actor_of(session).site_kinds)),
+        )
+    )
+    if found is None:
+        raise NotFound("There are no limits with the number %(number)s.", number=rule_set_id)
     return found
 
 
@@ -125,18 +283,22 @@ def set_rules(
 ) -> RuleSet:
     """Put other limits in force for a property, or for one datastream of it; None: the general ones again. Committed on return.
 
-    All that they hold for is judged again from its beginning.
+    All that they hold for is judged again from its beginning; where the gross range is another one, a revision makes the values anew.
 
     Raises:
         NotFound: there is no such property, or no such datastream of it.
         RulesWrong: they are no limits; the sentence says where.
+        NotAllowed: they would hold at sites that the actor has nothing to do with.
     """
     if observed_property not in GROSS_RANGES:
         raise _not_judged(observed_property)
     if not reason.strip():
         raise RulesWrong("Say why the limits become other ones.")
-    checked = None if limits is None else _checked(limits, observed_property)
+    if len(reason.strip()) > LONGEST_REASON:
+        raise RulesWrong("Say why, in at most %(most)s characters.", most=LONGEST_REASON)
+    checked = None if limits is None else check_limits(limits, observed_property)
     with db.writing(session):
+        concerned = _concerned(session, observed_property, datastream_id)
         if datastream_id is not None:
             stream = session.get(Datastream, datastream_id)
             if stream is None or stream.property != observed_property:
@@ -145,6 +307,7 @@ def set_rules(
                     number=datastream_id,
                     property=observed_property,
                 )
+        ranges = own_ranges.in_force(session, concerned)
         earlier = _newest(session, observed_property, datastream_id)
         made = RuleSet(
             property=observed_property,
@@ -170,21 +333,72 @@ def set_rules(
             version=made.version,
             reason=made.reason,
         )
+        after = own_ranges.in_force(session, concerned)
+        revising.order_for_streams(
+            session,
+            [one for one in concerned if after.get(one) != ranges.get(one)],
+            kind="rules",
+            reason=made.reason,
+            author=author,
+            now=now,
+        )
     return made
 
 
-def _newest(session: Session, observed_property: str, datastream_id: int | None) -> RuleSet | None:
-    is_theirs = (
-        RuleSet.datastream_id.is_(None)
-        if datastream_id is None
-        else RuleSet.datastream_id == datastream_id
+def _concerned(
+    session: Session, observed_property: str, datastream_id: int | None
+) -> Sequence[int]:
+    """Datastreams that the limits can hold for. Raises NotAllowed where some are none of the actor's business."""
+    if datastream_id is not None:
+        return [datastream_id]
+    query = select(Datastream.id).where(
+        Datastream.property == observed_property, Datastream.level == "calibrated"
     )
+    kinds = rights.actor_of(session).site_kinds
+    is_elsewhere = exists().where(Site.id == Datastream.site_id, Site.kind.not_in(kinds))
+    if session.scalar(query.where(is_elsewhere).limit(1)) is not None:
+        raise rights.NotAllowed(
+            "Limits of %(property)s hold at sites that are none of your business, too; set them for single series.",
+            property=observed_property,
+        )
+    return session.scalars(query.order_by(Datastream.id)).all()
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[LimitChange]:
+    """Limits that differ, in the order in which they are written."""
+    flat = [_flat(one) for one in (before, after)]
+    names = list(dict.fromkeys([*flat[0], *flat[1]]))
+    return [
+        LimitChange(name, flat[0].get(name), flat[1].get(name))
+        for name in names
+        if flat[0].get(name) != flat[1].get(name)
+    ]
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"spike": {"fail": 2}}` as `{"spike.fail": 2}`; lists are one limit."""
+    found: dict[str, Any] = {}
+    for name, part in data.items():
+        if isinstance(part, Mapping):
+            found |= {f"{name}.{inner}": value for inner, value in _flat(part).items()}
+        else:
+            found[name] = part
+    return found
+
+
+def _newest(session: Session, observed_property: str, datastream_id: int | None) -> RuleSet | None:
     return session.scalar(
         select(RuleSet)
-        .where(RuleSet.property == observed_property, is_theirs)
+        .where(RuleSet.property == observed_property, _is_of(datastream_id))
         .order_by(RuleSet.version.desc())
         .limit(1)
     )
+
+
+def _is_of(datastream_id: int | None) -> ColumnElement[bool]:
+    if datastream_id is None:
+        return RuleSet.datastream_id.is_(None)
+    return RuleSet.datastream_id == datastream_id
 
 
 def _not_judged(observed_property: str) -> NotFound:
@@ -193,13 +407,3 @@ def _not_judged(observed_property: str) -> NotFound:
         property=observed_property,
         known=", ".join(sorted(GROSS_RANGES)),
     )
-
-
-def _checked(limits: Mapping[str, Any], observed_property: str) -> dict[str, Any]:
-    try:
-        rules = measurement_rules.from_data(limits)
-    except ValueError as problem:
-        raise RulesWrong("These are no limits: %(what)s", what=str(problem)) from problem
-    if rules.gross != GROSS_RANGES[observed_property]:
-        raise RulesWrong("The gross range belongs to the property; leave it as it is.")
-    return measurement_rules.to_data(rules)

@@ -41,7 +41,7 @@ from fleet_server.models import (
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import observing, person_flags
+from fleet_server.services import observing, own_ranges, person_flags
 from fleet_server.services.observing import (
     Assumed,
     ChannelBook,
@@ -146,11 +146,16 @@ class Tally:
 class StreamRecomputer:
     """Makes observations of one datastream again. What nodes and probes were there is read once, when it is made.
 
-    `assumed`: calibrations that `make` takes as if they were in force.
+    `assumed`: calibrations that `make` takes as if they were in force; `ranges`: what it judges by instead of the ranges in force.
     """
 
     def __init__(
-        self, session: Session, datastream_id: int, *, assumed: Sequence[Assumed] = ()
+        self,
+        session: Session,
+        datastream_id: int,
+        *,
+        assumed: Sequence[Assumed] = (),
+        ranges: own_ranges.Ranges | None = None,
     ) -> None:
         self._session = session
         self.datastream_id = datastream_id
@@ -163,7 +168,9 @@ class StreamRecomputer:
         self._keys: dict[str, set[str]] = defaultdict(set)
         for node_id, key in rows:
             self._keys[node_id].add(key)
-        self._book: ChannelBook = observing.load_channels(session, self._keys, assumed=assumed)
+        self._book: ChannelBook = observing.load_channels(
+            session, self._keys, assumed=assumed, ranges=ranges
+        )
         self._calibrations: dict[int, tuple[int, observing.ValidCalibration]] = {}
         self._corrections: dict[int, tuple[int, observing.ValidCorrection]] = {}
         reached = session.scalar(
@@ -294,10 +301,7 @@ class StreamRecomputer:
         )
 
     def _epoch(self, column: Any) -> ColumnElement[int]:
-        """A moment as integer seconds, without an object per row."""
-        if self._session.get_bind().dialect.name == "sqlite":
-            return type_coerce(column, Integer)
-        return cast(extract("epoch", column), BigInteger)
+        return epoch_of(self._session, column)
 
     def _make(
         self,
@@ -340,12 +344,12 @@ class StreamRecomputer:
         if len(self._keys) == 1:
             yield next(iter(self._keys)), np.arange(len(stored))
             return
-        node_of = dict(
-            row._tuple()
+        node_of = {
+            row[0]: row[1]
             for row in self._session.execute(
                 select(Pack.id, Pack.node_id).where(self._is_among(Pack.id, stored.pack_ids))
             )
-        )
+        }
         nodes = np.array([node_of.get(pack_id, "") for pack_id in stored.pack_ids.tolist()])
         for node_id in sorted(self._keys):
             members = np.flatnonzero(nodes == node_id)
@@ -436,7 +440,7 @@ class StreamRecomputer:
         """The means that a lineage names, whatever is in force; for what it does not name, what is."""
         if lineage is None:
             return observing.means_at
-        sensor_id, calibration_id, inputs, conversion, correction, *_ = lineage
+        sensor_id, calibration_id, inputs, conversion, correction, rule_set, *_ = lineage
         named = observing.named_inputs(inputs)
         put_right = self._corrections.get(int(correction)) if correction.isdigit() else None
 
@@ -445,7 +449,12 @@ class StreamRecomputer:
                 own = self._calibration_of(node_id, channel.key, calibration_id)
                 if own is None or own[0] != sensor_id:
                     return None
-                mounted = replace(channel, sensor_id=sensor_id, conversion=conversion)
+                mounted = replace(
+                    channel,
+                    sensor_id=sensor_id,
+                    conversion=conversion,
+                    own_range=own_ranges.named(rule_set, channel.property),
+                )
                 return _named_means(mounted, own[1], put_right, sampled_s)
             for name in self._names_of(node_id, channel.key):
                 if name in named:
@@ -503,6 +512,13 @@ class _Readings:
         self, keys: Sequence[str], rows: NDArray[np.intp]
     ) -> dict[str, Sequence[str | None]]:
         return {key: self.reasons[key][rows].tolist() for key in keys if key in self.reasons}
+
+
+def epoch_of(session: Session, column: Any) -> ColumnElement[int]:
+    """A moment as integer seconds, without an object per row."""
+    if session.get_bind().dialect.name == "sqlite":
+        return type_coerce(column, Integer)
+    return cast(extract("epoch", column), BigInteger)
 
 
 def _named_means(

@@ -278,7 +278,7 @@ def import_sites(
         for some in bulk.chunks(rows, _AT_ONCE):
             session.execute(insert(Site), list(some))
         for site, values in found.changed:
-            sites.write_changes(site, values)
+            sites.write_changes(session, site, values)
         session.flush()
         if found.new or found.changed:
             _record(session, found.plan, data, now)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Said
 from fleet_server.models import Deployment, Site
-from fleet_server.services import auditing, rights
+from fleet_server.services import auditing, judged_streams, rights
 
 KINDS = ("tree", "water")
 KIND_WORDS = {"tree": Said("tree"), "water": Said("water")}
@@ -189,7 +189,7 @@ def change_site(
     with db.writing(session):
         site = site_of(session, site_id)
         session.refresh(site, with_for_update=True)
-        changed = write_changes(site, values)
+        changed = write_changes(session, site, values)
         if changed:
             auditing.record(
                 session,
@@ -201,9 +201,12 @@ def change_site(
     return site
 
 
-def write_changes(site: Site, values: Mapping[str, object]) -> dict[str, object]:
-    """Give the row those values that it does not have yet; which these were."""
+def write_changes(session: Session, site: Site, values: Mapping[str, object]) -> dict[str, object]:
+    """Give the row those values that it does not have yet; which these were. Part of the caller's transaction."""
     changed = {name: value for name, value in values.items() if getattr(site, name) != value}
+    if "latitude" in changed or "longitude" in changed:
+        place = [changed.get(name, getattr(site, name)) for name in ("latitude", "longitude")]
+        judged_streams.note_moved(session, site, *(float(str(degrees)) for degrees in place))
     for name, value in changed.items():
         setattr(site, name, value)
     return changed

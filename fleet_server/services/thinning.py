@@ -374,7 +374,8 @@ def _range_of(pack: TimedPack, ones: Sequence[MadeObservation]) -> MadeRange:
 def _store_ranges(session: Session, packs: Sequence[TimedPack], *, now: datetime) -> None:
     if not packs:
         return
-    book = load_channels(session, {pack.node_id for pack in packs})
+    # Extremes cannot be made again when somebody sets other limits: they keep to their property's range.
+    book = load_channels(session, {pack.node_id for pack in packs}, ranges={})
     made = _first_of_each_day(session, packs, make_ranges(packs, book))
     lineage_ids = lineage_ids_of(session, {one.lineage for one in made})
     known_s = int(now.timestamp())

@@ -68,6 +68,7 @@ GROUPS = (
         (
             Link("web.calibrations", lazy_gettext("Calibrations")),
             Link("web.revisions", lazy_gettext("Corrections")),
+            Link("web.limits", lazy_gettext("Limits")),
         ),
     ),
     Group(

@@ -33,6 +33,9 @@ def check_judged(session: Session, report: Report) -> None:
             continue
         count = 0
         judge = judging.StreamJudge(session, stream, in_force.rules)
+        unseen_s = judge.first_unseen(until_s)
+        if unseen_s is not None:
+            until_s = min(until_s, unseen_s - int(judged_streams.BESIDE.total_seconds()))
         for piece in judge.pieces(after_s=None, until_s=until_s):
             is_other = (piece.tests != piece.rows.tests) | (piece.flags != piece.rows.flags)
             for place in np.flatnonzero(is_other).tolist():

@@ -48,7 +48,7 @@ class ThinnedCheck:
         if not sound:
             return
         try:
-            ranges = thinning.make_ranges(sound, load_channels(self._session, [node_id]))
+            ranges = thinning.make_ranges(sound, load_channels(self._session, [node_id], ranges={}))
         except ValueError:
             # That nothing of this node can be made again is found at its observations.
             self._damaged_ids.update(pack.pack_id for pack in sound)

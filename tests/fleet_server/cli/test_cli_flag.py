@@ -102,7 +102,16 @@ def test_limits_are_shown_set_from_a_file_and_judged_by(
     limits = json.loads(told) | {"spike": {"suspect": 20, "fail": 40}, "rate": None}
     file = tmp_path / "limits.json"
     file.write_text(json.dumps(limits), encoding="utf-8")
-    options = ("--site", site, "--depth", "30", "--reason", "a sunny spot")
+    series = ("--site", site, "--depth", "30")
+    status, told, _ = fleet("rules", "set", "soil_temperature", str(file), *series, "--dry-run")
+    assert status == 0
+    assert told.splitlines() == [
+        "With these limits 3 of 48 values of the last year would have another flag.",
+        f"2: suspect → good, first at {_time(SPIKE_AT - 1)} (20.25)",
+        f"1: bad → good, first at {_time(SPIKE_AT)} (28.25)",
+    ]
+    assert fleet("rules", "history", "soil_temperature", *series)[1] == "Nobody ever set any.\n"
+    options = (*series, "--reason", "a sunny spot")
     status, told, _ = fleet("rules", "set", "soil_temperature", str(file), *options)
     assert (status, told) == (0, "Version 1 is in force; the worker judges the values again.\n")
     world.judge(now=LATER + timedelta(days=1))
@@ -112,6 +121,9 @@ def test_limits_are_shown_set_from_a_file_and_judged_by(
     )
     assert json.loads(told)["version"] == 1
     assert json.loads(fleet("rules", "show", "soil_temperature", "--json")[1])["version"] == 0
+    history = fleet("rules", "history", "soil_temperature", *series)[1].splitlines()
+    assert history[0].endswith(": a sunny spot")
+    assert "   spike.suspect: 2.0 → 20.0" in history
 
 
 def test_limits_that_are_none_are_one_sentence(
@@ -128,6 +140,10 @@ def test_limits_that_are_none_are_one_sentence(
         found, told, complaint = fleet("rules", "set", "ph", str(file), "--reason", "why")
         assert (found, told) == (status, "")
         assert is_one_sentence(complaint, sentence)
+    file.write_text("null", encoding="utf-8")
+    status, told, complaint = fleet("rules", "set", "ph", str(file))
+    assert (status, told) == (2, "")
+    assert "Say why with --reason, or try it with --dry-run." in complaint
     for arguments, sentence in [
         (("show", "wind"), "Values of wind are not judged"),
         (("learn", site, *T30), "learned from its first 30 good days"),

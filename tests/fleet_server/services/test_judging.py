@@ -293,7 +293,7 @@ def test_limits_of_one_datastream_go_before_those_of_its_property(world: World) 
         ("soil_temperature", _limits(1.0) | {"spikes": {}}, "why", Invalid, "rules has no spikes"),
         ("soil_temperature", _limits(1.0), " ", Invalid, "Say why"),
         ("wind", None, "why", NotFound, "Values of wind are not judged"),
-        ("soil_temperature", to_data(DEFAULTS["ph"]), "why", Invalid, "gross range belongs to the property"),
+        ("soil_temperature", to_data(DEFAULTS["ph"]), "why", Invalid, "The unit of soil_temperature is Cel"),
     ],
 )  # fmt: skip
 def test_limits_that_are_none_are_refused_and_nothing_changes(
