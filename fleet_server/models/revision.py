@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key, Moment
@@ -76,3 +76,27 @@ class RevisionStream(Base):
     changed: Mapped[int] = mapped_column(default=0)
     removed: Mapped[int] = mapped_column(default=0)
     largest_change: Mapped[float | None]
+
+
+class MadeEarlier(Base):
+    """Of a datastream's values that a revision is about, `changed` were made anew by another one while this one waited.
+
+    Values are made by all that is in force, so of two revisions that wait the first does what the second was ordered for.
+    """
+
+    __tablename__ = "revision_made_earlier"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["revision_id", "datastream_id"],
+            ["revision_stream.revision_id", "revision_stream.datastream_id"],
+        ),
+        CheckConstraint("changed > 0", name="changed"),
+        {"sqlite_with_rowid": False},
+    )
+
+    revision_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    datastream_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    by_id: Mapped[int] = mapped_column(
+        ForeignKey("revision.id"), primary_key=True, autoincrement=False
+    )
+    changed: Mapped[int]

@@ -56,7 +56,7 @@ _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tz
 PRESSURE = "pressure_hpa"
 """The circumstance that says what air-saturated water is worth."""
 REVISION_REASON = "calibration {} of {} was {}"
-"""Why a correction was ordered: the calibration's number, its probe's serial number, `approved` or `withdrawn`."""
+"""Why a revision was ordered: the calibration's number, its probe's serial number, `approved` or `withdrawn`."""
 
 
 class CalibrationWrong(Invalid):

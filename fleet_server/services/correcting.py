@@ -1,4 +1,4 @@
-"""Corrections of drift and fouling between two visits: drafted from what the visit found, rated, approved by a data steward, withdrawn.
+"""Drift corrections, of drift and fouling between two visits: drafted from what the visit found, rated, approved by a data steward, withdrawn.
 
 A correction is a version of its own; its approval or withdrawal has everything made anew that the probe's values went into
 (`revising.order_revision`). What is corrected by more than may be published is refused: it is no correction, the readings are bad.
@@ -38,7 +38,7 @@ _BY_ID = keyset.Sorting((DriftCorrection.__table__.c.id,), (int,), is_descending
 _LONGEST_NOTE = 500
 _LONGEST = timedelta(days=400)
 UNPUBLISHABLE = "unpublishable"
-REVISION_REASON = "correction {} of {} was {}"
+REVISION_REASON = "drift correction {} of {} was {}"
 """Why values are made anew: number, serial number, `approved` or `withdrawn`."""
 
 
@@ -142,11 +142,11 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
         actor = rights.actor_of(session).name
         if rights.person(actor) == rights.person(row.author):
             raise CorrectionRefused(
-                "Who wrote a correction does not approve it; ask somebody else."
+                "Who wrote a drift correction does not approve it; ask somebody else."
             )
         if row.rating == UNPUBLISHABLE:
             raise CorrectionRefused(
-                "So large a correction may not be published: mark the readings between the visits as bad instead."
+                "So large a drift correction may not be published: mark the readings between the visits as bad instead."
             )
         overlapping = session.scalar(
             select(DriftCorrection.id).where(
@@ -159,7 +159,7 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
         )
         if overlapping is not None:
             raise CorrectionElsewhere(
-                "Correction %(other)s holds for a part of that time; withdraw it first.",
+                "Drift correction %(other)s holds for a part of that time; withdraw it first.",
                 other=overlapping,
             )
         row.status, row.approved_by, row.approved_at = CorrectionStatus.APPROVED, actor, now
@@ -249,7 +249,9 @@ def record_of(session: Session, correction_id: int) -> CorrectionRecord:
     """One that is the actor's business. Raises NotFound."""
     row = session.get(DriftCorrection, correction_id)
     if row is None or not calibrating.is_in_scope(session, row.sensor_id):
-        raise NotFound("There is no correction %(correction_id)s.", correction_id=correction_id)
+        raise NotFound(
+            "There is no drift correction %(correction_id)s.", correction_id=correction_id
+        )
     return CorrectionRecord(row, session.get_one(Sensor, row.sensor_id).serial)
 
 
@@ -339,12 +341,14 @@ def _held(
         select(DriftCorrection.sensor_id).where(DriftCorrection.id == correction_id)
     )
     if sensor_id is None or not calibrating.is_in_scope(session, sensor_id):
-        raise NotFound("There is no correction %(correction_id)s.", correction_id=correction_id)
+        raise NotFound(
+            "There is no drift correction %(correction_id)s.", correction_id=correction_id
+        )
     sensor = session.get_one(Sensor, sensor_id, with_for_update=True)
     row = session.get_one(DriftCorrection, correction_id, populate_existing=True)
     if row.status not in statuses:
         raise CorrectionElsewhere(
-            "Correction %(correction_id)s is %(status)s already.",
+            "Drift correction %(correction_id)s is %(status)s already.",
             correction_id=correction_id,
             status=CorrectionStatus(row.status),
         )
@@ -372,7 +376,7 @@ def _note(
     auditing.record(
         session,
         action,
-        subject=f"correction {row.id}",
+        subject=f"drift correction {row.id}",
         now=now,
         sensor=sensor.serial,
         property=row.property,

@@ -92,7 +92,7 @@ def rehearse_approval(
     draft = record.calibration
     if draft.status != CalibrationStatus.DRAFT:
         raise CalibrationElsewhere(
-            "Calibration %(calibration_id)s is no draft: what it changed stands with the corrections.",
+            "Calibration %(calibration_id)s is no draft: what it changed stands with the revisions.",
             calibration_id=calibration_id,
         )
     calibrating.refuse_untrusted(record)

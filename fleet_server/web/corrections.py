@@ -51,7 +51,7 @@ def draft_correction(serial: str) -> _Answer:
     return _done(
         serial,
         lambda: _draft(serial),
-        gettext("The correction is a draft: somebody else approves it."),
+        gettext("The drift correction is a draft: somebody else approves it."),
     )
 
 

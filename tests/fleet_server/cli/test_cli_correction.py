@@ -54,7 +54,10 @@ def test_correction_from_the_draft_to_the_values_and_back(
     assert drafted["low"] == {"standard": 0.0, "reading": -0.4}
     number = str(drafted["id"])
     status, _, err = fleet("correction", "approve", number)
-    assert (status, is_one_sentence(err, "Who wrote a correction does not approve it")) == (1, True)
+    assert (status, is_one_sentence(err, "Who wrote a drift correction does not approve it")) == (
+        1,
+        True,
+    )
 
     monkeypatch.setattr(database, "_console_user", lambda: "grace")
     assert fleet("correction", "approve", number).status == 0
@@ -83,12 +86,12 @@ def test_correction_from_the_draft_to_the_values_and_back(
             ("draft", PROBE[0], "mood", *VISITS, "--fouling", "1"),
             "Values of mood are not put right",
         ),
-        (("approve", "9"), "There is no correction 9."),
+        (("approve", "9"), "There is no drift correction 9."),
         (("approve", "9" * 20), "is not in the range"),
         (("withdraw", "9" * 20, "--reason", "x"), "is not in the range"),
         (("draft", PROBE[0], "ph", *VISITS, "--fouling", "1"), "which delivers no ph"),
         (("draft", *PROBE, *VISITS, "--fouling", "1,5"), "'1,5' is no number"),
-        (("withdraw", "9", "--reason", "x"), "There is no correction 9."),
+        (("withdraw", "9", "--reason", "x"), "There is no drift correction 9."),
         (("list", "nix"), "There is no sensor nix."),
     ],
 )

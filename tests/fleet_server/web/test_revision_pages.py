@@ -89,7 +89,7 @@ def test_approver_sees_what_would_change_before_and_after(steward: FlaskClient) 
     assert (told["changed"], told["newest_max"], told["is_cut"]) == (8, 20_000, False)
     means = {one["property"]: one["mean"] for one in told["changes"]}
     assert means["soil_temperature"] == pytest.approx(-1.5)
-    assert "Nothing was corrected yet." in steward.get("/fleet/revisions").text
+    assert "Nothing was made anew yet." in steward.get("/fleet/revisions").text
 
 
 def test_correction_is_seen_waiting_held_up_and_watched_to_its_end(
@@ -179,19 +179,60 @@ def test_list_asks_as_many_statements_however_many_corrections_there_are(
             page = revision_list.revision_page(session, limit=limit)
         asked = [one for one in seen if one.startswith("SELECT")]
         counts.append((len(page.items), len(asked)))
-    assert counts == [(1, 2), (2, 2)]
+    assert counts == [(1, 3), (2, 3)]
+
+
+def test_revision_that_another_was_quicker_than_says_so(
+    steward: FlaskClient, sessions: sessionmaker[Session]
+) -> None:
+    with sessions() as session:
+        calibrate(session, "t30", offset=-1.5)
+        calibrate(session, "t30", offset=-2.0)
+        while revising.advance(session, now=LATER):
+            pass
+    page = steward.get("/fleet/revisions/2").text
+    assert "8 values were made by revision 1 already, while this one waited." in page
+    assert page.count("4 by revision 1 already") == 2
+    assert "8 by revision 1 already" in steward.get("/fleet/revisions").text
+    assert "already" not in steward.get("/fleet/revisions/1").text
+    assert (
+        "8 Werte hat schon Neuberechnung 1 gemacht"
+        in steward.get("/fleet/revisions/2", headers=GERMAN).text
+    )
+    told = steward.get("/api/v1/revisions/2").get_json()
+    assert (told["changed"], told["made_earlier"]) == (0, [{"revision_id": 1, "changed": 8}])
+    streams = steward.get("/api/v1/revisions/2/datastreams").get_json()["items"]
+    assert [one["made_earlier"][0]["changed"] for one in streams] == [4, 4]
 
 
 @pytest.mark.usefixtures("corrected")
+@pytest.mark.parametrize(
+    ("reason", "href", "said"),
+    [
+        (
+            "calibration 7 of n-000001/d60 was withdrawn",
+            "/fleet/calibrations/7",
+            "Kalibrierung 7 von n-000001/d60 wurde zurückgezogen.",
+        ),
+        (
+            "drift correction 7 of n-000001/d60 was approved",
+            "/fleet/corrections/of/n-000001/d60#correction-7",
+            "Driftkorrektur 7 von n-000001/d60 wurde freigegeben.",
+        ),
+        (
+            "correction 7 of n-000001/d60 was withdrawn",  # as it was written once
+            "/fleet/corrections/of/n-000001/d60#correction-7",
+            "Driftkorrektur 7 von n-000001/d60 wurde zurückgezogen.",
+        ),
+    ],
+)
 def test_reason_that_we_gave_is_told_in_the_readers_language_and_any_other_as_typed(
-    steward: FlaskClient, sessions: sessionmaker[Session]
+    steward: FlaskClient, sessions: sessionmaker[Session], reason: str, href: str, said: str
 ) -> None:
     with sessions() as session, db.writing(session):
-        second = session.get_one(Revision, 2)
-        second.reason = calibrating.REVISION_REASON.format(7, "n-000001/d60", "withdrawn")
+        session.get_one(Revision, 2).reason = reason
     page = steward.get("/fleet/revisions", headers=GERMAN).text
-    assert (
-        '<a class="flow" href="/fleet/calibrations/7">Kalibrierung 7 von n-000001/d60 wurde zurückgezogen.</a>'
-        in page
-    )
+    assert f'<a class="flow" href="{href}">{said}</a>' in page
     assert "ice water" in page
+    assert "Neuberechnungen" in page
+    assert "Korrektur" not in page
