@@ -9,7 +9,7 @@ from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup, escape
 
 from fleet_server.models import Revision
-from fleet_server.services import calibrating, correcting, judging
+from fleet_server.services import calibrating, judging, settling
 from fleet_server.web.blueprint import web
 from fleet_server.web.words import Word, decimal, unit_symbol, whole
 
@@ -34,7 +34,7 @@ _THREE_PARTS = (r"(?P<id>\d+)", r"(?P<serial>.+)", r"(?P<what>approved|withdrawn
 _CALIBRATION = re.compile(calibrating.REVISION_REASON.format(*_THREE_PARTS))
 # Revisions of before the two words were told apart say `correction` alone.
 _CORRECTION = re.compile(
-    "(?:drift )?" + correcting.REVISION_REASON.removeprefix("drift ").format(*_THREE_PARTS)
+    "(?:drift )?" + settling.REVISION_REASON.removeprefix("drift ").format(*_THREE_PARTS)
 )
 
 

@@ -16,9 +16,18 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock, db
 from fleet_server.errors import Unavailable
+from fleet_server.measurement.drift import Check
 from fleet_server.models import CalibrationKind, Channel, Revision, Role, observation_id
-from fleet_server.services import accounts, calibrating, revising, revision_list
+from fleet_server.services import (
+    accounts,
+    calibrating,
+    correcting,
+    revising,
+    revision_list,
+    rights,
+)
 from fleet_server.services.calibrating import NewCalibration, NewPoint
+from fleet_server.services.correcting import NewCorrection
 from tests.fleet_server.small_world import PASSWORD
 from tests.fleet_server.world_fixtures import World
 
@@ -203,6 +212,44 @@ def test_revision_that_another_was_quicker_than_says_so(
     assert (told["changed"], told["made_earlier"]) == (0, [{"revision_id": 1, "changed": 8}])
     streams = steward.get("/api/v1/revisions/2/datastreams").get_json()["items"]
     assert [one["made_earlier"][0]["changed"] for one in streams] == [4, 4]
+
+
+def test_approver_says_what_becomes_of_a_drift_correction_under_the_calibration(
+    steward: FlaskClient, sessions: sessionmaker[Session]
+) -> None:
+    with sessions() as session:
+        rights.act_as(session, rights.Actor("ada", frozenset(rights.Right)))
+        visit = NewCorrection("n-000001/d30", "soil_temperature", NOON, LATER, low=Check(0.0, -0.4))
+        number = correcting.draft_correction(session, visit, now=LATER).id
+        rights.act_as(session, rights.Actor("grace", frozenset(rights.Right)))
+        correcting.approve_correction(session, number, now=LATER)
+    address = draft_address(steward)
+    page = steward.get(address).text
+    sha256 = re.findall(r'name="sha256" value="([0-9a-f]{64})"', page)[0]
+    assert f"Drift correction {number} holds within its time" in page
+    assert f'href="/fleet/corrections/of/n-000001/d30#correction-{number}"' in page
+    assert page.count(f'name="correction-{number}"') == 2
+    assert f"Driftkorrektur {number} gilt innerhalb" in steward.get(address, headers=GERMAN).text
+    form = {"sha256": sha256, "begin": "draft", "correction-x": "keep"}
+    refused = steward.post(f"{address}/approve", data=form)
+    assert refused.status_code == 400
+    assert "say of each whether it stays or is withdrawn" in refused.text
+
+    of_api = address.replace("/fleet", "/api/v1")
+    told = steward.get(of_api).get_json()
+    assert [one["id"] for one in told["corrections"]] == [number]
+    wanted = {"sha256": told["sha256"]}
+    rehearsed = steward.post(f"{of_api}/rehearse-approval", json=wanted).get_json()
+    assert [one["id"] for one in rehearsed["corrections"]] == [number]
+    unsaid = steward.post(f"{of_api}/approve", json=wanted)
+    assert (unsaid.status_code, unsaid.get_json()["code"]) == (409, "corrections_hold")
+    both = {**wanted, "keep_corrections": [number], "withdraw_corrections": [number]}
+    assert steward.post(f"{of_api}/approve", json=both).status_code == 400
+
+    said = {**form, f"correction-{number}": "withdraw"}
+    assert steward.post(f"{address}/approve", data=said).status_code == 303
+    at_probe = steward.get("/fleet/corrections/of/n-000001/d30", headers=GERMAN).text
+    assert re.search(r"Kalibrierung \d+ wurde freigegeben\.", at_probe)
 
 
 @pytest.mark.usefixtures("corrected")
