@@ -331,12 +331,14 @@ def _begin(
             backup = make_backup()
         except FleetError as problem:
             with db.writing(session):
-                session.get_one(Revision, revision_id).fault = str(problem)
+                held_up = session.get_one(Revision, revision_id)
+                held_up.fault, held_up.fault_parts = str(problem), problem.said.as_json()
             raise
     with db.writing(session):
         revision = session.get_one(Revision, revision_id, with_for_update=True)
         if revision.state == "waiting":
             revision.state, revision.backup, revision.fault = "running", backup, None
+            revision.fault_parts = None
 
 
 def _end(session: Session, revision_id: int, *, now: datetime) -> None:

@@ -8,9 +8,11 @@ from flask import url_for
 from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup, escape
 
+from fleet_server.errors import Said
 from fleet_server.models import Revision
 from fleet_server.services import calibrating, judging, settling
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from fleet_server.web.words import Word, decimal, unit_symbol, whole
 
 REVISION_KIND_WORDS = {
@@ -73,6 +75,15 @@ def revision_reason(revision: Revision) -> Markup:
 
 def _link(address: str, sentence: str) -> Markup:
     return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
+
+
+@web.app_template_global()
+def revision_fault(revision: Revision) -> str:
+    """What holds it up, in the reader's language."""
+    if revision.fault_parts is None:
+        return revision.fault or ""
+    template, parts = revision.fault_parts["template"], revision.fault_parts["parts"]
+    return in_words(Said(template, **parts))
 
 
 @web.app_template_global()

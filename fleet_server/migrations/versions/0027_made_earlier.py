@@ -1,4 +1,4 @@
-"""What another revision made of a revision's values while it waited."""
+"""What another revision made of a revision's values while it waited; what holds one up, with its parts apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("revision", sa.Column("fault_parts", sa.JSON(), nullable=True))
     op.create_table(
         "revision_made_earlier",
         sa.Column("revision_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -36,3 +37,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("revision_made_earlier")
+    op.drop_column("revision", "fault_parts")

@@ -20,6 +20,7 @@ from fleet_server.measurement.drift import Check
 from fleet_server.models import CalibrationKind, Channel, Revision, Role, observation_id
 from fleet_server.services import (
     accounts,
+    backup_troubles,
     calibrating,
     correcting,
     revising,
@@ -116,6 +117,13 @@ def test_correction_is_seen_waiting_held_up_and_watched_to_its_end(
     assert '<noscript><meta http-equiv="refresh"' in waiting
     assert "held up" in steward.get("/fleet/revisions").text
     assert "kommt nicht voran" in steward.get("/fleet/revisions", headers=GERMAN).text
+    with sessions() as session, pytest.raises(Unavailable):
+        revising.advance(session, now=LATER, make_backup=_full)
+    assert (
+        "The backup cannot be written to /mnt: No space" in steward.get("/fleet/revisions/1").text
+    )
+    german = steward.get("/fleet/revisions/1", headers=GERMAN).text
+    assert "Die Sicherung kann nicht nach /mnt geschrieben werden: No space" in german
     assert "fleet_revisions_open 1.0" in steward.get("/metrics").text
     stream = steward.get("/fleet/revisions/1/live", buffered=False)
     first = next(iter(stream.response)).decode()  # type: ignore[call-overload] # werkzeug's
@@ -132,6 +140,10 @@ def test_correction_is_seen_waiting_held_up_and_watched_to_its_end(
     assert re.search(r'href="/fleet/nodes/n-000001\?range=30d#channel-\d+"', done)
     assert "data-source" not in done
     assert "event: ended" in steward.get("/fleet/revisions/1/live").text
+
+
+def _full() -> str:
+    raise backup_troubles.not_writable(Path("/mnt"), OSError(28, "No space left on device"))
 
 
 def _no_room() -> str:
