@@ -880,7 +880,10 @@ def _check_new(new: NewCalibration, now: datetime) -> None:
     check_times(new.valid_from or new.performed_at, new.valid_to)
     for u in (new.u_absolute, new.u_relative):
         if u is not None and not (math.isfinite(u) and 0 <= u <= _LARGEST):
-            raise CalibrationWrong("A probe's own uncertainty is a number, and not below zero.")
+            raise CalibrationWrong(
+                "A probe's own uncertainty is a number from 0 to %(largest)s.",
+                largest=f"{_LARGEST:g}",
+            )
     _check_environment(new.environment)
 
 

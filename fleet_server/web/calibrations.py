@@ -194,14 +194,11 @@ def _pairs(name: str) -> list[tuple[float, float]]:
     for line in forms.text(name).splitlines():
         if not line.strip():
             continue
-        temperature, colon, value = line.partition(":")
-        try:
-            numbers = [float(one.replace(",", ".")) for one in (temperature, value) if one.strip()]
-        except ValueError as problem:
-            raise Invalid(gettext("Write what the standard is worth like 20: 6.881.")) from problem
-        pairs.append(
-            (numbers[0], numbers[1]) if colon and len(numbers) == 2 else (20.0, numbers[0])
-        )
+        temperature, colon, value = line.rpartition(":")
+        numbers = [forms.as_number(temperature) if colon else 20.0, forms.as_number(value)]
+        if numbers[0] is None or numbers[1] is None:
+            raise Invalid(gettext("Write what the standard is worth like 20: 6.881."))
+        pairs.append((numbers[0], numbers[1]))
     return pairs
 
 
@@ -249,11 +246,9 @@ def _share(name: str) -> float | None:
 
 def _environment() -> dict[str, float | str]:
     found: dict[str, float | str] = {}
-    for name, value in forms.lines("environment").items():
-        try:
-            found[name] = float(value.replace(",", "."))
-        except ValueError:
-            found[name] = value
+    for name, value in forms.lines("environment", example="pressure_hpa: 1009.5").items():
+        number = forms.as_number(value)
+        found[name] = value if number is None else number
     return found
 
 
