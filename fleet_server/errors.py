@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 
 class Said(str):
@@ -31,6 +32,14 @@ class Said(str):
         made = super().__new__(cls, template % english if parts else template)
         made.template, made.parts = template, parts
         return made
+
+    def as_json(self) -> dict[str, Any]:
+        """Its template and parts, to be kept and said later; what is no number or text is kept as it is said in English."""
+        parts = {
+            name: part if isinstance(part, int | float) else str(_in_english(part))
+            for name, part in self.parts.items()
+        }
+        return {"template": self.template, "parts": parts}
 
 
 def _in_english(part: object) -> object:

@@ -211,7 +211,7 @@ class Settings:
 
     @property
     def revision_backups_dir(self) -> Path | None:
-        """Where the backup before a correction goes; None: nowhere."""
+        """Where the backup before a revision goes; None: nowhere."""
         return None if self.revision_backups == _OFF else Path(self.revision_backups)
 
     @property

@@ -28,12 +28,14 @@ from fleet_server.services import (
     guiding,
     keyset,
     rehearsing,
+    settling,
     standards,
 )
 from fleet_server.services.calibrating import NewCalibration, NewPoint
 from fleet_server.services.calibration_list import CalibrationFilter, ProbeLine
 from fleet_server.services.guiding import Taking
 from fleet_server.services.rights import Right
+from fleet_server.services.settling import Verdict
 from fleet_server.services.standards import NewStandard
 
 calibrations = Noun("calibrations", "From a probe's points in standards to its numbers")
@@ -194,8 +196,19 @@ class FaultSchema(Schema):
     sentence = fields.String(required=True)
 
 
+class HeldCorrectionSchema(Schema):
+    """A drift correction that holds within the calibration's time."""
+
+    id = fields.Integer(required=True)
+    from_at = fields.String(required=True)
+    to_at = fields.String(required=True)
+
+
 class CalibrationSchema(Schema):
-    """One calibration: what is certified, and where it stands. `sha256` is of what is certified; an approval names it."""
+    """One calibration: what is certified, and where it stands. `sha256` is of what is certified; an approval names it.
+
+    `corrections`: whoever approves or withdraws it says of each of them what becomes of it.
+    """
 
     calibration = fields.Integer(required=True)
     version = fields.Integer(required=True)
@@ -221,6 +234,7 @@ class CalibrationSchema(Schema):
     approval = fields.Dict(keys=fields.String(), required=True)
     software = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     sha256 = fields.String(required=True)
+    corrections = fields.List(fields.Nested(HeldCorrectionSchema), required=True)
     created_at = fields.String(required=True)
     withdrawn_by = fields.String(required=True, allow_none=True)
     withdrawn_at = fields.String(required=True, allow_none=True)
@@ -277,11 +291,34 @@ class CalibrationChangeSchema(Schema):
     reference = fields.String(validate=validate.Length(max=500))
 
 
-class ApprovalSchema(Schema):
-    """`sha256`: of what the approver looked at."""
+class _VerdictFields(Schema):
+    """Of every drift correction that holds within the calibration's time: it stays as it is, or is withdrawn with this."""
+
+    keep_corrections = fields.List(
+        fields.Integer(validate=validate.Range(1, 2**31 - 1)),
+        load_default=list,
+        validate=validate.Length(max=100),
+    )
+    withdraw_corrections = fields.List(
+        fields.Integer(validate=validate.Range(1, 2**31 - 1)),
+        load_default=list,
+        validate=validate.Length(max=100),
+    )
+
+
+class RehearsalWishSchema(Schema):
+    """`sha256`: of what was looked at."""
 
     sha256 = fields.String(required=True, validate=validate.Length(equal=64))
     valid_from = fields.AwareDateTime(load_default=None, allow_none=True)
+
+
+class RehearsedCorrectionSchema(Schema):
+    """A drift correction that holds within the draft's time."""
+
+    id = fields.Integer(required=True)
+    from_at = fields.AwareDateTime(required=True)
+    to_at = fields.AwareDateTime(required=True)
 
 
 class RehearsedChangeSchema(Schema):
@@ -302,7 +339,10 @@ class RehearsedChangeSchema(Schema):
 
 
 class RehearsalSchema(Schema):
-    """By datastream; of each at most `newest_max` values, the newest, were compared. `left_out`: datastreams beside these; `is_cut`: there is more."""
+    """By datastream; of each at most `newest_max` values, the newest, were compared. `left_out`: datastreams beside these; `is_cut`: there is more.
+
+    `corrections`: drift corrections that hold within its time; the changes are as if each stayed.
+    """
 
     newest_max = fields.Integer(required=True)
     is_cut = fields.Boolean(required=True)
@@ -311,6 +351,7 @@ class RehearsalSchema(Schema):
     changed = fields.Integer(required=True)
     removed = fields.Integer(required=True)
     flags_changed = fields.Integer(required=True)
+    corrections = fields.List(fields.Nested(RehearsedCorrectionSchema), required=True)
     changes = fields.List(fields.Nested(RehearsedChangeSchema), required=True, attribute="streams")
 
 
@@ -355,7 +396,11 @@ class TakingSchema(Schema):
     takes_unsteady = fields.Boolean(load_default=False)
 
 
-class WithdrawalSchema(Schema):
+class ApprovalSchema(RehearsalWishSchema, _VerdictFields):
+    """`sha256`: of what the approver looked at."""
+
+
+class WithdrawalSchema(_VerdictFields):
     reason = fields.String(required=True, validate=validate.Length(1, 500))
 
 
@@ -463,6 +508,10 @@ class Fitting(MethodView):
         return calibration_documents.record_document(record)
 
 
+def _verdicts(given: dict[str, Any]) -> dict[int, Verdict]:
+    return settling.verdicts_of(given["keep_corrections"], given["withdraw_corrections"])
+
+
 @calibrations.route("/<row_id:calibration_id>/approve")
 class Approving(MethodView):
     @needs(Right.STEWARD_DATA)
@@ -475,6 +524,7 @@ class Approving(MethodView):
             now=clock.now(),
             looked_at=given["sha256"],
             valid_from=given["valid_from"],
+            corrections=_verdicts(given),
         )
         return calibration_documents.record_document(record)
 
@@ -482,7 +532,7 @@ class Approving(MethodView):
 @calibrations.route("/<row_id:calibration_id>/rehearse-approval")
 class Rehearsing(MethodView):
     @needs(Right.STEWARD_DATA)
-    @calibrations.acts(ApprovalSchema, RehearsalSchema)
+    @calibrations.acts(RehearsalWishSchema, RehearsalSchema)
     def post(self, given: dict[str, Any], calibration_id: int) -> rehearsing.Rehearsal:
         """Which observed values an approval would change, and by how much; nothing is changed"""
         return rehearsing.rehearse_approval(
@@ -500,7 +550,11 @@ class Withdrawing(MethodView):
     def post(self, given: dict[str, Any], calibration_id: int) -> dict[str, Any]:
         """It was a mistake; its record stays"""
         record = calibrating.withdraw_calibration(
-            current_session(), calibration_id, reason=given["reason"], now=clock.now()
+            current_session(),
+            calibration_id,
+            reason=given["reason"],
+            now=clock.now(),
+            corrections=_verdicts(given),
         )
         return calibration_documents.record_document(record)
 

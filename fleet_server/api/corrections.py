@@ -1,4 +1,4 @@
-"""Corrections of drift and fouling: drafted, approved by another person, withdrawn."""
+"""Drift corrections, for drift and fouling: drafted, approved by another person, withdrawn."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Corrections(MethodView):
     @needs(Right.SEE_FLEET)
     @corrections.lists(CorrectionSchema, CorrectionQuery)
     def get(self, query: dict[str, Any]) -> keyset.Page[CorrectionRecord]:
-        """Corrections, newest first"""
+        """Drift corrections, newest first"""
         status = query["status"]
         return correcting.correction_page(
             current_session(),
@@ -139,7 +139,7 @@ class Correction(MethodView):
     @needs(Right.SEE_FLEET)
     @corrections.shows(CorrectionSchema)
     def get(self, correction_id: int) -> CorrectionRecord:
-        """One correction"""
+        """One drift correction"""
         return self.entity(correction_id)
 
 

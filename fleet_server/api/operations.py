@@ -97,7 +97,7 @@ def metrics() -> Response:
     ordered_at = waiting_revisions.oldest_at
     waits_s = 0.0 if ordered_at is None else (clock.now() - ordered_at).total_seconds()
     for name, text, number in (
-        ("fleet_revisions_open", "Corrections that are not done", waiting_revisions.open),
+        ("fleet_revisions_open", "Revisions that are not done", waiting_revisions.open),
         ("fleet_revision_waits_seconds", "Since when the oldest of them is ordered", waits_s),
     ):
         Gauge(name, text, registry=registry).set(number)

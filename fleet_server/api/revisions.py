@@ -1,4 +1,4 @@
-"""Corrections, and all versions of one observation. Read-only."""
+"""Revisions, and all versions of one observation. Read-only."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from fleet_server.services.version_history import VersionHistory
 
 revisions = Noun("revisions", "Values made anew: why, by whom, how far, what it changed")
 observations = Noun("observations", "All versions of one observation")
+
+
+class MadeEarlierSchema(Schema):
+    """Values that another revision made anew while this one waited: they are not among its own changes."""
+
+    revision_id = fields.Integer(required=True)
+    changed = fields.Integer(required=True)
 
 
 class RevisionSchema(Schema):
@@ -39,6 +46,7 @@ class RevisionSchema(Schema):
     compared = fields.Integer(required=True)
     changed = fields.Integer(required=True)
     removed = fields.Integer(required=True)
+    made_earlier = fields.List(fields.Nested(MadeEarlierSchema), required=True)
 
 
 class RevisionStreamSchema(Schema):
@@ -56,6 +64,7 @@ class RevisionStreamSchema(Schema):
     compared = fields.Integer(required=True, attribute="stream.compared")
     changed = fields.Integer(required=True, attribute="stream.changed")
     removed = fields.Integer(required=True, attribute="stream.removed")
+    made_earlier = fields.List(fields.Nested(MadeEarlierSchema), required=True)
     largest_change = fields.Float(required=True, allow_none=True, attribute="stream.largest_change")
 
 
@@ -124,7 +133,7 @@ class Revisions(MethodView):
     @needs(Right.SEE_FLEET)
     @revisions.lists(RevisionSchema)
     def get(self, query: dict[str, Any]) -> keyset.Page[RevisionLine]:
-        """Corrections, newest first"""
+        """Revisions, newest first"""
         return revision_list.revision_page(current_session(), **query)
 
 
@@ -133,7 +142,7 @@ class OneRevision(MethodView):
     @needs(Right.SEE_FLEET)
     @revisions.shows(RevisionSchema)
     def get(self, revision_id: int) -> RevisionLine:
-        """One correction and how far it has come"""
+        """One revision and how far it has come"""
         return revision_list.revision_of(current_session(), revision_id)
 
 
@@ -142,7 +151,7 @@ class RevisionStreams(MethodView):
     @needs(Right.SEE_FLEET)
     @revisions.lists(RevisionStreamSchema)
     def get(self, query: dict[str, Any], revision_id: int) -> keyset.Page[RevisionStreamLine]:
-        """What a correction changed in each datastream"""
+        """What a revision changed in each datastream"""
         session = current_session()
         revision_list.revision_of(session, revision_id)
         return revision_list.stream_page(session, revision_id, **query)

@@ -133,7 +133,7 @@ def campaign(*, nodes: int, rounds: int, database_url: str | None, as_json: bool
 )
 @json_option
 def recompute(*, rows: int, rounds: int, database_url: str | None, as_json: bool) -> None:
-    """Values per second that a correction makes anew, beside bare reading and writing of the same rows.
+    """Values per second that a revision makes anew, beside bare reading and writing of the same rows.
 
     Example: fleet bench recompute --rows 10000000 --rounds 1
     """

@@ -14,9 +14,15 @@ from fleet_server import clock
 from fleet_server.cli.answers import FiniteRange, answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.moments import UtcTime
-from fleet_server.cli.named_nodes import find_node
+from fleet_server.cli.named_nodes import find_node, moment_text
 from fleet_server.errors import Invalid
-from fleet_server.models import CalibrationKind, CalibrationStatus, PointStage, StandardKind
+from fleet_server.models import (
+    CalibrationKind,
+    CalibrationStatus,
+    DriftCorrection,
+    PointStage,
+    StandardKind,
+)
 from fleet_server.services import (
     calibrating,
     calibration_documents,
@@ -27,6 +33,7 @@ from fleet_server.services import (
     guiding,
     keyset,
     rehearsing,
+    settling,
     standards,
 )
 from fleet_server.services.calibrating import CalibrationRecord, NewCalibration, NewPoint
@@ -38,6 +45,24 @@ _AT_ONCE = 500
 _LARGEST_DRAFT_BYTES = 1_000_000
 _KINDS = [kind.value for kind in CalibrationKind if kind != CalibrationKind.FACTORY]
 _NUMBER = FiniteRange(-1e9, 1e9)
+
+
+_keep_option = click.option(
+    "--keep-correction",
+    "kept",
+    type=click.IntRange(1, 2**31 - 1),
+    multiple=True,
+    metavar="NUMBER",
+    help="A drift correction within its time that stays as it is; repeat for several.",
+)
+_withdraw_option = click.option(
+    "--withdraw-correction",
+    "withdrawn",
+    type=click.IntRange(1, 2**31 - 1),
+    multiple=True,
+    metavar="NUMBER",
+    help="One that is withdrawn with this; repeat for several.",
+)
 
 
 class _Point(click.ParamType[NewPoint]):
@@ -355,6 +380,8 @@ def fit(*, calibration_id: int, data_dir: str | None, as_json: bool) -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Only say which values would change, and by how much."
 )
+@_keep_option
+@_withdraw_option
 @data_option
 @json_option
 def approve(
@@ -362,6 +389,8 @@ def approve(
     calibration_id: int,
     sha256: str | None,
     valid_from: datetime | None,
+    kept: Sequence[int],
+    withdrawn: Sequence[int],
     dry_run: bool,
     data_dir: str | None,
     as_json: bool,
@@ -375,7 +404,12 @@ def approve(
         return
     with open_session(data_dir) as session:
         record = calibrating.approve_calibration(
-            session, calibration_id, now=clock.now(), looked_at=sha256, valid_from=valid_from
+            session,
+            calibration_id,
+            now=clock.now(),
+            looked_at=sha256,
+            valid_from=valid_from,
+            corrections=settling.verdicts_of(kept, withdrawn),
         )
     answer(calibration_documents.record_document(record), _text(record), as_json=as_json)
 
@@ -412,28 +446,47 @@ def _rehearsal_text(found: rehearsing.Rehearsal) -> str:
             f" {change.flags_changed} get another flag, {change.removed} go."
         )
     if not lines:
-        return "Its approval would change no value: none was sampled within its time."
+        lines.append("Its approval would change no value: none was sampled within its time.")
     if found.is_cut:
         lines.append(
             f"Looked at: the newest {found.newest_max} values of each;"
             f" {found.left_out} further datastreams not at all."
         )
+    lines += [
+        f"{_held(one)}; this is as if it stayed. Its approval wants --keep-correction {one.id}"
+        f" or --withdraw-correction {one.id}."
+        for one in found.corrections
+    ]
     return "\n".join([*lines, "Nothing was changed."])
 
 
 @calibration.command()
 @click.argument("calibration_id", type=click.IntRange(1, 2**31 - 1))
 @click.option("--reason", required=True, help="Why; it is kept.")
+@_keep_option
+@_withdraw_option
 @data_option
 @json_option
-def withdraw(*, calibration_id: int, reason: str, data_dir: str | None, as_json: bool) -> None:
+def withdraw(
+    *,
+    calibration_id: int,
+    reason: str,
+    kept: Sequence[int],
+    withdrawn: Sequence[int],
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
     """A calibration was a mistake, or a draft came to nothing; its record stays.
 
     Example: fleet calibration withdraw 12 --reason "wrong bottle"
     """
     with open_session(data_dir) as session:
         record = calibrating.withdraw_calibration(
-            session, calibration_id, reason=reason, now=clock.now()
+            session,
+            calibration_id,
+            reason=reason,
+            now=clock.now(),
+            corrections=settling.verdicts_of(kept, withdrawn),
         )
     answer(calibration_documents.record_document(record), _text(record), as_json=as_json)
 
@@ -650,5 +703,13 @@ def _text(record: CalibrationRecord) -> str:
     lines += [
         f"Cannot be approved: {fitting.in_words(one.code, one.numbers)}" for one in record.faults
     ]
+    lines += [f"{_held(one)}." for one in record.corrections]
     lines.append(f"SHA-256 {found.certificate_sha256 or record.sha256}")
     return "\n".join(lines)
+
+
+def _held(row: DriftCorrection) -> str:
+    return (
+        f"Drift correction {row.id} holds within its time,"
+        f" {moment_text(row.from_at)} to {moment_text(row.to_at)}"
+    )

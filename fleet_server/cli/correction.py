@@ -63,7 +63,7 @@ def correction() -> None:
 def list_corrections(
     *, serial: str, observed_property: str | None, data_dir: str | None, as_json: bool
 ) -> None:
-    """Corrections of the probe with this serial number, newest first.
+    """Drift corrections of the probe with this serial number, newest first.
 
     Example: fleet correction list A1240
     """
@@ -80,7 +80,7 @@ def list_corrections(
         found = [one for one in found if one.row.property == observed_property]
     answer(
         {"corrections": [_document(one) for one in found]},
-        "\n".join(map(_line, found)) or "There is no correction of this probe.",
+        "\n".join(map(_line, found)) or "There is no drift correction of this probe.",
         as_json=as_json,
     )
 
@@ -125,7 +125,7 @@ def draft(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Write a correction down. It changes nothing until somebody else approves it.
+    """Write a drift correction down. It changes nothing until somebody else approves it.
 
     Example: fleet correction draft A1240 ph --from 2026-06-01T09:00:00Z --to 2026-07-01T09:00:00Z --low 7.06=7.00 --high 10.11=10.01
     """
@@ -148,7 +148,7 @@ def draft(
         record = correcting.record_of(session, made.id)
     answer(
         _document(record),
-        f"Correction {made.id} is a draft; with it the record is {made.rating}. Somebody else approves it: fleet correction approve {made.id}",
+        f"Drift correction {made.id} is a draft; with it the record is {made.rating}. Somebody else approves it: fleet correction approve {made.id}",
         as_json=as_json,
     )
 
@@ -167,7 +167,7 @@ def approve(*, number: int, data_dir: str | None, as_json: bool) -> None:
         record = correcting.record_of(session, number)
     answer(
         _document(record),
-        f"Correction {number} holds; its values are made anew by the worker (fleet recompute --check proves them).",
+        f"Drift correction {number} holds; its values are made anew by the worker (fleet recompute --check proves them).",
         as_json=as_json,
     )
 
@@ -178,14 +178,14 @@ def approve(*, number: int, data_dir: str | None, as_json: bool) -> None:
 @data_option
 @json_option
 def withdraw(*, number: int, reason: str, data_dir: str | None, as_json: bool) -> None:
-    """Take a correction back; what was shown with it stays readable.
+    """Take a drift correction back; what was shown with it stays readable.
 
     Example: fleet correction withdraw 3 --reason "the wrong bottle"
     """
     with open_session(data_dir) as session:
         correcting.withdraw_correction(session, number, reason=reason, now=clock.now())
         record = correcting.record_of(session, number)
-    answer(_document(record), f"Correction {number} is withdrawn.", as_json=as_json)
+    answer(_document(record), f"Drift correction {number} is withdrawn.", as_json=as_json)
 
 
 def _line(record: CorrectionRecord) -> str:

@@ -25,6 +25,8 @@ from fleet_server.services import revising, rights, verifying
 from fleet_server.services.revising import Change
 
 _SHOWN_MAX = 40
+_PROVED = ("observations_not_reproducible", "readings_without_observation", "packs_damaged")
+"""What `--check` is about; gaps, receipts and the audit log are `fleet verify`'s."""
 
 
 @click.command()
@@ -190,19 +192,21 @@ def _check(data_dir: str | None, *, as_json: bool) -> None:
         "observations": report.observations,
         "versions": report.versions,
         "waiting": report.waiting,
-        "not_reproducible": report.observations_not_reproducible
-        + report.readings_without_observation
-        + report.packs_damaged,
+        "not_reproducible": sum(getattr(report, kind) for kind in _PROVED),
     }
     if as_json:
         click.echo(json.dumps(proved))
     else:
-        for sentence in report.findings:
+        for sentence in report.findings_of(*_PROVED):
             click.echo(sentence, err=True)
         faults = proved["not_reproducible"]
         click.echo(
             f"{report.observations} observations and {report.versions} earlier versions were made again from the packs' bytes: "
-            + (f"{faults} findings." if faults else "every bit is the same.")
+            + (
+                f"{faults} finding{'' if faults == 1 else 's'}."
+                if faults
+                else "every bit is the same."
+            )
         )
     if proved["not_reproducible"]:
         sys.exit(1)

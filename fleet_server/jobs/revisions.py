@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 _KEPT = 3
 # Together well within the time after which a job is taken for dead.
 _TURNS, _STREAMS_A_TURN = 20, 10
-# Corrections come several at a time: an afternoon's twenty probes need one backup.
+# Revisions come several at a time: an afternoon's twenty probes need one backup.
 _SERVES = timedelta(hours=1)
 
 
@@ -44,7 +44,7 @@ def work_off_revisions(session: Session, settings: Settings, now: datetime) -> N
 
 
 def backup_before(engine: Engine, settings: Settings) -> str | None:
-    """Make the backup that precedes a correction, unless there is one of the last hour; where it is, None where none is wanted.
+    """Make the backup that precedes a revision, unless there is one of the last hour; where it is, None where none is wanted.
 
     Raises:
         FleetError: it could not be made.

@@ -1,7 +1,7 @@
 """The scheduled jobs and the thread that runs them beside the publisher.
 
 A job is a function of (session, settings, now) that owns its transactions and is safe to run twice: a worker that dies in the middle
-leaves it to another. What it cannot do it raises; that is logged, kept beside the job, and tried again when it is due next.
+leaves it to another, which goes on within a minute. What it cannot do it raises; that is logged, kept beside the job, and tried again when it is due next.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fleet_server.jobs import (
     revisions,
 )
 from fleet_server.services import scheduling
+from fleet_server.services.scheduling import Claim
 from fleet_server.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -81,20 +82,65 @@ def run_due(
 ) -> str | None:
     """Run the job of these that is due longest; returns its name, or None when none is due."""
     with sessions() as session:
-        name = scheduling.claim_due_job(session, names, wall_now=datetime.now(UTC))
-    if name is None:
+        claim = scheduling.claim_due_job(session, names, wall_now=datetime.now(UTC))
+    if claim is None:
         return None
-    error = None
-    try:
-        with sessions() as session:
-            JOBS[name].run(session, settings, clock.now())
-    except Exception as problem:  # a job must not take the others along
-        error = str(problem).strip().splitlines()[0] if str(problem) else type(problem).__name__
-        log.exception("job_failed", job=name)
+    name, error = claim.name, None
+    with _Holding(sessions, claim) as holding:
+        try:
+            with sessions() as session:
+                JOBS[name].run(session, settings, clock.now())
+        except Exception as problem:  # a job must not take the others along
+            error = str(problem).strip().splitlines()[0] if str(problem) else type(problem).__name__
+            log.exception("job_failed", job=name)
     every_s = max(OFTENEST_S, JOBS[name].every_s / clock.parse_clock(settings.clock).speed)
     with sessions() as session:
-        scheduling.note_run(session, name, every_s=every_s, wall_now=datetime.now(UTC), error=error)
+        scheduling.note_run(
+            session,
+            name,
+            every_s=every_s,
+            wall_now=datetime.now(UTC),
+            error=error,
+            claim=holding.claim,
+        )
     return name
+
+
+class _Holding:
+    """Says while the block runs that this worker is at its job, so that one that died is known soon; not longer than a job may take."""
+
+    def __init__(self, sessions: sessionmaker[Session], claim: Claim) -> None:
+        self.claim = claim
+        self._sessions = sessions
+        self._is_over = threading.Event()
+        self._beats = threading.Thread(target=self._beat, name=f"hold {claim.name}", daemon=True)
+
+    def __enter__(self) -> _Holding:
+        self._beats.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._beats.join()
+
+    def _beat(self) -> None:
+        for _ in range(int(scheduling.LONGEST_S / scheduling.BEAT_S)):
+            if self._is_over.wait(scheduling.BEAT_S):
+                return
+            try:
+                with self._sessions() as session:
+                    now = datetime.now(UTC)
+                    renewed = scheduling.renew_claim(session, self.claim, wall_now=now)
+            except (FleetError, OSError, DBAPIError) as problem:
+                log.warning(
+                    "job_not_held", job=self.claim.name, reason=str(problem).partition("\n")[0]
+                )
+                continue
+            if renewed is None:
+                log.warning("job_lost", job=self.claim.name)
+                return
+            self.claim = renewed
+        log.error("job_stuck", job=self.claim.name, seconds=scheduling.LONGEST_S)
 
 
 @contextmanager

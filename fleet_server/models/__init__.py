@@ -73,7 +73,7 @@ from fleet_server.models.quarantine import Quarantine
 from fleet_server.models.raw_reading import RawReading
 from fleet_server.models.receipt import Receipt
 from fleet_server.models.release import Release, ReleaseComponent, SignedMetadata
-from fleet_server.models.revision import Revision, RevisionStream
+from fleet_server.models.revision import MadeEarlier, Revision, RevisionStream
 from fleet_server.models.rule_set import JudgedStream, RuleSet
 from fleet_server.models.saved_view import SavedView
 from fleet_server.models.second_factor import RecoveryCode, SecondFactor
@@ -135,6 +135,7 @@ __all__ = [
     "LayerKind",
     "Lineage",
     "LoginSession",
+    "MadeEarlier",
     "Node",
     "NodeDay",
     "NodeGroup",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key, Moment
@@ -16,7 +18,8 @@ _STATES = ", ".join(f"'{state}'" for state in REVISION_STATES)
 class Revision(Base):
     """`from_at` ≤ sampled_at < `to_at`; None: open. `known_at`: since when all of its datastreams are switched.
 
-    `fault` says in a sentence what holds it up, such as a backup that could not be made; it is tried again. `backup` is the folder of the
+    `fault` says in a sentence what holds it up, such as a backup that could not be made; it is tried again; `fault_parts` is the same as
+    `errors.Said` has it, for other languages. `backup` is the folder of the
     one that was made before the first value was changed.
     """
 
@@ -45,6 +48,7 @@ class Revision(Base):
     known_at: Mapped[Moment | None]
     backup: Mapped[str | None]
     fault: Mapped[str | None]
+    fault_parts: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class RevisionStream(Base):
@@ -76,3 +80,27 @@ class RevisionStream(Base):
     changed: Mapped[int] = mapped_column(default=0)
     removed: Mapped[int] = mapped_column(default=0)
     largest_change: Mapped[float | None]
+
+
+class MadeEarlier(Base):
+    """Of a datastream's values that a revision is about, `changed` were made anew by another one while this one waited.
+
+    Values are made by all that is in force, so of two revisions that wait the first does what the second was ordered for.
+    """
+
+    __tablename__ = "revision_made_earlier"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["revision_id", "datastream_id"],
+            ["revision_stream.revision_id", "revision_stream.datastream_id"],
+        ),
+        CheckConstraint("changed > 0", name="changed"),
+        {"sqlite_with_rowid": False},
+    )
+
+    revision_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    datastream_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    by_id: Mapped[int] = mapped_column(
+        ForeignKey("revision.id"), primary_key=True, autoincrement=False
+    )
+    changed: Mapped[int]

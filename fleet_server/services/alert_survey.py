@@ -37,7 +37,7 @@ from fleet_server.services.alert_rules import Rule
 
 FLEET = "fleet"
 REVISIONS = "revisions"
-"""The job that works off corrections."""
+"""The job that works off revisions."""
 # Boot, Wi-Fi and TLS vary by minutes: before that a node that is due is not overdue.
 _GRACE = timedelta(minutes=2)
 _SILENT_KINDS = (AlertKind.LATE, AlertKind.OFFLINE)

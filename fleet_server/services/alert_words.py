@@ -99,8 +99,8 @@ _JOB: Mapping[str, Mapping[str, str]] = {
     },
 }
 _HELD_UP: Mapping[str, str] = {
-    "en": "Correction {revision} is held up, and tried again by itself: {reason} Nothing of it was changed yet; look at /fleet/revisions/{revision}.",
-    "de": "Korrektur {revision} kommt nicht voran und wird von selbst erneut versucht: {reason} Noch ist nichts geändert; siehe /fleet/revisions/{revision}.",
+    "en": "Revision {revision} is held up, and tried again by itself: {reason} Nothing of it was changed yet; look at /fleet/revisions/{revision}.",
+    "de": "Neuberechnung {revision} kommt nicht voran und wird von selbst erneut versucht: {reason} Noch ist nichts geändert; siehe /fleet/revisions/{revision}.",
 }
 _NO_BACKUP: Mapping[str, str] = {
     "en": "No backup was made for days; the last one: {ran_at}. Look at what runs `fleet db backup`.",

@@ -31,17 +31,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import Conflict, Invalid, Unavailable
+from fleet_server.errors import Conflict, Unavailable
 from fleet_server.models import EnrolmentToken, Node, PasswordReset, Receipt
 from fleet_server.services import (
     auditing,
     authority,
+    backup_troubles,
     commanding,
     credentials,
     keys,
     logins,
     telling,
 )
+from fleet_server.services.backup_troubles import BackupWrong
 from fleet_server.wire.commands import CommandName
 from fleet_server.wire.senml import U32_MAX
 from fleet_server.wire.states import NodeState
@@ -70,18 +72,6 @@ class BackupDamaged(Conflict):
     """A backup is not what its manifest says."""
 
     code = "backup_damaged"
-
-
-class BackupWrong(Invalid):
-    """This is no backup, or not one for this database."""
-
-    code = "backup_wrong"
-
-
-class BackupRunning(Conflict):
-    """Two backups at once into one folder."""
-
-    code = "backup_running"
 
 
 class DataThere(Conflict):
@@ -133,16 +123,14 @@ def back_up(
     places = _places(data_dir, files_dir)
     for place in places.values():
         if into.resolve().is_relative_to(place.resolve()):
-            raise BackupWrong(
-                f"{into} is part of what is backed up; name a folder outside of {place}."
-            )
+            raise backup_troubles.within_what_is_kept(into, place)
     folder = into / now.astimezone(UTC).strftime(_NAMED)
     partial = folder.with_name(folder.name + _PARTIAL)
     try:
         into.mkdir(parents=True, exist_ok=True)
         with _alone_in(into):
             if folder.exists():
-                raise Conflict(f"{folder} is there already; wait a second.")
+                raise backup_troubles.there_already(folder)
             for cut_short in into.glob(_CUT_SHORT):
                 shutil.rmtree(cut_short)
             partial.mkdir(mode=0o700)
@@ -167,9 +155,7 @@ def back_up(
             partial.rename(folder)
             _sync(into)
     except OSError as problem:
-        raise Unavailable(
-            f"The backup cannot be written to {into}: {problem.strerror}."
-        ) from problem
+        raise backup_troubles.not_writable(into, problem) from problem
     return backup
 
 
@@ -212,9 +198,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise BackupRunning(
-            f"Another backup is being made in {folder}; wait until it is done."
-        ) from None
+        raise backup_troubles.running(folder) from None
     finally:
         os.close(descriptor)
 
@@ -632,7 +616,7 @@ def _run_postgresql(program: str, url: URL | None, *arguments: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - PostgreSQL's own
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
-        raise Unavailable(f"{program} did not succeed: {said}")
+        raise backup_troubles.program_failed(program, said)
 
 
 def _postgresql_program(name: str) -> str:
@@ -641,7 +625,5 @@ def _postgresql_program(name: str) -> str:
         return found
     newest_first = sorted(Path(_DEBIAN_PROGRAMS).glob(f"*/bin/{name}"), reverse=True)
     if not newest_first:
-        raise Unavailable(
-            f"{name} is not on this machine: install PostgreSQL's client programs (Debian: postgresql-client)."
-        )
+        raise backup_troubles.program_missing(name)
     return str(newest_first[0])

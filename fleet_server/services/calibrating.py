@@ -27,6 +27,7 @@ from fleet_server.models import (
     CalibrationStatus,
     Channel,
     Deployment,
+    DriftCorrection,
     Node,
     ObservedRange,
     PointStage,
@@ -40,9 +41,11 @@ from fleet_server.services import (
     observing,
     revising,
     rights,
+    settling,
     standards,
 )
 from fleet_server.services.fitting import Fault, FitPoint
+from fleet_server.services.settling import Verdict
 from hardware import catalogue
 from hardware.catalogue import Quantity
 
@@ -56,7 +59,7 @@ _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tz
 PRESSURE = "pressure_hpa"
 """The circumstance that says what air-saturated water is worth."""
 REVISION_REASON = "calibration {} of {} was {}"
-"""Why a correction was ordered: the calibration's number, its probe's serial number, `approved` or `withdrawn`."""
+"""Why a revision was ordered: the calibration's number, its probe's serial number, `approved` or `withdrawn`."""
 
 
 class CalibrationWrong(Invalid):
@@ -164,6 +167,8 @@ class CalibrationRecord:
     points: Sequence[CalibrationPoint]
     standards: Mapping[int, Standard]
     previous: Calibration | None
+    corrections: Sequence[DriftCorrection] = ()
+    """Drift corrections that hold within its time: what becomes of them is said when it is approved or withdrawn."""
 
     @property
     def sha256(self) -> str:
@@ -317,14 +322,17 @@ def approve_calibration(
     now: datetime,
     looked_at: str | None = None,
     valid_from: datetime | None = None,
+    corrections: Mapping[int, Verdict] | None = None,
 ) -> CalibrationRecord:
     """A draft holds from `valid_from` on (by default as it says); what was observed since is made anew. Committed on return.
 
     Args:
         looked_at: `sha256` of the record that the approver saw; it must still be so.
+        corrections: what becomes of each drift correction that holds within its time.
 
     Raises:
         NotFound, CalibrationElsewhere: no such draft.
+        CorrectionsHold, NotHeld: as `settling.settle` has them.
         CalibrationChanged: it is another by now.
         FourEyes: the approver had a hand in it.
         FitRefused: there is no fit that can be trusted.
@@ -351,20 +359,32 @@ def approve_calibration(
         session.flush()
         _restate([*others, draft])
         session.flush()
+        settled = settling.settle(
+            session, draft, sensor, corrections or {}, what="approved", now=now
+        )
         _settle_readings(session, draft, sensor, what="approved", now=now)
         approved = _record(session, draft, sensor)
         draft.certificate = approved.content()
         draft.certificate_sha256 = certifying.digest(draft.certificate)
-        _note(session, "calibration_approved", draft, sensor, now=now, sha256=draft.certificate_sha256)  # fmt: skip
+        _note(session, "calibration_approved", draft, sensor, now=now, sha256=draft.certificate_sha256, **settled)  # fmt: skip
     return record_of(session, calibration_id)
 
 
 def withdraw_calibration(
-    session: Session, calibration_id: int, *, reason: str, now: datetime
+    session: Session,
+    calibration_id: int,
+    *,
+    reason: str,
+    now: datetime,
+    corrections: Mapping[int, Verdict] | None = None,
 ) -> CalibrationRecord:
     """It was a mistake, or a draft came to nothing; the record stays, what was observed with it is made anew. Committed on return.
 
+    Args:
+        corrections: what becomes of each drift correction that holds within its time, unless it is a draft.
+
     Raises:
+        CorrectionsHold, NotHeld: as `settling.settle` has them.
         NotFound: no such calibration.
         CalibrationWrong: no reason is given.
         CalibrationElsewhere: it is withdrawn already, or it is the maker's.
@@ -384,9 +404,13 @@ def withdraw_calibration(
         session.flush()
         _restate(_in_force(session, calibration))
         session.flush()
+        settled = {}
         if was_in_force:
+            settled = settling.settle(
+                session, calibration, sensor, corrections or {}, what="withdrawn", now=now
+            )
             _settle_readings(session, calibration, sensor, what="withdrawn", now=now)
-        _note(session, "calibration_withdrawn", calibration, sensor, now=now, reason=reason)
+        _note(session, "calibration_withdrawn", calibration, sensor, now=now, reason=reason, **settled)  # fmt: skip
     return record_of(session, calibration_id)
 
 
@@ -856,7 +880,10 @@ def _check_new(new: NewCalibration, now: datetime) -> None:
     check_times(new.valid_from or new.performed_at, new.valid_to)
     for u in (new.u_absolute, new.u_relative):
         if u is not None and not (math.isfinite(u) and 0 <= u <= _LARGEST):
-            raise CalibrationWrong("A probe's own uncertainty is a number, and not below zero.")
+            raise CalibrationWrong(
+                "A probe's own uncertainty is a number from 0 to %(largest)s.",
+                largest=f"{_LARGEST:g}",
+            )
     _check_environment(new.environment)
 
 
@@ -930,6 +957,7 @@ def _record(session: Session, calibration: Calibration, sensor: Sensor) -> Calib
         points,
         {one.id: one for one in found},
         session.get(Calibration, calibration.previous_id) if calibration.previous_id else None,
+        settling.holding_within(session, calibration),
     )
 
 

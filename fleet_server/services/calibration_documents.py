@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from fleet_server.models import Calibration, CalibrationKind, PointStage, Standard
+from fleet_server.models import Calibration, CalibrationKind, DriftCorrection, PointStage, Standard
 from fleet_server.services import certifying, fitting
 from fleet_server.services.calibrating import (
     CalibrationRecord,
@@ -95,6 +95,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "changed": found.changed,
         "removed": found.removed,
         "flags_changed": found.flags_changed,
+        "corrections": [correction_document(one) for one in found.corrections],
         "changes": [
             {
                 "datastream_id": one.stream.id,
@@ -115,6 +116,15 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
     }
 
 
+def correction_document(row: DriftCorrection) -> dict[str, Any]:
+    """A drift correction that holds within a calibration's time."""
+    return {
+        "id": row.id,
+        "from_at": certifying.moment(row.from_at),
+        "to_at": certifying.moment(row.to_at),
+    }
+
+
 def record_document(record: CalibrationRecord) -> dict[str, Any]:
     """A record as JSON: what is certified, and where it stands."""
     found = record.calibration
@@ -131,6 +141,7 @@ def record_document(record: CalibrationRecord) -> dict[str, Any]:
             }
             for one in record.faults
         ],
+        "corrections": [correction_document(one) for one in record.corrections],
         "created_at": certifying.moment(found.created_at),
         "withdrawn_by": found.withdrawn_by,
         "withdrawn_at": certifying.moment(found.withdrawn_at),

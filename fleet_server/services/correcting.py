@@ -1,4 +1,4 @@
-"""Corrections of drift and fouling between two visits: drafted from what the visit found, rated, approved by a data steward, withdrawn.
+"""Drift corrections, of drift and fouling between two visits: drafted from what the visit found, rated, approved by a data steward, withdrawn.
 
 A correction is a version of its own; its approval or withdrawal has everything made anew that the probe's values went into
 (`revising.order_revision`). What is corrected by more than may be published is refused: it is no correction, the readings are bad.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from fleet_server import db
@@ -18,6 +18,7 @@ from fleet_server.errors import Conflict, Invalid, NotFound, Refused
 from fleet_server.measurement import drift
 from fleet_server.measurement.drift import Check, Correction
 from fleet_server.models import (
+    Calibration,
     Channel,
     CorrectionStatus,
     DriftCorrection,
@@ -25,21 +26,17 @@ from fleet_server.models import (
     Sensor,
 )
 from fleet_server.services import (
-    auditing,
     calibrating,
     keyset,
     observing,
-    revising,
     rights,
-    thinning,
+    settling,
 )
 
 _BY_ID = keyset.Sorting((DriftCorrection.__table__.c.id,), (int,), is_descending=True)
 _LONGEST_NOTE = 500
 _LONGEST = timedelta(days=400)
 UNPUBLISHABLE = "unpublishable"
-REVISION_REASON = "correction {} of {} was {}"
-"""Why values are made anew: number, serial number, `approved` or `withdrawn`."""
 
 
 class CorrectionWrong(Invalid):
@@ -52,6 +49,12 @@ class CorrectionElsewhere(Conflict):
     """The correction is not in a state in which this can be done."""
 
     code = "correction_elsewhere"
+
+
+class CorrectionOutdated(Conflict):
+    """What its visit read was read by a calibration that does not hold any more."""
+
+    code = "correction_outdated"
 
 
 class CorrectionRefused(Refused):
@@ -124,7 +127,7 @@ def draft_correction(session: Session, new: NewCorrection, *, now: datetime) -> 
         )
         session.add(row)
         session.flush()
-        _note(session, "correction_drafted", row, sensor, now=now)
+        settling.note(session, "correction_drafted", row, sensor, now=now)
     return row
 
 
@@ -134,6 +137,7 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
     Raises:
         NotFound: no such correction.
         CorrectionElsewhere: it is no draft, or another one that is approved overlaps it.
+        CorrectionOutdated: another calibration holds between its visits by now than when it was written.
         CorrectionRefused: the actor wrote it, themselves or by a key, or so large a correction may not be published.
         Conflict: of a day between the visits only extremes are known.
     """
@@ -142,11 +146,11 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
         actor = rights.actor_of(session).name
         if rights.person(actor) == rights.person(row.author):
             raise CorrectionRefused(
-                "Who wrote a correction does not approve it; ask somebody else."
+                "Who wrote a drift correction does not approve it; ask somebody else."
             )
         if row.rating == UNPUBLISHABLE:
             raise CorrectionRefused(
-                "So large a correction may not be published: mark the readings between the visits as bad instead."
+                "So large a drift correction may not be published: mark the readings between the visits as bad instead."
             )
         overlapping = session.scalar(
             select(DriftCorrection.id).where(
@@ -159,13 +163,14 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
         )
         if overlapping is not None:
             raise CorrectionElsewhere(
-                "Correction %(other)s holds for a part of that time; withdraw it first.",
+                "Drift correction %(other)s holds for a part of that time; withdraw it first.",
                 other=overlapping,
             )
+        _refuse_outdated(session, row)
         row.status, row.approved_by, row.approved_at = CorrectionStatus.APPROVED, actor, now
         session.flush()
-        _revise(session, row, sensor, "approved", now=now)
-        _note(session, "correction_approved", row, sensor, now=now)
+        settling.revise(session, row, sensor, "approved", now=now)
+        settling.note(session, "correction_approved", row, sensor, now=now)
     return row
 
 
@@ -186,13 +191,7 @@ def withdraw_correction(
         row, sensor = _held(
             session, correction_id, CorrectionStatus.DRAFT, CorrectionStatus.APPROVED
         )
-        was_in_force = row.status == CorrectionStatus.APPROVED
-        row.status, row.withdrawn_reason = CorrectionStatus.WITHDRAWN, reason
-        row.withdrawn_by, row.withdrawn_at = rights.actor_of(session).name, now
-        session.flush()
-        if was_in_force:
-            _revise(session, row, sensor, "withdrawn", now=now)
-        _note(session, "correction_withdrawn", row, sensor, now=now, reason=reason)
+        settling.withdraw_held(session, row, sensor, reason=reason, now=now)
     return row
 
 
@@ -249,7 +248,9 @@ def record_of(session: Session, correction_id: int) -> CorrectionRecord:
     """One that is the actor's business. Raises NotFound."""
     row = session.get(DriftCorrection, correction_id)
     if row is None or not calibrating.is_in_scope(session, row.sensor_id):
-        raise NotFound("There is no correction %(correction_id)s.", correction_id=correction_id)
+        raise NotFound(
+            "There is no drift correction %(correction_id)s.", correction_id=correction_id
+        )
     return CorrectionRecord(row, session.get_one(Sensor, row.sensor_id).serial)
 
 
@@ -303,32 +304,28 @@ def _rating(session: Session, sensor: Sensor, new: NewCorrection, correction: Co
     return drift.rating(new.observed_property, fouling + abs(float(drifted[0]) - value), value)
 
 
-def _revise(
-    session: Session, row: DriftCorrection, sensor: Sensor, what: str, *, now: datetime
-) -> None:
-    streams = revising.streams_of(
-        session,
-        sensor_id=sensor.id,
-        observed_property=row.property,
-        from_at=row.from_at,
-        to_at=row.to_at,
-    )
-    if thinning.has_ranges_from(session, streams, row.from_at):
-        raise Conflict(
-            "Of a day after %(since)s the node kept only extremes, which cannot be corrected.",
-            since=row.from_at,
+def _refuse_outdated(session: Session, row: DriftCorrection) -> None:
+    """A calibration that came or went after the draft was written gives its readings other numbers."""
+    changed = session.scalar(
+        select(Calibration.id)
+        .where(
+            Calibration.sensor_id == row.sensor_id,
+            Calibration.property == row.property,
+            Calibration.approved_at.is_not(None),
+            or_(
+                Calibration.approved_at > row.created_at, Calibration.withdrawn_at > row.created_at
+            ),
+            Calibration.valid_from < row.to_at,
+            or_(Calibration.valid_to.is_(None), Calibration.valid_to > row.from_at),
         )
-    revising.order_for_streams(
-        session,
-        streams,
-        kind="correction",
-        reason=REVISION_REASON.format(row.id, sensor.serial, what),
-        author=row.author,
-        approver=rights.actor_of(session).name,
-        from_at=row.from_at,
-        to_at=row.to_at,
-        now=now,
+        .order_by(Calibration.id.desc())
+        .limit(1)
     )
+    if changed is not None:
+        raise CorrectionOutdated(
+            "Calibration %(calibration)s was approved or withdrawn after this was written: withdraw the draft, and write it anew with what the probe reads by the calibration of now.",
+            calibration=changed,
+        )
 
 
 def _held(
@@ -339,12 +336,14 @@ def _held(
         select(DriftCorrection.sensor_id).where(DriftCorrection.id == correction_id)
     )
     if sensor_id is None or not calibrating.is_in_scope(session, sensor_id):
-        raise NotFound("There is no correction %(correction_id)s.", correction_id=correction_id)
+        raise NotFound(
+            "There is no drift correction %(correction_id)s.", correction_id=correction_id
+        )
     sensor = session.get_one(Sensor, sensor_id, with_for_update=True)
     row = session.get_one(DriftCorrection, correction_id, populate_existing=True)
     if row.status not in statuses:
         raise CorrectionElsewhere(
-            "Correction %(correction_id)s is %(status)s already.",
+            "Drift correction %(correction_id)s is %(status)s already.",
             correction_id=correction_id,
             status=CorrectionStatus(row.status),
         )
@@ -358,31 +357,3 @@ def _newest_version(session: Session, sensor_id: int, observed_property: str) ->
         )
     )
     return found or 0
-
-
-def _note(
-    session: Session,
-    action: str,
-    row: DriftCorrection,
-    sensor: Sensor,
-    *,
-    now: datetime,
-    **details: str,
-) -> None:
-    auditing.record(
-        session,
-        action,
-        subject=f"correction {row.id}",
-        now=now,
-        sensor=sensor.serial,
-        property=row.property,
-        since=_moment(row.from_at),
-        until=_moment(row.to_at),
-        rating=row.rating,
-        **details,
-    )
-
-
-def _moment(at: datetime) -> str:
-    """A moment as the audit log writes it."""
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}"

@@ -12,8 +12,8 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from fleet_server.models import CalibrationStatus, Datastream, Observation, Site
-from fleet_server.services import calibrating, revising, rights
+from fleet_server.models import CalibrationStatus, Datastream, DriftCorrection, Observation, Site
+from fleet_server.services import calibrating, revising, rights, settling
 from fleet_server.services.calibrating import CalibrationElsewhere, CalibrationRecord
 from fleet_server.services.observing import Assumed
 from fleet_server.services.revising import Change
@@ -34,12 +34,16 @@ class StreamChange:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """`left_out`: datastreams beside these, whose last values are older. Of each at most `newest_max` values were compared."""
+    """`left_out`: datastreams beside these, whose last values are older. Of each at most `newest_max` values were compared.
+
+    `corrections`: drift corrections that hold within its time; the changes are as if each stayed.
+    """
 
     calibration_id: int
     newest_max: int
     streams: Sequence[StreamChange]
     left_out: int
+    corrections: Sequence[DriftCorrection] = ()
 
     @property
     def compared(self) -> int:
@@ -92,7 +96,7 @@ def rehearse_approval(
     draft = record.calibration
     if draft.status != CalibrationStatus.DRAFT:
         raise CalibrationElsewhere(
-            "Calibration %(calibration_id)s is no draft: what it changed stands with the corrections.",
+            "Calibration %(calibration_id)s is no draft: what it changed stands with the revisions.",
             calibration_id=calibration_id,
         )
     calibrating.refuse_untrusted(record)
@@ -109,7 +113,13 @@ def rehearse_approval(
         newest_max=newest_max,
     )
     streams = [StreamChange(*shown[change.datastream_id], change) for change in changes]
-    return Rehearsal(calibration_id, newest_max, streams, len(found) - len(shown))
+    return Rehearsal(
+        calibration_id,
+        newest_max,
+        streams,
+        len(found) - len(shown),
+        settling.holding_within(session, draft, valid_from=begin),
+    )
 
 
 def _streams(

@@ -22,6 +22,7 @@ from fleet_server.models import (
     Channel,
     Datastream,
     Deployment,
+    MadeEarlier,
     Observation,
     ObservationCount,
     ObservationHistory,
@@ -330,12 +331,14 @@ def _begin(
             backup = make_backup()
         except FleetError as problem:
             with db.writing(session):
-                session.get_one(Revision, revision_id).fault = str(problem)
+                held_up = session.get_one(Revision, revision_id)
+                held_up.fault, held_up.fault_parts = str(problem), problem.said.as_json()
             raise
     with db.writing(session):
         revision = session.get_one(Revision, revision_id, with_for_update=True)
         if revision.state == "waiting":
             revision.state, revision.backup, revision.fault = "running", backup, None
+            revision.fault_parts = None
 
 
 def _end(session: Session, revision_id: int, *, now: datetime) -> None:
@@ -476,11 +479,35 @@ def _switch(session: Session, revision: Revision, datastream_id: int, *, now: da
             )
             first_at = datetime.fromtimestamp(int(found.before.times_s[0]), UTC)
             judged_streams.set_back(session, datastream_id, first_at)
+            _tell_who_waits(session, revision.id, datastream_id, found.before.times_s)
         change = _change_of(datastream_id, found.tally.count, found.before, found.after)
         stream.switched_at, stream.compared = now, found.tally.count
         stream.changed, stream.removed = change.changed, change.removed
         stream.largest_change = change.largest
     return True
+
+
+def _tell_who_waits(
+    session: Session, revision_id: int, datastream_id: int, times_s: NDArray[np.int64]
+) -> None:
+    """Revisions that come to this datastream later will find these values made already."""
+    waiting = session.execute(
+        select(Revision.id, Revision.from_at, Revision.to_at)
+        .join(RevisionStream, RevisionStream.revision_id == Revision.id)
+        .where(
+            RevisionStream.datastream_id == datastream_id,
+            RevisionStream.switched_at.is_(None),
+            Revision.id != revision_id,
+        )
+    ).all()
+    for other_id, from_at, to_at in waiting:
+        is_within = np.ones(len(times_s), np.bool_)
+        if from_at is not None:
+            is_within &= times_s >= from_at.timestamp()
+        if to_at is not None:
+            is_within &= times_s < to_at.timestamp()
+        if count := int(is_within.sum()):
+            session.add(MadeEarlier(revision_id=other_id, datastream_id=datastream_id, by_id=revision_id, changed=count))  # fmt: skip
 
 
 def replace_versions(

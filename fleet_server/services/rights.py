@@ -28,7 +28,7 @@ class Right(StrEnum):
     PLAN_SITES = "plan_sites"  # sites, their import, work orders for others
     ADMIT_NODES = "admit_nodes"  # enrolment tokens, credentials, revocation
     CALIBRATE = "calibrate"  # drafts of calibrations, and the standards they are against
-    STEWARD_DATA = "steward_data"  # approve and withdraw calibrations and corrections
+    STEWARD_DATA = "steward_data"  # approve and withdraw calibrations and drift corrections
     AUTHOR_RELEASES = "author_releases"
     APPROVE_RELEASES = "approve_releases"
     STOP_UPDATES = "stop_updates"  # pause a campaign, take one's own pause back, abort

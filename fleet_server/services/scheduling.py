@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, literal, or_, select, update
+from sqlalchemy import ColumnElement, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.models import Job
 
-LEASE_S = 600
-"""A job that has not ended within this time is taken for dead; it is safe to run twice."""
+LEASE_S = 45
+"""A job whose worker has not said for so long that it is at it is taken for dead; it is safe to run twice."""
+BEAT_S = 15
+"""So often a worker says so: two that come to nothing (a database that is busy, or away) do no harm."""
+LONGEST_S = 600
+"""A job that has not ended within this time is taken for stuck, and goes to another worker."""
 BACKUP = "backup"
 """Not run here: `fleet db backup` says how it went."""
 _LOOKS = "look_quickly"
@@ -32,34 +36,64 @@ def add_jobs(session: Session, names: Iterable[str], *, wall_now: datetime) -> N
         session.add_all(Job(name=name, due_at=wall_now) for name in names if name not in known)
 
 
-def claim_due_job(session: Session, names: Sequence[str], *, wall_now: datetime) -> str | None:
+@dataclass(frozen=True)
+class Claim:
+    """A job in one worker's hand, until then unless it is renewed."""
+
+    name: str
+    until: datetime
+
+
+def claim_due_job(session: Session, names: Sequence[str], *, wall_now: datetime) -> Claim | None:
     """The job of these that is due longest, claimed for who asks; None when none is. Committed on return."""
     is_free = or_(Job.claimed_until.is_(None), Job.claimed_until <= wall_now)
     due = select(Job.name).where(Job.name.in_(names), Job.due_at <= wall_now, is_free)
     if session.scalar(due.limit(1)) is None:
         session.rollback()  # a reading transaction that stays open would hold up SQLite's checkpoints
         return None
+    until = wall_now + timedelta(seconds=LEASE_S)
     with db.writing(session):
         name = session.scalar(
             due.order_by(Job.due_at).limit(1).with_for_update(skip_locked=True)  # nothing on SQLite
         )
         if name is not None:
-            session.execute(
-                update(Job)
-                .where(Job.name == name)
-                .values(claimed_until=wall_now + timedelta(seconds=LEASE_S))
-            )
-    return name
+            session.execute(update(Job).where(Job.name == name).values(claimed_until=until))
+    return None if name is None else Claim(name, until)
+
+
+def renew_claim(session: Session, claim: Claim, *, wall_now: datetime) -> Claim | None:
+    """Still at it; None when another worker has the job by now. Committed on return."""
+    until = wall_now + timedelta(seconds=LEASE_S)
+    with db.writing(session):
+        kept = session.execute(
+            update(Job).where(*_is_held(claim)).values(claimed_until=until).returning(Job.name)
+        ).first()
+    return None if kept is None else Claim(claim.name, until)
+
+
+def _is_held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """Nobody claims a job before the claim before has ended, so no two claims of a job end in one second."""
+    return Job.name == claim.name, Job.claimed_until == claim.until
 
 
 def note_run(
-    session: Session, name: str, *, every_s: float, wall_now: datetime, error: str | None
+    session: Session,
+    name: str,
+    *,
+    every_s: float,
+    wall_now: datetime,
+    error: str | None,
+    claim: Claim | None = None,
 ) -> None:
-    """It ran; it is due again `every_s` from now. Committed on return."""
+    """It ran; it is due again `every_s` from now. Committed on return.
+
+    Args:
+        claim: who ran it held it by this; nothing is noted when another worker has it by now.
+    """
     with db.writing(session):
         session.execute(
             update(Job)
-            .where(Job.name == name)
+            .where(*((Job.name == name,) if claim is None else _is_held(claim)))
             .values(
                 due_at=wall_now + timedelta(seconds=every_s),
                 claimed_until=None,

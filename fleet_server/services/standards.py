@@ -272,7 +272,8 @@ def _check_points(new: NewStandard) -> None:
         is_number = math.isfinite(temperature_c) and math.isfinite(value)
         if not (is_number and _COLDEST_C <= temperature_c <= _WARMEST_C and abs(value) <= _LARGEST):
             raise StandardWrong(
-                "A standard's temperatures and values are numbers; a temperature lies between %(coldest)s and %(warmest)s °C.",
+                "A standard's values are numbers of at most %(largest)s, and a temperature lies between %(coldest)s and %(warmest)s °C.",
+                largest=f"{_LARGEST:g}",
                 coldest=f"{_COLDEST_C:g}",
                 warmest=f"{_WARMEST_C:g}",
             )

@@ -68,4 +68,4 @@ def _check_audit(session: Session, report: Report) -> None:
     chain = auditing.verify_chain(session)
     if chain.fault is not None:
         report.audit_chain_ok = False
-        report.findings.append(f"Audit log: {chain.fault}")
+        report.say("audit_chain_ok", f"Audit log: {chain.fault}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -35,6 +36,7 @@ from fleet_server.services import (
 from fleet_server.services.calibrating import CalibrationRecord, NewCalibration, NewPoint
 from fleet_server.services.calibration_list import CalibrationFilter
 from fleet_server.services.rights import Right
+from fleet_server.services.settling import Verdict
 from fleet_server.services.standards import NewStandard
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
@@ -192,14 +194,11 @@ def _pairs(name: str) -> list[tuple[float, float]]:
     for line in forms.text(name).splitlines():
         if not line.strip():
             continue
-        temperature, colon, value = line.partition(":")
-        try:
-            numbers = [float(one.replace(",", ".")) for one in (temperature, value) if one.strip()]
-        except ValueError as problem:
-            raise Invalid(gettext("Write what the standard is worth like 20: 6.881.")) from problem
-        pairs.append(
-            (numbers[0], numbers[1]) if colon and len(numbers) == 2 else (20.0, numbers[0])
-        )
+        temperature, colon, value = line.rpartition(":")
+        numbers = [forms.as_number(temperature) if colon else 20.0, forms.as_number(value)]
+        if numbers[0] is None or numbers[1] is None:
+            raise Invalid(gettext("Write what the standard is worth like 20: 6.881."))
+        pairs.append((numbers[0], numbers[1]))
     return pairs
 
 
@@ -247,11 +246,9 @@ def _share(name: str) -> float | None:
 
 def _environment() -> dict[str, float | str]:
     found: dict[str, float | str] = {}
-    for name, value in forms.lines("environment").items():
-        try:
-            found[name] = float(value.replace(",", "."))
-        except ValueError:
-            found[name] = value
+    for name, value in forms.lines("environment", example="pressure_hpa: 1009.5").items():
+        number = forms.as_number(value)
+        found[name] = value if number is None else number
     return found
 
 
@@ -310,6 +307,8 @@ def approve(calibration_id: int) -> _Answer:
     now = clock.now()
     # A reading of this very second may be there already.
     begin = now + timedelta(seconds=1) if forms.text("begin") == "now" else None
+    # What begins now meets no correction: visits are past.
+    verdicts = _verdicts() if begin is None else {}
     return _done(
         calibration_id,
         lambda: calibrating.approve_calibration(
@@ -318,6 +317,7 @@ def approve(calibration_id: int) -> _Answer:
             now=now,
             looked_at=forms.text("sha256"),
             valid_from=begin,
+            corrections=verdicts,
         ),
     )
 
@@ -329,9 +329,26 @@ def withdraw(calibration_id: int) -> _Answer:
     return _done(
         calibration_id,
         lambda: calibrating.withdraw_calibration(
-            current_session(), calibration_id, reason=forms.text("reason"), now=clock.now()
+            current_session(),
+            calibration_id,
+            reason=forms.text("reason"),
+            now=clock.now(),
+            corrections=_verdicts(),
         ),
     )
+
+
+_VERDICT = re.compile(r"correction-([1-9][0-9]{0,8})")
+
+
+def _verdicts() -> dict[int, Verdict]:
+    """What was chosen of each drift correction; nothing for one of which nothing was."""
+    chosen = {}
+    for name, value in request.form.items():
+        found = _VERDICT.fullmatch(name)
+        if found and value in tuple(Verdict):
+            chosen[int(found[1])] = Verdict(value)
+    return chosen
 
 
 @web.get("/fleet/calibrations/<row_id:calibration_id>/certificate.pdf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from flask import flash, redirect, render_template, url_for
@@ -14,7 +15,7 @@ from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.measurement.drift import DRIFT_LIMITS, Check
 from fleet_server.models import DriftCorrection
-from fleet_server.services import calibrating, correcting
+from fleet_server.services import calibrating, correcting, settling
 from fleet_server.services.correcting import NewCorrection
 from fleet_server.services.rights import Right
 from fleet_server.web import forms
@@ -23,6 +24,9 @@ from hardware import catalogue
 
 _Answer = str | Response | tuple[str, int]
 _SHOWN = 50
+_BY_CALIBRATION = re.compile(
+    settling.WITHDRAWAL_REASON.format(r"(?P<id>\d+)", r"(?P<what>approved|withdrawn)")
+)
 RATING_WORDS = {
     "excellent": lazy_gettext("excellent"),
     "good": lazy_gettext("good"),
@@ -35,6 +39,17 @@ RATING_WORDS = {
 @web.app_template_global()
 def rating_word(rating: str) -> str:
     return str(RATING_WORDS[rating])
+
+
+@web.app_template_global()
+def withdrawal_reason(reason: str) -> str:
+    """In the reader's language where a calibration was it; else as somebody typed it."""
+    found = _BY_CALIBRATION.fullmatch(reason)
+    if found is None:
+        return reason
+    if found["what"] == "approved":
+        return str(gettext("Calibration %(number)s was approved.", number=found["id"]))
+    return str(gettext("Calibration %(number)s was withdrawn.", number=found["id"]))
 
 
 @web.get("/fleet/corrections/of/<path:serial>")
@@ -51,7 +66,7 @@ def draft_correction(serial: str) -> _Answer:
     return _done(
         serial,
         lambda: _draft(serial),
-        gettext("The correction is a draft: somebody else approves it."),
+        gettext("The drift correction is a draft: somebody else approves it."),
     )
 
 

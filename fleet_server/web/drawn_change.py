@@ -1,4 +1,4 @@
-"""Values before and after a correction as SVG: two lines over the same time, the one before dashed. No script.
+"""Values before and after a revision as SVG: two lines over the same time, the one before dashed. No script.
 
 However many values there are, each column of the drawing shows the lowest and the highest that lie in it.
 """

@@ -41,9 +41,16 @@ def number(name: str, what: str) -> float | None:
     typed = text(name)
     if not typed:
         return None
-    if not _FRACTION.fullmatch(typed):
+    found = as_number(typed)
+    if found is None:
         raise Invalid(gettext("%(what)s wants a number.", what=what))
-    return float(typed.replace(",", "."))
+    return found
+
+
+def as_number(typed: str) -> float | None:
+    """A number with decimal point or comma as people write it; None for anything else."""
+    typed = typed.strip()
+    return float(typed.replace(",", ".")) if _FRACTION.fullmatch(typed) else None
 
 
 def moment(name: str, *, now: datetime) -> datetime:
@@ -70,13 +77,17 @@ def end_of_day(name: str) -> datetime:
     return datetime.combine(day, time(23, 59, 59), CITY)
 
 
-def lines(name: str) -> dict[str, str]:
-    """`name: text` in each line."""
+def lines(name: str, *, example: str) -> dict[str, str]:
+    """`name: text` in each line, like `example`."""
     found: dict[str, str] = {}
     for line in text(name).splitlines():
         key, colon, value = line.partition(":")
         if line.strip() and not colon:
-            raise Invalid(gettext("Write each detail in a line of its own, like street: Ring 1."))
+            raise Invalid(
+                gettext(
+                    "Write each detail in a line of its own, like %(example)s.", example=example
+                )
+            )
         if key.strip():
             found[key.strip()] = value.strip()
     return found

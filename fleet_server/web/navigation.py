@@ -67,7 +67,7 @@ GROUPS = (
         lazy_gettext("Measurement"),
         (
             Link("web.calibrations", lazy_gettext("Calibrations")),
-            Link("web.revisions", lazy_gettext("Corrections")),
+            Link("web.revisions", lazy_gettext("Revisions")),
             Link("web.limits", lazy_gettext("Limits")),
         ),
     ),

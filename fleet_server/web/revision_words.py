@@ -1,4 +1,4 @@
-"""What corrections are called on pages."""
+"""What revisions are called on pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from flask import url_for
 from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup, escape
 
+from fleet_server.errors import Said
 from fleet_server.models import Revision
-from fleet_server.services import calibrating, correcting, judging
+from fleet_server.services import calibrating, judging, settling
 from fleet_server.web.blueprint import web
+from fleet_server.web.faults import in_words
 from fleet_server.web.words import Word, decimal, unit_symbol, whole
 
 REVISION_KIND_WORDS = {
@@ -32,7 +34,10 @@ REVISION_STATE_WORDS = {
 }
 _THREE_PARTS = (r"(?P<id>\d+)", r"(?P<serial>.+)", r"(?P<what>approved|withdrawn)")
 _CALIBRATION = re.compile(calibrating.REVISION_REASON.format(*_THREE_PARTS))
-_CORRECTION = re.compile(correcting.REVISION_REASON.format(*_THREE_PARTS))
+# Revisions of before the two words were told apart say `correction` alone.
+_CORRECTION = re.compile(
+    "(?:drift )?" + settling.REVISION_REASON.removeprefix("drift ").format(*_THREE_PARTS)
+)
 
 
 @web.app_template_global()
@@ -53,18 +58,32 @@ def revision_reason(revision: Revision) -> Markup:
     if found := _CORRECTION.fullmatch(revision.reason):
         told = {"number": found["id"], "serial": found["serial"]}
         if found["what"] == "approved":
-            return escape(gettext("Correction %(number)s of %(serial)s was approved.", **told))
-        return escape(gettext("Correction %(number)s of %(serial)s was withdrawn.", **told))
-    found = _CALIBRATION.fullmatch(revision.reason)
-    if found is None:
-        return escape(revision.reason)
-    told = {"number": found["id"], "serial": found["serial"]}
-    if found["what"] == "approved":
-        sentence = gettext("Calibration %(number)s of %(serial)s was approved.", **told)
-    else:
-        sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
-    address = url_for("web.calibration", calibration_id=int(found["id"]))
+            sentence = gettext("Drift correction %(number)s of %(serial)s was approved.", **told)
+        else:
+            sentence = gettext("Drift correction %(number)s of %(serial)s was withdrawn.", **told)
+        anchor = f"correction-{found['id']}"
+        return _link(url_for("web.corrections", serial=found["serial"], _anchor=anchor), sentence)
+    if found := _CALIBRATION.fullmatch(revision.reason):
+        told = {"number": found["id"], "serial": found["serial"]}
+        if found["what"] == "approved":
+            sentence = gettext("Calibration %(number)s of %(serial)s was approved.", **told)
+        else:
+            sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
+        return _link(url_for("web.calibration", calibration_id=int(found["id"])), sentence)
+    return escape(revision.reason)
+
+
+def _link(address: str, sentence: str) -> Markup:
     return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
+
+
+@web.app_template_global()
+def revision_fault(revision: Revision) -> str:
+    """What holds it up, in the reader's language."""
+    if revision.fault_parts is None:
+        return revision.fault or ""
+    template, parts = revision.fault_parts["template"], revision.fault_parts["parts"]
+    return in_words(Said(template, **parts))
 
 
 @web.app_template_global()

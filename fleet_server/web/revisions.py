@@ -1,4 +1,4 @@
-"""Corrections as pages: the list, one of them watched live, and all versions of one observation."""
+"""Revisions as pages: the list, one of them watched live, and all versions of one observation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REVISIONS, _STREAMS = 50, 50
 @web.get("/fleet/revisions")
 @needs(Right.SEE_FLEET)
 def revisions() -> str:
-    """All corrections, newest first."""
+    """All revisions, newest first."""
     page = revision_list.revision_page(current_session(), limit=_REVISIONS, after=_after())
     return render_template("revisions.html", lines=page.items, following=_following(page))
 
@@ -30,7 +30,7 @@ def revisions() -> str:
 @web.get("/fleet/revisions/<row_id:revision_id>")
 @needs(Right.SEE_FLEET)
 def revision(revision_id: int) -> str:
-    """One correction: why, by whom, how far, and what it changed in which data stream."""
+    """One revision: why, by whom, how far, and what it changed in which data stream."""
     session = current_session()
     line = revision_list.revision_of(session, revision_id)
     page = revision_list.stream_page(session, revision_id, limit=_STREAMS, after=_after())

@@ -219,7 +219,7 @@ def _values() -> dict[str, object]:
         "planted_year": forms.whole("planted_year", gettext("Planting year")),
         "area_m2": forms.number("area_m2", gettext("Area in m²")),
         "depth_m": forms.number("depth_m", gettext("Depth in m")),
-        "details": forms.lines("details"),
+        "details": forms.lines("details", example="street: Ring 1"),
     }
 
 

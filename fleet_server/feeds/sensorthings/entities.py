@@ -29,6 +29,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     tuple_,
     union_all,
@@ -41,7 +42,6 @@ from fleet_server.models import (
     IN_FORCE,
     Calibration,
     Channel,
-    CorrectionStatus,
     Datastream,
     Deployment,
     DriftCorrection,
@@ -333,7 +333,8 @@ def _sensor_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
     for calibration in session.scalars(
         select(Calibration)
         .where(Calibration.sensor_id.in_([row.id for row in rows]))
-        .where(Calibration.status.in_(IN_FORCE))  # drafts are nobody's business yet
+        # What held once has made values that were shown; drafts are nobody's business.
+        .where(or_(Calibration.status.in_(IN_FORCE), Calibration.approved_at.is_not(None)))
         .order_by(Calibration.property, Calibration.version)
     ):
         calibrations[calibration.sensor_id].append(calibration)
@@ -341,7 +342,7 @@ def _sensor_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
     for correction in session.scalars(
         select(DriftCorrection)
         .where(DriftCorrection.sensor_id.in_([row.id for row in rows]))
-        .where(DriftCorrection.status == CorrectionStatus.APPROVED)
+        .where(DriftCorrection.approved_at.is_not(None))
         .order_by(DriftCorrection.property, DriftCorrection.version)
     ):
         corrections[correction.sensor_id].append(correction)
@@ -385,6 +386,7 @@ def _calibration(row: Calibration) -> dict[str, Any]:
         "performedBy": row.performed_by,
         "reference": row.reference,
         "certificateSha256": row.certificate_sha256,
+        **_standing(row),
     }
 
 
@@ -402,6 +404,16 @@ def _correction(row: DriftCorrection) -> dict[str, Any]:
         "highStandard": row.high_standard,
         "highReading": row.high_reading,
         "rating": row.rating,
+        **_standing(row),
+    }
+
+
+def _standing(row: Calibration | DriftCorrection) -> dict[str, Any]:
+    """Whether it holds, and between when it did; why it was withdrawn was not written for everybody."""
+    return {
+        "status": row.status,
+        "approvedAt": iso(row.approved_at) if row.approved_at else None,
+        "withdrawnAt": iso(row.withdrawn_at) if row.withdrawn_at else None,
     }
 
 

@@ -29,7 +29,7 @@ class Report:
     observations: int = 0  # made again; not among the stable counts
     versions: int = 0  # replaced ones, likewise
     waiting: int = 0  # values that a revision has still to look at
-    findings: list[str] = field(default_factory=list)
+    _found: list[tuple[str, str]] = field(default_factory=list, init=False, repr=False)
 
     def counts(self) -> dict[str, int | bool]:
         """The counts by their stable names."""
@@ -44,8 +44,21 @@ class Report:
     def find(self, kind: str, sentence: str, *, count: int = 1) -> None:
         """Count a fault and say where it is."""
         setattr(self, kind, getattr(self, kind) + count)
-        if len(self.findings) < _FINDINGS_MAX:
-            self.findings.append(sentence)
+        self.say(kind, sentence)
+
+    def say(self, kind: str, sentence: str) -> None:
+        """Say where it is. Of each kind the first hundred: many of one must not hide another."""
+        if sum(found == kind for found, _ in self._found) < _FINDINGS_MAX:
+            self._found.append((kind, sentence))
+
+    @property
+    def findings(self) -> list[str]:
+        """Sentences, as they were found."""
+        return [sentence for _, sentence in self._found][:_FINDINGS_MAX]
+
+    def findings_of(self, *kinds: str) -> list[str]:
+        """Those of these kinds."""
+        return [sentence for kind, sentence in self._found if kind in kinds][:_FINDINGS_MAX]
 
 
 _COUNTS = (

@@ -54,7 +54,10 @@ def test_correction_from_the_draft_to_the_values_and_back(
     assert drafted["low"] == {"standard": 0.0, "reading": -0.4}
     number = str(drafted["id"])
     status, _, err = fleet("correction", "approve", number)
-    assert (status, is_one_sentence(err, "Who wrote a correction does not approve it")) == (1, True)
+    assert (status, is_one_sentence(err, "Who wrote a drift correction does not approve it")) == (
+        1,
+        True,
+    )
 
     monkeypatch.setattr(database, "_console_user", lambda: "grace")
     assert fleet("correction", "approve", number).status == 0
@@ -73,6 +76,32 @@ def test_correction_from_the_draft_to_the_values_and_back(
     assert json.loads(fleet("recompute", "--check", "--json").out)["not_reproducible"] == 0
 
 
+def test_calibration_under_a_correction_says_so_before_and_wants_a_word_at_its_approval(
+    session: Session, fleet: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_console_user", lambda: "ada")
+    fleet("correction", "draft", *PROBE, *VISITS, "--low", "-0.4=0")
+    at = ("--at", VISITS[1], "--by", "ada", "--point", "1.5=0±0.02")
+    probe = ("--serial", PROBE[0], "--property", PROBE[1], "--kind", "offset")
+    status, out, err = fleet("calibration", "new", *probe, *at, "--json")
+    assert status == 0, err
+    draft = str(json.loads(out)["calibration"])
+    monkeypatch.setattr(database, "_console_user", lambda: "grace")
+    fleet("correction", "approve", "1")
+    dry = fleet("calibration", "approve", draft, "--dry-run").out
+    assert "Drift correction 1 holds within its time" in dry
+    assert "--withdraw-correction 1" in dry
+    status, _, err = fleet("calibration", "approve", draft)
+    assert (status, is_one_sentence(err, "Drift correction 1 holds within its time")) == (1, True)
+    status, _, err = fleet("calibration", "approve", draft, "--keep-correction", "0")
+    assert (status, is_one_sentence(err, "is not in the range")) == (2, True)
+    assert fleet("calibration", "approve", draft, "--keep-correction", "1").status == 0
+    again = ("calibration", "withdraw", draft, "--reason", "wrong ice")
+    assert fleet(*again).status == 1
+    assert fleet(*again, "--withdraw-correction", "1").status == 0
+    assert "withdrawn  n-000001/d30" in fleet("correction", "list", PROBE[0]).out
+
+
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
@@ -83,12 +112,12 @@ def test_correction_from_the_draft_to_the_values_and_back(
             ("draft", PROBE[0], "mood", *VISITS, "--fouling", "1"),
             "Values of mood are not put right",
         ),
-        (("approve", "9"), "There is no correction 9."),
+        (("approve", "9"), "There is no drift correction 9."),
         (("approve", "9" * 20), "is not in the range"),
         (("withdraw", "9" * 20, "--reason", "x"), "is not in the range"),
         (("draft", PROBE[0], "ph", *VISITS, "--fouling", "1"), "which delivers no ph"),
         (("draft", *PROBE, *VISITS, "--fouling", "1,5"), "'1,5' is no number"),
-        (("withdraw", "9", "--reason", "x"), "There is no correction 9."),
+        (("withdraw", "9", "--reason", "x"), "There is no drift correction 9."),
         (("list", "nix"), "There is no sensor nix."),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from corrections import LATER, calibrate, measured, values
 from databases import SqliteDatabases
+from factories import SimulatedNode
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from typed_commands import Answering, answering, is_one_sentence
@@ -19,6 +20,7 @@ from fleet_server.cli.main import main
 from fleet_server.errors import FleetError
 from fleet_server.jobs import revisions
 from fleet_server.models import Calibration, Observation, Revision
+from fleet_server.services.ingest import store_batch
 from fleet_server.settings import load_settings
 
 
@@ -84,8 +86,8 @@ def test_rehearsal_says_what_would_change_and_the_command_then_does_it(
     assert "nothing was changed" in fleet("recompute", "--reason", "again").out
 
 
-def test_check_proves_every_version_and_finds_a_changed_bit(
-    session: Session, fleet: Answering
+def test_check_proves_every_version_and_finds_a_changed_bit_but_tells_of_no_gap(
+    session: Session, fleet: Answering, tmp_path: Path
 ) -> None:
     calibrate(session, "t30", offset=-1.5)
     assert json.loads(fleet("recompute", "--check", "--json").out) == {
@@ -101,8 +103,12 @@ def test_check_proves_every_version_and_finds_a_changed_bit(
         session.execute(update(Observation).where(Observation.datastream_id == 4).values(u=0.5))
     status, out, err = fleet("recompute", "--check")
     assert status == 1
-    assert "1 findings." in out
+    assert "1 finding." in out
     assert err == "Calibration 9 gives none of its 4 observations.\n"
+    store_batch(session, [SimulatedNode().pack(9)], now=LATER)  # 5 to 8 never came
+    err = fleet("recompute", "--check").err
+    assert ("is another one" in err, "never came" in err) == (True, False)
+    assert "never came" in fleet("verify", "--data", str(tmp_path / "data")).err
 
 
 def test_backup_that_cannot_be_made_holds_a_correction_up_and_says_so(

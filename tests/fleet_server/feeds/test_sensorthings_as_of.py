@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from datetime import datetime, timedelta
@@ -16,8 +17,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import clock
 from fleet_server.measurement.drift import Check
-from fleet_server.models import Channel
-from fleet_server.services import correcting, revising, rights
+from fleet_server.models import CalibrationKind, Channel
+from fleet_server.services import calibrating, correcting, revising, rights
+from fleet_server.services.calibrating import NewCalibration, NewPoint
 from fleet_server.services.correcting import NewCorrection
 from fleet_server.services.ingest import store_batch
 from tests.fleet_server.world_fixtures import World
@@ -138,3 +140,43 @@ def test_value_put_right_for_drift_names_its_correction_whose_numbers_are_its_se
     assert values.count(f'"correctionId": {draft.id}') == 2
     assert f'"corrections": [{{"correctionId": {draft.id}, "property": "soil_temp' in sensor
     assert '"lowStandard": 0.0, "lowReading": -0.4, "highStandard": null' in sensor
+
+
+def test_what_was_withdrawn_stays_in_its_probes_history_with_its_status_and_drafts_do_not(
+    client: FlaskClient, session: Session
+) -> None:
+    deployed_node(session)
+    store_batch(session, SimulatedNode().packs([1, 2]), now=NOON + HOUR)
+    probe = ("n-000001/d30", "soil_temperature")
+    visit = NewCorrection(*probe, NOON, NOON + HOUR, low=Check(0.0, -0.4))
+    new = NewCalibration(*probe, CalibrationKind.OFFSET, "ada", NOON, (NewPoint(1.5, 0.0, 0.02),))
+
+    def act_as(name: str) -> None:
+        rights.act_as(session, rights.Actor(name, frozenset(rights.Right)))
+
+    act_as("ada")
+    corrections = [correcting.draft_correction(session, visit, now=NOON + HOUR) for _ in range(2)]
+    records = [calibrating.draft_calibration(session, new, now=NOON + HOUR) for _ in range(2)]
+    act_as("grace")
+    numbers = [one.calibration.id for one in records]
+    correcting.approve_correction(session, corrections[0].id, now=NOON + HOUR)
+    correcting.withdraw_correction(session, corrections[0].id, reason="x", now=NOON + 2 * HOUR)
+    calibrating.approve_calibration(session, numbers[0], now=NOON + HOUR)
+    calibrating.withdraw_calibration(session, numbers[0], reason="x", now=NOON + 2 * HOUR)
+    calibrating.withdraw_calibration(session, numbers[1], reason="x", now=NOON + 2 * HOUR)
+    stream = session.scalars(select(Channel.datastream_id).where(Channel.key == "t30")).one()
+    (told,) = at(client, NOON + 3 * HOUR, f"Datastreams({stream})/Sensor")
+    metadata = json.loads(told)["metadata"]
+    listed = [
+        (one["calibrationId"], one["status"], one["withdrawnAt"])
+        for one in metadata["calibrations"]
+        if one["property"] == "soil_temperature"
+    ]
+    assert listed[1:] == [(numbers[0], "withdrawn", "2026-07-01T14:00:00Z")]
+    assert listed[0][1:] == ("approved", None)
+    (only,) = metadata["corrections"]
+    assert (only["correctionId"], only["status"]) == (corrections[0].id, "withdrawn")
+    assert (only["approvedAt"], only["withdrawnAt"]) == (
+        "2026-07-01T13:00:00Z",
+        "2026-07-01T14:00:00Z",
+    )

@@ -607,7 +607,7 @@ def test_correction_that_is_held_up_calls_by_its_number_and_its_reason(session: 
     look(session, HOUR)
     (alert,) = alerting.alerts(session, Wanted(), limit=9)
     said = alert_words.sentence(AlertKind.JOB, alert.details, "en")
-    assert said.startswith(f"Correction {number} is held up")
+    assert said.startswith(f"Revision {number} is held up")
     assert "There is no room for the backup." in said
     assert f"/fleet/revisions/{number}" in alert_words.sentence(AlertKind.JOB, alert.details, "de")
     while revising.advance(session, now=NOON + HOUR):

@@ -37,10 +37,10 @@ from fleet_server.services import (
     telling,
     verifying,
 )
+from fleet_server.services.backup_troubles import BackupRunning
 from fleet_server.services.backups import (
     Backup,
     BackupDamaged,
-    BackupRunning,
     BackupWrong,
     DataThere,
     InUse,

@@ -175,14 +175,14 @@ def test_correction_that_cannot_be_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("new", "author", "approver", "sentence"),
     [
-        (VISIT, "ada", "ada", "Who wrote a correction does not approve it"),
-        (VISIT, "key 7 of ada", "ada", "Who wrote a correction does not approve it"),
-        (VISIT, "ada", "key 7 of ada", "Who wrote a correction does not approve it"),
+        (VISIT, "ada", "ada", "Who wrote a drift correction does not approve it"),
+        (VISIT, "key 7 of ada", "ada", "Who wrote a drift correction does not approve it"),
+        (VISIT, "ada", "key 7 of ada", "Who wrote a drift correction does not approve it"),
         (
             _changed(low=Check(0.0, -2.1)),
             "ada",
             "grace",
-            "So large a correction may not be published",
+            "So large a drift correction may not be published",
         ),
     ],
 )

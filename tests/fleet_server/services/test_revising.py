@@ -21,9 +21,10 @@ from fleet_server.models import (
     Sensor,
     UtcSeconds,
 )
-from fleet_server.services import revising
+from fleet_server.services import revising, revision_list
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.known_then import observations_as_of
+from fleet_server.services.revision_list import Earlier
 from fleet_server.services.verifying import verify
 
 
@@ -133,6 +134,24 @@ def test_two_corrections_in_one_second_are_two_versions(session: Session) -> Non
         (18.375, LATER, LATER + second),
     ]
     assert values(session, "t30") == [17.875]
+
+
+def test_of_two_revisions_that_wait_each_tells_what_it_changed_and_what_the_other_made_already(
+    session: Session,
+) -> None:
+    measured(session)
+    first = calibrate(session, "t30", offset=-1.5)
+    second = calibrate(session, "t30", offset=-2.0, from_at=NOON + timedelta(seconds=3 * 900))
+    work_off(session)
+
+    lines = [revision_list.revision_of(session, one) for one in (first, second) if one]
+    assert [(line.compared, line.changed, list(line.made_earlier)) for line in lines] == [
+        (8, 8, []),
+        (4, 0, [Earlier(first or 0, 4)]),
+    ]
+    page = revision_list.stream_page(session, second or 0, limit=5)
+    assert [list(one.made_earlier) for one in page.items] == [[Earlier(first or 0, 2)]] * 2
+    assert values(session, "t30") == [18.375, 18.375, 17.875, 17.875]
 
 
 def test_probe_that_measured_nothing_yet_needs_no_revision(session: Session) -> None:

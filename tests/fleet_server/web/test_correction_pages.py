@@ -47,7 +47,7 @@ def test_what_a_visit_found_is_drafted_with_a_comma_and_approved_by_somebody_els
     assert "ice &amp; &lt;b&gt;water&lt;/b&gt;" in page
     own = ada.post("/fleet/corrections/1/approve")
     assert own.status_code == 400
-    assert "Who wrote a correction does not approve it" in own.text
+    assert "Who wrote a drift correction does not approve it" in own.text
     assert grace.post("/fleet/corrections/1/approve").status_code == 303
     german = grace.get(PAGE, headers=GERMAN).text
     assert "Drift und Bewuchs" in german
