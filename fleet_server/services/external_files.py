@@ -128,10 +128,12 @@ def rules_of(stored: Mapping[str, Any]) -> MeasurementRules:
             "missing": tuple(stored.get("missing", ())),
         }
     )
-    for one in (rules, *rules.values):
-        for place in fields(one):
-            if not _fits(place.name, getattr(one, place.name)):
-                raise TypeError(f"{place.name} is of another kind")
+    named = [(place.name, getattr(rules, place.name)) for place in fields(rules)]
+    for column in rules.values:
+        named += [(place.name, getattr(column, place.name)) for place in fields(column)]
+    for name, value in named:
+        if not _fits(name, value):
+            raise TypeError(f"{name} is of another kind")
     return rules
 
 

@@ -20,6 +20,7 @@ REVISION_KIND_WORDS = {
     "software": lazy_gettext("software"),
     "swap": lazy_gettext("probe swapped"),
     "quality_control": lazy_gettext("flags"),
+    "import": lazy_gettext("others' measurements"),
 }
 REVISION_STATE_WORDS = {
     "waiting": Word("○", lazy_gettext("waiting"), lazy_gettext("A backup is made first.")),
@@ -33,6 +34,7 @@ REVISION_STATE_WORDS = {
 _THREE_PARTS = (r"(?P<id>\d+)", r"(?P<serial>.+)", r"(?P<what>approved|withdrawn)")
 _CALIBRATION = re.compile(calibrating.REVISION_REASON.format(*_THREE_PARTS))
 _CORRECTION = re.compile(correcting.REVISION_REASON.format(*_THREE_PARTS))
+_IMPORT = re.compile(r"import (?P<id>\d+)(?P<what> was withdrawn)?")
 
 
 @web.app_template_global()
@@ -55,6 +57,8 @@ def revision_reason(revision: Revision) -> Markup:
         if found["what"] == "approved":
             return escape(gettext("Correction %(number)s of %(serial)s was approved.", **told))
         return escape(gettext("Correction %(number)s of %(serial)s was withdrawn.", **told))
+    if found := _IMPORT.fullmatch(revision.reason):
+        return _import_reason(int(found["id"]), is_withdrawn=found["what"] is not None)
     found = _CALIBRATION.fullmatch(revision.reason)
     if found is None:
         return escape(revision.reason)
@@ -64,6 +68,16 @@ def revision_reason(revision: Revision) -> Markup:
     else:
         sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
     address = url_for("web.calibration", calibration_id=int(found["id"]))
+    return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
+
+
+def _import_reason(number: int, *, is_withdrawn: bool) -> Markup:
+    told = {"number": str(number)}
+    if is_withdrawn:
+        sentence = gettext("Import %(number)s was withdrawn.", **told)
+    else:
+        sentence = gettext("Import %(number)s gave other values.", **told)
+    address = url_for("web.measurement", import_id=number)
     return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
 
 
