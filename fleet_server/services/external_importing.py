@@ -43,6 +43,7 @@ from fleet_server.services.external_files import (
     WrongCell,
     read_measurements,
 )
+from fleet_server.services.sites import KIND_WORDS
 
 LEVEL = "external"
 COVERAGE_FACTOR = 2.0
@@ -290,11 +291,10 @@ def _place(session: Session, read: ReadFile, *, now: datetime) -> _Placed:
     for one in read.values:
         site = sites.get(one.site_code)
         problem = _fault(one, site, now_s)
-        if problem is not None or site is None:
-            problem = problem or CellWrong("There is no site.")
+        if problem is not None:
             wrong.append(WrongCell(one.row, one.column, problem.said, problem.code))
             continue
-        values[site.id, one.property, one.depth_cm].append(one)
+        values[sites[one.site_code].id, one.property, one.depth_cm].append(one)
     wrong.sort(key=lambda cell: cell.row)
     return _Placed(dict(values), wrong, read, {site.id: site.code for site in sites.values()})
 
@@ -315,7 +315,7 @@ def _fault(one: GivenValue, site: Site | None, now_s: int) -> CellWrong | None:
             return CellWrong(
                 "%(code)s is a %(kind)s, where no %(property)s is measured.",
                 code=one.site_code,
-                kind=site.kind,
+                kind=KIND_WORDS[site.kind],
                 property=one.property,
             )
     return None
