@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from fleet_server.cli.named_nodes import moment_text
 from fleet_server.errors import Invalid
 from fleet_server.measurement import given_units
 from fleet_server.models import ExternalImport, ImportKind
-from fleet_server.services import external_importing, hand_readings, keyset
+from fleet_server.services import check_points, external_importing, hand_readings, keyset
+from fleet_server.services.check_points import CheckPoint, ProbeTrend
 from fleet_server.services.external_files import MeasurementRules, ValueColumn, rules_of
 from fleet_server.services.external_importing import ImportPlan, Origin
 from fleet_server.services.hand_readings import HandReading
@@ -84,7 +85,7 @@ def measurement() -> None:
 
 @measurement.command(name="import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--kind", type=click.Choice([*ImportKind]), default="third_party", show_default=True)
+@click.option("--kind", type=click.Choice([one.value for one in ImportKind]), default="third_party", show_default=True)
 @click.option("--source", required=True, help="Who measured: person, laboratory, system.")
 @click.option("--method", default="", help="How, like DIN EN ISO 5814.")
 @click.option("--instrument", default="", help="With what, and its serial number.")
@@ -296,6 +297,116 @@ def withdraw(*, number: int, reason: str, data_dir: str | None, as_json: bool) -
         row = external_importing.withdraw_import(session, number, reason=reason, now=clock.now())
         fields = _document(row)
     answer(fields, f"Import {number} is withdrawn.", as_json=as_json)
+
+
+@measurement.command(name="check-points")
+@click.option("--site", "site_code", help="Only of this site.")
+@click.option("--probe", "serial", help="Only beside this probe's values: its serial number.")
+@click.option(
+    "--window-minutes",
+    type=click.IntRange(0, 24 * 60),
+    default=60,
+    show_default=True,
+    help="How far the probe's value may lie from the other, on each side.",
+)
+@data_option
+@json_option
+def list_check_points(
+    *,
+    site_code: str | None,
+    serial: str | None,
+    window_minutes: int,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """What others measured beside what the probe showed then: difference, its uncertainty, E_n (at most 1 agrees), trend.
+
+    Example: fleet measurement check-points --site stadtpark-teich
+    """
+    with open_session(data_dir) as session:
+        points = check_points.check_points(
+            session, site_code=site_code, serial=serial, window=timedelta(minutes=window_minutes)
+        )
+    trends = check_points.trends(points)
+    lines = [_point_line(one) for one in points] + [_trend_line(one) for one in trends]
+    answer(
+        {
+            "check_points": [_point_document(one) for one in points],
+            "trends": [_trend_document(one) for one in trends],
+        },
+        "\n".join(lines) or "Nobody else measured what a probe measures there.",
+        as_json=as_json,
+    )
+
+
+def _point_line(one: CheckPoint) -> str:
+    given = f"{one.limit_sign} {one.limit_value:g}" if one.limit_sign else _number(one.given)
+    told = f"{moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}"
+    if one.measured is None:
+        return f"{told}; no value of a probe near"
+    told += f"; {one.serial}: {one.measured.value:.6g} {one.unit}"
+    if one.difference is not None:
+        told += f"; difference {one.difference:+.3g}"
+    if one.en is not None:
+        told += f", En {one.en:+.2f}, {'agrees' if one.agrees else 'does not agree'}"
+    elif one.difference is not None:
+        told += ", uncertainty not known"
+    return told
+
+
+def _number(number: float | None) -> str:
+    return "–" if number is None else f"{number:.6g}"
+
+
+def _trend_line(one: ProbeTrend) -> str:
+    what = f"{one.serial} {one.observed_property} {one.depth_cm} cm, {one.count} check points"
+    if one.trend is None:
+        return f"{what}: a trend wants three"
+    slopes = [line.slope for line in (one.trend.line, one.trend.low, one.trend.high)]
+    return "{}: {:+.3g} {unit} a day (90 %: {:+.3g} to {:+.3g})".format(
+        what, *slopes, unit=one.unit
+    )
+
+
+def _point_document(one: CheckPoint) -> dict[str, Any]:
+    measured = one.measured
+    return {
+        "site": one.site_code,
+        "property": one.observed_property,
+        "depth_cm": one.depth_cm,
+        "unit": one.unit,
+        "at": moment_text(one.at),
+        "import": one.import_id,
+        "source": one.source,
+        "given": one.given,
+        "given_u": one.given_u,
+        "limit_sign": one.limit_sign,
+        "limit_value": one.limit_value,
+        "serial": one.serial,
+        "measured": None if measured is None else measured.value,
+        "measured_u": None if measured is None else measured.u,
+        "away_s": None if measured is None else measured.away_s,
+        "is_interpolated": measured is not None and measured.is_interpolated,
+        "is_corrected": one.is_corrected,
+        "difference": one.difference,
+        "difference_u": one.difference_u,
+        "en": one.en,
+        "agrees": one.agrees,
+    }
+
+
+def _trend_document(one: ProbeTrend) -> dict[str, Any]:
+    trend = one.trend
+    return {
+        "serial": one.serial,
+        "property": one.observed_property,
+        "depth_cm": one.depth_cm,
+        "unit": one.unit,
+        "count": one.count,
+        "per_day": None if trend is None else trend.line.slope,
+        "per_day_low": None if trend is None else trend.low.slope,
+        "per_day_high": None if trend is None else trend.high.slope,
+    }
 
 
 def _told(plan: ImportPlan, number: int | None, *, rehearse: bool) -> list[str]:
