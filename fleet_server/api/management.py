@@ -20,6 +20,7 @@ from fleet_server.api.flags import flags
 from fleet_server.api.groups import groups, tags
 from fleet_server.api.limits import limits
 from fleet_server.api.me import me
+from fleet_server.api.measurements import measurements
 from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import BASE
 from fleet_server.api.people import people
@@ -70,6 +71,7 @@ _NOUNS = (
     standards_noun,
     calibrations,
     corrections,
+    measurements,
     revisions,
     observations,
 )

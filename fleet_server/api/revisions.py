@@ -68,14 +68,42 @@ class RevisionStreamSchema(Schema):
     largest_change = fields.Float(required=True, allow_none=True, attribute="stream.largest_change")
 
 
-class MadeBySchema(Schema):
-    """`inputs`: calibrations of the conversion's inputs by name, null where there was none."""
+class GivenSchema(Schema):
+    """A value that no node measured: its import, the row, and what stood there. `limit_sign` `<` or `>`: known only to lie beyond `limit_value`."""
 
-    sensor = fields.String(required=True, attribute="sensor.serial")
-    calibration_id = fields.Integer(required=True, attribute="calibration.id")
-    certificate_sha256 = fields.String(
-        required=True, allow_none=True, attribute="calibration.certificate_sha256"
+    import_id = fields.Integer(required=True, attribute="source.id")
+    kind = fields.String(required=True, attribute="source.kind")
+    source = fields.String(required=True, attribute="source.source")
+    method = fields.String(required=True, attribute="source.method")
+    instrument = fields.String(required=True, attribute="source.instrument")
+    report_number = fields.String(required=True, attribute="source.report_number")
+    sample = fields.String(required=True, attribute="value.sample")
+    row = fields.Integer(required=True, attribute="value.row")
+    given = fields.String(required=True, attribute="value.given")
+    given_unit = fields.String(required=True, attribute="value.given_unit")
+    limit_sign = fields.String(required=True, attribute="value.limit_sign")
+    limit_value = fields.Float(required=True, allow_none=True, attribute="value.limit_value")
+
+
+class MadeBySchema(Schema):
+    """`inputs`: calibrations of the conversion's inputs by name, null where there was none. `given`: of a value that no node measured; then it has no sensor."""
+
+    sensor = fields.Function(
+        lambda made: made.sensor and made.sensor.serial,
+        required=True,
+        metadata={"type": ["string", "null"]},
     )
+    calibration_id = fields.Function(
+        lambda made: made.calibration and made.calibration.id,
+        required=True,
+        metadata={"type": ["integer", "null"]},
+    )
+    certificate_sha256 = fields.Function(
+        lambda made: made.calibration and made.calibration.certificate_sha256,
+        required=True,
+        metadata={"type": ["string", "null"]},
+    )
+    given = fields.Nested(GivenSchema, required=True, allow_none=True)
     inputs = fields.Function(
         lambda made: {name: one and one.id for name, one in made.inputs.items()},
         required=True,

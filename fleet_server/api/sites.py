@@ -19,9 +19,10 @@ from fleet_server.services import deploying, keyset, site_importing, site_list
 from fleet_server.services import sites as planning
 from fleet_server.services.file_store import FileStore, open_store
 from fleet_server.services.rights import Right
-from fleet_server.services.site_files import LARGEST_FILE_BYTES, read_table
+from fleet_server.services.site_files import read_table
 from fleet_server.services.site_importing import ImportPlan, ImportRules
 from fleet_server.services.sites import SiteState
+from fleet_server.services.tables import LARGEST_FILE_BYTES
 
 sites = Noun("sites", "Places that are measured")
 _KINDS = ("tree", "water")

@@ -59,6 +59,10 @@ _COMMANDS = {
         "fleet_server.cli.correction:correction",
         "What probes lost between two visits, put right.",
     ),
+    "measurement": (
+        "fleet_server.cli.measurement:measurement",
+        "Other people's measurements: hand readings, laboratories, other networks.",
+    ),
     "recompute": (
         "fleet_server.cli.recompute:recompute",
         "Make stored values anew, or prove every bit of them.",

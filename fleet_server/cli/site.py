@@ -17,9 +17,10 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.models import Site
 from fleet_server.services import places, site_importing, site_list, sites
 from fleet_server.services.file_store import open_store
-from fleet_server.services.site_files import LARGEST_FILE_BYTES, read_table
+from fleet_server.services.site_files import read_table
 from fleet_server.services.site_importing import FIELDS, ImportPlan, ImportRules
 from fleet_server.services.sites import SiteState
+from fleet_server.services.tables import LARGEST_FILE_BYTES
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _AT_ONCE = 1000

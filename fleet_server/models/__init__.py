@@ -52,6 +52,7 @@ from fleet_server.models.drift_correction import CorrectionStatus, DriftCorrecti
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
 from fleet_server.models.external_identity import ExternalIdentity
+from fleet_server.models.external_import import ExternalImport, ExternalValue, ImportKind
 from fleet_server.models.field_note import FieldNote
 from fleet_server.models.gap import Gap
 from fleet_server.models.job import Job
@@ -127,8 +128,11 @@ __all__ = [
     "EnrolmentToken",
     "Event",
     "ExternalIdentity",
+    "ExternalImport",
+    "ExternalValue",
     "FieldNote",
     "Gap",
+    "ImportKind",
     "Job",
     "JudgedStream",
     "KeptAnswer",

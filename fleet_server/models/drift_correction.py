@@ -25,7 +25,7 @@ class DriftCorrection(Base):
     """Of one property of one sensor, `from_at` (as left) ≤ sampled_at < `to_at` (as found); numbers as in `measurement.drift.Correction`.
 
     Once approved its numbers never change: a better one is a new version, and the newest that is approved holds. `rating` is what the record
-    is worth with it ("excellent" … "unpublishable").
+    is worth with it ("excellent" … "unpublishable"). `from_import_id`: the import whose value the probe was compared with at `to_at`, if one was.
     """
 
     __tablename__ = "drift_correction"
@@ -53,6 +53,7 @@ class DriftCorrection(Base):
     high_reading: Mapped[float | None]
     rating: Mapped[str]
     note: Mapped[str] = mapped_column(default="")
+    from_import_id: Mapped[int | None] = mapped_column(ForeignKey("external_import.id"))
     author: Mapped[str]
     approved_by: Mapped[str | None]
     approved_at: Mapped[Moment | None]

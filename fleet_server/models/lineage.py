@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key
@@ -13,6 +13,9 @@ class Lineage(Base):
 
     `inputs` is `temperature=17` (input = calibration id) or `temperature=17/3` (with correction 3), comma-separated, empty when there are
     none. `correction` is the id of the drift correction, empty when there is none. Texts are never null, so that the unique constraint holds on both databases.
+
+    Of a value that no node measured: `import_id` alone, with no sensor and no calibration, `pipeline_version` what read the file, and one lineage
+    for each import (decision 0097).
     """
 
     __tablename__ = "lineage"
@@ -27,11 +30,18 @@ class Lineage(Base):
             "sensor_id",
             "conversion",
         ),
+        CheckConstraint(
+            "(import_id IS NULL) = (sensor_id IS NOT NULL)"
+            " AND (sensor_id IS NULL) = (calibration_id IS NULL)",
+            name="origin",
+        ),
+        Index("uq_lineage_import_id", "import_id", unique=True),
     )
 
     id: Mapped[Key]
-    sensor_id: Mapped[int] = mapped_column(ForeignKey("sensor.id"))
-    calibration_id: Mapped[int] = mapped_column(ForeignKey("calibration.id"))
+    sensor_id: Mapped[int | None] = mapped_column(ForeignKey("sensor.id"))
+    calibration_id: Mapped[int | None] = mapped_column(ForeignKey("calibration.id"))
+    import_id: Mapped[int | None] = mapped_column(ForeignKey("external_import.id"))
     inputs: Mapped[str]
     conversion: Mapped[str]
     correction: Mapped[str]

@@ -540,9 +540,10 @@ def lineage_ids_of(session: Session, keys: Iterable[LineageKey]) -> dict[Lineage
 
 
 def stored_lineages(session: Session) -> dict[int, LineageKey]:
-    """What every lineage says, by id."""
+    """What every lineage of values that nodes measured says, by id."""
     columns = [getattr(Lineage, name) for name in _LINEAGE_COLUMNS]
-    return {row[-1]: tuple(row[:-1]) for row in session.execute(select(*columns, Lineage.id))}
+    query = select(*columns, Lineage.id).where(Lineage.import_id.is_(None))
+    return {row[-1]: tuple(row[:-1]) for row in session.execute(query)}
 
 
 _LINEAGE_COLUMNS = (

@@ -561,11 +561,11 @@ def replace_versions(
         )
     removed_s = before.times_s[~after.is_made]
     if removed_s.size:
-        _remove(session, datastream_id, removed_s)
+        remove_observations(session, datastream_id, removed_s)
 
 
-def _remove(session: Session, datastream_id: int, times_s: NDArray[np.int64]) -> None:
-    """Values that nothing makes any more, and their counts."""
+def remove_observations(session: Session, datastream_id: int, times_s: NDArray[np.int64]) -> None:
+    """Values that nothing makes any more, and their counts. Part of the caller's transaction, which wrote their history."""
     for some in bulk.chunks(times_s.tolist(), _QUERY_KEYS):
         keys = [(datastream_id, datetime.fromtimestamp(one, UTC)) for one in some]
         session.execute(

@@ -6,28 +6,29 @@ What cannot be read at all is refused with one sentence (`FileWrong`); what is w
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import sqlite3
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import shapely
 from shapely.errors import ShapelyError
 
-from fleet_server.errors import Invalid
-
-LARGEST_FILE_BYTES = 10 * 1024 * 1024
-MOST_ROWS = 200_000
-MOST_COLUMNS = 200
+from fleet_server.services.tables import (
+    FileWrong,
+    Row,
+    Table,
+    checked_columns,
+    read_csv,
+    read_text,
+    refuse_large_or_empty,
+    refuse_too_many,
+)
 
 _WGS84 = 4326
-_SEPARATORS = (";", ",", "\t")
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _LONGEST_CELL = 20_000
 # A table that is a view could compute for ever: what a file of this size holds is read in far fewer steps.
@@ -36,31 +37,6 @@ _SQLITE_STEPS_AT_ONCE = 100_000
 # GeoPackage 1.3, 2.1.3.1.1: bytes of the envelope by its indicator code.
 _ENVELOPE_BYTES = {0: 0, 1: 32, 2: 48, 3: 48, 4: 64}
 _GEOPACKAGE_MAGIC = b"GP"
-
-
-class FileWrong(Invalid):
-    """The file cannot be read as a table of sites."""
-
-    code = "file_wrong"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: its number as the person who looks into the file finds it, its cells as text, and where it is (x east, y north)."""
-
-    number: int
-    cells: Mapping[str, str]
-    position: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """`epsg`: the coordinate system that the file itself names. `has_geometry`: positions come from it, not from columns."""
-
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    has_geometry: bool = False
-    epsg: int | None = None
 
 
 def read_table(data: bytes, *, layer: str | None = None) -> Table:
@@ -72,117 +48,24 @@ def read_table(data: bytes, *, layer: str | None = None) -> Table:
     Raises:
         FileWrong: too large, of another kind, damaged, or empty.
     """
-    if len(data) > LARGEST_FILE_BYTES:
-        raise FileWrong(
-            "The file has more than %(largest_mb)s MB; split it and import the parts.",
-            largest_mb=LARGEST_FILE_BYTES // 1024**2,
-        )
-    if not data.strip():
-        raise FileWrong("The file is empty.")
+    refuse_large_or_empty(data)
     if data.startswith(_SQLITE_MAGIC):
         table = _read_geopackage(data, layer)
-    elif data.startswith(b"PK\x03\x04"):
-        raise FileWrong(
-            "This is a spreadsheet or an archive; save it as CSV (UTF-8) and import that."
-        )
     else:
-        text = _decode(data)
-        table = _read_geojson(text) if text.lstrip()[:1] == "{" else _read_csv(text)
+        table = _read_text_file(data)
     if not table.rows:
         raise FileWrong("The file has no rows below its head.")
     return table
 
 
-def _decode(data: bytes) -> str:
-    """UTF-8 with or without byte order mark, UTF-16 with one, else Windows-1252, which German spreadsheets write."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" in text:
-            break
-        return text
-    raise FileWrong(
-        "This is neither text (CSV, GeoJSON) in UTF-8 or Windows-1252 nor a GeoPackage."
-    )
-
-
-# ----------------------------------------------------------------------------------------------------------------- CSV
-
-
-def _read_csv(text: str) -> Table:
-    # Only what ends lines of CSV: `splitlines` would also cut at characters inside a cell.
-    source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=_separator(text))
-    try:
-        head = [cell.strip() for cell in next(reader, [])]
-        columns = _checked_columns(head)
-        rows = []
-        line = reader.line_num
-        for cells in reader:
-            number, line = line + 1, reader.line_num
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) > len(head):
-                # More cells than the head names: which is which cannot be known. Told as a row that is wrong.
-                cells = [*cells[: len(head)]]
-                rows.append(Row(number, {_TOO_MANY: "1", **dict(zip(head, cells, strict=False))}))
-            else:
-                named = zip(head, cells, strict=False)
-                rows.append(Row(number, {name: cell.strip() for name, cell in named if name}))
-            _refuse_too_many(rows)
-    except csv.Error as problem:
+def _read_text_file(data: bytes) -> Table:
+    found = read_text(data)
+    if found is None:
         raise FileWrong(
-            "Line %(line)s of the file is no CSV: %(problem)s.",
-            line=reader.line_num,
-            problem=problem,
-        ) from problem
-    return Table(columns, tuple(rows))
-
-
-_TOO_MANY = "\0too many"
-"""A column name that no file has: marks a row with more cells than the head has names."""
-
-
-def has_too_many_cells(row: Row) -> bool:
-    return _TOO_MANY in row.cells
-
-
-def _separator(text: str) -> str:
-    """The one that cuts the head into most columns."""
-    head = next((line for line in io.StringIO(text) if line.strip()), "")
-
-    def columns(separator: str) -> int:
-        try:
-            return len(next(csv.reader([head], delimiter=separator), []))
-        except csv.Error:
-            return 0
-
-    return max(_SEPARATORS, key=columns)
-
-
-def _checked_columns(head: Sequence[str]) -> tuple[str, ...]:
-    columns = [name for name in head if name]
-    if not columns:
-        raise FileWrong("The first line of the file has to name its columns.")
-    if len(columns) > MOST_COLUMNS:
-        raise FileWrong("The file has more than %(most)s columns.", most=MOST_COLUMNS)
-    double = next((name for name in columns if columns.count(name) > 1), None)
-    if double is not None:
-        raise FileWrong("The file has two columns %(column)r; rename one of them.", column=double)
-    return tuple(columns)
-
-
-def _refuse_too_many(rows: Sequence[Row]) -> None:
-    if len(rows) > MOST_ROWS:
-        raise FileWrong(
-            "The file has more than %(most)s rows; split it and import the parts.", most=MOST_ROWS
+            "This is neither text (CSV, GeoJSON) in UTF-8 or Windows-1252 nor a GeoPackage."
         )
+    text, encoding = found
+    return _read_geojson(text) if text.lstrip()[:1] == "{" else read_csv(text, encoding=encoding)
 
 
 # ------------------------------------------------------------------------------------------------------------- GeoJSON
@@ -210,8 +93,8 @@ def _read_geojson(text: str) -> Table:
         cells = {str(name).strip(): _cell(value) for name, value in properties.items()}
         columns |= dict.fromkeys(cells)
         rows.append(Row(number, cells, _geojson_position(feature.get("geometry"))))
-        _refuse_too_many(rows)
-    names = _checked_columns(list(columns)) if columns else ()
+        refuse_too_many(rows)
+    names = checked_columns(list(columns)) if columns else ()
     return Table(names, tuple(rows), has_geometry=True, epsg=_geojson_epsg(document))
 
 
@@ -297,8 +180,8 @@ def _read_layer(database: sqlite3.Connection, wanted: str | None) -> Table:
         geometry = found.pop(geometry_column, None)
         cells = {key: _cell(value) for key, value in found.items()}
         rows.append(Row(number, cells, _geopackage_position(geometry)))
-        _refuse_too_many(rows)
-    columns = _checked_columns([column for column in head if column != geometry_column])
+        refuse_too_many(rows)
+    columns = checked_columns([column for column in head if column != geometry_column])
     return Table(columns, tuple(rows), has_geometry=True, epsg=epsg if epsg > 0 else None)
 
 

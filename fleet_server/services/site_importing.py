@@ -24,8 +24,8 @@ from fleet_server.models import Site
 from fleet_server.services import auditing, bulk, places, rights, sites
 from fleet_server.services.file_store import FileStore
 from fleet_server.services.places import SystemUnknown
-from fleet_server.services.site_files import FileWrong, Row, Table, has_too_many_cells
 from fleet_server.services.sites import SiteWrong
+from fleet_server.services.tables import FileWrong, Row, Table, has_too_many_cells
 
 POSITION_FIELDS = ("x", "y")
 FIELDS = (

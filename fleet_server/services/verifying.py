@@ -1,7 +1,7 @@
 """Recomputing everything from the packs as received, through the functions that made it, and saying what does not agree.
 
 Nothing is judged by comparing stored results with each other: a pack is decoded again, its time is looked up again, its observations are
-made again by `observing.make_observations`. A fault is reported once, as the kind that it is. What is looked at is in
+made again by `observing.make_observations`, and what no node measured is read again from the file it came in. A fault is reported once, as the kind that it is. What is looked at is in
 `verification/`, one file for each kind of promise.
 """
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server.models import Node, Pack
 from fleet_server.services import auditing, bulk
+from fleet_server.services.verification.external import check_external
 from fleet_server.services.verification.numbers import Arrived, check_numbers, check_quarantine
 from fleet_server.services.verification.observations import ObservationCheck
 from fleet_server.services.verification.packs import PackCheck
@@ -58,6 +59,7 @@ def verify(session: Session, *, on_progress: Callable[[int, int], None] | None =
             on_progress(report.packs, total)
     observations.report_rest()
     thinned.report_rest()
+    check_external(session, report)
     check_quarantine(session, arrived, report)
     check_numbers(session, arrived, report, wall_now=datetime.now(UTC))
     _check_audit(session, report)

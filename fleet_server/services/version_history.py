@@ -14,6 +14,8 @@ from fleet_server.errors import NotFound
 from fleet_server.models import (
     Calibration,
     Datastream,
+    ExternalImport,
+    ExternalValue,
     Lineage,
     Observation,
     ObservationHistory,
@@ -32,12 +34,24 @@ _COLUMNS = ("value", "u", "flag", "tests", "lineage_id", "pack_id", "known_from"
 
 @dataclass(frozen=True)
 class MadeBy:
-    """What a version was made by: its lineage, with probe and calibrations. `inputs`: calibrations of the conversion's inputs, by name."""
+    """What a version was made by: its lineage, with probe and calibrations. `inputs`: calibrations of the conversion's inputs, by name.
+
+    Of a value that no node measured there is no probe: `given` is the row of the import that it came in.
+    """
 
     lineage: Lineage
-    sensor: Sensor
-    calibration: Calibration
+    sensor: Sensor | None
+    calibration: Calibration | None
     inputs: Mapping[str, Calibration | None]
+    given: Given | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value as it stood in what was imported, and where that came from."""
+
+    source: ExternalImport
+    value: ExternalValue
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class VersionHistory:
 
 
 def history_of(session: Session, public_id: int) -> VersionHistory:
-    """Every version of the observation with this public id. Five statements, whatever its past.
+    """Every version of the observation with this public id. At most seven statements, whatever its past.
 
     Raises:
         NotFound: there never was one, or its site is not the actor's business.
@@ -100,6 +114,7 @@ def history_of(session: Session, public_id: int) -> VersionHistory:
     if place is None or not rows:
         raise NotFound("There is no observation %(public_id)s.", public_id=public_id)
     made_by = _made_by(session, {row.lineage_id for row in rows})
+    made_by |= _given_by(session, {row.lineage_id for row in rows}, datastream_id, sampled_at)
     replacing = {row.revision_id for row in rows if row.revision_id is not None}
     revisions = {
         one.id: one for one in session.scalars(select(Revision).where(Revision.id.in_(replacing)))
@@ -184,6 +199,26 @@ def _made_by(session: Session, lineage_ids: set[int]) -> dict[int, MadeBy]:
             },
         )
         for row in rows
+    }
+
+
+def _given_by(
+    session: Session, lineage_ids: set[int], datastream_id: int, sampled_at: datetime
+) -> dict[int, MadeBy]:
+    """What others gave of this instant, by lineage."""
+    rows = session.execute(
+        select(Lineage, ExternalImport, ExternalValue)
+        .join(ExternalImport, ExternalImport.id == Lineage.import_id)
+        .join(ExternalValue, ExternalValue.import_id == Lineage.import_id)
+        .where(
+            Lineage.id.in_(lineage_ids),
+            ExternalValue.datastream_id == datastream_id,
+            ExternalValue.sampled_at == sampled_at,
+        )
+    )
+    return {
+        lineage.id: MadeBy(lineage, None, None, {}, Given(source, value))
+        for lineage, source, value in rows
     }
 
 

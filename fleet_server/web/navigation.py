@@ -67,6 +67,7 @@ GROUPS = (
         lazy_gettext("Measurement"),
         (
             Link("web.calibrations", lazy_gettext("Calibrations")),
+            Link("web.measurements", lazy_gettext("Others' measurements")),
             Link("web.revisions", lazy_gettext("Revisions")),
             Link("web.limits", lazy_gettext("Limits")),
         ),

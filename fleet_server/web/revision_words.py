@@ -22,6 +22,7 @@ REVISION_KIND_WORDS = {
     "software": lazy_gettext("software"),
     "swap": lazy_gettext("probe swapped"),
     "quality_control": lazy_gettext("flags"),
+    "import": lazy_gettext("others' measurements"),
 }
 REVISION_STATE_WORDS = {
     "waiting": Word("○", lazy_gettext("waiting"), lazy_gettext("A backup is made first.")),
@@ -38,6 +39,7 @@ _CALIBRATION = re.compile(calibrating.REVISION_REASON.format(*_THREE_PARTS))
 _CORRECTION = re.compile(
     "(?:drift )?" + settling.REVISION_REASON.removeprefix("drift ").format(*_THREE_PARTS)
 )
+_IMPORT = re.compile(r"import (?P<id>\d+)(?P<what> was withdrawn)?")
 
 
 @web.app_template_global()
@@ -74,6 +76,29 @@ def revision_reason(revision: Revision) -> Markup:
 
 
 def _link(address: str, sentence: str) -> Markup:
+            return escape(gettext("Correction %(number)s of %(serial)s was approved.", **told))
+        return escape(gettext("Correction %(number)s of %(serial)s was withdrawn.", **told))
+    if found := _IMPORT.fullmatch(revision.reason):
+        return _import_reason(int(found["id"]), is_withdrawn=found["what"] is not None)
+    found = _CALIBRATION.fullmatch(revision.reason)
+    if found is None:
+        return escape(revision.reason)
+    told = {"number": found["id"], "serial": found["serial"]}
+    if found["what"] == "approved":
+        sentence = gettext("Calibration %(number)s of %(serial)s was approved.", **told)
+    else:
+        sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
+    address = url_for("web.calibration", calibration_id=int(found["id"]))
+    return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
+
+
+def _import_reason(number: int, *, is_withdrawn: bool) -> Markup:
+    told = {"number": str(number)}
+    if is_withdrawn:
+        sentence = gettext("Import %(number)s was withdrawn.", **told)
+    else:
+        sentence = gettext("Import %(number)s gave other values.", **told)
+    address = url_for("web.measurement", import_id=number)
     return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
 
 

@@ -16,8 +16,9 @@ from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.uploads import takes_file
 from fleet_server.services import places, site_importing
 from fleet_server.services.rights import Right
-from fleet_server.services.site_files import LARGEST_FILE_BYTES, Table, read_table
+from fleet_server.services.site_files import read_table
 from fleet_server.services.site_importing import FIELDS, ImportPlan, ImportRules
+from fleet_server.services.tables import LARGEST_FILE_BYTES, Table
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
 from fleet_server.web.faults import in_words

@@ -45,6 +45,8 @@ from fleet_server.models import (
     Datastream,
     Deployment,
     DriftCorrection,
+    ExternalImport,
+    ExternalValue,
     Lineage,
     Observation,
     ObservationCount,
@@ -523,7 +525,7 @@ def _observations(only_public: bool) -> AnySelect:
 
 
 def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
-    """Five statements: streams, lineages, channels, the packs with their raw readings, and earlier versions."""
+    """At most six statements: streams, lineages, channels, packs with their raw readings, earlier versions, and what others gave."""
     stream_ids = {row.datastream_id for row in rows}
     pack_ids = {row.pack_id for row in rows if row.pack_id is not None}
     streams = session.execute(
@@ -564,10 +566,33 @@ def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Compani
         "channels": channels,
         "packs": packs,
         "raw": raw,
+        "given": _given(session, rows),
         "earlier": known_then.earlier_versions(
             session, ((row.datastream_id, row.sampled_at) for row in rows)
         ),
     }
+
+
+def _given(session: Session, rows: Sequence[AnyRow]) -> Mapping[tuple[int, datetime, int], Any]:
+    """What others gave, by datastream, instant and lineage; no statement where all comes from packs."""
+    keys = [(row.datastream_id, row.sampled_at) for row in rows if row.pack_id is None]
+    if not keys:
+        return {}
+    found = session.execute(
+        select(
+            ExternalValue,
+            Lineage.id,
+            ExternalImport.kind,
+            ExternalImport.source,
+            ExternalImport.method,
+            ExternalImport.instrument,
+            ExternalImport.report_number,
+        )
+        .join(ExternalImport, ExternalImport.id == ExternalValue.import_id)
+        .join(Lineage, Lineage.import_id == ExternalValue.import_id)
+        .where(tuple_(ExternalValue.datastream_id, ExternalValue.sampled_at).in_(keys))
+    )
+    return {(row[0].datastream_id, row[0].sampled_at, row[1]): row for row in found}
 
 
 def _channel_of(row: Any, companions: Companions) -> Channel | None:
@@ -622,7 +647,9 @@ def _origin(row: Any, companions: Companions) -> dict[str, Any]:
     """The raw reading and the pack that an observation was made from."""
     pack = companions["packs"].get(row.pack_id)
     if pack is None:
-        return {}
+        return _given_origin(
+            companions["given"].get((row.datastream_id, row.sampled_at, row.lineage_id))
+        )
     origin = {"packId": pack.id, "nodeId": pack.node_id, "spool": pack.spool, "seq": pack.seq}
     channel = _channel_of(row, companions)
     raw = companions["raw"].get((pack.id, channel.key)) if channel else None
@@ -634,6 +661,28 @@ def _origin(row: Any, companions: Companions) -> dict[str, Any]:
         "rawUnit": channel.raw_unit,
         "rawStatus": raw.status,
     }
+
+
+def _given_origin(found: Any) -> dict[str, Any]:
+    """Where a value comes from that no node measured, and how it stood there."""
+    if found is None:
+        return {}
+    value: ExternalValue = found[0]
+    origin = {
+        "importId": value.import_id,
+        "importKind": found.kind,
+        "source": found.source,
+        "method": found.method,
+        "instrument": found.instrument,
+        "reportNumber": found.report_number,
+        "row": value.row,
+        "given": value.given,
+        "givenUnit": value.given_unit,
+        "sample": value.sample,
+    }
+    if value.limit_sign:
+        origin |= {"limitSign": value.limit_sign, "limit": value.limit_value}
+    return origin
 
 
 # --- what may be ordered and filtered by ---

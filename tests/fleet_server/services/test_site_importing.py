@@ -20,8 +20,9 @@ from fleet_server.errors import NotFound
 from fleet_server.models import AuditEntry, Role, Scope, Site
 from fleet_server.services import places, rights, site_importing, sites
 from fleet_server.services.places import PlaceWrong
-from fleet_server.services.site_files import FileWrong, read_table
+from fleet_server.services.site_files import read_table
 from fleet_server.services.site_importing import ImportPlan, ImportRules
+from fleet_server.services.tables import FileWrong
 
 CADASTRE = (
     "Baum-Nr.;Baumart;Ostwert;Nordwert;Pflanzjahr;Straße\n"

@@ -1,0 +1,77 @@
+"""What others measured beside the probe's values of a real node: difference, E_n, trend, and what cannot be compared."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from corrections import LATER, measured
+from external_world import act_as, imported
+from factories import NOON
+from sqlalchemy.orm import Session
+
+from fleet_server.models import ImportKind, Scope
+from fleet_server.services import check_points
+from fleet_server.services.check_points import WindowWrong
+from fleet_server.services.external_files import MeasurementRules, ValueColumn
+from fleet_server.services.external_importing import Origin
+
+SITE = "n-000001-site"
+RULES = MeasurementRules(
+    (ValueColumn("T", "soil_temperature", "°C", depth_cm=30, u_column="u"),),
+    "Zeit",
+    site_code=SITE,
+)
+HAND = Origin(ImportKind.HAND, "Ada", instrument="thermometer 7")
+
+
+def given(session: Session, *rows: tuple[int, str, str]) -> None:
+    """Values of another's thermometer so many seconds after noon; the probe shows 19.875 every quarter of an hour from then."""
+    lines = [f"{NOON + timedelta(seconds=s):%Y-%m-%dT%H:%M:%SZ};{t};{u}\n" for s, t, u in rows]
+    done = imported(session, "Zeit;T;u\n" + "".join(lines), RULES, origin=HAND)
+    assert done.import_id is not None, done.plan.wrong
+
+
+def test_value_of_another_lies_beside_the_probes_with_difference_and_normalized_error(
+    session: Session,
+) -> None:
+    measured(session, 4)
+    given(session, (1350, "19.775", "0.1"), (2700, "25", "0.1"), (3000, "20", ""))
+    late, wrong, good = check_points.check_points(session, site_code=SITE)
+    assert (good.serial, good.source, good.depth_cm) == ("n-000001/d30", "Ada", 30)
+    assert good.measured is not None
+    assert good.measured.is_interpolated
+    assert good.difference == pytest.approx(0.1)
+    assert good.difference_u == pytest.approx((good.measured.u**2 + 0.1**2) ** 0.5, rel=1e-6)
+    assert good.en == pytest.approx(0.1 / (2 * (good.difference_u or 0)))
+    assert (good.agrees, wrong.agrees) == (True, False)
+    assert late.difference == pytest.approx(-0.125)
+    assert (late.difference_u, late.en, late.agrees) == (None, None, None), "unknown is not zero"
+    [trend] = check_points.trends([late, wrong, good])
+    assert (trend.serial, trend.count) == ("n-000001/d30", 3)
+    assert trend.trend is not None
+
+
+def test_what_has_no_probe_near_or_is_no_number_is_shown_without_a_difference(
+    session: Session,
+) -> None:
+    measured(session, 4)
+    given(session, (30_000, "20", "0.1"), (900, "< 19", ""))
+    far, limit = check_points.check_points(session)
+    assert (far.measured, far.difference) == (None, None)
+    assert (limit.limit_sign, limit.limit_value, limit.difference) == ("<", 19.0, None)
+    wide = check_points.check_points(session, window=timedelta(days=1))
+    assert wide[0].measured is not None
+    with pytest.raises(WindowWrong):
+        check_points.check_points(session, window=timedelta(days=2))
+
+
+def test_check_points_of_one_probe_and_of_nobodys_business(session: Session) -> None:
+    measured(session, 4)
+    given(session, (900, "20", "0.1"))
+    assert len(check_points.check_points(session, serial="n-000001/d30")) == 1
+    assert check_points.check_points(session, serial="n-000001/w30") == []
+    assert check_points.check_points(session, site_code="elsewhere") == []
+    act_as(session, "wanda", Scope.WATERS)
+    assert check_points.check_points(session) == []
+    assert LATER > NOON
