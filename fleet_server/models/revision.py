@@ -7,7 +7,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key, Moment
 
-REVISION_KINDS = ("calibration", "correction", "rules", "software", "swap", "quality_control")
+REVISION_KINDS = (
+    "calibration",
+    "correction",
+    "rules",
+    "software",
+    "swap",
+    "quality_control",
+    "aggregates",
+)
 REVISION_STATES = ("waiting", "running", "done")
 _KINDS = ", ".join(f"'{kind}'" for kind in REVISION_KINDS)
 _STATES = ", ".join(f"'{state}'" for state in REVISION_STATES)
