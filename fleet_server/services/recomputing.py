@@ -294,10 +294,7 @@ class StreamRecomputer:
         )
 
     def _epoch(self, column: Any) -> ColumnElement[int]:
-        """A moment as integer seconds, without an object per row."""
-        if self._session.get_bind().dialect.name == "sqlite":
-            return type_coerce(column, Integer)
-        return cast(extract("epoch", column), BigInteger)
+        return seconds_of(self._session, column)
 
     def _make(
         self,
@@ -487,6 +484,13 @@ class StreamRecomputer:
             listed = func.json_each(json.dumps(given)).table_valued("value")
             return column.in_(select(listed.c.value))  # type: ignore[no-any-return]
         return column == any_(literal(given, ARRAY(BigInteger)))  # type: ignore[no-any-return]
+
+
+def seconds_of(session: Session, column: Any) -> ColumnElement[int]:
+    """A moment as integer seconds, without an object per row."""
+    if session.get_bind().dialect.name == "sqlite":
+        return type_coerce(column, Integer)
+    return cast(extract("epoch", column), BigInteger)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from fleet_server.models import (
     RevisionStream,
     Site,
 )
-from fleet_server.services import auditing, bulk, judged_streams, observing
+from fleet_server.services import aggregated_streams, auditing, bulk, judged_streams, observing
 from fleet_server.services.observing import Assumed
 from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
@@ -535,6 +535,9 @@ def replace_versions(
     removed_s = before.times_s[~after.is_made]
     if removed_s.size:
         _remove(session, datastream_id, removed_s)
+    aggregated_streams.mark_changed(
+        session, datastream_id, int(before.times_s[0]), int(before.times_s[-1])
+    )
 
 
 def _remove(session: Session, datastream_id: int, times_s: NDArray[np.int64]) -> None:

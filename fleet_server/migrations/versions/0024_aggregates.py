@@ -66,7 +66,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Means go: they can be made again. Their versions go with the revisions that replaced them."""
-    of_means = f"datastream_id IN (SELECT id FROM datastream WHERE {_LEVELS})"
+    of_means = f"datastream_id IN (SELECT id FROM datastream WHERE {_LEVELS})"  # noqa: S608 - our own words
     for table in ("observation", "observation_history", "observation_count", "revision_stream"):
         op.execute(f"DELETE FROM {table} WHERE {of_means}")  # noqa: S608 - our own words
     op.execute(f"DELETE FROM revision WHERE kind = '{_KIND}'")  # noqa: S608 - our own words
