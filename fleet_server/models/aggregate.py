@@ -12,7 +12,8 @@ class AggregatedStream(Base):
     """One datastream of which means are made: of every hour and local day that ended at `made_to` or before; None: of none yet.
 
     `due_to` is the end of the next hour. Values sampled from `dirty_from` to `dirty_to` (both included) came late or became other ones:
-    what they went into is made again.
+    what they went into is made again. `known_at`: since when the latest version of a mean is known, or of a value that is in one; who changes
+    values makes theirs known later than that. So at every moment means are those of the values that were known.
     """
 
     __tablename__ = "aggregated_stream"
@@ -28,6 +29,7 @@ class AggregatedStream(Base):
     due_to: Mapped[Moment]
     dirty_from: Mapped[Moment | None]
     dirty_to: Mapped[Moment | None]
+    known_at: Mapped[Moment | None]
 
 
 class AggregateDetail(Base):

@@ -9,7 +9,7 @@ version. Inside this module times are integer seconds UTC.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -434,6 +434,7 @@ class _State:
 
     made_to_s: int | None
     dirty_s: tuple[int, int] | None
+    known_s: int
 
 
 def _state_of(session: Session, datastream_id: int, *, lock: bool = False) -> _State:
@@ -443,7 +444,8 @@ def _state_of(session: Session, datastream_id: int, *, lock: bool = False) -> _S
     dirty = None
     if row.dirty_from is not None and row.dirty_to is not None:
         dirty = int(row.dirty_from.timestamp()), int(row.dirty_to.timestamp())
-    return _State(None if row.made_to is None else int(row.made_to.timestamp()), dirty)
+    made_to_s = None if row.made_to is None else int(row.made_to.timestamp())
+    return _State(made_to_s, dirty, 0 if row.known_at is None else int(row.known_at.timestamp()))
 
 
 def _aggregate_one(session: Session, datastream_id: int, *, now: datetime) -> bool:
@@ -465,10 +467,13 @@ def _aggregate_one(session: Session, datastream_id: int, *, now: datetime) -> bo
         if piece is not None and values is not None:
             if aggregator.values(piece.read_from_s, piece.read_to_s).tally != values.tally:
                 return False
-            _write_piece(session, aggregator, piece, values, now=now)
+            since_s = max(state.known_s, int(now.timestamp()))
+            latest_s = _write_piece(session, aggregator, piece, values, since_s=since_s, now=now)
+            after = replace(after, known_s=max(after.known_s, latest_s))
         row = session.get_one(AggregatedStream, datastream_id)
         row.made_to = None if after.made_to_s is None else _moment(after.made_to_s)
         row.due_to = _moment((after.made_to_s or 0) + HOUR_S)
+        row.known_at = _moment(after.known_s) if after.known_s else None
         row.dirty_from, row.dirty_to = (
             (None, None) if after.dirty_s is None else map(_moment, after.dirty_s)
         )
@@ -486,7 +491,7 @@ def _next(
         from_s, to_s = state.dirty_s
         cut_s = min(to_s, day_begin(from_s + _PIECE_S) - 1)
         rest = (cut_s + 1, to_s) if cut_s < to_s and cut_s + 1 < made_to_s else None
-        return changed_piece(from_s, cut_s, made_to_s), _State(made_to_s, rest)
+        return changed_piece(from_s, cut_s, made_to_s), replace(state, dirty_s=rest)
     judged_s = 0 if judged.judged_to is None else int(judged.judged_to.timestamp())
     until_s = whole_hour(min(judged_s, int(now.timestamp()) - MADE_AFTER_S))
     if until_s <= (made_to_s or 0):
@@ -498,14 +503,22 @@ def _next(
         begin_s = until_s if first_s is None else max(begin_s, min(whole_hour(first_s), until_s))
     to_s = min(until_s, day_begin(begin_s + _PIECE_S))
     if to_s <= begin_s:
-        return None, _State(to_s, state.dirty_s)
-    return new_piece(begin_s, to_s), _State(to_s, state.dirty_s)
+        return None, replace(state, made_to_s=to_s)
+    return new_piece(begin_s, to_s), replace(state, made_to_s=to_s)
 
 
 def _write_piece(
-    session: Session, aggregator: StreamAggregator, piece: Piece, values: Values, *, now: datetime
-) -> None:
+    session: Session,
+    aggregator: StreamAggregator,
+    piece: Piece,
+    values: Values,
+    *,
+    since_s: int,
+    now: datetime,
+) -> int:
+    """Returns since when the latest of the versions is known that were written; 0 where none was."""
     streams = streams_of_means(session, aggregator.datastream_id)
+    latest_s = 0
     for level in LEVELS:
         edges = piece.edges_of(level)
         made = aggregator.make(level, edges, values)
@@ -514,7 +527,9 @@ def _write_piece(
             stream = _make_stream(session, aggregator.datastream_id, level, now)
         if stream is not None and edges:
             stored = stored_means(session, stream, edges[0], edges[-1])
-            _write(session, stream, made, stored, now=now)
+            written_s = _write(session, stream, made, stored, since_s=since_s, now=now)
+            latest_s = max(latest_s, written_s)
+    return latest_s
 
 
 def _make_stream(session: Session, source_id: int, level: str, now: datetime) -> int:
@@ -534,48 +549,46 @@ def _make_stream(session: Session, source_id: int, level: str, now: datetime) ->
 
 
 def _write(
-    session: Session, datastream_id: int, made: Means, stored: Means, *, now: datetime
-) -> None:
+    session: Session,
+    datastream_id: int,
+    made: Means,
+    stored: Means,
+    *,
+    since_s: int,
+    now: datetime,
+) -> int:
     """Put what was made in the place of what is stored: new ones, new versions of others, and what has no values any more goes."""
-    at = np.searchsorted(stored.times_s, made.times_s)
     is_there = np.isin(made.times_s, stored.times_s)
     new = made.take(np.flatnonzero(~is_there))
-    kept = stored.take(at[is_there])
     again = made.take(np.flatnonzero(is_there))
+    kept = stored.take(np.searchsorted(stored.times_s, again.times_s))
     is_other = np.flatnonzero(again.differs_from(kept))
+    changed, before = again.take(is_other), kept.take(is_other)
     gone = stored.take(np.flatnonzero(~np.isin(stored.times_s, made.times_s)))
-    now_s = int(now.timestamp())
+    if not (len(new) or len(changed) or len(gone)):
+        return 0
+    # Later than what is replaced, and no earlier than what it is made of.
+    ended_s = _ended(session, datastream_id, new.times_s)
+    replaced_s = np.concatenate([before.known_s, gone.known_s, ended_s - 1]) + 1
+    known_s = int(max([since_s, *replaced_s.tolist(), *made.known_s.tolist()]))
     if len(new):
-        known_s = _since(now_s, new.known_s, _ended(session, datastream_id, new.times_s))
         _insert(session, datastream_id, new, known_s)
         _count(session, datastream_id, new.times_s, 1)
-    changed = again.take(is_other)
-    before = kept.take(is_other)
-    if not len(changed) and not len(gone):
-        return
-    known_s = _since(now_s, changed.known_s, before.known_s)
-    gone_s = _since(now_s, gone.known_s)
-    revision_id = _revision_of_today(session, now)
-    _note(session, revision_id, datastream_id, made, before, changed, len(gone), now)
-    for rows, ends_s in ((before, known_s), (gone, gone_s)):
-        _keep(session, datastream_id, rows, ends_s, revision_id)
-    if len(changed):
+    if len(changed) or len(gone):
+        revision_id = _revision_of_today(session, now)
+        _note(session, revision_id, datastream_id, made, before, changed, len(gone), now)
+        _keep(session, datastream_id, before, known_s, revision_id)
+        _keep(session, datastream_id, gone, known_s, revision_id)
         _update(session, datastream_id, changed, known_s)
-    if len(gone):
         _remove(session, datastream_id, gone.times_s)
         _count(session, datastream_id, gone.times_s, -1)
-
-
-def _since(now_s: int, *known_s: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Since when a version is known: later than what it replaces and what it was made of, for that was perhaps seen this second already."""
-    since = np.full(known_s[0].size, now_s, np.int64)
-    for one in known_s:
-        since = np.maximum(since, one + 1)
-    return since
+    return known_s
 
 
 def _ended(session: Session, datastream_id: int, times_s: NDArray[np.int64]) -> NDArray[np.int64]:
-    """When an earlier version of these ended of which nothing was left."""
+    """When earlier versions of these ended of which nothing was left."""
+    if not times_s.size:
+        return times_s
     history = ObservationHistory
     rows = session.execute(
         select(
@@ -598,7 +611,7 @@ def _lineage_ids(session: Session, means: Means) -> NDArray[np.int64]:
     return np.array([known[key] for key in keys], np.int64)[means.lineage_places]
 
 
-def _insert(session: Session, datastream_id: int, means: Means, known_s: NDArray[np.int64]) -> None:
+def _insert(session: Session, datastream_id: int, means: Means, known_s: int) -> None:
     bulk.insert_columns(
         session,
         _table(Observation),
@@ -610,22 +623,20 @@ def _insert(session: Session, datastream_id: int, means: Means, known_s: NDArray
             "flag": means.flags,
             "tests": np.zeros(len(means), np.int32),
             "lineage_id": _lineage_ids(session, means),
-            "known_from": known_s,
+            "known_from": np.full(len(means), known_s, np.int64),
         },
     )
     _insert_details(session, datastream_id, means, known_s)
 
 
-def _insert_details(
-    session: Session, datastream_id: int, means: Means, known_s: NDArray[np.int64]
-) -> None:
+def _insert_details(session: Session, datastream_id: int, means: Means, known_s: int) -> None:
     bulk.insert_columns(
         session,
         _table(AggregateDetail),
         {
             "datastream_id": np.full(len(means), datastream_id, np.int64),
             "sampled_at": means.times_s,
-            "known_from": known_s,
+            "known_from": np.full(len(means), known_s, np.int64),
             "minimum": means.minimums,
             "maximum": means.maximums,
             "count": means.counts,
@@ -634,7 +645,7 @@ def _insert_details(
     )
 
 
-def _update(session: Session, datastream_id: int, means: Means, known_s: NDArray[np.int64]) -> None:
+def _update(session: Session, datastream_id: int, means: Means, known_s: int) -> None:
     bulk.update_columns(
         session,
         _table(Observation),
@@ -645,7 +656,7 @@ def _update(session: Session, datastream_id: int, means: Means, known_s: NDArray
             "u": means.us,
             "flag": means.flags,
             "lineage_id": _lineage_ids(session, means),
-            "known_from": known_s,
+            "known_from": np.full(len(means), known_s, np.int64),
         },
         key=("datastream_id", "sampled_at"),
     )
@@ -656,7 +667,7 @@ def _keep(
     session: Session,
     datastream_id: int,
     means: Means,
-    ends_s: NDArray[np.int64],
+    end_s: int,
     revision_id: int,
 ) -> None:
     """Versions that end go to the history; their details stay where they are."""
@@ -674,7 +685,7 @@ def _keep(
             "flag": means.flags,
             "tests": np.zeros(len(means), np.int32),
             "lineage_id": _lineage_ids(session, means),
-            "known_to": ends_s,
+            "known_to": np.full(len(means), end_s, np.int64),
             "revision_id": np.full(len(means), revision_id, np.int64),
         },
     )
@@ -693,6 +704,8 @@ def _remove(session: Session, datastream_id: int, times_s: NDArray[np.int64]) ->
 
 
 def _count(session: Session, datastream_id: int, times_s: NDArray[np.int64], sign: int) -> None:
+    if not times_s.size:
+        return
     months, counts = np.unique(
         np.array([observing.month_of(one) for one in times_s.tolist()]), return_counts=True
     )

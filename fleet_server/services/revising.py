@@ -494,7 +494,13 @@ def replace_versions(
 ) -> None:
     """Put versions in place of others, which go to the history. Part of the caller's transaction, which holds the datastream's row."""
     # What is known by this second already was perhaps seen: the new is known from the next one on.
-    known_s = max(int(now.timestamp()), int(before.known_s.max()) + 1)
+    known_s = aggregated_streams.mark_changed(
+        session,
+        datastream_id,
+        int(before.times_s[0]),
+        int(before.times_s[-1]),
+        known_s=max(int(now.timestamp()), int(before.known_s.max()) + 1),
+    )
     length = len(before)
     bulk.insert_columns(
         session,
@@ -535,9 +541,6 @@ def replace_versions(
     removed_s = before.times_s[~after.is_made]
     if removed_s.size:
         _remove(session, datastream_id, removed_s)
-    aggregated_streams.mark_changed(
-        session, datastream_id, int(before.times_s[0]), int(before.times_s[-1])
-    )
 
 
 def _remove(session: Session, datastream_id: int, times_s: NDArray[np.int64]) -> None:

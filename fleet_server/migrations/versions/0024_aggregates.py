@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("due_to", _MOMENT, nullable=False),
         sa.Column("dirty_from", _MOMENT, nullable=True),
         sa.Column("dirty_to", _MOMENT, nullable=True),
+        sa.Column("known_at", _MOMENT, nullable=True),
         sa.CheckConstraint(
             "(dirty_from IS NULL) = (dirty_to IS NULL)", name=op.f("ck_aggregated_stream_dirty")
         ),

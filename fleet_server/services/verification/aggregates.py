@@ -31,8 +31,6 @@ from fleet_server.services.verification.report import Report
 _KIND = "observations_not_reproducible"
 _SENTENCES_MAX = 20
 _PIECE_S = 31 * 86_400
-_CROSSED_S = 600
-"""So long a transaction may have lasted that began to store values before a mean was known, and was committed after."""
 
 
 def check_aggregates(session: Session, report: Report) -> None:
@@ -154,11 +152,11 @@ class _Check:
             is_ours = [key is None or key[6] == aggregates.VERSION for key in stored.lineages]
             stored = stored.take(np.flatnonzero(np.array(is_ours)[stored.lineage_places]))
             for place in self._unlike_then(level, stored, known_s).tolist():
-                begin_s = int(stored.times_s[place])
-                if not self._is_of_before(level, stored.take(np.array([place])), known_s):
-                    self._find(
-                        datastream_id, begin_s, f"that was known {_at(known_s)} is another one"
-                    )
+                self._find(
+                    datastream_id,
+                    int(stored.times_s[place]),
+                    f"that was known {_at(known_s)} is another one",
+                )
         for sampled_s, known_s in self._unordered(datastream_id):
             self._find(
                 datastream_id,
@@ -214,35 +212,6 @@ class _Check:
                 break
             from_s = aggregating.day_begin(int(later[0]))
         return np.flatnonzero(~is_alike)
-
-    def _is_of_before(self, level: str, stored: Means, known_s: int) -> bool:
-        """Whether what was known shortly before gives it: who stored values then was perhaps not done yet."""
-        begin_s = int(stored.times_s[0])
-        end_s = aggregating.interval_end(level, begin_s)
-        from_s = min(begin_s, end_s - aggregates.STEP_BACK_S)
-        for moment_s in self._moments(from_s, end_s, known_s):
-            values = self._aggregator.values(from_s, end_s, as_of=_moment(moment_s))
-            made = self._aggregator.make(level, [begin_s, end_s], values)
-            if len(made) and not made.differs_from(stored).any():
-                return True
-        return False
-
-    def _moments(self, from_s: int, to_s: int, known_s: int) -> list[int]:
-        """The seconds before each change of those values, shortly before that, newest first."""
-        found: set[int] = set()
-        for model in (Observation, ObservationHistory):
-            found |= set(
-                self._session.scalars(
-                    select(seconds_of(self._session, model.known_from)).where(
-                        model.datastream_id == self._aggregator.datastream_id,
-                        model.sampled_at >= _moment(from_s),
-                        model.sampled_at < _moment(to_s),
-                        model.known_from <= _moment(known_s),
-                        model.known_from > _moment(known_s - _CROSSED_S),
-                    )
-                )
-            )
-        return sorted((one - 1 for one in found), reverse=True)
 
     def _unordered(self, datastream_id: int) -> list[tuple[int, int]]:
         """Versions that do not end before or when the next one begins."""
