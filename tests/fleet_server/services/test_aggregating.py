@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from corrections import calibrate
 from factories import NOON, NOON_S, SimulatedNode, deployed_node
-from judged_world import SPIKE_AT, STEP_S, World
+from judged_world import SPIKE_AT, STEP_S, Thermometer
 from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm import Session
 
@@ -37,15 +37,8 @@ LATER = NOON + timedelta(days=2)
 QUARTERS_A_DAY = 96
 
 
-class Thermometer(World):
-    """One probe is enough here."""
-
-    def _readings(self, seq: int) -> Mapping[str, float | str]:
-        return {"t30": super()._readings(seq)["t30"]}
-
-
 @pytest.fixture
-def judged(session: Session) -> World:
+def judged(session: Session) -> Thermometer:
     """Quarter hours of fifteen hours from noon on (UTC; it is midnight in the city ten hours later), judged."""
     world = Thermometer(session)
     world.judge()
@@ -53,18 +46,10 @@ def judged(session: Session) -> World:
 
 
 @pytest.fixture
-def world(judged: World) -> World:
+def world(judged: Thermometer) -> Thermometer:
     """With the means of twelve hours and of the day that ended."""
-    aggregate(judged.session)
+    judged.aggregate()
     return judged
-
-
-def aggregate(session: Session, *, now: datetime = LATER) -> int:
-    runs = 0
-    while aggregating.aggregate_due(session, now=now):
-        runs += 1
-        assert runs < 50
-    return runs
 
 
 def means(session: Session, level: str = "hourly", key: str = "t30") -> list[Observation]:
@@ -84,7 +69,7 @@ def detail_of(session: Session, mean: Observation) -> AggregateDetail:
     return session.get_one(AggregateDetail, (mean.datastream_id, mean.sampled_at, mean.known_from))
 
 
-def test_mean_of_an_hour_has_its_u_flag_extremes_count_and_completeness(world: World) -> None:
+def test_mean_of_an_hour_has_its_u_flag_extremes_count_and_completeness(world: Thermometer) -> None:
     values = world.rows()
     second = means(world.session)[1]  # 13:00: quarters 4 to 7
     went_in = [
@@ -108,7 +93,7 @@ def test_mean_of_an_hour_has_its_u_flag_extremes_count_and_completeness(world: W
 def test_day_is_the_citys_and_rests_on_its_quarter_hours(session: Session) -> None:
     world = Thermometer(session, 150)
     world.judge()
-    aggregate(session)
+    world.aggregate()
     first, second = means(world.session, "daily")
     assert [mean.sampled_at for mean in (first, second)] == [
         NOON - timedelta(hours=14),
@@ -119,20 +104,20 @@ def test_day_is_the_citys_and_rests_on_its_quarter_hours(session: Session) -> No
     assert detail_of(world.session, first).completeness == 38 / QUARTERS_A_DAY, "one of 39 is bad"
 
 
-def test_hour_is_made_once_it_is_judged_and_only_once(world: World) -> None:
+def test_hour_is_made_once_it_is_judged_and_only_once(world: Thermometer) -> None:
     newest = world.rows()[-1].sampled_at
     assert means(world.session)[-1].sampled_at <= newest - timedelta(hours=4)
     known = [row.known_from for row in means(world.session)]
     assert aggregating.aggregate_due(world.session, now=LATER) == 0
     world.send(range(61, 70))
     world.judge()
-    aggregate(world.session)
+    world.aggregate()
     assert [row.known_from for row in means(world.session)][: len(known)] == known
     assert len(means(world.session)) == len(known) + 2
     assert world.session.scalars(select(Revision).where(Revision.kind == "aggregates")).all() == []
 
 
-def test_bad_value_does_not_go_in_and_lowers_completeness(world: World) -> None:
+def test_bad_value_does_not_go_in_and_lowers_completeness(world: Thermometer) -> None:
     at = NOON + timedelta(seconds=STEP_S * SPIKE_AT)
     assert world.rows()[SPIKE_AT - 1].flag == 4
     hour = next(
@@ -154,7 +139,7 @@ def test_late_pack_makes_its_hour_and_day_anew_and_what_was_known_stays(session:
     late = 30
     world.send([seq for seq in range(1, 61) if seq != late])
     world.judge()
-    aggregate(session)
+    world.aggregate()
     hour = NOON + timedelta(seconds=STEP_S * late)
     hour = hour.replace(minute=0)
     before = next(row for row in means(session) if row.sampled_at == hour)
@@ -164,7 +149,7 @@ def test_late_pack_makes_its_hour_and_day_anew_and_what_was_known_stays(session:
     world.send([late], now=LATER + timedelta(hours=1))
     assert verify(session).is_clean, "it waits; nobody claims anything of it"
     world.judge(now=LATER + timedelta(hours=1))
-    aggregate(session, now=LATER + timedelta(hours=2))
+    world.aggregate(now=LATER + timedelta(hours=2))
 
     after = next(row for row in means(session) if row.sampled_at == hour)
     assert (was[1], detail_of(session, after).count) == (3, 4)
@@ -190,7 +175,7 @@ def test_late_pack_makes_its_hour_and_day_anew_and_what_was_known_stays(session:
     assert report.versions >= 2
 
 
-def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: World) -> None:
+def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: Thermometer) -> None:
     begin = NOON + timedelta(hours=8)
     before = next(row for row in means(world.session) if row.sampled_at == begin).value
     flagging.give_flag(
@@ -204,7 +189,7 @@ def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: World) -
         now=LATER,
     )
     world.judge()
-    aggregate(world.session, now=LATER + timedelta(hours=1))
+    world.aggregate(now=LATER + timedelta(hours=1))
     after = next(row for row in means(world.session) if row.sampled_at == begin)
     assert (before, after.flag) != (after.value, 1)
     assert detail_of(world.session, after).count == 1
@@ -212,13 +197,13 @@ def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: World) -
     assert report.is_clean, report.findings
 
 
-def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: World) -> None:
+def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Thermometer) -> None:
     session = world.session
     calibrate(session, "t30", offset=-1.5, now=LATER)
     while revising.advance(session, now=LATER):
         pass
     world.judge(now=LATER + timedelta(hours=1))
-    aggregate(session, now=LATER + timedelta(hours=1))
+    world.aggregate(now=LATER + timedelta(hours=1))
     hour, other = means(session)[8:10]
     (day,) = means(session, "daily")
     assert findings(session) == []
@@ -279,7 +264,7 @@ def findings(session: Session) -> list[str]:
     return report.findings
 
 
-def test_values_that_go_take_their_means_along_into_the_history(world: World) -> None:
+def test_values_that_go_take_their_means_along_into_the_history(world: Thermometer) -> None:
     session = world.session
     there = len(means(session))
     sensor = select(Channel.sensor_id).where(Channel.key == "t30").scalar_subquery()
@@ -302,7 +287,7 @@ def test_values_that_go_take_their_means_along_into_the_history(world: World) ->
     while revising.advance(session, now=LATER):
         pass
     world.judge(now=LATER)
-    aggregate(session, now=LATER)
+    world.aggregate(now=LATER)
     left = means(session)
     assert left[0].sampled_at == NOON + timedelta(hours=6)
     assert len(left) == there - 6
@@ -315,7 +300,7 @@ def test_values_that_go_take_their_means_along_into_the_history(world: World) ->
 
 @pytest.mark.parametrize("statement", range(1, 9))
 def test_worker_that_dies_at_any_statement_has_made_a_whole_piece_or_nothing(
-    judged: World, statement: int
+    judged: Thermometer, statement: int
 ) -> None:
     session = judged.session
     writes = 0
@@ -331,14 +316,15 @@ def test_worker_that_dies_at_any_statement_has_made_a_whole_piece_or_nothing(
         aggregating.aggregate_due(session, now=LATER)
     event.remove(session.get_bind(), "before_cursor_execute", die)
     session.rollback()
+    assert writes == statement, "it died"
     assert findings(session) == []
-    aggregate(session)
+    judged.aggregate()
     assert len(means(session)) == 12
     assert findings(session) == []
 
 
 def test_value_that_is_stored_while_means_are_made_is_in_them(
-    judged: World, monkeypatch: pytest.MonkeyPatch
+    judged: Thermometer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_s = aggregating.StreamAggregator.values
     stored = []
@@ -354,15 +340,15 @@ def test_value_that_is_stored_while_means_are_made_is_in_them(
         return found
 
     monkeypatch.setattr(aggregating.StreamAggregator, "values", values)
-    aggregate(judged.session)
+    judged.aggregate()
     assert stored
     assert detail_of(judged.session, means(judged.session)[0]).count == 4
     assert findings(judged.session) == []
 
 
-def test_work_is_the_same_for_each_new_hour_however_long_the_past(judged: World) -> None:
+def test_work_is_the_same_for_each_new_hour_however_long_the_past(judged: Thermometer) -> None:
     session = judged.session
-    aggregate(session)
+    judged.aggregate()
     counts = []
     for start in (61, 101):
         judged.send(range(start, start + 40))
@@ -377,9 +363,9 @@ def test_work_is_the_same_for_each_new_hour_however_long_the_past(judged: World)
     assert len([one for one in statements if one != "BEGIN"]) == 1
 
 
-def test_ingest_asks_for_means_only_when_values_are_old(judged: World) -> None:
+def test_ingest_asks_for_means_only_when_values_are_old(judged: Thermometer) -> None:
     session = judged.session
-    aggregate(session)
+    judged.aggregate()
     with counted(session) as statements:
         judged.send([61])
     assert not [one for one in statements if "aggregated_stream" in one]
