@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server.measurement.quality import QualityTest, result_of
 from fleet_server.models import Channel, Observation
-from fleet_server.services import judging
+from fleet_server.services import aggregating, judging
 from fleet_server.services.ingest import store_batch
 
 STEP_S = 900
@@ -57,4 +57,16 @@ class World:
     def judge(self, *, now: datetime | None = None) -> None:
         for _ in range(20):
             if not judging.judge_due(self.session, now=now or NOON + timedelta(days=2)):
+                return
+
+
+class Thermometer(World):
+    """The same node with nothing but that thermometer."""
+
+    def _readings(self, seq: int) -> Mapping[str, float | str]:
+        return {"t30": super()._readings(seq)["t30"]}
+
+    def aggregate(self, *, now: datetime | None = None) -> None:
+        for _ in range(50):
+            if not aggregating.aggregate_due(self.session, now=now or NOON + timedelta(days=2)):
                 return

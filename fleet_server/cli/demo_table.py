@@ -48,7 +48,9 @@ class DemoTable:
     def _counters(self, progress: Mapping[str, Any]) -> Text:
         with self._sessions() as session:
             packs = session.scalar(select(func.count()).select_from(Pack))
-            observations = session.scalar(select(func.count()).select_from(Observation))
+            observations = session.scalar(
+                select(func.count()).where(Observation.pack_id.is_not(None))
+            )
         reached = datetime.fromtimestamp(progress.get("sim_utc_s_min", 0), UTC)
         return Text(
             f"{progress.get('caught_up', 0)} of {progress.get('nodes', 0)} nodes caught up · "

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from fleet_server import clock
 from fleet_server.errors import FleetError
 from fleet_server.jobs import (
+    aggregating,
     alerts,
     answers,
     campaigns,
@@ -68,12 +69,13 @@ JOBS = {
     "forget_old_answers": Scheduled(answers.forget_old_answers, every_s=3600),
     "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),
     "judge_values": Scheduled(judging.judge_values, every_s=300),
+    "make_aggregates": Scheduled(aggregating.make_aggregates, every_s=300),
     "revisions": Scheduled(revisions.work_off_revisions, every_s=5),
     "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 
 
-SLOW = ("deliver", "revisions", "judge_values")
+SLOW = ("deliver", "revisions", "judge_values", "make_aggregates")
 """Waits for other people's servers, works through years of values: each has a thread of its own."""
 
 

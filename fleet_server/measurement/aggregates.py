@@ -23,12 +23,25 @@ FloatArray = NDArray[np.float64]
 CountArray = NDArray[np.int64]
 FlagArray = NDArray[np.int16]
 
+VERSION: Final = "aggregates/1"
+"""Names this arithmetic in lineages. Whatever changes one bit of a result changes it."""
+
+COMPLETENESS_RULE: Final = "completeness/0.75"
+"""Names the rule by which an interval is complete."""
+
 COMPLETE_FROM: Final = 0.75
 """An interval of which less was sampled is suspect. The share that Directive 2008/50/EC, Annex XI A, demands of hourly and daily means of the air;
 that it suits soil and water, too, is ours."""
 
 # A node wakes some seconds early or late; one that is this much late still has missed nothing.
 _LATE: Final = 1.05
+
+STEP_BACK_S: Final = 6 * 3600
+"""How long before the end of an interval `sampling_steps_s` looks at least: an hour by itself may have no two readings."""
+
+_USUAL_STEP_S: Final = 900.0  # of our node models, where readings do not tell
+_STEP_SHARE: Final = 4
+_LONGEST_WEIGHT_S: Final = 3600.0
 
 _DIGITS_MOVED: Final = 2.0
 _RECTANGLE: Final = math.sqrt(12.0)
@@ -147,7 +160,40 @@ class Aggregates:
     flag: FlagArray
 
 
-def aggregate(readings: Readings, edges_s: ArrayLike, *, interval_s: float) -> Aggregates:
+def sampling_steps_s(times_s: ArrayLike, edges_s: ArrayLike) -> FloatArray:
+    """How often was sampled, for each interval between two neighbouring edges; s, shape (m,).
+
+    Seen from the readings themselves, for what a node was told to do is not known of the past, and what is in force today says nothing of
+    it. Looked at are the steps between readings, failed ones too, of the interval and of at least `STEP_BACK_S` before its end. Of the time that
+    they cover (each step counts for an hour at most) a quarter was sampled with the result or more often: so neither half an hour of field
+    mode nor a loss of up to half of the readings passes for how often is sampled. 900 s where no two readings are there.
+
+    Args:
+        times_s: when readings were sampled or tried, rising, seconds since 1970 (UTC); from `STEP_BACK_S` before the first interval's end on.
+        edges_s: m + 1 rising instants.
+
+    >>> sampling_steps_s([0, 900, 2700, 3000, 3600], [0, 3600, 7200]).tolist()
+    [900.0, 600.0]
+    """
+    times = np.asarray(times_s, dtype=np.float64)
+    edges = np.asarray(edges_s, dtype=np.float64)
+    first = np.searchsorted(times, np.minimum(edges[:-1], edges[1:] - STEP_BACK_S), side="left")
+    end = np.searchsorted(times, edges[1:], side="left")
+    return np.array(
+        [_step_s(times[one:other]) for one, other in zip(first.tolist(), end.tolist(), strict=True)]
+    )
+
+
+def _step_s(times_s: FloatArray) -> float:
+    steps = np.sort(np.diff(times_s))
+    steps = steps[steps > 0.0]
+    if steps.size == 0:
+        return _USUAL_STEP_S
+    covered = np.cumsum(np.minimum(steps, _LONGEST_WEIGHT_S))
+    return float(steps[np.searchsorted(covered * _STEP_SHARE, covered[-1], side="left")])
+
+
+def aggregate(readings: Readings, edges_s: ArrayLike, *, interval_s: ArrayLike) -> Aggregates:
     """Mean, least, greatest, count and completeness of every interval between two neighbouring edges.
 
     mean = Σ x / n;  u² = (Σ u_common / n)² + Σ u_noise² / n² + u_digit², where u_digit² = Σ u_resolution² / n² if the readings spread over two
@@ -157,7 +203,7 @@ def aggregate(readings: Readings, edges_s: ArrayLike, *, interval_s: float) -> A
     Args:
         readings: all of the intervals' readings; others are ignored.
         edges_s: m + 1 rising instants, seconds since 1970 (UTC).
-        interval_s: how often the node samples, s.
+        interval_s: how often the node samples, s; one number, or one for each interval.
 
     Raises:
         ValueError: edges that do not rise, or an interval that is not positive.
@@ -178,14 +224,14 @@ class Stream:
     Holds a few numbers for each interval and no readings. What comes late must not be added: ask `aggregate` again for its interval.
     """
 
-    def __init__(self, edges_s: ArrayLike, *, interval_s: float) -> None:
+    def __init__(self, edges_s: ArrayLike, *, interval_s: ArrayLike) -> None:
         self._edges = np.asarray(edges_s, dtype=np.float64)
         if self._edges.ndim != 1 or self._edges.size < 2 or not (np.diff(self._edges) > 0.0).all():
             raise ValueError("The edges of intervals rise, and there are at least two.")
-        if not (math.isfinite(interval_s) and interval_s > 0.0):
-            raise ValueError("The interval between two readings is more than 0 s.")
-        self._interval_s = interval_s
         count = self._edges.size - 1
+        self._interval_s = np.broadcast_to(np.asarray(interval_s, np.float64), (count,))
+        if not (np.isfinite(self._interval_s) & (self._interval_s > 0.0)).all():
+            raise ValueError("The interval between two readings is more than 0 s.")
         self._sums = np.zeros((len(_SUMMED), count))
         self._minimum = np.full(count, np.inf)
         self._maximum = np.full(count, -np.inf)
@@ -241,9 +287,10 @@ class Stream:
         """
         before_at = np.concatenate([[self._last_used[0]], at[:-1]])
         before_s = np.concatenate([[self._last_used[1]], times_s[:-1]])
-        since = np.where(at == before_at, times_s - before_s, self._interval_s)
+        interval_s = self._interval_s[at]
+        since = np.where(at == before_at, times_s - before_s, interval_s)
         self._last_used = (int(at[-1]), float(times_s[-1]))
-        return np.minimum(since, self._interval_s * _LATE)
+        return np.minimum(since, interval_s * _LATE)
 
     def result(self) -> Aggregates:
         """What the readings so far come to. More may follow."""

@@ -1,5 +1,6 @@
 """The tables, one noun per file. Rows and nothing else: what is done with them is in `services/`."""
 
+from fleet_server.models.aggregate import AggregateDetail, AggregatedStream
 from fleet_server.models.alert import (
     Alert,
     AlertKind,
@@ -90,6 +91,8 @@ from fleet_server.models.work_order import WorkKind, WorkOrder, WorkState
 
 __all__ = [
     "IN_FORCE",
+    "AggregateDetail",
+    "AggregatedStream",
     "Alert",
     "AlertKind",
     "AlertRecipient",

@@ -12,7 +12,10 @@ _LEVELS = ", ".join(f"'{level}'" for level in LEVELS)
 
 
 class Datastream(Base):
-    """The id stays below 2²², so that an observation's public id stays below 2⁵³ (models/observation.py)."""
+    """The id stays below 2²², so that an observation's public id stays below 2⁵³ (models/observation.py).
+
+    `source_id`: of hourly and daily values the datastream whose means they are.
+    """
 
     __tablename__ = "datastream"
     __table_args__ = (
@@ -28,3 +31,4 @@ class Datastream(Base):
     depth_cm: Mapped[int]
     level: Mapped[str]
     created_at: Mapped[Moment]
+    source_id: Mapped[int | None] = mapped_column(ForeignKey("datastream.id"), index=True)

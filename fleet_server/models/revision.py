@@ -17,6 +17,7 @@ REVISION_KINDS = (
     "swap",
     "quality_control",
     "import",
+    "aggregates",
 )
 REVISION_STATES = ("waiting", "running", "done")
 _KINDS = ", ".join(f"'{kind}'" for kind in REVISION_KINDS)

@@ -79,7 +79,9 @@ def balance(session: Session, ledgers: Iterable[Ledger]) -> dict[str, int]:
         "packs_duplicate": _count(session, select(func.count()).select_from(identities)),
         "packs_missing": missing,
         "readings": _count(session, select(func.count()).select_from(RawReading)),
-        "observations": _count(session, select(func.count()).select_from(Observation)),
+        "observations": _count(
+            session, select(func.count()).where(Observation.pack_id.is_not(None))
+        ),
     }
 
 

@@ -39,7 +39,7 @@ from fleet_server.models import (
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import bulk, own_ranges
+from fleet_server.services import aggregated_streams, bulk, own_ranges
 from fleet_server.services.binary_copy import Column
 from fleet_server.wire.senml import Reading
 from fleet_server.wire.states import QualityFlag
@@ -438,6 +438,9 @@ def storing_observations(
         doubles |= _pack_keys(firsts.take(np.flatnonzero(is_taken)))
         firsts = firsts.take(np.flatnonzero(~is_taken))
     _count(session, firsts)
+    aggregated_streams.mark_late(
+        session, firsts.datastream_ids, firsts.times_s, now_s=int(now.timestamp())
+    )
 
 
 def observe_stored(session: Session, *, node_id: str, now: datetime) -> int:
@@ -544,6 +547,13 @@ def stored_lineages(session: Session) -> dict[int, LineageKey]:
     columns = [getattr(Lineage, name) for name in _LINEAGE_COLUMNS]
     query = select(*columns, Lineage.id).where(Lineage.import_id.is_(None))
     return {row[-1]: tuple(row[:-1]) for row in session.execute(query)}
+
+
+def lineages_by_id(session: Session, ids: Iterable[int]) -> dict[int, LineageKey]:
+    """What these lineages say."""
+    columns = [getattr(Lineage, name) for name in _LINEAGE_COLUMNS]
+    rows = session.execute(select(*columns, Lineage.id).where(Lineage.id.in_(sorted(ids))))
+    return {row[-1]: tuple(row[:-1]) for row in rows}
 
 
 _LINEAGE_COLUMNS = (

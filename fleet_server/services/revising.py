@@ -31,7 +31,7 @@ from fleet_server.models import (
     RevisionStream,
     Site,
 )
-from fleet_server.services import auditing, bulk, judged_streams, observing
+from fleet_server.services import aggregated_streams, auditing, bulk, judged_streams, observing
 from fleet_server.services.observing import Assumed
 from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Versions
 
@@ -521,7 +521,13 @@ def replace_versions(
 ) -> None:
     """Put versions in place of others, which go to the history. Part of the caller's transaction, which holds the datastream's row."""
     # What is known by this second already was perhaps seen: the new is known from the next one on.
-    known_s = max(int(now.timestamp()), int(before.known_s.max()) + 1)
+    known_s = aggregated_streams.mark_changed(
+        session,
+        datastream_id,
+        int(before.times_s[0]),
+        int(before.times_s[-1]),
+        known_s=max(int(now.timestamp()), int(before.known_s.max()) + 1),
+    )
     length = len(before)
     bulk.insert_columns(
         session,

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from fleet_server.models import Node, Pack
 from fleet_server.services import auditing, bulk
 from fleet_server.services.verification.external import check_external
+from fleet_server.services.verification.aggregates import check_aggregates
 from fleet_server.services.verification.numbers import Arrived, check_numbers, check_quarantine
 from fleet_server.services.verification.observations import ObservationCheck
 from fleet_server.services.verification.packs import PackCheck
@@ -60,6 +61,7 @@ def verify(session: Session, *, on_progress: Callable[[int, int], None] | None =
     observations.report_rest()
     thinned.report_rest()
     check_external(session, report)
+    check_aggregates(session, report)
     check_quarantine(session, arrived, report)
     check_numbers(session, arrived, report, wall_now=datetime.now(UTC))
     _check_audit(session, report)

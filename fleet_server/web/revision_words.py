@@ -23,6 +23,7 @@ REVISION_KIND_WORDS = {
     "swap": lazy_gettext("probe swapped"),
     "quality_control": lazy_gettext("flags"),
     "import": lazy_gettext("others' measurements"),
+    "aggregates": lazy_gettext("means"),
 }
 REVISION_STATE_WORDS = {
     "waiting": Word("○", lazy_gettext("waiting"), lazy_gettext("A backup is made first.")),
@@ -57,6 +58,8 @@ def revision_reason(revision: Revision) -> Markup:
     """Why, in the reader's language and with a link where we said it ourselves; else as somebody typed it."""
     if revision.kind == "quality_control" and revision.reason == judging.REASON:
         return escape(gettext("Tests that look at later values."))
+    if revision.kind == "aggregates":
+        return escape(gettext("Values that went into means became other ones."))
     if found := _CORRECTION.fullmatch(revision.reason):
         told = {"number": found["id"], "serial": found["serial"]}
         if found["what"] == "approved":

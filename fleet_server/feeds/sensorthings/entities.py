@@ -40,6 +40,7 @@ from fleet_server.feeds.sensorthings import vocabulary
 from fleet_server.feeds.sensorthings.paths import MAX_ID
 from fleet_server.models import (
     IN_FORCE,
+    AggregateDetail,
     Calibration,
     Channel,
     Datastream,
@@ -57,13 +58,14 @@ from fleet_server.models import (
     observation_id,
     observation_key,
 )
-from fleet_server.services import known_then
+from fleet_server.services import aggregating, bulk, external_importing, known_then
 from hardware import catalogue
 
 OM_MEASUREMENT = "http://www.opengis.net/def/observationType/OGC-OM/2.0/OM_Measurement"
 GEO_JSON = "application/geo+json"
 _DEPTHS_PER_SITE = 100_000  # FeatureOfInterest id = site · 100,000 + depth in cm
 _HIGHEST_DATASTREAM = 1 << 22
+_DETAILS_AT_ONCE = 5_000
 
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
@@ -205,10 +207,10 @@ def _historical_location(row: Any, _: Companions) -> dict[str, Any]:
 
 
 def _current_sensor() -> ColumnElement[Any]:
-    """The probe that feeds a datastream now, or the last one that did."""
+    """The probe that feeds a datastream now, or the last one that did; of means the one that feeds what they are made of."""
     return (
         select(Channel.sensor_id)
-        .where(Channel.datastream_id == Datastream.id)
+        .where(Channel.datastream_id == func.coalesce(Datastream.source_id, Datastream.id))
         .order_by(Channel.from_at.desc(), Channel.id.desc())
         .limit(1)
         .correlate(Datastream)
@@ -232,8 +234,18 @@ _PROPERTY_NAME = _titled(
     func.replace(Datastream.property, _word("_"), _word(" "), type_=String),
 )
 _MEASURED = _joined(_PROPERTY_NAME, _at_depth(Datastream.depth_cm))
-_DATASTREAM_NAME = _joined(_MEASURED, ", ", Site.name)
-_DATASTREAM_DESCRIPTION = _joined(_MEASURED, " at ", Site.name, ", ", Datastream.level, " values.")
+_WHICH_VALUES = _titled(
+    Datastream.level,
+    {"hourly": "means of hours", "daily": "means of local days"},
+    _joined(Datastream.level, " values"),
+)
+_DATASTREAM_NAME = _joined(
+    _MEASURED,
+    ", ",
+    Site.name,
+    _titled(Datastream.level, {"hourly": ", hourly mean", "daily": ", daily mean"}, _word("")),
+)
+_DATASTREAM_DESCRIPTION = _joined(_MEASURED, " at ", Site.name, ", ", _WHICH_VALUES, ".")
 
 
 def _datastreams(only_public: bool) -> AnySelect:
@@ -244,6 +256,7 @@ def _datastreams(only_public: bool) -> AnySelect:
         Datastream.unit,
         Datastream.depth_cm,
         Datastream.level,
+        Datastream.source_id,
         Site.code,
         _DATASTREAM_NAME.label("name"),
         _DATASTREAM_DESCRIPTION.label("description"),
@@ -268,7 +281,7 @@ def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companio
         )
         .join(Sensor, Sensor.id == Channel.sensor_id)
         .join(Deployment, Deployment.id == Channel.deployment_id)
-        .where(Channel.datastream_id.in_([row.id for row in rows]))
+        .where(Channel.datastream_id.in_([row.source_id or row.id for row in rows]))
         .order_by(Channel.from_at, Channel.id)
     )
     for row in session.execute(query):
@@ -285,8 +298,15 @@ def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companio
     return {"sensors": sensors}
 
 
+def _interval_end(level: str, begin_at: datetime) -> datetime | None:
+    """Where the interval of a mean ends; None for a value of one instant."""
+    if level not in aggregating.LEVELS:
+        return None
+    return datetime.fromtimestamp(aggregating.interval_end(level, int(begin_at.timestamp())), UTC)
+
+
 def _datastream(row: Any, companions: Companions) -> dict[str, Any]:
-    entity = {
+    entity: dict[str, Any] = {
         "name": row.name,
         "description": row.description,
         "observationType": OM_MEASUREMENT,
@@ -296,11 +316,14 @@ def _datastream(row: Any, companions: Companions) -> dict[str, Any]:
             "depthCm": row.depth_cm,
             "level": row.level,
             "siteCode": row.code,
-            "sensors": companions["sensors"][row.id],
+            "sensors": companions["sensors"][row.source_id or row.id],
         },
     }
+    if row.source_id is not None:
+        entity["properties"]["meanOf"] = row.source_id
     if row.first_at is not None:
-        entity["phenomenonTime"] = f"{iso(row.first_at)}/{iso(row.last_at)}"
+        last_at = _interval_end(row.level, row.last_at) or row.last_at
+        entity["phenomenonTime"] = f"{iso(row.first_at)}/{iso(last_at)}"
     return entity
 
 
@@ -525,14 +548,14 @@ def _observations(only_public: bool) -> AnySelect:
 
 
 def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Companions:
-    """At most six statements: streams, lineages, channels, packs with their raw readings, earlier versions, and what others gave."""
+    """Streams, lineages, channels, packs with their raw readings, earlier versions; a statement more each for means and for what others gave."""
     stream_ids = {row.datastream_id for row in rows}
     pack_ids = {row.pack_id for row in rows if row.pack_id is not None}
     streams = session.execute(
-        select(Datastream.id, Datastream.site_id, Datastream.depth_cm).where(
+        select(Datastream.id, Datastream.site_id, Datastream.depth_cm, Datastream.level).where(
             Datastream.id.in_(stream_ids)
         )
-    )
+    ).all()
     lineages = session.scalars(
         select(Lineage).where(Lineage.id.in_({row.lineage_id for row in rows}))
     )
@@ -566,16 +589,21 @@ def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Compani
         "channels": channels,
         "packs": packs,
         "raw": raw,
-        "given": _given(session, rows),
+        "given": _given(session, rows, {row.id for row in streams if row.level == external_importing.LEVEL}),
         "earlier": known_then.earlier_versions(
             session, ((row.datastream_id, row.sampled_at) for row in rows)
+        ),
+        "details": _details(
+            session, rows, {row.id for row in streams if row.level in aggregating.LEVELS}
         ),
     }
 
 
-def _given(session: Session, rows: Sequence[AnyRow]) -> Mapping[tuple[int, datetime, int], Any]:
-    """What others gave, by datastream, instant and lineage; no statement where all comes from packs."""
-    keys = [(row.datastream_id, row.sampled_at) for row in rows if row.pack_id is None]
+def _given(
+    session: Session, rows: Sequence[AnyRow], stream_ids: set[int]
+) -> Mapping[tuple[int, datetime, int], Any]:
+    """What others gave, by datastream, instant and lineage; no statement where there is none of it."""
+    keys = [(row.datastream_id, row.sampled_at) for row in rows if row.datastream_id in stream_ids]
     if not keys:
         return {}
     found = session.execute(
@@ -593,6 +621,25 @@ def _given(session: Session, rows: Sequence[AnyRow]) -> Mapping[tuple[int, datet
         .where(tuple_(ExternalValue.datastream_id, ExternalValue.sampled_at).in_(keys))
     )
     return {(row[0].datastream_id, row[0].sampled_at, row[1]): row for row in found}
+
+
+def _details(
+    session: Session, rows: Sequence[AnyRow], stream_ids: set[int]
+) -> dict[tuple[int, datetime, datetime], AggregateDetail]:
+    """What belongs to the versions of means, whichever are shown."""
+    keys = [
+        (row.datastream_id, row.sampled_at, row.known_from)
+        for row in rows
+        if row.datastream_id in stream_ids
+    ]
+    found = {}
+    key = tuple_(
+        AggregateDetail.datastream_id, AggregateDetail.sampled_at, AggregateDetail.known_from
+    )
+    for some in bulk.chunks(keys, _DETAILS_AT_ONCE):
+        for one in session.scalars(select(AggregateDetail).where(key.in_(some))):
+            found[one.datastream_id, one.sampled_at, one.known_from] = one
+    return found
 
 
 def _channel_of(row: Any, companions: Companions) -> Channel | None:
@@ -617,8 +664,10 @@ def _version(row: Any, companions: Companions) -> int:
 def _observation(row: Any, companions: Companions) -> dict[str, Any]:
     lineage: Lineage = companions["lineages"][row.lineage_id]
     k = lineage.coverage_factor
+    level = companions["streams"][row.datastream_id].level
+    end_at = _interval_end(level, row.sampled_at)
     return {
-        "phenomenonTime": iso(row.sampled_at),
+        "phenomenonTime": iso(row.sampled_at) + (f"/{iso(end_at)}" if end_at else ""),
         "resultTime": iso(row.known_from),
         "result": row.value,
         "resultQuality": {
@@ -639,7 +688,21 @@ def _observation(row: Any, companions: Companions) -> dict[str, Any]:
             "inputs": lineage.inputs,
             "pipelineVersion": lineage.pipeline_version,
             **_origin(row, companions),
+            **_rests_on(row, companions),
         },
+    }
+
+
+def _rests_on(row: Any, companions: Companions) -> dict[str, Any]:
+    """What a mean alone does not say."""
+    detail = companions["details"].get((row.datastream_id, row.sampled_at, row.known_from))
+    if detail is None:
+        return {}
+    return {
+        "minimum": detail.minimum,
+        "maximum": detail.maximum,
+        "count": detail.count,
+        "completeness": detail.completeness,
     }
 
 

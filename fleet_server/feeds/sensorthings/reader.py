@@ -1,7 +1,7 @@
 """Asks the database for entities: pages by keyset, navigation, expansion. A fixed number of statements per request.
 
 For a path of p segments and e expanded navigations (on all levels): at most p + 1 statements to get there and count, and
-per page and per expanded navigation one for the rows, one for nested counts, and those of the rows' companions (at most five).
+per page and per expanded navigation one for the rows, one for nested counts, and those of the rows' companions (at most six).
 """
 
 from __future__ import annotations

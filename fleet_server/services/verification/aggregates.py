@@ -1,0 +1,297 @@
+"""Means of hours and days made again from the values that are stored, and versions of them from what was known then.
+
+The values themselves are judged elsewhere (`observations`). Inside this module times are integer seconds UTC.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import and_, exists, func, select
+from sqlalchemy.orm import Session, aliased
+
+from fleet_server.measurement import aggregates
+from fleet_server.models import (
+    AggregateDetail,
+    AggregatedStream,
+    Datastream,
+    Observation,
+    ObservationCount,
+    ObservationHistory,
+)
+from fleet_server.services import aggregating, observing
+from fleet_server.services.aggregating import LEVELS, Means, StreamAggregator
+from fleet_server.services.recomputing import epoch_of
+from fleet_server.services.verification.report import Report
+
+_KIND = "observations_not_reproducible"
+_SENTENCES_MAX = 20
+_PIECE_S = 31 * 86_400
+
+
+def check_aggregates(session: Session, report: Report) -> None:
+    """Make all means again that are made, and say where value, u, flag, lineage, extremes, count or completeness are others.
+
+    What waits to be made again is left out.
+    """
+    for source_id in session.scalars(
+        select(Datastream.source_id)
+        .where(Datastream.source_id.is_not(None), Datastream.level.in_(LEVELS))
+        .distinct()
+        .order_by(Datastream.source_id)
+    ).all():
+        if source_id is not None:
+            _Check(session, report, source_id).run()
+    _check_details(session, report)
+
+
+class _Check:
+    """One datastream's means."""
+
+    def __init__(self, session: Session, report: Report, source_id: int) -> None:
+        self._session = session
+        self._report = report
+        self._aggregator = StreamAggregator(session, source_id)
+        self._streams = aggregating.streams_of_means(session, source_id)
+        row = session.get(AggregatedStream, source_id)
+        self._made_to_s = 0 if row is None or row.made_to is None else _seconds(row.made_to)
+        self._dirty_s = (
+            None
+            if row is None or row.dirty_from is None or row.dirty_to is None
+            else (_seconds(row.dirty_from), _seconds(row.dirty_to))
+        )
+        self._said = 0
+
+    def run(self) -> None:
+        for level, datastream_id in sorted(self._streams.items()):
+            self._check_current(level, datastream_id)
+            self._check_versions(level, datastream_id)
+            self._check_counts(datastream_id)
+        if self._said > _SENTENCES_MAX:
+            more = self._said - _SENTENCES_MAX
+            self._report.find(
+                _KIND,
+                f"{more} further means of datastream {self._aggregator.datastream_id} are others, too.",
+                count=more,
+            )
+
+    # -- what is known now
+
+    def _check_current(self, level: str, datastream_id: int) -> None:
+        begins = [
+            one
+            for one in (
+                self._aggregator.first_s(0),
+                StreamAggregator(self._session, datastream_id).first_s(0),
+            )
+            if one is not None
+        ]
+        if not begins:
+            return
+        from_s = aggregating.day_begin(min(begins))
+        newest = self._session.scalar(
+            select(func.max(Observation.sampled_at)).where(
+                Observation.datastream_id == datastream_id
+            )
+        )
+        end_s = max(self._made_to_s, 0 if newest is None else _seconds(newest) + 1)
+        while from_s < end_s:
+            edges = self._edges(level, from_s)
+            self._compare(level, datastream_id, edges)
+            from_s = edges[-1]
+
+    def _edges(self, level: str, from_s: int) -> list[int]:
+        """A month's intervals from a local midnight on."""
+        end = aggregating.day_begin(from_s + _PIECE_S)
+        edges = [from_s]
+        while edges[-1] < end:
+            edges.append(aggregating.interval_end(level, edges[-1]))
+        return edges
+
+    def _compare(self, level: str, datastream_id: int, edges: list[int]) -> None:
+        values = self._aggregator.values(edges[0] - aggregates.STEP_BACK_S, edges[-1])
+        made = self._aggregator.make(level, edges, values)
+        made = made.take(self._claimed(level, made))
+        stored = aggregating.stored_means(self._session, datastream_id, edges[0], edges[-1])
+        stored = stored.take(self._claimed(level, stored, too_new=True))
+        for at_s in sorted({*made.times_s.tolist()} ^ {*stored.times_s.tolist()}):
+            is_made = at_s in made.times_s
+            self._find(datastream_id, at_s, "is missing" if is_made else "comes from no value")
+        both_made = made.take(np.flatnonzero(np.isin(made.times_s, stored.times_s)))
+        both_stored = stored.take(np.flatnonzero(np.isin(stored.times_s, made.times_s)))
+        is_early = both_stored.known_s < both_made.known_s
+        for place in np.flatnonzero(both_made.differs_from(both_stored) | is_early).tolist():
+            self._find(datastream_id, int(both_made.times_s[place]), "is another one")
+
+    def _claimed(self, level: str, means: Means, *, too_new: bool = False) -> NDArray[np.intp]:
+        """Those that are made and wait for nothing; with `too_new` those, too, that nobody made yet."""
+        places = []
+        for place, begin_s in enumerate(means.times_s.tolist()):
+            end_s = aggregating.interval_end(level, begin_s)
+            if end_s > self._made_to_s and not too_new:
+                continue
+            if not self._waits(begin_s, end_s):
+                places.append(place)
+        return np.array(places, np.intp)
+
+    def _waits(self, begin_s: int, end_s: int) -> bool:
+        if self._dirty_s is None:
+            return False
+        looks_from_s = min(begin_s, end_s - aggregates.STEP_BACK_S)
+        return looks_from_s <= self._dirty_s[1] and self._dirty_s[0] < end_s
+
+    # -- what was known before
+
+    def _check_versions(self, level: str, datastream_id: int) -> None:
+        for known_s, stored in self._versions(datastream_id):
+            self._report.versions += len(stored)
+            is_ours = [key is None or key[6] == aggregates.VERSION for key in stored.lineages]
+            stored = stored.take(np.flatnonzero(np.array(is_ours)[stored.lineage_places]))
+            for place in self._unlike_then(level, stored, known_s).tolist():
+                self._find(
+                    datastream_id,
+                    int(stored.times_s[place]),
+                    f"that was known {_at(known_s)} is another one",
+                )
+        for sampled_s, known_s in self._unordered(datastream_id):
+            self._find(
+                datastream_id,
+                sampled_s,
+                f"that was known {_at(known_s)} ends after the next begins",
+            )
+
+    def _versions(self, datastream_id: int) -> Iterator[tuple[int, Means]]:
+        """Replaced versions by since when they were known."""
+        history, detail = ObservationHistory, AggregateDetail
+        rows = self._session.execute(
+            select(
+                epoch_of(self._session, history.sampled_at),
+                history.value,
+                history.u,
+                history.flag,
+                detail.minimum,
+                detail.maximum,
+                detail.count,
+                detail.completeness,
+                history.lineage_id,
+                epoch_of(self._session, history.known_from),
+            )
+            .outerjoin(
+                detail,
+                and_(
+                    detail.datastream_id == history.datastream_id,
+                    detail.sampled_at == history.sampled_at,
+                    detail.known_from == history.known_from,
+                ),
+            )
+            .where(history.datastream_id == datastream_id)
+            .order_by(history.known_from, history.sampled_at)
+        ).all()
+        stored = aggregating.means_of(self._session, rows)
+        for known_s in np.unique(stored.known_s).tolist():
+            yield known_s, stored.take(np.flatnonzero(stored.known_s == known_s))
+
+    def _unlike_then(self, level: str, stored: Means, known_s: int) -> NDArray[np.intp]:
+        """Places of those that what was known then does not give."""
+        is_alike = np.zeros(len(stored), np.bool_)
+        from_s = aggregating.day_begin(int(stored.times_s[0])) if len(stored) else 0
+        while len(stored) and from_s <= stored.times_s[-1]:
+            edges = self._edges(level, from_s)
+            read_from_s = edges[0] - aggregates.STEP_BACK_S
+            values = self._aggregator.values(read_from_s, edges[-1], as_of=_moment(known_s))
+            made = self._aggregator.make(level, edges, values)
+            here = np.flatnonzero(np.isin(stored.times_s, made.times_s))
+            made = made.take(np.searchsorted(made.times_s, stored.times_s[here]))
+            is_alike[here] = ~made.differs_from(stored.take(here))
+            later = stored.times_s[stored.times_s >= edges[-1]]
+            if not later.size:
+                break
+            from_s = aggregating.day_begin(int(later[0]))
+        return np.flatnonzero(~is_alike)
+
+    def _unordered(self, datastream_id: int) -> list[tuple[int, int]]:
+        """Versions that do not end before or when the next one begins."""
+        history, other = ObservationHistory, aliased(ObservationHistory)
+        found = []
+        for later in (other, Observation):
+            rows = self._session.execute(
+                select(
+                    epoch_of(self._session, history.sampled_at),
+                    epoch_of(self._session, history.known_from),
+                )
+                .join(
+                    later,
+                    and_(
+                        later.datastream_id == history.datastream_id,
+                        later.sampled_at == history.sampled_at,
+                        later.known_from > history.known_from,
+                        later.known_from < history.known_to,
+                    ),
+                )
+                .where(history.datastream_id == datastream_id)
+            )
+            found += [(row[0], row[1]) for row in rows]
+        return sorted(set(found))
+
+    def _check_counts(self, datastream_id: int) -> None:
+        times = self._session.scalars(
+            select(epoch_of(self._session, Observation.sampled_at)).where(
+                Observation.datastream_id == datastream_id
+            )
+        )
+        counted = Tally(observing.month_of(one) for one in times)
+        said = {
+            row.month: row.count
+            for row in self._session.execute(
+                select(ObservationCount.month, ObservationCount.count.label("count")).where(
+                    ObservationCount.datastream_id == datastream_id
+                )
+            )
+        }
+        for month in sorted(counted.keys() | said.keys()):
+            if counted[month] != said.get(month, 0):
+                self._report.find(
+                    _KIND,
+                    f"The count of datastream {datastream_id} in {month} says {said.get(month, 'nothing')};"
+                    f" right is {counted[month]}.",
+                )
+
+    def _find(self, datastream_id: int, begin_s: int, what: str) -> None:
+        self._said += 1
+        if self._said <= _SENTENCES_MAX:
+            self._report.find(
+                _KIND, f"The mean of datastream {datastream_id} from {_at(begin_s)} {what}."
+            )
+
+
+def _check_details(session: Session, report: Report) -> None:
+    """Details that belong to no version."""
+    belongs = [
+        exists().where(
+            model.datastream_id == AggregateDetail.datastream_id,
+            model.sampled_at == AggregateDetail.sampled_at,
+            model.known_from == AggregateDetail.known_from,
+        )
+        for model in (Observation, ObservationHistory)
+    ]
+    count = session.scalar(
+        select(func.count()).select_from(AggregateDetail).where(~belongs[0], ~belongs[1])
+    )
+    if count:
+        report.find(_KIND, f"{count} details belong to no mean.", count=count)
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())
+
+
+def _moment(utc_s: int) -> datetime:
+    return datetime.fromtimestamp(utc_s, UTC)
+
+
+def _at(utc_s: int) -> str:
+    return f"{_moment(utc_s):%F %T}"
