@@ -326,6 +326,7 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
             _inputs(kind, parts, pipeline.Observed(values, us, flags, tests)),
             _calibrations(parts),
             [rows.reasons[member] for member in members.tolist()] if any(rows.reasons) else None,
+            times_s[members],
             _correct([(part.correction, part.members.size) for part in parts], times_s[members]),
         )
         values[members], us[members] = observed.value, observed.u
@@ -379,6 +380,7 @@ def observe_columns(
             },
             layout.calibrations[row],
             reasons.get(key),
+            times_s,
             _correct([(layout.corrections[row], times_s.size)], times_s),
         )
     return {key: observed[row] for row, key in enumerate(layout.keys)}
@@ -792,6 +794,7 @@ def _observe(
     inputs: Mapping[str, pipeline.Observed],
     calibrations: CalibrationParameters | Sequence[CalibrationParameters],
     reasons: Sequence[str | None] | None,
+    times_s: NDArray[np.int64],
     correct: pipeline.Correct | None,
 ) -> pipeline.Observed:
     _, conversion, observed_property, _ = kind
@@ -803,6 +806,7 @@ def _observe(
             calibrations,
             observed_property=observed_property,
             reasons=reasons,
+            times_s=times_s,
             correct=correct,
         )
     is_absurd = np.isinf(observed.value) | np.isinf(observed.u)
@@ -889,7 +893,21 @@ def parameters_of(row: Calibration) -> CalibrationParameters:
         u_abs=row.u_absolute,
         u_rel=row.u_relative,
         k=row.coverage_factor,
+        u_drift_abs=row.u_drift_absolute,
+        u_drift_rel=row.u_drift_relative,
+        # Of one that does not drift it is not told apart when.
+        since_s=drifts_since(row).timestamp() if is_drifting(row) else 0.0,
     )
+
+
+def is_drifting(row: Calibration) -> bool:
+    """Whether its u grows with time."""
+    return row.u_drift_absolute > 0.0 or row.u_drift_relative > 0.0
+
+
+def drifts_since(row: Calibration) -> datetime:
+    """When the probe was in its standards: from then on its u grows, however far back the calibration holds."""
+    return row.performed_at or row.valid_from
 
 
 def _valid_calibration(row: Calibration) -> ValidCalibration:
