@@ -16,7 +16,13 @@ from sqlalchemy.orm import Session, aliased
 from fleet_server.measurement import drift
 from fleet_server.measurement.calibration import SECONDS_PER_YEAR
 from fleet_server.measurement.drift import Growth
-from fleet_server.models import IN_FORCE, Calibration, CalibrationPoint, PointStage
+from fleet_server.models import (
+    IN_FORCE,
+    Calibration,
+    CalibrationKind,
+    CalibrationPoint,
+    PointStage,
+)
 from fleet_server.services import observing
 
 _LONGEST_YEARS = 50.0  # beyond it nobody waits for a date
@@ -68,6 +74,7 @@ def _visits(
             Calibration.sensor_id == sensor_id,
             Calibration.property == observed_property,
             Calibration.status.in_(IN_FORCE),
+            then.kind != CalibrationKind.FACTORY,  # its error is not what time did
             CalibrationPoint.stage == PointStage.AS_FOUND,
             CalibrationPoint.taken_at < before,
         )

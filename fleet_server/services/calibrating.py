@@ -644,10 +644,11 @@ def _fit_anew(session: Session, draft: Calibration) -> None:
     quantity = catalogue.load_sensor_type(sensor.sensor_type).quantity(draft.property)
     # What the points scatter may be the probe's own, and is added to what the draft says of it: not once more at each fit.
     u_probe = (draft.fit or {}).get("u_probe", draft.u_absolute)
+    points = [_fit_point(session, one) for one in taken]
     fitted = fitting.fit_points(
         CalibrationKind(draft.kind),
         draft.property,
-        [FitPoint(one.indicated, one.reference, one.u_reference, one.u_indicated) for one in taken],
+        points,
         u_probe=u_probe,
         factory_slope=quantity.factory.slope,
         before=_before(session, draft),
@@ -658,12 +659,25 @@ def _fit_anew(session: Session, draft: Calibration) -> None:
     else:
         found = fitted.parameters
         draft.degrees_of_freedom = fitted.degrees_of_freedom
-        draft.fit = {**fitted.as_json(), "u_probe": u_probe}
+        references = fitting.references_of(fitted, points)
+        draft.fit = {**fitted.as_json(), "u_probe": u_probe, "references": references}
     _take_numbers(draft, found)
     draft.drift_due_at = aging.due_at(draft, [one.reference for one in taken])
     if not draft.reference or draft.reference.startswith(_AGAINST):
         draft.reference = _against(session, taken)
     session.flush()
+
+
+def _fit_point(session: Session, point: CalibrationPoint) -> FitPoint:
+    standard = session.get(Standard, point.standard_id) if point.standard_id is not None else None
+    return FitPoint(
+        point.indicated,
+        point.reference,
+        point.u_reference,
+        point.u_indicated,
+        point.standard_id,
+        0.0 if standard is None else standard.u,
+    )
 
 
 def _growth(session: Session, sensor: Sensor, new: NewCalibration) -> Growth:

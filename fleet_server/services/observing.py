@@ -50,7 +50,7 @@ _MAX_DEPTH = 4  # of conversions that need conversions; a circle in a node model
 _QUERY_KEYS = 400
 _PACKS_AT_ONCE = 1000
 _MONTHS = 1_000_000  # more than any month, as `month_of` has it
-_NO_INPUT = -1  # the last row, which is empty
+NO_INPUT = -1  # the last row, which is empty
 _REMEMBERED_NODES = 20_000  # of about 8 KB each
 _REMEMBERED_LAYOUTS = 8  # of one node: its packs are alike but for a probe that comes or goes
 
@@ -327,7 +327,7 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
             _calibrations(parts),
             [rows.reasons[member] for member in members.tolist()] if any(rows.reasons) else None,
             times_s[members],
-            _correct([(part.correction, part.members.size) for part in parts], times_s[members]),
+            put_right([(part.correction, part.members.size) for part in parts], times_s[members]),
         )
         values[members], us[members] = observed.value, observed.u
         flags[members], tests[members] = observed.flag, observed.tests
@@ -368,7 +368,7 @@ def observe_columns(
         np.full(length, QualityFlag.MISSING, dtype=np.int16),
         np.zeros(length, dtype=np.int32),
     )
-    observed: dict[int, pipeline.Observed] = {_NO_INPUT: nothing}
+    observed: dict[int, pipeline.Observed] = {NO_INPUT: nothing}
     for row in sorted(range(len(layout.keys)), key=lambda row: layout.kinds[row][0]):
         kind, key = layout.kinds[row], layout.keys[row]
         observed[row] = _observe(
@@ -381,7 +381,7 @@ def observe_columns(
             layout.calibrations[row],
             reasons.get(key),
             times_s,
-            _correct([(layout.corrections[row], times_s.size)], times_s),
+            put_right([(layout.corrections[row], times_s.size)], times_s),
         )
     return {key: observed[row] for row, key in enumerate(layout.keys)}
 
@@ -572,7 +572,7 @@ _Kind = tuple[int, str, str, tuple[str, ...]]
 class Layout:
     """What the readings of one node's packs mean that have the same keys in the same order, from–to.
 
-    One row for each reading that has a channel and a calibration; `inputs` are rows of the same pack, `_NO_INPUT` where there
+    One row for each reading that has a channel and a calibration; `inputs` are rows of the same pack, `NO_INPUT` where there
     is none.
     """
 
@@ -635,7 +635,7 @@ def lay_out(
             break
     rows = {key: row for row, key in enumerate(found)}
     inputs = {
-        key: tuple(rows.get(needed, _NO_INPUT) for _, needed in means.channel.needs)
+        key: tuple(rows.get(needed, NO_INPUT) for _, needed in means.channel.needs)
         for key, means in found.items()
     }
     return Layout(
@@ -664,7 +664,7 @@ def lay_out(
 
 
 def _depth(inputs: Sequence[Sequence[int]], row: int, limit: int = _MAX_DEPTH) -> int:
-    known = [other for other in inputs[row] if other != _NO_INPUT]
+    known = [other for other in inputs[row] if other != NO_INPUT]
     if not known or limit == 0:
         return 0
     return 1 + max(_depth(inputs, other, limit - 1) for other in known)
@@ -753,7 +753,7 @@ def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
         starts = np.array(some)
         for row, kind in enumerate(layout.kinds):
             inputs = {
-                name: np.full_like(starts, _NO_INPUT) if other == _NO_INPUT else starts + other
+                name: np.full_like(starts, NO_INPUT) if other == NO_INPUT else starts + other
                 for name, other in zip(kind[-1], layout.inputs[row], strict=True)
             }
             part = _Part(starts + row, inputs, layout.calibrations[row], layout.corrections[row])
@@ -820,7 +820,7 @@ def _observe(
     )
 
 
-def _correct(
+def put_right(
     corrections: Sequence[tuple[Correction | None, int]], times_s: NDArray[np.int64]
 ) -> pipeline.Correct | None:
     """What puts values right of which so many, one after the other, have each of these corrections; None where none has one."""
