@@ -521,6 +521,12 @@ def stored_lineages(session: Session) -> dict[int, LineageKey]:
     return {row[-1]: tuple(row[:-1]) for row in session.execute(select(*columns, Lineage.id))}
 
 
+def lineage_key_of(lineage: Lineage) -> LineageKey:
+    """What one lineage says."""
+    key: LineageKey = tuple(getattr(lineage, name) for name in _LINEAGE_COLUMNS)
+    return key
+
+
 _LINEAGE_COLUMNS = (
     "sensor_id",
     "calibration_id",
