@@ -26,6 +26,7 @@ from fleet_server.services import (
     fitting,
     guiding,
     keyset,
+    observing,
     rehearsing,
     standards,
 )
@@ -238,6 +239,7 @@ def show(*, calibration_id: int, data_dir: str | None, as_json: bool) -> None:
 @click.option("--environment", type=_Circumstance(), multiple=True, help="Like temperature_c=21.5.")
 @click.option("--u-absolute", type=_NUMBER, help="The probe's own, beside the fit.")
 @click.option("--u-relative", type=_NUMBER, help="The same, as a part of the value.")
+@click.option("--u-drift", type=_NUMBER, help="What a year adds to it. [default: as is suggested]")
 @data_option
 @json_option
 def new(
@@ -252,6 +254,7 @@ def new(
     environment: Sequence[tuple[str, float | str]],
     u_absolute: float | None,
     u_relative: float | None,
+    u_drift: float | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -277,6 +280,7 @@ def new(
                 environment=dict(environment),
                 u_absolute=u_absolute,
                 u_relative=u_relative,
+                u_drift_absolute=u_drift,
             )
         record = calibrating.draft_calibration(session, given, now=now)
     answer(calibration_documents.record_document(record), _text(record), as_json=as_json)
@@ -642,6 +646,10 @@ def _text(record: CalibrationRecord) -> str:
         f"value = {found.offset:.6g} + {found.slope:.6g} · x, {unit}"
         f" (u {found.u_offset:.3g} and {found.u_slope:.3g}, covariance {found.slope_offset_covariance:.3g})",
     ]
+    if observing.is_drifting(found):
+        lines.append(
+            f"a year adds {found.u_drift_absolute:.3g} and {100 * found.u_drift_relative:.3g} % of the value to u"
+        )
     residuals = iter((found.fit or {}).get("residuals", []))
     for one in record.points:
         residual = next(residuals, None) if one.stage == PointStage.FIT else None

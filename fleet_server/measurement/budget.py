@@ -283,9 +283,7 @@ def remedies(
         ("better_thermometer", "temperature"),
     ):
         if without in parts:
-            found.append(
-                Remedy(code, _whole([u for name, u in parts.items() if name != without]))
-            )
+            found.append(Remedy(code, _whole([u for name, u in parts.items() if name != without])))
     return sorted((one for one in found if one.u < _WORTH_SAYING * now), key=lambda one: one.u)
 
 

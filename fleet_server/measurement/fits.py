@@ -773,7 +773,7 @@ def _solve(degree: int, points: _Points) -> _Solved:
     if root is None:
         return _Solved(coefficients, gain, design, u, u, residuals, residuals / u)
     u_whole = np.sqrt((root * root).sum(axis=1))
-    white = np.linalg.solve(root, residuals)
+    white = np.asarray(np.linalg.solve(root, residuals), dtype=np.float64)
     return _Solved(coefficients, gain, design, u, u_whole, residuals, white)
 
 
@@ -781,7 +781,8 @@ def _root(u: FloatArray, points: _Points) -> FloatArray | None:
     """Lower triangle L with L Lᵀ = diag(u²) + Σ u_g u_gᵀ; None where points are weighed by themselves."""
     if not points.has_groups:
         return None
-    return np.linalg.cholesky(np.diag(u * u) + points.common.T @ points.common)
+    covariance = np.diag(u * u) + points.common.T @ points.common
+    return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
 
 
 def _weighted(

@@ -83,7 +83,9 @@ class Calibration(Base):
     u_relative: Mapped[float]
     u_drift_absolute: Mapped[float] = mapped_column(default=0.0)  # that a year adds
     u_drift_relative: Mapped[float] = mapped_column(default=0.0)
-    drift_due_at: Mapped[Moment | None]  # when what time adds becomes more than may stay; null: it does not grow
+    drift_due_at: Mapped[
+        Moment | None
+    ]  # when what time adds becomes more than may stay; null: it does not grow
     u_slope: Mapped[float] = mapped_column(default=0.0)
     u_offset: Mapped[float] = mapped_column(default=0.0)
     u_curve: Mapped[float] = mapped_column(default=0.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from fleet_server.errors import Said, listed
-from fleet_server.measurement.budget import Remedy, Shape
+from fleet_server.measurement.budget import Shape
 from fleet_server.models import CalibrationKind
 from fleet_server.services import observing
 from fleet_server.services.budgeting import Part, ValueBudget

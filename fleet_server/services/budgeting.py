@@ -26,6 +26,7 @@ from fleet_server.models import (
     Channel,
     Datastream,
     Deployment,
+    Node,
     Observation,
     PointStage,
     Sensor,
@@ -33,7 +34,7 @@ from fleet_server.models import (
     Standard,
     observation_id,
 )
-from fleet_server.services import observing, version_history
+from fleet_server.services import observing, rights, version_history
 from fleet_server.services.recomputing import StreamRecomputer, TakenApart, Versions
 from fleet_server.services.version_history import Version
 
@@ -173,6 +174,10 @@ def latest_of_series(session: Session, datastream_id: int) -> int:
 
 def latest_of_channel(session: Session, node_id: str, key: str) -> int:
     """The same of a node's channel, where it measures now or measured last. Raises NotFound."""
+    node = session.get(Node, node_id)
+    if node is None:
+        raise NotFound("There is no node %(node_id)s.", node_id=node_id)
+    rights.check_node_model(session, node.model, node_id=node_id)
     rows = session.execute(
         select(Channel.key, Channel.datastream_id)
         .join(Deployment, Deployment.id == Channel.deployment_id)

@@ -252,5 +252,5 @@ def _is_due(since: ColumnElement[Any], now: datetime) -> ColumnElement[bool]:
     }
     return or_(
         _drift_due() <= now,
-        *(and_(Sensor.sensor_type == name, since <= limit) for name, limit in intervals.items())
+        *(and_(Sensor.sensor_type == name, since <= limit) for name, limit in intervals.items()),
     )

@@ -262,7 +262,9 @@ class StreamRecomputer:
             made.lineages,
         )
 
-    def taken_apart(self, stored: Versions, lineages: Mapping[int, LineageKey]) -> TakenApart | None:
+    def taken_apart(
+        self, stored: Versions, lineages: Mapping[int, LineageKey]
+    ) -> TakenApart | None:
         """All that made one version, by the lineage that it names; None where that makes nothing.
 
         `stored` has one row.

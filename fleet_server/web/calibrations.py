@@ -229,6 +229,7 @@ def _draft() -> CalibrationRecord:
         environment=_environment(),
         u_absolute=forms.number("u_absolute", gettext("The probe's own u")),
         u_relative=_share("u_relative"),
+        u_drift_absolute=forms.number("u_drift_absolute", gettext("What a year adds to u")),
     )
     return calibrating.draft_calibration(current_session(), new, now=now)
 

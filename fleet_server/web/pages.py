@@ -45,6 +45,7 @@ from fleet_server.web import (
     revisions,
     site_import,
     sites,
+    uncertainty,
     work,
 )
 from fleet_server.web.blueprint import web
@@ -88,6 +89,7 @@ __all__ = [
     "revisions",
     "site_import",
     "sites",
+    "uncertainty",
     "work",
 ]
 
