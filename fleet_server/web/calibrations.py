@@ -36,6 +36,7 @@ from fleet_server.services.calibrating import CalibrationRecord, NewCalibration,
 from fleet_server.services.calibration_list import CalibrationFilter
 from fleet_server.services.rights import Right
 from fleet_server.services.standards import NewStandard
+from fleet_server.services.typed_values import typed_number
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
 from fleet_server.web.drawn_change import draw_change
@@ -194,7 +195,7 @@ def _pairs(name: str) -> list[tuple[float, float]]:
             continue
         temperature, colon, value = line.partition(":")
         try:
-            numbers = [float(one.replace(",", ".")) for one in (temperature, value) if one.strip()]
+            numbers = [typed_number(one.strip()) for one in (temperature, value) if one.strip()]
         except ValueError as problem:
             raise Invalid(gettext("Write what the standard is worth like 20: 6.881.")) from problem
         pairs.append(
@@ -250,7 +251,7 @@ def _environment() -> dict[str, float | str]:
     found: dict[str, float | str] = {}
     for name, value in forms.lines("environment").items():
         try:
-            found[name] = float(value.replace(",", "."))
+            found[name] = typed_number(value)
         except ValueError:
             found[name] = value
     return found

@@ -13,11 +13,11 @@ from flask_babel import gettext
 
 from fleet_server.errors import FleetError, Invalid
 from fleet_server.http_shared.languages import TIME_ZONE
+from fleet_server.services.typed_values import typed_number
 from fleet_server.web.faults import in_words
 
 _T = TypeVar("_T")
 CITY = ZoneInfo(TIME_ZONE)
-_FRACTION = re.compile(r"[+-]?[0-9]{1,12}(?:[.,][0-9]{1,12})?", re.ASCII)
 _WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
@@ -41,9 +41,10 @@ def number(name: str, what: str) -> float | None:
     typed = text(name)
     if not typed:
         return None
-    if not _FRACTION.fullmatch(typed):
-        raise Invalid(gettext("%(what)s wants a number.", what=what))
-    return float(typed.replace(",", "."))
+    try:
+        return typed_number(typed)
+    except ValueError as problem:
+        raise Invalid(gettext("%(what)s wants a number.", what=what)) from problem
 
 
 def moment(name: str, *, now: datetime) -> datetime:
