@@ -235,7 +235,28 @@ SITE_CALIBRATED: Final[dict[str, tuple[float, float]]] = {
     "water_level": (0.005, 0.0),
 }
 """What is left of a probe's own u after a careful calibration where it works, standard included: absolute, published unit, and part of the
-value. Our judgement, for "a calibration would bring u to about …" and nothing else; no stored u comes from it."""
+value. Our judgement: for "a calibration would bring u to about …", and for drafts whose author says nothing of the probe's own u."""
+
+
+def own_after_calibration(
+    observed_property: str, absolute: float, relative: float, *, has_slope: bool
+) -> tuple[float, float]:
+    """A probe's own u beside a fit, absolute and relative, where nobody says it: of its maker's what a calibration leaves.
+
+    The maker's tells how parts differ, which a calibration of this part takes away; what is left is never more.
+
+    Args:
+        absolute, relative: the maker's, published unit and part of the value.
+        has_slope: the fit finds a slope, too; without one the relative part stays.
+
+    >>> own_after_calibration("soil_water_content", 0.1, 0.0, has_slope=True)
+    (0.03, 0.0)
+    """
+    left = SITE_CALIBRATED.get(observed_property)
+    if left is None:
+        return absolute, relative
+    return min(absolute, left[0]), min(relative, left[1]) if has_slope else relative
+
 
 _WORTH_SAYING: Final = 0.85
 """Who can make u less than a seventh smaller is not told to."""

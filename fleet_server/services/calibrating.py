@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Said, Unavailable
+from fleet_server.measurement.budget import own_after_calibration
 from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.measurement.drift import Growth
 from fleet_server.models import (
@@ -137,7 +138,8 @@ class NewPoint:
 
 @dataclass(frozen=True)
 class NewCalibration:
-    """A draft. `u_absolute` and `u_relative`: the probe's own uncertainty beside the fit; None: as its maker says.
+    """A draft. `u_absolute` and `u_relative`: the probe's own uncertainty beside the fit; None: what is usual after a
+    calibration, and no more than its maker says.
 
     `u_drift_absolute` and `u_drift_relative`: what a year adds to it; None for both: as `aging` suggests.
 
@@ -206,6 +208,12 @@ def draft_calibration(session: Session, new: NewCalibration, *, now: datetime) -
         _check_new(new, now)
         author = rights.actor_of(session).name
         growth = _growth(session, sensor, new)
+        own = own_after_calibration(
+            new.property,
+            accuracy.absolute,
+            accuracy.relative,
+            has_slope=new.kind != CalibrationKind.OFFSET,
+        )
         draft = Calibration(
             sensor_id=sensor.id,
             property=new.property,
@@ -214,8 +222,8 @@ def draft_calibration(session: Session, new: NewCalibration, *, now: datetime) -
             kind=new.kind,
             slope=1.0,
             offset=0.0,
-            u_absolute=accuracy.absolute if new.u_absolute is None else new.u_absolute,
-            u_relative=accuracy.relative if new.u_relative is None else new.u_relative,
+            u_absolute=own[0] if new.u_absolute is None else new.u_absolute,
+            u_relative=own[1] if new.u_relative is None else new.u_relative,
             u_drift_absolute=growth.absolute,
             u_drift_relative=growth.relative,
             valid_from=new.valid_from or new.performed_at,

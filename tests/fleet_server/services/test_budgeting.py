@@ -166,9 +166,11 @@ def test_value_without_a_site_calibration_says_so_and_what_one_would_bring(
         assert budget_words.part_said(part.name)
         assert budget_words.source_said(part, "watermark_tension")
 
-    approved(session, drafted(session, "t30"))
+    promised = {one.code: one.u for one in latest(session, "t30").remedies}["calibrate"]
+    approved(session, drafted(session, "t30", u_absolute=None))
     ingest.store_batch(session, [SimulatedNode(started_s=NOON_S).pack(2)], now=NOON + DAY)
     calibrated = latest(session, "t30")
+    assert calibrated.u == pytest.approx(promised, rel=0.05), "what was promised came true"
     assert budget_words.standing_said(calibrated) == "The probe was calibrated by tina at 2026-07-01T12:00:00Z."  # fmt: skip
     assert "Nothing that we know of" in budget_words.remedies_said(calibrated)[0]
 
