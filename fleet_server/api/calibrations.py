@@ -52,6 +52,11 @@ class SensorSchema(Schema):
     sensor_type = fields.String(required=True, attribute="sensor.sensor_type")
     calibrated_at = fields.AwareDateTime(required=True, allow_none=True)
     due_at = fields.AwareDateTime(required=True)
+    drift_due_at = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "when what time adds to u is more than may stay"},
+    )
     every_days = fields.Integer(required=True)
     node_id = fields.String(required=True, allow_none=True)
     site_name = fields.String(required=True, allow_none=True)
@@ -274,6 +279,12 @@ class NewCalibrationSchema(Schema):
     environment = fields.Dict(keys=fields.String(), load_default=dict)
     u_absolute = fields.Float(load_default=None, allow_none=True)
     u_relative = fields.Float(load_default=None, allow_none=True)
+    u_drift_absolute = fields.Float(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "what a year adds to u; both null: as is suggested"},
+    )
+    u_drift_relative = fields.Float(load_default=None, allow_none=True)
     reference = fields.String(load_default="", validate=validate.Length(max=500))
 
 
@@ -288,6 +299,8 @@ class CalibrationChangeSchema(Schema):
     environment = fields.Dict(keys=fields.String())
     u_absolute = fields.Float()
     u_relative = fields.Float()
+    u_drift_absolute = fields.Float()
+    u_drift_relative = fields.Float()
     reference = fields.String(validate=validate.Length(max=500))
 
 

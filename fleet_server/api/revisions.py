@@ -7,10 +7,17 @@ from typing import Any
 from flask.views import MethodView
 from marshmallow import Schema, fields
 
+from fleet_server.api.nodes import nodes
 from fleet_server.api.noun import Noun
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
-from fleet_server.services import keyset, revision_list, version_history
+from fleet_server.services import (
+    budget_documents,
+    budgeting,
+    keyset,
+    revision_list,
+    version_history,
+)
 from fleet_server.services.revision_list import RevisionLine, RevisionStreamLine
 from fleet_server.services.rights import Right
 from fleet_server.services.version_history import VersionHistory
@@ -156,6 +163,59 @@ class VersionHistorySchema(Schema):
     waits_for = fields.List(fields.Nested(ChangedBySchema), required=True)
 
 
+class BudgetStandardSchema(Schema):
+    id = fields.Integer(required=True)
+    name = fields.String(required=True)
+    lot = fields.String(required=True)
+    certificate = fields.String(required=True)
+
+
+class BudgetPartSchema(Schema):
+    """One part of u, in the unit of the value. `degrees_of_freedom` null: no end to them; `calibration_id` null: it is the conversion's."""
+
+    name = fields.String(required=True)
+    sentence = fields.String(required=True)
+    u = fields.Float(required=True)
+    share_pct = fields.Float(required=True)
+    shape = fields.String(required=True)
+    degrees_of_freedom = fields.Float(required=True, allow_none=True)
+    source = fields.String(required=True)
+    calibration_id = fields.Integer(required=True, allow_none=True)
+    standards = fields.List(fields.Nested(BudgetStandardSchema), required=True)
+
+
+class RemedySchema(Schema):
+    """What would make the value surer, and the u that it would have."""
+
+    code = fields.String(required=True)
+    u = fields.Float(required=True)
+    sentence = fields.String(required=True)
+
+
+class BudgetSchema(Schema):
+    """What the u of an observation is made of, largest part first: squares of the parts add up to u², their shares to 100."""
+
+    observation = fields.Integer(required=True)
+    datastream_id = fields.Integer(required=True)
+    site = fields.String(required=True)
+    property = fields.String(required=True)
+    depth_cm = fields.Integer(required=True)
+    unit = fields.String(required=True)
+    sampled_at = fields.String(required=True)
+    version = fields.Integer(required=True)
+    value = fields.Float(required=True)
+    u = fields.Float(required=True)
+    k = fields.Float(required=True)
+    expanded_u = fields.Float(required=True)
+    degrees_of_freedom = fields.Float(required=True, allow_none=True)
+    sensor = fields.String(required=True)
+    calibration_id = fields.Integer(required=True)
+    is_site_calibrated = fields.Boolean(required=True)
+    standing = fields.String(required=True)
+    parts = fields.List(fields.Nested(BudgetPartSchema), required=True)
+    remedies = fields.List(fields.Nested(RemedySchema), required=True)
+
+
 @revisions.route("")
 class Revisions(MethodView):
     @needs(Right.SEE_FLEET)
@@ -192,3 +252,25 @@ class OneObservation(MethodView):
     def get(self, observation_id: int) -> VersionHistory:
         """All versions of one observation, by the feed's `@iot.id`"""
         return version_history.history_of(current_session(), observation_id)
+
+
+@observations.route("/<observation_id:observation_id>/uncertainty")
+class OneUncertainty(MethodView):
+    @needs(Right.SEE_FLEET)
+    @observations.shows(BudgetSchema)
+    def get(self, observation_id: int) -> dict[str, Any]:
+        """What the uncertainty of an observation, as it is known now, is made of"""
+        return budget_documents.budget_document(
+            budgeting.budget_of(current_session(), observation_id)
+        )
+
+
+@nodes.route("/<node_id:node_id>/uncertainty/<key>")
+class ChannelUncertainty(MethodView):
+    @needs(Right.SEE_FLEET)
+    @nodes.shows(BudgetSchema)
+    def get(self, node_id: str, key: str) -> dict[str, Any]:
+        """What the uncertainty of the newest value of a node's channel is made of"""
+        session = current_session()
+        newest = budgeting.latest_of_channel(session, node_id, key)
+        return budget_documents.budget_document(budgeting.budget_of(session, newest))

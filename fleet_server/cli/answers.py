@@ -6,32 +6,48 @@ An answer is one sentence for a person, or one JSON object on one line of stdout
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from fleet_server.services.typed_values import typed_number
 from fleet_server.settings import is_host
 
+_NO_END = ("nan", "inf", "infinity")
 _PROCESS_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 class FiniteRange(click.FloatRange):
     """A number in a range; `nan`, which is in every range and in none, is not one."""
 
+    _like = "with a point, like 1.5"
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         try:
-            float(value)
+            number = self._read(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no number; write it with a point, like 1.5.", param, ctx)
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a number to reckon with.", param, ctx)
-        return number
+            if str(value).strip("+-").lower() in _NO_END:
+                self.fail(f"{value} is not a number to reckon with.", param, ctx)
+            self.fail(f"{value!r} is no number; write it {self._like}.", param, ctx)
+        return float(super().convert(number, param, ctx))
+
+    def _read(self, text: str) -> float:
+        if "," in text:  # in English it would be a thousand
+            raise ValueError(text)
+        return typed_number(text)
+
+
+class MeasuredRange(FiniteRange):
+    """A measured number in a range, as it is written beside an instrument: `7,02` is `7.02`."""
+
+    _like = "like 1.5 or 1,5"
+
+    def _read(self, text: str) -> float:
+        return typed_number(text)
 
 
 class Host(click.ParamType[str]):

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fleet_server import clock
-from fleet_server.cli.answers import FiniteRange, answer, data_option, json_option
+from fleet_server.cli.answers import MeasuredRange, answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.moments import UtcTime
 from fleet_server.cli.named_nodes import find_node, moment_text
@@ -21,6 +21,7 @@ from fleet_server.models import (
     CalibrationStatus,
     DriftCorrection,
     PointStage,
+    Standard,
     StandardKind,
 )
 from fleet_server.services import (
@@ -32,19 +33,30 @@ from fleet_server.services import (
     fitting,
     guiding,
     keyset,
+    observing,
     rehearsing,
     settling,
     standards,
 )
 from fleet_server.services.calibrating import CalibrationRecord, NewCalibration, NewPoint
 from fleet_server.services.calibration_list import CalibrationFilter
+from fleet_server.services.guiding import GuidedChannel, Worth
 from fleet_server.services.standards import NewStandard
+from fleet_server.services.typed_values import typed_number
 from hardware import vocabulary
 
 _AT_ONCE = 500
+_SHOWN_STANDARDS = 20
+_WHY_NOT = {
+    "few": "too few readings yet",
+    "short": "not watched for long enough yet",
+    "slope": "it still drifts",
+    "spread": "it jumps to and fro",
+    "stale": "nothing new came; switch field mode on at the node",
+}
 _LARGEST_DRAFT_BYTES = 1_000_000
 _KINDS = [kind.value for kind in CalibrationKind if kind != CalibrationKind.FACTORY]
-_NUMBER = FiniteRange(-1e9, 1e9)
+_NUMBER = MeasuredRange(-1e9, 1e9)
 
 
 _keep_option = click.option(
@@ -89,16 +101,27 @@ def _point(text: str) -> NewPoint | None:
         if equals and worth.startswith("standard:"):
             number, _, temperature = worth.removeprefix("standard:").partition("@")
             return NewPoint(
-                float(reading),
-                standard_id=int(number),
-                temperature_c=float(temperature) if temperature else None,
+                typed_number(reading.strip()),
+                standard_id=_whole(number),
+                temperature_c=typed_number(temperature.strip()) if temperature else None,
             )
         reference, sign, u = worth.replace("+-", "±").partition("±")
         if equals and sign:
-            return NewPoint(float(reading), float(reference), float(u))
+            return NewPoint(
+                typed_number(reading.strip()),
+                typed_number(reference.strip()),
+                typed_number(u.strip()),
+            )
     except ValueError:
         return None
     return None
+
+
+def _whole(text: str) -> int:
+    """A standard's number. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ValueError(f"{text!r} is no number of a standard")
+    return int(text)
 
 
 class _Circumstance(click.ParamType[tuple[str, float | str]]):
@@ -113,7 +136,7 @@ class _Circumstance(click.ParamType[tuple[str, float | str]]):
         if not (name and equals):
             self.fail(f"{value!r} is not like temperature_c=21.5.", param, ctx)
         try:
-            return name, float(told)
+            return name, typed_number(told)
         except ValueError:
             return name, told
 
@@ -128,7 +151,11 @@ class _Worth(click.ParamType[tuple[float, float]]):
     ) -> tuple[float, float]:
         temperature, equals, worth = str(value).partition("=")
         try:
-            return (float(temperature), float(worth)) if equals else (20.0, float(temperature))
+            return (
+                (typed_number(temperature.strip()), typed_number(worth.strip()))
+                if equals
+                else (20.0, typed_number(temperature.strip()))
+            )
         except ValueError:
             self.fail(f"{value!r} is not like 20=6.881.", param, ctx)
 
@@ -263,6 +290,7 @@ def show(*, calibration_id: int, data_dir: str | None, as_json: bool) -> None:
 @click.option("--environment", type=_Circumstance(), multiple=True, help="Like temperature_c=21.5.")
 @click.option("--u-absolute", type=_NUMBER, help="The probe's own, beside the fit.")
 @click.option("--u-relative", type=_NUMBER, help="The same, as a part of the value.")
+@click.option("--u-drift", type=_NUMBER, help="What a year adds to it. [default: as is suggested]")
 @data_option
 @json_option
 def new(
@@ -277,6 +305,7 @@ def new(
     environment: Sequence[tuple[str, float | str]],
     u_absolute: float | None,
     u_relative: float | None,
+    u_drift: float | None,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -302,6 +331,7 @@ def new(
                 environment=dict(environment),
                 u_absolute=u_absolute,
                 u_relative=u_relative,
+                u_drift_absolute=u_drift,
             )
         record = calibrating.draft_calibration(session, given, now=now)
     answer(calibration_documents.record_document(record), _text(record), as_json=as_json)
@@ -540,21 +570,64 @@ def guide(*, node: str, key: str, data_dir: str | None, as_json: bool) -> None:
         "next": next((one["step"] for one in steps if one["taken"] is None), None),
     }
     shown = "no reading yet" if reading is None else f"{reading:.6g} {channel.unit}"
-    state = f"steady for {told['steady_for_s']:.0f} s" if fields["is_steady"] else "not steady"
+    usable = _usable(data_dir, channel.observed_property)
+    state = (
+        f"steady for {told['steady_for_s']:.0f} s"
+        if fields["is_steady"]
+        else f"not steady: {_WHY_NOT[told['why_not']]}"
+    )
     lines = [f"Calibration {record.calibration.id} of {record.sensor.serial}: {shown}, {state}."]
     lines += [
         f"{one['step']} ({one['worth']}): {'to do' if one['taken'] is None else one['taken']}"
         for one in steps
     ]
+    lines.append(_next(record, channel, fields["next"], usable))
     answer(fields, "\n".join(lines), as_json=as_json)
+
+
+def _usable(data_dir: str | None, observed_property: str) -> Sequence[Standard]:
+    """Standards that may be used now."""
+    with open_session(data_dir) as session:
+        page = standards.standard_page(
+            session,
+            limit=_SHOWN_STANDARDS,
+            observed_property=observed_property,
+            usable_at=clock.now(),
+        )
+    return page.items
+
+
+def _next(
+    record: CalibrationRecord,
+    channel: GuidedChannel,
+    step_id: str | None,
+    usable: Sequence[Standard],
+) -> str:
+    """What to type next."""
+    number = record.calibration.id
+    if step_id is None:
+        return f"All steps are taken. Look at it: fleet calibration show {number}. Somebody else approves it."
+    step = channel.procedure.step(step_id)
+    if step.worth is Worth.STANDARD and not usable:
+        return f"No usable standard for {channel.observed_property} is on the list: fleet calibration standards add."
+    options = {
+        Worth.STANDARD: " --standard NUMBER --temperature °C",
+        Worth.SATURATION: " --temperature °C --pressure hPa",
+        Worth.SHOWN: " --shown VALUE --u U",
+        Worth.FIXED: "",
+    }[step.worth]
+    lines = [f"Next, when it is steady: fleet calibration take {number} {step.id}{options}"]
+    if step.worth is Worth.STANDARD:
+        lines += [f"  standard {one.id}: {one.name} {one.lot}".rstrip() for one in usable]
+    return "\n".join(lines)
 
 
 @calibration.command()
 @click.argument("calibration_id", type=click.IntRange(1, 2**31 - 1))
 @click.argument("step")
 @click.option("--standard", "standard_id", type=click.IntRange(1, 2**31 - 1), help="Its number.")
-@click.option("--temperature", "temperature_c", type=FiniteRange(-50, 150), help="Of it, °C.")
-@click.option("--pressure", "pressure_hpa", type=FiniteRange(500, 1100), help="Of the air, hPa.")
+@click.option("--temperature", "temperature_c", type=MeasuredRange(-50, 150), help="Of it, °C.")
+@click.option("--pressure", "pressure_hpa", type=MeasuredRange(500, 1100), help="Of the air, hPa.")
 @click.option("--shown", type=_NUMBER, help="What the gauge shows.")
 @click.option("--u", "u_shown", type=_NUMBER, help="How well that can be read.")
 @click.option("--unsteady", "takes_unsteady", is_flag=True, help="Take it as it is.")
@@ -695,6 +768,10 @@ def _text(record: CalibrationRecord) -> str:
         f"value = {found.offset:.6g} + {found.slope:.6g} · x, {unit}"
         f" (u {found.u_offset:.3g} and {found.u_slope:.3g}, covariance {found.slope_offset_covariance:.3g})",
     ]
+    if observing.is_drifting(found):
+        lines.append(
+            f"a year adds {found.u_drift_absolute:.3g} and {100 * found.u_drift_relative:.3g} % of the value to u"
+        )
     residuals = iter((found.fit or {}).get("residuals", []))
     for one in record.points:
         residual = next(residuals, None) if one.stage == PointStage.FIT else None

@@ -8,17 +8,18 @@ from typing import Any
 import click
 
 from fleet_server import clock
-from fleet_server.cli.answers import FiniteRange, answer, data_option, json_option
+from fleet_server.cli.answers import MeasuredRange, answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime
 from fleet_server.cli.named_nodes import moment_text
 from fleet_server.measurement.drift import Check
 from fleet_server.services import correcting, keyset
 from fleet_server.services.correcting import CorrectionRecord, NewCorrection
+from fleet_server.services.typed_values import typed_number
 from hardware import vocabulary
 
 _AT_ONCE = 500
-_NUMBER = FiniteRange(-1e9, 1e9)
+_NUMBER = MeasuredRange(-1e9, 1e9)
 
 
 class _Check(click.ParamType[Check]):
@@ -42,7 +43,11 @@ class _Check(click.ParamType[Check]):
 def _check(text: str) -> Check | None:
     reading, equals, standard = text.partition("=")
     try:
-        return Check(standard=float(standard), reading=float(reading)) if equals else None
+        return (
+            Check(standard=typed_number(standard.strip()), reading=typed_number(reading.strip()))
+            if equals
+            else None
+        )
     except ValueError:
         return None
 

@@ -51,6 +51,10 @@ _COMMANDS = {
         "fleet_server.cli.calibration:calibration",
         "Calibrations of probes, and what they are against.",
     ),
+    "uncertainty": (
+        "fleet_server.cli.uncertainty:uncertainty",
+        "What a value's uncertainty is made of.",
+    ),
     "verify": (
         "fleet_server.cli.verify:verify",
         "Recompute everything from the packs as received.",

@@ -77,6 +77,7 @@ def recompute(
         return
     if not dry_run and not (reason or "").strip():
         raise Invalid("Say why with --reason, or look first with --dry-run.")
+    why = "" if dry_run else revising.checked_reason(reason or "")
     with open_session(data_dir) as session:
         streams = revising.streams(
             session, site_code=site_code, observed_property=observed_property
@@ -85,7 +86,7 @@ def recompute(
         if dry_run:
             _tell(found, streams, as_json=as_json)
             return
-        _work(session, data_dir, found, (reason or "").strip(), from_at, to_at, as_json=as_json)
+        _work(session, data_dir, found, why, from_at, to_at, as_json=as_json)
 
 
 def _look(

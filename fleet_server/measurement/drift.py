@@ -267,3 +267,85 @@ def max_allowable(observed_property: str, value: float) -> float:
     (2.0, 2.4000000000000004)
     """
     return DRIFT_LIMITS[observed_property].publishable.at(value)
+
+
+# ------------------------------------------------------------------------------------------------- growth of u with time
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Standard uncertainty that a year since a calibration adds: in the published unit, and as a part of the value."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    def at(self, value: float) -> float:
+        """Of one value, published unit, in a year."""
+        return math.hypot(self.absolute, self.relative * value)
+
+
+NO_GROWTH: Final = Growth()
+
+_OF_THERMOMETER: Final = Growth(0.05)
+
+YEARLY_GROWTH: Final[dict[str, Growth]] = {
+    "soil_water_tension": Growth(0.5, 0.04),
+    "soil_water_content": Growth(0.005),
+    "soil_permittivity": Growth(0.2),
+    "soil_moisture_index": Growth(0.02),
+    "soil_conductivity": Growth(0.0, 0.03),
+    "soil_temperature": _OF_THERMOMETER,
+    "water_temperature": _OF_THERMOMETER,
+    "air_temperature": _OF_THERMOMETER,
+    "dissolved_oxygen": Growth(0.05, 0.02),
+    "oxygen_saturation": Growth(0.5, 0.02),
+    "ph": Growth(0.1),
+    "conductivity_25": Growth(2.0, 0.02),
+    "turbidity": Growth(0.3, 0.03),
+    "water_level": Growth(0.005),
+}
+"""What is taken of a probe whose own past says nothing yet. Our judgement, by property; one without a row does not grow."""
+
+_VISITS_LEAST: Final = 2
+_YEARS_LEAST: Final = 0.25
+
+
+def growth_of_visits(errors: ArrayLike, years: ArrayLike) -> Growth | None:
+    """What a year adds to one probe's u, from what it was found to be off by: √(Σ E² / Σ t²), as an absolute part.
+
+    An error that grows in proportion to time has the variance s²·t²; this is s, with long intervals weighing most, so that the noise of a
+    check after a week does not count for a year.
+
+    Args:
+        errors: of each visit, standard − value, published unit, shape (n,).
+        years: since the calibration that was being checked, > 0, shape (n,).
+
+    Returns:
+        None where the visits say too little: fewer than two, or less than a quarter of a year together.
+
+    >>> found = growth_of_visits([0.06, -0.10], [0.5, 1.0])
+    >>> round(found.absolute, 4)
+    0.1043
+    """
+    off, past = (np.asarray(one, dtype=np.float64) for one in (errors, years))
+    if off.size < _VISITS_LEAST or past.sum() < _YEARS_LEAST:
+        return None
+    return Growth(math.sqrt(float((off * off).sum()) / float((past * past).sum())))
+
+
+def years_until_due(observed_property: str, growth: Growth, value: float) -> float | None:
+    """How long until U = 2·u of what time adds reaches what may stay as it is (`DRIFT_LIMITS`, due).
+
+    Args:
+        value: at which, published unit: some limits are parts of it.
+
+    Returns:
+        None where it does not grow, or the property has no limits.
+
+    >>> years_until_due("ph", Growth(0.1), 7.0)
+    1.0
+    """
+    limits, in_a_year = DRIFT_LIMITS.get(observed_property), growth.at(value)
+    if limits is None or in_a_year == 0.0:
+        return None
+    return limits.due.at(value) / (2.0 * in_a_year)

@@ -140,7 +140,9 @@ class Fit:
         x, y, u: the points; u as it was taken, with that of x.
         residuals, standardized_residuals: y − fit, and by its own standard deviation; 0 for a point that the fit must go through.
         leverages: by how much a point pulls the fit to itself, 0–1.
-        common: what one standard uncertainty of the standard itself does to offset, slope and curve. In the covariances already.
+        commons: what one standard uncertainty of each thing that standards share does to offset, slope and curve, one row each. In the
+            covariances already.
+        gains: what one unit more of each point's standard does to them, one row per point.
         faults: why not to trust it.
     """
 
@@ -155,8 +157,14 @@ class Fit:
     residuals: FloatArray
     standardized_residuals: FloatArray
     leverages: FloatArray
-    common: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    commons: tuple[tuple[float, float, float], ...] = ()
+    gains: tuple[tuple[float, float, float], ...] = ()
     faults: tuple[FitFault, ...] = ()
+
+    @property
+    def common(self) -> tuple[float, float, float]:
+        """`commons` where all standards share one thing or none."""
+        return self.commons[0] if self.commons else (0.0, 0.0, 0.0)
 
     def as_json(self) -> dict[str, Any]:
         """What is worth keeping beside the coefficients, of numbers, lists and text; what is not known is None.
@@ -179,7 +187,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Points:
-    """x, y, u of y, u of x, and the common part of the standards' u; all shape (n,)."""
+    """x, y, u of y, u of x, shape (n,); and what standards share, shape (g, n), with or without whom it is not all."""
 
     x: FloatArray
     y: FloatArray
@@ -187,6 +195,7 @@ class _Points:
     u_x: FloatArray
     common: FloatArray
     has_u: bool
+    has_groups: bool
 
 
 def fit_line(
@@ -206,6 +215,10 @@ def fit_line(
     What the standards have in common does not scatter and cannot be weighed by scatter: it moves all points together, and
     C gets h hᵀ, h = C₀AᵀW·u_common, which for an offset of all points is generalised least squares with V = diag(u²) + u_common²·J.
 
+    Standards that share several things, each some of them (lots of one bottle each), are weighed by what they share, too: generalised least
+    squares, β = (AᵀV⁻¹A)⁻¹AᵀV⁻¹y with V = diag(u²) + Σ u_g u_gᵀ (Aitken 1936, Proc. R. Soc. Edinb. 55, 42), so that three points of one bottle do
+    not count for three bottles.
+
     Where χ² has p < 0.05, C (without the common part) is multiplied by χ²/ν (Birge 1932, Phys. Rev. 40, 207). That more may be the
     probe's own and meet the next reading, too: `u_abs` gets it, (χ²/ν − 1)·n/Σ(1/u²).
 
@@ -216,7 +229,7 @@ def fit_line(
             scatter is taken as theirs and the probe's, and there must be more points than coefficients.
         u_x: standard uncertainties of x, its unit: shape (n,), or one for all.
         u_common: standard uncertainty of what the standards share, published unit: one for all, or shape (n,) where it differs, as the
-            stock that all dilutions come from. Not contained in u.
+            stock that all dilutions come from; or shape (g, n): g things, each with what it does to each point. Not contained in u.
         u_probe: the probe's own beside the fit; becomes `u_abs`.
 
     Raises:
@@ -259,12 +272,19 @@ def fit_quadratic(
 
 
 def _explains_more(curve: Fit, line: Fit, u: FloatArray) -> bool:
-    rest, without = (float(((fit.residuals / u) ** 2).sum()) for fit in (curve, line))
+    rest, without = (_chi_squared(fit, u) for fit in (curve, line))
     gain = without - rest
     if curve.p_value >= CONSISTENT_P:
         return chi_squared_tail(gain, 1) < CURVE_P
     f = gain / (rest / curve.degrees_of_freedom) if rest > 0.0 else math.inf
     return gain > 0.0 and (math.isinf(f) or one_term_p_value(f, curve.degrees_of_freedom) < CURVE_P)
+
+
+def _chi_squared(fit: Fit, u: FloatArray) -> float:
+    """By each point's own u where it is not known how they scatter."""
+    if math.isfinite(fit.chi_squared):
+        return fit.chi_squared
+    return float(((fit.residuals / u) ** 2).sum())
 
 
 def fit_offset(
@@ -609,10 +629,9 @@ def _points(
     if given.shape != standards.shape:
         raise ValueError("A line needs as many x as y and u.")
     try:
-        of_x, common = (
-            np.broadcast_to(np.asarray(one, dtype=np.float64), standards.shape)
-            for one in (u_x, u_common)
-        )
+        of_x = np.broadcast_to(np.asarray(u_x, dtype=np.float64), standards.shape)
+        shared = np.asarray(u_common, dtype=np.float64)
+        common = np.broadcast_to(shared, (len(shared) if shared.ndim == 2 else 1, *standards.shape))
     except ValueError as error:
         raise ValueError("A line needs one u_x and u_common, or as many as points.") from error
     if not all(np.isfinite(one).all() for one in (readings, standards, given, of_x, common)):
@@ -623,21 +642,24 @@ def _points(
         raise ValueError("A line needs an uncertainty above zero for every y, and none below zero.")
     if u is None and (of_x > 0.0).any():
         raise ValueError("A line needs uncertainties of y where x has one.")
-    return _Points(readings, standards, given, of_x, common, u is not None)
+    return _Points(readings, standards, given, of_x, common, u is not None, shared.ndim == 2)
 
 
 @dataclass(frozen=True)
 class _Solved:
-    """Coefficients of 1, t, t² (p of them) with their covariance for the u as taken, and the points as they were seen.
+    """Coefficients of 1, t, t² (p of them), what each y does to them (`gain`), and the points as they were seen.
 
-    Shapes (p,), (p, p), (n, p), (n,), (n,).
+    `u`: each by itself; `u_whole`: with what it shares, where that weighs; `white`: residuals without their correlation, in units of u.
+    Shapes (p,), (p, n), (n, p), (n,) the rest.
     """
 
     coefficients: FloatArray
-    covariance: FloatArray
+    gain: FloatArray
     design: FloatArray
     u: FloatArray
+    u_whole: FloatArray
     residuals: FloatArray
+    white: FloatArray
 
 
 @dataclass(frozen=True)
@@ -660,13 +682,13 @@ def _fit(degree: int, points: _Points, u_probe: float) -> Fit:
     solved = _solve(degree, scaled)
     scatter = _scatter(solved, freedom, points.has_u)
     to_raw = _from_scaled(middle, scale if degree > 0 else 1.0)[:, : degree + 1]
-    weights = 1.0 / (solved.u * solved.u)
-    h = to_raw @ solved.covariance @ (solved.design.T @ (points.common * weights))
-    covariance = to_raw @ solved.covariance @ to_raw.T * scatter.factor**2 + np.outer(h, h)
-    pulls = np.einsum("np,pq,nq->n", solved.design, solved.covariance, solved.design) * weights
-    leverages = np.clip(pulls, 0.0, 1.0)
+    gain = to_raw @ solved.gain
+    by_point = gain * solved.u
+    by_shared = gain @ points.common.T
+    covariance = by_point @ by_point.T * scatter.factor**2 + by_shared @ by_shared.T
+    leverages = np.clip(np.einsum("np,pn->n", solved.design, solved.gain), 0.0, 1.0)
     is_few = scatter.is_estimated and freedom < MANY_DEGREES_OF_FREEDOM
-    u = solved.u if points.has_u else solved.u * scatter.factor
+    u = solved.u_whole if points.has_u else solved.u * scatter.factor
     return Fit(
         parameters=_parameters(
             to_raw @ solved.coefficients,
@@ -684,8 +706,13 @@ def _fit(degree: int, points: _Points, u_probe: float) -> Fit:
         residuals=solved.residuals,
         standardized_residuals=_standardized(solved.residuals, u, leverages),
         leverages=leverages,
-        common=(float(h[0]), float(h[1]), float(h[2])),
+        commons=_rows(by_shared.T),
+        gains=_rows(gain.T),
     )
+
+
+def _rows(columns: FloatArray) -> tuple[tuple[float, float, float], ...]:
+    return tuple((float(a), float(b), float(c)) for a, b, c in columns)
 
 
 def _check_determined(degree: int, points: _Points) -> None:
@@ -732,7 +759,8 @@ def _solve(degree: int, points: _Points) -> _Solved:
         u = np.sqrt(points.u * points.u + slope * slope * points.u_x * points.u_x)
         design = np.vander(seen, degree + 1, increasing=True)
         moved = slope * (points.x - seen)
-        coefficients, covariance = _weighted(design, points.y - moved, u)
+        root = _root(u, points)
+        coefficients, gain = _weighted(design, points.y - moved, u, root)
         residuals = points.y - moved - design @ coefficients
         slope = _slope_at(coefficients, seen)
         moves = math.inf if before is None else float(np.abs(coefficients - before).max())
@@ -742,13 +770,30 @@ def _solve(degree: int, points: _Points) -> _Solved:
         seen = points.x - points.u_x**2 * slope * (
             design @ coefficients + slope * (points.x - seen) - points.y
         ) / (points.u**2 + slope**2 * points.u_x**2)
-    return _Solved(coefficients, covariance, design, u, residuals)
+    if root is None:
+        return _Solved(coefficients, gain, design, u, u, residuals, residuals / u)
+    u_whole = np.sqrt((root * root).sum(axis=1))
+    white = np.asarray(np.linalg.solve(root, residuals), dtype=np.float64)
+    return _Solved(coefficients, gain, design, u, u_whole, residuals, white)
 
 
-def _weighted(design: FloatArray, y: FloatArray, u: FloatArray) -> tuple[FloatArray, FloatArray]:
-    q, r = np.linalg.qr(design / u[:, np.newaxis])
-    inverse = np.linalg.inv(r)
-    return inverse @ (q.T @ (y / u)), inverse @ inverse.T
+def _root(u: FloatArray, points: _Points) -> FloatArray | None:
+    """Lower triangle L with L Lᵀ = diag(u²) + Σ u_g u_gᵀ; None where points are weighed by themselves."""
+    if not points.has_groups:
+        return None
+    covariance = np.diag(u * u) + points.common.T @ points.common
+    return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+
+
+def _weighted(
+    design: FloatArray, y: FloatArray, u: FloatArray, root: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients, and what each y does to them."""
+    whitened = design / u[:, np.newaxis] if root is None else np.linalg.solve(root, design)
+    q, r = np.linalg.qr(whitened)
+    onto = np.linalg.inv(r) @ q.T
+    gain = onto / u if root is None else np.linalg.solve(root.T, onto.T).T
+    return gain @ y, gain
 
 
 def _slope_at(coefficients: FloatArray, x: FloatArray) -> FloatArray:
@@ -760,7 +805,7 @@ def _slope_at(coefficients: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def _scatter(solved: _Solved, freedom: int, has_u: bool) -> _Scatter:
-    squares = float(((solved.residuals / solved.u) ** 2).sum())
+    squares = float((solved.white**2).sum())
     typical_u = float(np.sqrt(solved.u.size / (1.0 / solved.u**2).sum()))
     if not has_u:
         s = math.sqrt(squares / freedom)

@@ -43,7 +43,8 @@ _APPROVED = text("status = 'approved'")
 class Calibration(Base):
     """value = offset + slope · x + curve · x², in the published unit. Once approved its numbers never change: a better one is a new version.
 
-    u² = u_absolute² + (u_relative · value)² + the parameters' own share (their uncertainties and covariances).
+    u² = u_absolute² + (u_relative · value)² + the parameters' own share (their uncertainties and covariances), and, in proportion to the
+    years since it was performed, u_drift_absolute² + (u_drift_relative · value)².
 
     `author` made the draft, `edited_by` changed it last. `fit`: what the fit said beside its numbers; null while there is none. `procedure`:
     the guided one whose steps the points are, empty when they were entered by hand. `certificate`: all that was approved, as it was then, and
@@ -55,6 +56,7 @@ class Calibration(Base):
         UniqueConstraint("sensor_id", "property", "version"),
         CheckConstraint("valid_to IS NULL OR valid_to > valid_from", name="order"),
         CheckConstraint(f"kind IN ({_one_of(CalibrationKind)})", name="kind"),
+        CheckConstraint("u_drift_absolute >= 0 AND u_drift_relative >= 0", name="u_drift"),
         CheckConstraint(f"status IN ({_one_of(CalibrationStatus)})", name="status"),
         Index(
             "uq_calibration_approved",
@@ -79,6 +81,11 @@ class Calibration(Base):
     curve: Mapped[float] = mapped_column(default=0.0)
     u_absolute: Mapped[float]
     u_relative: Mapped[float]
+    u_drift_absolute: Mapped[float] = mapped_column(default=0.0)  # that a year adds
+    u_drift_relative: Mapped[float] = mapped_column(default=0.0)
+    drift_due_at: Mapped[
+        Moment | None
+    ]  # when what time adds becomes more than may stay; null: it does not grow
     u_slope: Mapped[float] = mapped_column(default=0.0)
     u_offset: Mapped[float] = mapped_column(default=0.0)
     u_curve: Mapped[float] = mapped_column(default=0.0)

@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Said, Unavailable
+from fleet_server.measurement.budget import own_after_calibration
 from fleet_server.measurement.calibration import CalibrationParameters
+from fleet_server.measurement.drift import Growth
 from fleet_server.models import (
     IN_FORCE,
     Calibration,
@@ -35,6 +37,7 @@ from fleet_server.models import (
     Standard,
 )
 from fleet_server.services import (
+    aging,
     auditing,
     certifying,
     fitting,
@@ -138,7 +141,10 @@ class NewPoint:
 
 @dataclass(frozen=True)
 class NewCalibration:
-    """A draft. `u_absolute` and `u_relative`: the probe's own uncertainty beside the fit; None: as its maker says.
+    """A draft. `u_absolute` and `u_relative`: the probe's own uncertainty beside the fit; None: what is usual after a
+    calibration, and no more than its maker says.
+
+    `u_drift_absolute` and `u_drift_relative`: what a year adds to it; None for both: as `aging` suggests.
 
     `environment`: what else was so (temperature, pressure), names → number or text. `valid_from` None: when it was performed.
     """
@@ -156,6 +162,8 @@ class NewCalibration:
     u_relative: float | None = None
     reference: str = ""
     procedure: str = ""
+    u_drift_absolute: float | None = None
+    u_drift_relative: float | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,13 @@ def draft_calibration(session: Session, new: NewCalibration, *, now: datetime) -
         accuracy = delivered(sensor, new.property).accuracy
         _check_new(new, now)
         author = rights.actor_of(session).name
+        growth = _growth(session, sensor, new)
+        own = own_after_calibration(
+            new.property,
+            accuracy.absolute,
+            accuracy.relative,
+            has_slope=new.kind != CalibrationKind.OFFSET,
+        )
         draft = Calibration(
             sensor_id=sensor.id,
             property=new.property,
@@ -212,8 +227,10 @@ def draft_calibration(session: Session, new: NewCalibration, *, now: datetime) -
             kind=new.kind,
             slope=1.0,
             offset=0.0,
-            u_absolute=accuracy.absolute if new.u_absolute is None else new.u_absolute,
-            u_relative=accuracy.relative if new.u_relative is None else new.u_relative,
+            u_absolute=own[0] if new.u_absolute is None else new.u_absolute,
+            u_relative=own[1] if new.u_relative is None else new.u_relative,
+            u_drift_absolute=growth.absolute,
+            u_drift_relative=growth.relative,
             valid_from=new.valid_from or new.performed_at,
             valid_to=new.valid_to,
             performed_by=new.performed_by.strip(),
@@ -271,7 +288,8 @@ def change_draft(
     """Change what is known of a draft beside its points; fitted anew. Committed on return.
 
     Args:
-        changes: of `NewCalibration`: kind, valid_from, valid_to, performed_by, performed_at, environment, u_absolute, u_relative, reference.
+        changes: of `NewCalibration`: kind, valid_from, valid_to, performed_by, performed_at, environment, u_absolute, u_relative,
+            u_drift_absolute, u_drift_relative, reference.
     """
     with db.writing(session):
         draft, sensor = _held(session, calibration_id)
@@ -290,6 +308,8 @@ def change_draft(
             environment=draft.environment,
             u_absolute=draft.u_absolute,
             u_relative=draft.u_relative,
+            u_drift_absolute=draft.u_drift_absolute,
+            u_drift_relative=draft.u_drift_relative,
             reference=draft.reference,
         )
         _check_new(as_new, now)
@@ -656,10 +676,11 @@ def _fit_anew(session: Session, draft: Calibration) -> None:
     quantity = catalogue.load_sensor_type(sensor.sensor_type).quantity(draft.property)
     # What the points scatter may be the probe's own, and is added to what the draft says of it: not once more at each fit.
     u_probe = (draft.fit or {}).get("u_probe", draft.u_absolute)
+    points = [_fit_point(session, one) for one in taken]
     fitted = fitting.fit_points(
         CalibrationKind(draft.kind),
         draft.property,
-        [FitPoint(one.indicated, one.reference, one.u_reference, one.u_indicated) for one in taken],
+        points,
         u_probe=u_probe,
         factory_slope=quantity.factory.slope,
         before=_before(session, draft),
@@ -670,11 +691,32 @@ def _fit_anew(session: Session, draft: Calibration) -> None:
     else:
         found = fitted.parameters
         draft.degrees_of_freedom = fitted.degrees_of_freedom
-        draft.fit = {**fitted.as_json(), "u_probe": u_probe}
+        references = fitting.references_of(fitted, points)
+        draft.fit = {**fitted.as_json(), "u_probe": u_probe, "references": references}
     _take_numbers(draft, found)
+    draft.drift_due_at = aging.due_at(draft, [one.reference for one in taken])
     if not draft.reference or draft.reference.startswith(_AGAINST):
         draft.reference = _against(session, taken)
     session.flush()
+
+
+def _fit_point(session: Session, point: CalibrationPoint) -> FitPoint:
+    standard = session.get(Standard, point.standard_id) if point.standard_id is not None else None
+    return FitPoint(
+        point.indicated,
+        point.reference,
+        point.u_reference,
+        point.u_indicated,
+        point.standard_id,
+        0.0 if standard is None else standard.u,
+    )
+
+
+def _growth(session: Session, sensor: Sensor, new: NewCalibration) -> Growth:
+    """What the author says that a year adds; who says nothing gets what is suggested."""
+    if new.u_drift_absolute is None and new.u_drift_relative is None:
+        return aging.suggested(session, sensor.id, new.property, before=new.performed_at).growth
+    return Growth(new.u_drift_absolute or 0.0, new.u_drift_relative or 0.0)
 
 
 def _before(session: Session, draft: Calibration) -> tuple[CalibrationParameters, float] | None:
@@ -882,6 +924,12 @@ def _check_new(new: NewCalibration, now: datetime) -> None:
         if u is not None and not (math.isfinite(u) and 0 <= u <= _LARGEST):
             raise CalibrationWrong(
                 "A probe's own uncertainty is a number from 0 to %(largest)s.",
+                largest=f"{_LARGEST:g}",
+            )
+    for u in (new.u_drift_absolute, new.u_drift_relative):
+        if u is not None and not (math.isfinite(u) and 0 <= u <= _LARGEST):
+            raise CalibrationWrong(
+                "What a year adds to u is a number from 0 to %(largest)s.",
                 largest=f"{_LARGEST:g}",
             )
     _check_environment(new.environment)

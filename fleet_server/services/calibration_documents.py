@@ -33,6 +33,8 @@ _DRAFT_FIELDS = (
     "environment",
     "u_absolute",
     "u_relative",
+    "u_drift_absolute",
+    "u_drift_relative",
     "reference",
 )
 _POINT_FIELDS = (
@@ -81,6 +83,8 @@ def read_draft(text: str, *, now: datetime) -> NewCalibration:
         environment=environment,
         u_absolute=_number(told, "u_absolute"),
         u_relative=_number(told, "u_relative"),
+        u_drift_absolute=_number(told, "u_drift_absolute"),
+        u_drift_relative=_number(told, "u_drift_relative"),
         reference=_word(told, "reference"),
     )
 

@@ -51,7 +51,7 @@ class CalibrationFilter:
 
 @dataclass(frozen=True)
 class ProbeLine:
-    """A probe with where it is (None: nowhere), and since when its interval runs.
+    """A probe with where it is (None: nowhere), since when its interval runs, and when what time adds to u is more than may stay (None: never).
 
     `calibrated_at`: when the last calibration of any of its properties was performed; None: never, then `since` is when it became known.
     """
@@ -60,6 +60,7 @@ class ProbeLine:
     calibrated_at: datetime | None
     since: datetime
     every_days: int
+    drift_due_at: datetime | None
     node_id: str | None
     node_label: str | None
     site_id: int | None
@@ -67,7 +68,13 @@ class ProbeLine:
 
     @property
     def due_at(self) -> datetime:
-        return self.since + timedelta(days=self.every_days)
+        by_interval = self.since + timedelta(days=self.every_days)
+        return min(by_interval, self.drift_due_at or by_interval)
+
+    @property
+    def is_due_by_drift(self) -> bool:
+        """Whether it is what time adds to u that makes it due, and not the interval of its type."""
+        return self.drift_due_at is not None and self.due_at == self.drift_due_at
 
     def is_due(self, now: datetime) -> bool:
         return self.due_at <= now
@@ -190,6 +197,19 @@ def _since() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     return func.coalesce(calibrated, Sensor.created_at, type_=Sensor.created_at.type), calibrated
 
 
+def _drift_due() -> ColumnElement[Any]:
+    """When the first of a probe's calibrations that hold now has become too unsure by time."""
+    return (
+        select(func.min(Calibration.drift_due_at, type_=Calibration.drift_due_at.type))
+        .where(
+            Calibration.sensor_id == Sensor.id,
+            Calibration.status == CalibrationStatus.APPROVED,
+        )
+        .correlate(Sensor)
+        .scalar_subquery()
+    )
+
+
 def _probes(since: ColumnElement[Any], calibrated: ColumnElement[Any]) -> Any:
     """Each probe once, with the node and site where it is now."""
     place = (
@@ -203,6 +223,7 @@ def _probes(since: ColumnElement[Any], calibrated: ColumnElement[Any]) -> Any:
             Sensor,
             calibrated.label("calibrated_at"),
             since.label("since"),
+            _drift_due().label("drift_due_at"),
             Node.node_id,
             Node.label,
             Site.id.label("site_id"),
@@ -216,17 +237,20 @@ def _probes(since: ColumnElement[Any], calibrated: ColumnElement[Any]) -> Any:
 
 
 def _probe(row: Any) -> ProbeLine:
-    sensor, calibrated_at, since, node_id, label, site_id, site_name = row[:7]
+    sensor, calibrated_at, since, drift_due_at, node_id, label, site_id, site_name = row[:8]
     every_days = catalogue.load_sensor_type(sensor.sensor_type).calibration.every_days
-    return ProbeLine(sensor, calibrated_at, since, every_days, node_id, label, site_id, site_name)
+    return ProbeLine(
+        sensor, calibrated_at, since, every_days, drift_due_at, node_id, label, site_id, site_name
+    )
 
 
 def _is_due(since: ColumnElement[Any], now: datetime) -> ColumnElement[bool]:
-    """Every type has its own interval."""
+    """Every type has its own interval; what time adds may be too much before."""
     intervals = {
         name: now - timedelta(days=catalogue.load_sensor_type(name).calibration.every_days)
         for name in catalogue.sensor_type_ids()
     }
     return or_(
-        *(and_(Sensor.sensor_type == name, since <= limit) for name, limit in intervals.items())
+        _drift_due() <= now,
+        *(and_(Sensor.sensor_type == name, since <= limit) for name, limit in intervals.items()),
     )

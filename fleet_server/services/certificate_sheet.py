@@ -77,6 +77,7 @@ def _sections(told: Mapping[str, Any], sha256: str) -> list[tuple[str, list[list
         ("Result", _result_rows(told)),
         ("Points", _point_rows(told)),
         ("Standards", _standard_rows(told)),
+        ("What points have in common", _shared_rows(told)),
         ("Record", _record_rows(told, sha256)),
     ]
     return [(heading, rows) for heading, rows in found if rows]
@@ -110,6 +111,10 @@ def _result_rows(told: Mapping[str, Any]) -> list[list[str]]:
             f"{_number(numbers['u_absolute'])} {unit} and {100 * numbers['u_relative']:g} % of the value",
         ]
     )
+    # Certificates from before u could grow do not say.
+    if numbers.get("u_drift_absolute") or numbers.get("u_drift_relative"):
+        grown = f"{_number(numbers['u_drift_absolute'])} {unit} and {100 * numbers['u_drift_relative']:g} % of the value"
+        rows.append(["A year since adds to u", grown])
     if numbers["degrees_of_freedom"] is not None:
         told_of = [str(numbers["degrees_of_freedom"])]
         told_of += [
@@ -164,6 +169,20 @@ def _standard_rows(told: Mapping[str, Any]) -> list[list[str]]:
         ]
         for one in used.values()
     ]
+
+
+def _shared_rows(told: Mapping[str, Any]) -> list[list[str]]:
+    """Standards that several points are in: what their certificate leaves open moves these points together."""
+    names = {one["standard"]["id"]: one["standard"] for one in told["points"] if one["standard"]}
+    rows = []
+    for one in (told["fit"] or {}).get("references", ()):
+        if len(one["points"]) > 1:
+            standard = names[one["standard"]]
+            numbers = ", ".join(str(number) for number in one["points"])
+            name = f"{standard['name']} {standard['lot']}".strip()
+            what = f"{name}: its u of {_number(one['u'])} {told['unit']} moves points {numbers} together (correlated)"
+            rows.append(["Shared", what])
+    return rows
 
 
 def _record_rows(told: Mapping[str, Any], sha256: str) -> list[list[str]]:

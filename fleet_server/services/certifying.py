@@ -78,6 +78,8 @@ def parameters_of(calibration: Calibration) -> dict[str, float | int | None]:
         "cov_slope_curve": calibration.slope_curve_covariance,
         "u_absolute": calibration.u_absolute,
         "u_relative": calibration.u_relative,
+        "u_drift_absolute": calibration.u_drift_absolute,
+        "u_drift_relative": calibration.u_drift_relative,
         "k": calibration.coverage_factor,
         "degrees_of_freedom": calibration.degrees_of_freedom,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +16,22 @@ from fleet_server.models import CalibrationKind
 
 @dataclass(frozen=True)
 class FitPoint:
-    """A probe's converted reading in a standard, and what that is worth; with their standard uncertainties."""
+    """A probe's converted reading in a standard, and what that is worth; with their standard uncertainties.
+
+    `standard_id`: which standard of the list, and `u_standard` what its certificate leaves open: the same for all its points.
+    """
 
     indicated: float
     reference: float
     u_reference: float
     u_indicated: float = 0.0
+    standard_id: int | None = None
+    u_standard: float = 0.0
+
+
+OWN_PART = 0.5
+"""Of a shared standard's u what each of its points has at least by itself, beside the reading's scatter: how it was filled, stirred and warmed.
+Our judgement. With less, readings that nobody gave a scatter would be taken for exact, and refused for scattering."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ def fit_points(
         factory_slope: the maker's slope, to which limits of the slope refer (1 but for a probe that is sold in several spans).
         before: numbers of the calibration before, and how many days ago that was.
     """
+    shared = _shared(points)
     least = 1 if kind is CalibrationKind.OFFSET else 2
     if len(points) < least:
         return Fault("points", {"points": len(points), "least": least})
@@ -57,15 +70,62 @@ def fit_points(
             kind.value,
             [point.indicated for point in points],
             [point.reference for point in points],
-            [point.u_reference for point in points],
+            [_own_u(point, shared) for point in points],
             observed_property=observed_property,
             u_x=[point.u_indicated for point in points],
+            u_common=_rows(points, shared) if shared else 0.0,
             u_probe=u_probe,
             before=before,
             factory_slope=factory_slope,
         )
     except ValueError:
         return Fault("points_determine_nothing", {})
+
+
+def references_of(fit: fits.Fit, points: Sequence[FitPoint]) -> list[dict[str, Any]]:
+    """What the standards make of the fit's uncertainty, as JSON: which standard, which points (counted from 1), and what one of its u does
+    to offset, slope and curve. Points of one standard move together and are one row; each other point is its own.
+    """
+    shared = _shared(points)
+    rows = [
+        {"standard": standard, "points": _numbers(points, standard), "u": u, "moves": list(moves)}
+        for (standard, u), moves in zip(shared.items(), fit.commons, strict=False)
+    ]
+    for number, (point, gains) in enumerate(zip(points, fit.gains, strict=True), start=1):
+        u = _own_u(point, shared)
+        row = {"standard": point.standard_id, "points": [number], "u": u}
+        rows.append({**row, "moves": [u * one for one in gains]})
+    return rows
+
+
+def _shared(points: Sequence[FitPoint]) -> dict[int, float]:
+    """Standards that several points are in, each with the u that these have in common."""
+    counts = Counter(point.standard_id for point in points if point.u_standard > 0.0)
+    return {
+        standard: min(one.u_standard for one in points if one.standard_id == standard)
+        for standard, count in counts.items()
+        if standard is not None and count > 1
+    }
+
+
+def _own_u(point: FitPoint, shared: Mapping[int, float]) -> float:
+    """What is unsure of a point's reference by itself."""
+    common = shared.get(point.standard_id) if point.standard_id is not None else None
+    if common is None:
+        return point.u_reference
+    own_squared = point.u_reference**2 - common**2
+    return max(math.sqrt(max(own_squared, 0.0)), OWN_PART * common)
+
+
+def _rows(points: Sequence[FitPoint], shared: Mapping[int, float]) -> list[list[float]]:
+    return [
+        [u if point.standard_id == standard else 0.0 for point in points]
+        for standard, u in shared.items()
+    ]
+
+
+def _numbers(points: Sequence[FitPoint], standard: int) -> list[int]:
+    return [number for number, one in enumerate(points, start=1) if one.standard_id == standard]
 
 
 def in_words(code: str, numbers: Mapping[str, float]) -> Said:

@@ -86,7 +86,11 @@ class Procedure:
         for one in self.steps:
             if one.id == step_id:
                 return one
-        raise NotFound("There is no step %(step)s in this procedure.", step=step_id)
+        raise NotFound(
+            "There is no step %(step)s in this procedure; it has %(known)s.",
+            step=step_id,
+            known=", ".join(one.id for one in self.steps),
+        )
 
 
 _ICE = (Step("ice", Worth.FIXED, 0.0, 0.02),)
@@ -413,13 +417,15 @@ def _temperature(
 
 
 def _channel(session: Session, node_id: str, key: str) -> GuidedChannel:
-    for one in guided_channels(session, node_id):
+    channels = guided_channels(session, node_id)
+    for one in channels:
         if one.key == key:
             return one
     raise NotFound(
-        "Node %(node_id)s has no channel %(key)s now that is calibrated step by step.",
+        "Node %(node_id)s has no channel %(key)s now that is calibrated step by step; it has %(known)s.",
         node_id=node_id,
         key=key,
+        known=", ".join(one.key for one in channels) or "–",
     )
 
 

@@ -48,7 +48,7 @@ _MAX_DEPTH = 4  # of conversions that need conversions; a circle in a node model
 _QUERY_KEYS = 400
 _PACKS_AT_ONCE = 1000
 _MONTHS = 1_000_000  # more than any month, as `month_of` has it
-_NO_INPUT = -1  # the last row, which is empty
+NO_INPUT = -1  # the last row, which is empty
 _REMEMBERED_NODES = 20_000  # of about 8 KB each
 _REMEMBERED_LAYOUTS = 8  # of one node: its packs are alike but for a probe that comes or goes
 
@@ -334,7 +334,8 @@ def make_observations(packs: Sequence[SampledPack], book: ChannelBook) -> Observ
             _inputs(kind, parts, pipeline.Observed(values, us, flags, tests)),
             _calibrations(parts),
             [rows.reasons[member] for member in members.tolist()] if any(rows.reasons) else None,
-            _correct([(part.correction, part.members.size) for part in parts], times_s[members]),
+            times_s[members],
+            put_right([(part.correction, part.members.size) for part in parts], times_s[members]),
         )
         values[members], us[members] = observed.value, observed.u
         flags[members], tests[members] = observed.flag, observed.tests
@@ -376,7 +377,7 @@ def observe_columns(
         np.full(length, QualityFlag.MISSING, dtype=np.int16),
         np.zeros(length, dtype=np.int32),
     )
-    observed: dict[int, pipeline.Observed] = {_NO_INPUT: nothing}
+    observed: dict[int, pipeline.Observed] = {NO_INPUT: nothing}
     for row in sorted(range(len(layout.keys)), key=lambda row: layout.kinds[row][0]):
         kind, key = layout.kinds[row], layout.keys[row]
         observed[row] = _observe(
@@ -388,7 +389,8 @@ def observe_columns(
             },
             layout.calibrations[row],
             reasons.get(key),
-            _correct([(layout.corrections[row], times_s.size)], times_s),
+            times_s,
+            put_right([(layout.corrections[row], times_s.size)], times_s),
         )
     found = {key: observed[row] for row, key in enumerate(layout.keys)}
     for row, own_range in enumerate(layout.own_ranges):
@@ -404,7 +406,8 @@ def observe_columns(
             },
             layout.calibrations[row],
             reasons.get(key),
-            _correct([(layout.corrections[row], times_s.size)], times_s),
+            times_s,
+            put_right([(layout.corrections[row], times_s.size)], times_s),
             own_range,
         )
     return found
@@ -556,6 +559,12 @@ def lineages_by_id(session: Session, ids: Iterable[int]) -> dict[int, LineageKey
     return {row[-1]: tuple(row[:-1]) for row in rows}
 
 
+def lineage_key_of(lineage: Lineage) -> LineageKey:
+    """What one lineage says."""
+    key: LineageKey = tuple(getattr(lineage, name) for name in _LINEAGE_COLUMNS)
+    return key
+
+
 _LINEAGE_COLUMNS = (
     "sensor_id",
     "calibration_id",
@@ -607,7 +616,7 @@ _Kind = tuple[int, str, str, tuple[str, ...]]
 class Layout:
     """What the readings of one node's packs mean that have the same keys in the same order, from–to.
 
-    One row for each reading that has a channel and a calibration; `inputs` are rows of the same pack, `_NO_INPUT` where there
+    One row for each reading that has a channel and a calibration; `inputs` are rows of the same pack, `NO_INPUT` where there
     is none.
     """
 
@@ -671,7 +680,7 @@ def lay_out(
             break
     rows = {key: row for row, key in enumerate(found)}
     inputs = {
-        key: tuple(rows.get(needed, _NO_INPUT) for _, needed in means.channel.needs)
+        key: tuple(rows.get(needed, NO_INPUT) for _, needed in means.channel.needs)
         for key, means in found.items()
     }
     return Layout(
@@ -701,7 +710,7 @@ def lay_out(
 
 
 def _depth(inputs: Sequence[Sequence[int]], row: int, limit: int = _MAX_DEPTH) -> int:
-    known = [other for other in inputs[row] if other != _NO_INPUT]
+    known = [other for other in inputs[row] if other != NO_INPUT]
     if not known or limit == 0:
         return 0
     return 1 + max(_depth(inputs, other, limit - 1) for other in known)
@@ -791,7 +800,7 @@ def _arrange(packs: Sequence[SampledPack], book: ChannelBook) -> _Rows:
         starts = np.array(some)
         for row, kind in enumerate(layout.kinds):
             inputs = {
-                name: np.full_like(starts, _NO_INPUT) if other == _NO_INPUT else starts + other
+                name: np.full_like(starts, NO_INPUT) if other == NO_INPUT else starts + other
                 for name, other in zip(kind[-1], layout.inputs[row], strict=True)
             }
             part = _Part(
@@ -838,6 +847,7 @@ def _observe(
     inputs: Mapping[str, pipeline.Observed],
     calibrations: CalibrationParameters | Sequence[CalibrationParameters],
     reasons: Sequence[str | None] | None,
+    times_s: NDArray[np.int64],
     correct: pipeline.Correct | None,
     own_range: GrossRange | None = None,
 ) -> pipeline.Observed:
@@ -850,6 +860,7 @@ def _observe(
             calibrations,
             observed_property=observed_property,
             reasons=reasons,
+            times_s=times_s,
             correct=correct,
             own_range=own_range,
         )
@@ -886,7 +897,8 @@ def _judge_by_own_ranges(
                 _inputs(kind, [part], observed),
                 part.calibration,
                 [rows.reasons[member] for member in members.tolist()],
-                _correct([(part.correction, members.size)], times_s[members]),
+                times_s[members],
+                put_right([(part.correction, members.size)], times_s[members]),
                 part.own_range,
             )
             found.append((members, made))
@@ -894,7 +906,7 @@ def _judge_by_own_ranges(
         observed.flag[members], observed.tests[members] = made.flag, made.tests
 
 
-def _correct(
+def put_right(
     corrections: Sequence[tuple[Correction | None, int]], times_s: NDArray[np.int64]
 ) -> pipeline.Correct | None:
     """What puts values right of which so many, one after the other, have each of these corrections; None where none has one."""
@@ -967,7 +979,21 @@ def parameters_of(row: Calibration) -> CalibrationParameters:
         u_abs=row.u_absolute,
         u_rel=row.u_relative,
         k=row.coverage_factor,
+        u_drift_abs=row.u_drift_absolute,
+        u_drift_rel=row.u_drift_relative,
+        # Of one that does not drift it is not told apart when.
+        since_s=drifts_since(row).timestamp() if is_drifting(row) else 0.0,
     )
+
+
+def is_drifting(row: Calibration) -> bool:
+    """Whether its u grows with time."""
+    return row.u_drift_absolute > 0.0 or row.u_drift_relative > 0.0
+
+
+def drifts_since(row: Calibration) -> datetime:
+    """When the probe was in its standards: from then on its u grows, however far back the calibration holds."""
+    return row.performed_at or row.valid_from
 
 
 def _valid_calibration(row: Calibration) -> ValidCalibration:

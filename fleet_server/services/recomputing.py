@@ -125,6 +125,33 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenApart:
+    """One version in its parts: what its pack's readings meant, its own row in that, raw readings and what was observed of each by key."""
+
+    layout: Layout
+    row: int
+    times_s: NDArray[np.int64]
+    raws: Mapping[str, NDArray[np.float64]]
+    observed: Mapping[str, pipeline.Observed]
+
+    @property
+    def raw(self) -> NDArray[np.float64]:
+        """Its own raw reading, shape (1,)."""
+        return self.raws[self.layout.keys[self.row]]
+
+    @property
+    def inputs(self) -> dict[str, pipeline.Observed]:
+        """What its conversion needed and had, by name."""
+        layout = self.layout
+        names = layout.kinds[self.row][-1]
+        return {
+            name: self.observed[layout.keys[other]]
+            for name, other in zip(names, layout.inputs[self.row], strict=True)
+            if other != observing.NO_INPUT
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """By what it shows that none of some versions was changed or added: how many, and sums of what a change changes."""
 
@@ -241,6 +268,38 @@ class StreamRecomputer:
             np.where(is_possible, made.lineage_places, -1),
             made.lineages,
         )
+
+    def taken_apart(
+        self, stored: Versions, lineages: Mapping[int, LineageKey]
+    ) -> TakenApart | None:
+        """All that made one version, by the lineage that it names; None where that makes nothing.
+
+        `stored` has one row.
+        """
+        self._remember(lineages, stored.lineage_ids)
+        lineage = lineages.get(int(stored.lineage_ids[0]))
+        if lineage is None or lineage[6] != pipeline.VERSION:
+            return None
+        for node_id, members in self._by_node(stored):
+            readings = self._readings(node_id, stored.times_s[members], stored.pack_ids[members])
+            for layout, rows in self._by_layout(
+                node_id, readings, np.zeros(members.size, np.int64), {0: lineage}
+            ):
+                if self.datastream_id in layout.datastream_ids:
+                    raws = {key: readings.raws[key][rows] for key in layout.keys}
+                    return TakenApart(
+                        layout,
+                        layout.datastream_ids.index(self.datastream_id),
+                        readings.times_s[rows],
+                        raws,
+                        observing.observe_columns(
+                            layout,
+                            readings.times_s[rows],
+                            raws,
+                            readings.reasons_at(layout.keys, rows),
+                        ),
+                    )
+        return None
 
     def raw_values(self, stored: Versions) -> NDArray[np.float64]:
         """The raw readings alone that these were made from, NaN where there is none."""

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, or_, select, tuple_, 
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.errors import FleetError, NotFound
+from fleet_server.errors import FleetError, Invalid, NotFound
 from fleet_server.models import (
     Channel,
     Datastream,
@@ -37,6 +37,16 @@ from fleet_server.services.recomputing import Made, StreamRecomputer, Tally, Ver
 
 _STREAMS_AT_ONCE = 500
 _QUERY_KEYS = 400
+
+
+LONGEST_REASON = 500
+"""Characters."""
+
+
+class ReasonWrong(Invalid):
+    """Nobody can read such a reason later."""
+
+    code = "reason_wrong"
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,16 @@ def streams(
             what=" at ".join(one for one in (observed_property, site_code) if one),
         )
     return found
+
+
+def checked_reason(reason: str) -> str:
+    """Why somebody orders a revision, trimmed. Raises ReasonWrong."""
+    trimmed = reason.strip()
+    if not 1 <= len(trimmed) <= LONGEST_REASON or not trimmed.isprintable():
+        raise ReasonWrong(
+            "A reason has 1 to %(longest)s characters, in one line.", longest=LONGEST_REASON
+        )
+    return trimmed
 
 
 def order_revision(

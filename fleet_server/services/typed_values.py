@@ -1,8 +1,10 @@
-"""Settings and arguments as people type them: `publish_s=1800`, `limits=[["do", "below", 4, 4.5]]`, `low_mv=` to take one back."""
+"""Settings, arguments and numbers as people type them: `publish_s=1800`, `limits=[["do", "below", 4, 4.5]]`, `low_mv=` to take one back."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 from fleet_server.errors import Invalid
@@ -47,6 +49,31 @@ def value_of(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
+
+
+def typed_number(text: str) -> float:
+    """A number as people write one: with a point or a comma, with − or -; one letter's worth of doubt and it is none.
+
+    Python's own reading takes `1_000` and the digits of every script; here neither is a number, and neither are `nan` and `1.000,5`.
+
+    >>> typed_number("−3,5"), typed_number("1e-3")
+    (-3.5, 0.001)
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is no number")
+    number = float(text.replace("\N{MINUS SIGN}", "-").replace(",", "."))
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is beyond every number")
+    return number
+
+
+_NUMBER = re.compile(
+    r"[+\-\N{MINUS SIGN}]?(?:[0-9]{1,30}(?:[.,][0-9]{0,30})?|[.,][0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?",
+    re.ASCII,
+)
 
 
 def _refuse_constant(name: str) -> NoReturn:

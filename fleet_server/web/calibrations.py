@@ -38,6 +38,7 @@ from fleet_server.services.calibration_list import CalibrationFilter
 from fleet_server.services.rights import Right
 from fleet_server.services.settling import Verdict
 from fleet_server.services.standards import NewStandard
+from fleet_server.services.typed_values import typed_number
 from fleet_server.web import forms
 from fleet_server.web.blueprint import web
 from fleet_server.web.drawn_change import draw_change
@@ -195,10 +196,10 @@ def _pairs(name: str) -> list[tuple[float, float]]:
         if not line.strip():
             continue
         temperature, colon, value = line.rpartition(":")
-        numbers = [forms.as_number(temperature) if colon else 20.0, forms.as_number(value)]
-        if numbers[0] is None or numbers[1] is None:
-            raise Invalid(gettext("Write what the standard is worth like 20: 6.881."))
-        pairs.append((numbers[0], numbers[1]))
+        try:
+            pairs.append((typed_number(temperature) if colon else 20.0, typed_number(value)))
+        except ValueError as problem:
+            raise Invalid(gettext("Write what the standard is worth like 20: 6.881.")) from problem
     return pairs
 
 
@@ -228,6 +229,7 @@ def _draft() -> CalibrationRecord:
         environment=_environment(),
         u_absolute=forms.number("u_absolute", gettext("The probe's own u")),
         u_relative=_share("u_relative"),
+        u_drift_absolute=forms.number("u_drift_absolute", gettext("What a year adds to u")),
     )
     return calibrating.draft_calibration(current_session(), new, now=now)
 
@@ -247,8 +249,10 @@ def _share(name: str) -> float | None:
 def _environment() -> dict[str, float | str]:
     found: dict[str, float | str] = {}
     for name, value in forms.lines("environment", example="pressure_hpa: 1009.5").items():
-        number = forms.as_number(value)
-        found[name] = value if number is None else number
+        try:
+            found[name] = typed_number(value)
+        except ValueError:
+            found[name] = value
     return found
 
 

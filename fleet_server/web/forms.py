@@ -13,11 +13,11 @@ from flask_babel import gettext
 
 from fleet_server.errors import FleetError, Invalid
 from fleet_server.http_shared.languages import TIME_ZONE
+from fleet_server.services.typed_values import typed_number
 from fleet_server.web.faults import in_words
 
 _T = TypeVar("_T")
 CITY = ZoneInfo(TIME_ZONE)
-_FRACTION = re.compile(r"[+-]?[0-9]{1,12}(?:[.,][0-9]{1,12})?", re.ASCII)
 _WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
@@ -41,16 +41,10 @@ def number(name: str, what: str) -> float | None:
     typed = text(name)
     if not typed:
         return None
-    found = as_number(typed)
-    if found is None:
-        raise Invalid(gettext("%(what)s wants a number.", what=what))
-    return found
-
-
-def as_number(typed: str) -> float | None:
-    """A number with decimal point or comma as people write it; None for anything else."""
-    typed = typed.strip()
-    return float(typed.replace(",", ".")) if _FRACTION.fullmatch(typed) else None
+    try:
+        return typed_number(typed)
+    except ValueError as problem:
+        raise Invalid(gettext("%(what)s wants a number.", what=what)) from problem
 
 
 def moment(name: str, *, now: datetime) -> datetime:

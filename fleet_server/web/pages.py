@@ -49,6 +49,7 @@ from fleet_server.web import (
     revisions,
     site_import,
     sites,
+    uncertainty,
     work,
 )
 from fleet_server.web.blueprint import web
@@ -96,6 +97,7 @@ __all__ = [
     "revisions",
     "site_import",
     "sites",
+    "uncertainty",
     "work",
 ]
 

@@ -147,6 +147,44 @@ def test_step_is_taken_by_command_when_the_reading_stands_still(
     assert f"Calibration {guided['calibration']} of n-000001/t: 20 Cel, steady" in again.out
     wrong = fleet("take", str(guided["calibration"]), "boiling")
     assert (wrong.status, is_one_sentence(wrong.err, "no step boiling")) == (1, True)
+    assert "it has ice." in wrong.err
+    wrong = fleet("guide", "n-000001", "x9")
+    assert (wrong.status, is_one_sentence(wrong.err, "step by step; it has")) == (1, True)
+
+
+def test_guide_says_what_to_type_next(session: Session, fleet: Answering) -> None:
+    first = fleet("guide", "n-000001", "ph").out
+    assert "too few readings yet" in first or "steady" in first
+    number = first.split()[1]
+    assert f"take {number} ph7 --standard NUMBER --temperature °C" in first
+    assert "standard 1: pH 7 L" in first
+    assert "take" in fleet("guide", "n-000001", "do").out
+    done = fleet("guide", "n-000001", "tw").out
+    assert "All steps are taken" in done
+    assert "No usable standard" in fleet("guide", "n-000001", "ec").out
+
+
+@pytest.mark.parametrize(
+    ("typed", "indicated"),
+    [("−3,5=0±0,02", -3.5), ("7,02=7.00+-0.01", 7.02), (".5=0±1e-2", 0.5), ("7.02 = 7 ± 0.01", 7.02)],
+)  # fmt: skip
+def test_point_is_understood_as_people_write_numbers(
+    fleet: Answering, typed: str, indicated: float
+) -> None:
+    new = ("new", "--serial", SERIAL, "--property", "ph", "--by", "tina", "--u-drift", "0,2")
+    made = json.loads(fleet(*new, "--point", typed, "--json").out)
+    assert made["points"][0]["indicated"] == indicated
+    assert made["parameters"]["u_drift_absolute"] == 0.2
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["1_0=7±0.01", "٧=7±0.01", "7=7±0.0١", "1.000,5=7±0.1", "nan=7±0.01", "7=inf±1", "1e400=7±1", "7=standard:١", "7=standard:1_0", "7=standard:1@2_0"],
+)  # fmt: skip
+def test_point_that_is_no_number_is_one_sentence(fleet: Answering, typed: str) -> None:
+    new = ("new", "--serial", SERIAL, "--property", "ph", "--by", "tina")
+    wrong = fleet(*new, "--point", typed)
+    assert (wrong.status, is_one_sentence(wrong.err, "no point")) == (2, True), wrong.err
 
 
 def test_dry_run_tells_what_the_approval_of_a_draft_would_change(fleet: Answering) -> None:

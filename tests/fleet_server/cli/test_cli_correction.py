@@ -48,7 +48,7 @@ def test_correction_from_the_draft_to_the_values_and_back(
     session: Session, fleet: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_console_user", lambda: "ada")
-    status, out, _ = fleet("correction", "draft", *PROBE, *VISITS, "--low", "-0.4=0", "--json")
+    status, out, _ = fleet("correction", "draft", *PROBE, *VISITS, "--low", "−0,4=0", "--json")
     drafted = json.loads(out)
     assert (status, drafted["status"], drafted["rating"]) == (0, "draft", "good")
     assert drafted["low"] == {"standard": 0.0, "reading": -0.4}
@@ -116,7 +116,9 @@ def test_calibration_under_a_correction_says_so_before_and_wants_a_word_at_its_a
         (("approve", "9" * 20), "is not in the range"),
         (("withdraw", "9" * 20, "--reason", "x"), "is not in the range"),
         (("draft", PROBE[0], "ph", *VISITS, "--fouling", "1"), "which delivers no ph"),
-        (("draft", *PROBE, *VISITS, "--fouling", "1,5"), "'1,5' is no number"),
+        (("draft", *PROBE, *VISITS, "--fouling", "1.000,5"), "'1.000,5' is no number"),
+        (("draft", *PROBE, *VISITS, "--fouling", "1_0"), "'1_0' is no number"),
+        (("draft", *PROBE, *VISITS, "--low", "٣=0"), "is no check"),
         (("withdraw", "9", "--reason", "x"), "There is no drift correction 9."),
         (("list", "nix"), "There is no sensor nix."),
     ],

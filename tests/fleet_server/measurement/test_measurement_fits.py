@@ -571,3 +571,38 @@ def test_thermometer_in_ice_water_is_shifted_and_nothing_else() -> None:
     assert found.parameters.offset == pytest.approx(-0.29)
     assert found.parameters.u_offset == pytest.approx(math.hypot(0.05 / math.sqrt(3), 0.02))
     assert found.parameters.u_abs == 0.1
+
+
+def test_points_of_two_bottles_equal_generalised_least_squares_by_gtc() -> None:
+    """Three points of one lot and two of another: estimated by the textbook's matrices, propagated by GTC."""
+    shared = np.array([[0.01, 0.01, 0.01, 0.0, 0.0], [0.0, 0.0, 0.0, 0.02, 0.02]])
+    design = np.stack([np.ones(5), np.array(X)], axis=1)
+    inverse = np.linalg.inv(np.diag(np.square(U)) + shared.T @ shared)
+    gain = np.linalg.inv(design.T @ inverse @ design) @ design.T @ inverse
+    lots = [GTC.ureal(0.0, 0.01), GTC.ureal(0.0, 0.02)]
+    y = [
+        GTC.ureal(value, u) + lots[0 if place < 3 else 1]
+        for place, (value, u) in enumerate(zip(Y, U, strict=True))
+    ]
+    a, b = (sum(float(g) * one for g, one in zip(row, y, strict=True)) for row in gain)
+    predicted = a + b * GTC.ureal(1.8, 0.01)
+
+    fit = fit_line(X, Y, U, u_common=shared)
+
+    found = fit.parameters
+    assert [found.offset, found.slope, found.u_offset, found.u_slope, found.cov] == pytest.approx(
+        [a.x, b.x, a.u, b.u, GTC.get_covariance(a, b)], rel=1e-9
+    )
+    assert predict(found, 1.8, 0.01) == pytest.approx((predicted.x, predicted.u), rel=1e-9)
+    residuals = np.array(Y) - design @ [found.offset, found.slope]
+    assert fit.chi_squared == pytest.approx(float(residuals @ inverse @ residuals), rel=1e-9)
+
+
+def test_three_points_of_one_bottle_do_not_count_for_three_bottles() -> None:
+    """An offset of four points: one lot thrice, another once, all certificates equally good."""
+    shared = [[0.02, 0.02, 0.02, 0.0], [0.0, 0.0, 0.0, 0.02]]
+    fit = fit_offset([0.0] * 4, [0.02, 0.02, 0.02, -0.02], [0.002] * 4, u_common=shared)
+    assert fit.parameters.offset == pytest.approx(0.0, abs=1e-4)
+    assert fit.parameters.u_offset == pytest.approx(0.02 / 2**0.5, rel=0.01)
+    apart = fit_offset([0.0] * 4, [0.02, 0.02, 0.02, -0.02], [0.02] * 4)
+    assert apart.parameters.offset == pytest.approx(0.01)

@@ -383,6 +383,8 @@ DAMAGES = [
     Damage("calibration.u_offset", "", _calibration("battery_voltage", u_offset=500.0), SEEN),
     Damage("calibration.curve", "", _calibration("battery_voltage", curve=0.5), SEEN),
     Damage("calibration.u_curve", "", _calibration("battery_voltage", u_curve=0.5), SEEN),
+    Damage("calibration.u_drift_absolute", "", _calibration("battery_voltage", u_drift_absolute=500.0), SEEN),
+    Damage("calibration.u_drift_relative", "", _calibration("battery_voltage", u_drift_relative=5.0), SEEN),
     Damage("calibration.coverage_factor", "", _calibration("battery_voltage", coverage_factor=3), SEEN),
     Damage("observation_count.count", "", _count(count=7), SEEN),
     Damage("observation_count.month", "", _count(month=202001), SEEN, 2),
@@ -435,7 +437,7 @@ UNSEEN = {
     "calibration.created_at", "calibration.slope_offset_covariance",  # 0 without u_slope and u_offset: nothing else fits
     "calibration.offset_curve_covariance", "calibration.slope_curve_covariance",  # 0 without u_curve
     # The record beside the numbers; of an approved one the certificate and the audit log say it, too.
-    "calibration.degrees_of_freedom", "calibration.fit", "calibration.performed_at", "calibration.procedure",
+    "calibration.drift_due_at", "calibration.degrees_of_freedom", "calibration.fit", "calibration.performed_at", "calibration.procedure",
     "calibration.environment", "calibration.previous_id", "calibration.author", "calibration.edited_by",
     "calibration.approved_by", "calibration.approved_at", "calibration.withdrawn_by", "calibration.withdrawn_at",
     "calibration.withdrawn_reason", "calibration.certificate", "calibration.certificate_sha256",
