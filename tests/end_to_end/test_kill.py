@@ -18,8 +18,8 @@ NODES, DAYS = 6, 60
 HOURLY_NODES = 2
 """They send several packs at once, as nodes usually do; the others publish at every wake."""
 # Chances are such that a node still gets through now and then: what is never delivered proves nothing.
-NODE_CHANCES = {"after_publish": 0.15, "during_spool_write": 0.06}
-BROKER_CHANCES = {"before_broker_ack": 0.5, "after_broker_ack": 0.5}
+NODE_CHANCES = {"after_publish": 0.15, "during_spool_write": 0.04}
+BROKER_CHANCES = {"before_broker_ack": 0.5, "after_broker_ack": 0.7}
 INGEST_CHANCES = {"before_commit": 0.4, "after_commit": 0.4}
 DATABASE_CHANCE = {"database": 0.4}
 

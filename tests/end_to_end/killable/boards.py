@@ -6,6 +6,8 @@ Fault points: `after_publish` (a pack has left the node, no acknowledgement has 
 program operation of the flash, torn or whole, between the opening and the closing of a spool segment). With a broker
 that is not ours, its fault points lie here, too: `before_broker_ack` stops it, lets the pack reach its socket and
 kills it; `after_broker_ack` kills it when its PUBACK has come.
+
+No node gets far ahead of the others: afterwards all of them have to live as long as the one that got furthest.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +32,9 @@ _TOPIC_ENDING = b"/tm"
 _TOPIC_WITHIN = 80
 _SEGMENT_ENDING = ".seg"
 _BROKER = "broker"
+# Twice as long as a node may be silent that publishes once an hour.
+_LEAD_US = 2 * 3600 * 1_000_000
+_LOOK_EVERY_S = 0.02
 
 _plan = load_plan()
 _after_publish = FaultPoint("after_publish", _plan)
@@ -114,6 +120,33 @@ def _program(original: Callable[..., Any]) -> Callable[..., Any]:
     return program
 
 
+def _wait_for_others(
+    labels: Sequence[str],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A boot that waits while another node is more than the lead behind; where each one is, stands in the plan's folder."""
+    files = {label: _plan.folder / f"{label}.at" for label in labels}
+
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wake(self: virtual_node.VirtualNode) -> None:
+            scratch = files[self.label].with_suffix(".new")
+            scratch.write_text(str(self.wakes_at_us))
+            scratch.replace(files[self.label])
+            while self.wakes_at_us > min(map(_reached_us, files.values())) + _LEAD_US:
+                time.sleep(_LOOK_EVERY_S)
+            original(self)
+
+        return wake
+
+    return wrapper
+
+
+def _reached_us(file: Path) -> int:
+    try:
+        return int(file.read_text())
+    except FileNotFoundError:
+        return 0
+
+
 def _run(orders: runner_worker.Orders) -> None:
     """The runner's own worker, with its orders on stdin as it gets them from the runner."""
     reading, writing = os.pipe()
@@ -132,6 +165,7 @@ def main() -> None:
         virtual_node.open_nodes
     )  # imported before the fork, so that a restart does not wait for it
     orders = runner_worker.Orders.from_line(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    wrap(virtual_node.VirtualNode, "wake", _wait_for_others(orders.labels))
     run_and_restart(
         {
             label: lambda label=label: _run(replace(orders, labels=[label]))
