@@ -216,7 +216,7 @@ def drift_drawing() -> str:
         last = one.times_s >= one.times_s[-1] - 3 * DAY_S
         x = one.times_s[last]
         panel = Panel(
-            title, "mg/L", (x[0], x[-1]), (3.0, 10.0), drawing.days_of_month(x.astype(int), 1)
+            title, "mg/L", (x[0], x[-1]), (2.0, 10.0), drawing.days_of_month(x.astype(int), 1)
         )
         panel.band(
             x,
