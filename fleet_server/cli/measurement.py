@@ -85,7 +85,12 @@ def measurement() -> None:
 
 @measurement.command(name="import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--kind", type=click.Choice([one.value for one in ImportKind]), default="third_party", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice([one.value for one in ImportKind]),
+    default="third_party",
+    show_default=True,
+)
 @click.option("--source", required=True, help="Who measured: person, laboratory, system.")
 @click.option("--method", default="", help="How, like DIN EN ISO 5814.")
 @click.option("--instrument", default="", help="With what, and its serial number.")

@@ -228,7 +228,9 @@ class StreamAggregator:
                     Lineage.id, Lineage.sensor_id, Lineage.calibration_id, Lineage.coverage_factor
                 ).where(Lineage.id.in_(missing))
             )
-            self._lineages |= {row[0]: (row[1], row[2], row[3]) for row in rows}
+            for lineage_id, sensor_id, calibration_id, k in rows:
+                if sensor_id is not None and calibration_id is not None:  # a node's
+                    self._lineages[lineage_id] = (sensor_id, calibration_id, k)
         return self._lineages
 
 
@@ -591,9 +593,7 @@ def _ended(session: Session, datastream_id: int, times_s: NDArray[np.int64]) -> 
         return times_s
     history = ObservationHistory
     rows = session.execute(
-        select(
-            epoch_of(session, history.sampled_at), func.max(epoch_of(session, history.known_to))
-        )
+        select(epoch_of(session, history.sampled_at), func.max(epoch_of(session, history.known_to)))
         .where(
             history.datastream_id == datastream_id,
             history.sampled_at >= _moment(int(times_s[0])),

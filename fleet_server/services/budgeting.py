@@ -34,7 +34,7 @@ from fleet_server.models import (
     Standard,
     observation_id,
 )
-from fleet_server.services import observing, rights, version_history
+from fleet_server.services import aggregating, observing, rights, version_history
 from fleet_server.services.recomputing import StreamRecomputer, TakenApart, Versions
 from fleet_server.services.version_history import Version
 
@@ -81,6 +81,8 @@ class ValueBudget:
     site: Site
     sampled_at: datetime
     version: Version
+    calibration: Calibration
+    sensor: Sensor
     value: float
     u: float
     k: float
@@ -96,14 +98,6 @@ class ValueBudget:
     @property
     def expanded_u(self) -> float:
         return self.k * self.u
-
-    @property
-    def calibration(self) -> Calibration:
-        return self.version.made_by.calibration
-
-    @property
-    def sensor(self) -> Sensor:
-        return self.version.made_by.sensor
 
     @property
     def is_site_calibrated(self) -> bool:
@@ -123,26 +117,33 @@ def budget_of(session: Session, public_id: int, *, version: int | None = None) -
     chosen = found.versions[-1] if version is None else _numbered(found.versions, version)
     if chosen.value is None or chosen.u is None:
         raise NoBudget("This observation has no value, so there is no uncertainty of one.")
-    if chosen.pack_id is None:
+    if found.datastream.level in aggregating.LEVELS:
+        raise NoBudget(
+            "This is a mean: what its probe shares stays as it is, noise becomes smaller. Look at a value that went in."
+        )
+    calibration, sensor = chosen.made_by.calibration, chosen.made_by.sensor
+    if chosen.pack_id is None or calibration is None or sensor is None:
         raise NoBudget("No node of ours measured this value: its uncertainty came with it.")
     apart = _taken_apart(session, found.datastream.id, found.sampled_at, chosen)
     if apart is None:
         raise NoBudget(
             "This value was made by other software, or from what is not there any more; its parts cannot be told."
         )
-    table = _table(apart, chosen)
+    table = _table(apart, calibration)
     if np.float32(table.u[0]) != np.float32(chosen.u):
         raise BudgetDiffers(
             "The parts add up to %(found)s, and %(stored)s is stored: something was changed in the database. Run fleet verify.",
             found=f"{float(table.u[0]):.6g}",
             stored=f"{chosen.u:.6g}",
         )
-    parts = _parts(session, table, chosen)
+    parts = _parts(session, table, calibration, chosen.made_by.inputs)
     return ValueBudget(
         found.datastream,
         found.site,
         found.sampled_at,
         chosen,
+        calibration,
+        sensor,
         float(table.value[0]),
         float(table.u[0]),
         chosen.k,
@@ -154,7 +155,7 @@ def budget_of(session: Session, public_id: int, *, version: int | None = None) -
             found.datastream.property,
             float(table.value[0]),
             {one.name: one.u for one in parts},
-            is_site_calibrated=chosen.made_by.calibration.kind != CalibrationKind.FACTORY,
+            is_site_calibrated=calibration.kind != CalibrationKind.FACTORY,
         ),
     )
 
@@ -224,7 +225,7 @@ def _taken_apart(
     )
 
 
-def _table(apart: TakenApart, version: Version) -> Budget:
+def _table(apart: TakenApart, calibration: Calibration) -> Budget:
     layout, row = apart.layout, apart.row
     corrections = [(layout.corrections[row], 1)]
     return arithmetic.budget(
@@ -232,7 +233,7 @@ def _table(apart: TakenApart, version: Version) -> Budget:
         apart.raw,
         apart.inputs,
         layout.calibrations[row],
-        common=_of_standards(version.made_by.calibration),
+        common=_of_standards(calibration),
         times_s=apart.times_s,
         correct=observing.put_right(corrections, apart.times_s),
     )
@@ -244,25 +245,29 @@ def _of_standards(calibration: Calibration) -> list[list[float]]:
     return [one["moves"] for one in fit.get("references", ())]
 
 
-def _parts(session: Session, table: Budget, version: Version) -> list[Part]:
-    made_by = version.made_by
+def _parts(
+    session: Session,
+    table: Budget,
+    own: Calibration,
+    inputs: Mapping[str, Calibration | None],
+) -> list[Part]:
     names = [one.name for one in table.contributions]
     shares = arithmetic.percentages([float(table.share(name)[0]) for name in names])
-    standards = _standards(session, made_by.calibration)
+    standards = _standards(session, own)
     found = []
     for one, share_pct in zip(table.contributions, shares, strict=True):
         calibration = None
         if one.name in OF_THE_PROBE:
-            calibration = made_by.calibration
+            calibration = own
         elif one.name in _OF_AN_INPUT:
-            calibration = made_by.inputs.get(_OF_AN_INPUT[one.name])
+            calibration = inputs.get(_OF_AN_INPUT[one.name])
         found.append(
             Part(
                 one.name,
                 float(one.u[0]),
                 share_pct,
                 one.shape,
-                _freedom(one.name, made_by.calibration),
+                _freedom(one.name, own),
                 calibration,
                 standards if one.name in _OF_A_STANDARD else (),
             )

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from fleet_server.models import Node, Pack
 from fleet_server.services import auditing, bulk
-from fleet_server.services.verification.external import check_external
 from fleet_server.services.verification.aggregates import check_aggregates
+from fleet_server.services.verification.external import check_external
 from fleet_server.services.verification.numbers import Arrived, check_numbers, check_quarantine
 from fleet_server.services.verification.observations import ObservationCheck
 from fleet_server.services.verification.packs import PackCheck

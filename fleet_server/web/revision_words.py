@@ -75,23 +75,12 @@ def revision_reason(revision: Revision) -> Markup:
         else:
             sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
         return _link(url_for("web.calibration", calibration_id=int(found["id"])), sentence)
+    if found := _IMPORT.fullmatch(revision.reason):
+        return _import_reason(int(found["id"]), is_withdrawn=found["what"] is not None)
     return escape(revision.reason)
 
 
 def _link(address: str, sentence: str) -> Markup:
-            return escape(gettext("Correction %(number)s of %(serial)s was approved.", **told))
-        return escape(gettext("Correction %(number)s of %(serial)s was withdrawn.", **told))
-    if found := _IMPORT.fullmatch(revision.reason):
-        return _import_reason(int(found["id"]), is_withdrawn=found["what"] is not None)
-    found = _CALIBRATION.fullmatch(revision.reason)
-    if found is None:
-        return escape(revision.reason)
-    told = {"number": found["id"], "serial": found["serial"]}
-    if found["what"] == "approved":
-        sentence = gettext("Calibration %(number)s of %(serial)s was approved.", **told)
-    else:
-        sentence = gettext("Calibration %(number)s of %(serial)s was withdrawn.", **told)
-    address = url_for("web.calibration", calibration_id=int(found["id"]))
     return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
 
 
@@ -101,8 +90,7 @@ def _import_reason(number: int, *, is_withdrawn: bool) -> Markup:
         sentence = gettext("Import %(number)s was withdrawn.", **told)
     else:
         sentence = gettext("Import %(number)s gave other values.", **told)
-    address = url_for("web.measurement", import_id=number)
-    return Markup('<a class="flow" href="{}">{}</a>').format(address, sentence)
+    return _link(url_for("web.measurement", import_id=number), sentence)
 
 
 @web.app_template_global()

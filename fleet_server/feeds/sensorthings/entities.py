@@ -589,7 +589,9 @@ def _observation_companions(session: Session, rows: Sequence[AnyRow]) -> Compani
         "channels": channels,
         "packs": packs,
         "raw": raw,
-        "given": _given(session, rows, {row.id for row in streams if row.level == external_importing.LEVEL}),
+        "given": _given(
+            session, rows, {row.id for row in streams if row.level == external_importing.LEVEL}
+        ),
         "earlier": known_then.earlier_versions(
             session, ((row.datastream_id, row.sampled_at) for row in rows)
         ),
