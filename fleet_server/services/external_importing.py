@@ -140,9 +140,11 @@ def plan_import(
         FileWrong: it cannot be read at all, or the rules do not fit.
         AlreadyImported.
     """
-    _refuse_known(session, data, rules)
     placed = _place(session, read_measurements(data, rules), now=now)
-    return _plan(session, placed, _streams(session, placed.values))
+    plan = _plan(session, placed, _streams(session, placed.values))
+    if not plan.wrong:
+        _refuse_known(session, data, rules)
+    return plan
 
 
 def import_measurements(
@@ -164,11 +166,11 @@ def import_measurements(
     with db.writing(session):
         placed = _place(session, read, now=now)
         _hold(session, placed.values)
-        _refuse_known(session, data, rules)
-        streams = _streams(session, placed.values)
-        plan = _plan(session, placed, streams)
+        plan = _plan(session, placed, _streams(session, placed.values))
         if plan.wrong or not plan.values_count:
             return Imported(plan, None)
+        # Only now: of sites that are none of the actor's business it says nothing.
+        _refuse_known(session, data, rules)
         streams = _streams(session, placed.values, make_at=now)
         row = _store(session, data, rules, origin, plan, now=now)
         _store_values(session, row.id, placed.values, streams)
