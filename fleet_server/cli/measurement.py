@@ -85,7 +85,12 @@ def measurement() -> None:
 
 @measurement.command(name="import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--kind", type=click.Choice([one.value for one in ImportKind]), default="third_party", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice([one.value for one in ImportKind]),
+    default="third_party",
+    show_default=True,
+)
 @click.option("--source", required=True, help="Who measured: person, laboratory, system.")
 @click.option("--method", default="", help="How, like DIN EN ISO 5814.")
 @click.option("--instrument", default="", help="With what, and its serial number.")
@@ -341,7 +346,7 @@ def list_check_points(
 
 def _point_line(one: CheckPoint) -> str:
     given = f"{one.limit_sign} {one.limit_value:g}" if one.limit_sign else _number(one.given)
-    told = f"{moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}"
+    told = f"{one.observation_id}  {moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}"
     if one.measured is None:
         return f"{told}; no value of a probe near"
     told += f"; {one.serial}: {one.measured.value:.6g} {one.unit}"
@@ -376,6 +381,7 @@ def _point_document(one: CheckPoint) -> dict[str, Any]:
         "depth_cm": one.depth_cm,
         "unit": one.unit,
         "at": moment_text(one.at),
+        "observation": one.observation_id,
         "import": one.import_id,
         "source": one.source,
         "given": one.given,
