@@ -224,7 +224,7 @@ def import_of(session: Session, import_id: int) -> ExternalImport:
 def import_page(
     session: Session, *, limit: int, after: keyset.Key | None = None, site_code: str | None = None
 ) -> keyset.Page[ExternalImport]:
-    """Imports with values of the actor's sites, newest first."""
+    """Imports of which every site is the actor's business, newest first."""
     kinds = rights.actor_of(session).site_kinds
     concerned = (
         select(ExternalValue.import_id)
@@ -234,9 +234,10 @@ def import_page(
     )
     if site_code is not None:
         concerned = concerned.where(Site.code == site_code)
+    foreign = _foreign(session, ExternalImport.id)
     return keyset.page_of(
         session,
-        select(ExternalImport).where(concerned.exists()),
+        select(ExternalImport).where(concerned.exists(), ~foreign.exists()),
         _BY_ID,
         limit=limit,
         after=after,
@@ -732,7 +733,7 @@ def _instants_of(session: Session, import_id: int) -> dict[int, list[int]]:
     return dict(instants)
 
 
-def _foreign(session: Session, import_id: int) -> Any:
+def _foreign(session: Session, import_id: Any) -> Any:
     """Something in an import that is none of the actor's business."""
     return (
         select(Datastream.id)
