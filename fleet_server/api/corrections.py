@@ -60,7 +60,10 @@ class NewCorrectionSchema(_CorrectionFields):
 
 
 class CorrectionSchema(_CorrectionFields):
+    """`from_import_id`: the import of others' measurements that its check stands on, if it does on one."""
+
     id = fields.Integer(required=True)
+    from_import_id = fields.Integer(required=True, allow_none=True)
     status = fields.String(
         required=True, validate=validate.OneOf([one.value for one in CorrectionStatus])
     )

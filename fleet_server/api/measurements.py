@@ -12,6 +12,7 @@ from flask.views import MethodView
 from marshmallow import Schema, fields, validate
 
 from fleet_server import clock
+from fleet_server.api.corrections import CorrectionSchema
 from fleet_server.api.noun import Noun
 from fleet_server.api.schemas import ListQuery
 from fleet_server.errors import Invalid
@@ -19,8 +20,16 @@ from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.uploads import takes_file
 from fleet_server.models import ExternalImport, ImportKind
-from fleet_server.services import check_points, external_importing, hand_readings, keyset
+from fleet_server.services import (
+    check_points,
+    correcting,
+    external_importing,
+    hand_readings,
+    keyset,
+    taking_over,
+)
 from fleet_server.services.check_points import CheckPoint
+from fleet_server.services.correcting import CorrectionRecord
 from fleet_server.services.external_files import MeasurementRules, rules_of
 from fleet_server.services.external_importing import Imported, ImportPlan, Origin
 from fleet_server.services.hand_readings import HandReading
@@ -207,6 +216,13 @@ class MeasurementFileContentSchema(Schema):
     )
 
 
+class TakingOverSchema(Schema):
+    from_at = fields.AwareDateTime(
+        required=True, metadata={"description": "the visit that left the probe right"}
+    )
+    note = fields.String(load_default="", validate=validate.Length(0, 500))
+
+
 @measurements.route("")
 class Measurements(MethodView):
     @needs(Right.SEE_FLEET)
@@ -279,6 +295,23 @@ class CheckPoints(MethodView):
             window=timedelta(seconds=query["window_s"]),
         )
         return keyset.Page(found[: query["limit"]], None)
+
+
+@measurements.route("/check-points/<observation_id:observation_id>/take-over")
+class TakingOver(MethodView):
+    @needs(Right.CALIBRATE)
+    @measurements.acts(TakingOverSchema, CorrectionSchema)
+    def post(self, given: dict[str, Any], observation_id: int) -> CorrectionRecord:
+        """Draft a drift correction of the probe, from a visit to this check point; somebody else approves it"""
+        session = current_session()
+        made = taking_over.take_over(
+            session,
+            observation_id,
+            from_at=given["from_at"],
+            note=given["note"],
+            now=clock.now(),
+        )
+        return correcting.record_of(session, made.id)
 
 
 @measurements.route("/<row_id:import_id>")

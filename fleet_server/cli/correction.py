@@ -13,7 +13,7 @@ from fleet_server.cli.database import open_session
 from fleet_server.cli.moments import EXAMPLE_TIME, UtcTime
 from fleet_server.cli.named_nodes import moment_text
 from fleet_server.measurement.drift import Check
-from fleet_server.services import correcting, keyset
+from fleet_server.services import correcting, keyset, taking_over
 from fleet_server.services.correcting import CorrectionRecord, NewCorrection
 from fleet_server.services.typed_values import typed_number
 from hardware import vocabulary
@@ -158,6 +158,37 @@ def draft(
     )
 
 
+@correction.command(name="take-over")
+@click.argument("observation", type=click.IntRange(1, 2**53 - 1))
+@click.option(
+    "--from",
+    "from_at",
+    type=UtcTime(),
+    required=True,
+    help=f"The visit that left the probe right, like {EXAMPLE_TIME}.",
+)
+@click.option("--note", default="", help="What else there is to know.")
+@data_option
+@json_option
+def take_over(
+    *, observation: int, from_at: datetime, note: str, data_dir: str | None, as_json: bool
+) -> None:
+    """Draft a correction from a check point, by the number that `fleet measurement check-points` gives it.
+
+    Example: fleet correction take-over 8590772000 --from 2026-06-01T09:00:00Z
+    """
+    with open_session(data_dir) as session:
+        made = taking_over.take_over(
+            session, observation, from_at=from_at, note=note, now=clock.now()
+        )
+        record = correcting.record_of(session, made.id)
+    answer(
+        _document(record),
+        f"Correction {made.id} is a draft; with it the record is {made.rating}. Somebody else approves it: fleet correction approve {made.id}",
+        as_json=as_json,
+    )
+
+
 @correction.command()
 @click.argument("number", type=click.IntRange(1, 2**31 - 1))
 @data_option
@@ -217,6 +248,7 @@ def _document(record: CorrectionRecord) -> dict[str, Any]:
         "high": _pair(record.high),
         "rating": row.rating,
         "note": row.note,
+        "from_import": row.from_import_id,
         "author": row.author,
         "approved_by": row.approved_by,
         "withdrawn_by": row.withdrawn_by,

@@ -346,7 +346,7 @@ def list_check_points(
 
 def _point_line(one: CheckPoint) -> str:
     given = f"{one.limit_sign} {one.limit_value:g}" if one.limit_sign else _number(one.given)
-    told = f"{moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}"
+    told = f"{one.observation_id}  {moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}"
     if one.measured is None:
         return f"{told}; no value of a probe near"
     told += f"; {one.serial}: {one.measured.value:.6g} {one.unit}"
@@ -381,6 +381,7 @@ def _point_document(one: CheckPoint) -> dict[str, Any]:
         "depth_cm": one.depth_cm,
         "unit": one.unit,
         "at": moment_text(one.at),
+        "observation": one.observation_id,
         "import": one.import_id,
         "source": one.source,
         "given": one.given,

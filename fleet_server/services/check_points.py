@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from fleet_server.errors import Invalid
+from fleet_server.errors import Invalid, NotFound
 from fleet_server.measurement import check_points as arithmetic
 from fleet_server.measurement.trend import Trend
 from fleet_server.models import (
@@ -25,6 +25,7 @@ from fleet_server.models import (
     Sensor,
     Site,
     observation_id,
+    observation_key,
 )
 from fleet_server.services import bulk, rights
 from fleet_server.services.external_importing import LEVEL
@@ -34,6 +35,7 @@ WINDOW = timedelta(hours=1)
 LONGEST_WINDOW = timedelta(days=1)
 NEWEST = 200
 _WINDOWS_AT_ONCE = 100
+_HIGHEST_DATASTREAM = 1 << 22
 _USELESS = (QualityFlag.BAD, QualityFlag.MISSING)
 
 
@@ -125,6 +127,21 @@ def check_points(
     around = _around(session, rows, int(window.total_seconds()))
     found = [_point(row, around.get(row.calibrated_id, []), window) for row in rows]
     return [one for one in found if serial is None or one.serial == serial]
+
+
+def check_point_of(session: Session, public_id: int) -> CheckPoint:
+    """The one of this observation of others, by its public id. Raises NotFound."""
+    datastream_id, sampled_at = observation_key(public_id)
+    row = None
+    if 0 < datastream_id < _HIGHEST_DATASTREAM:
+        query = _others(session, None, None).where(
+            Datastream.id == datastream_id, Observation.sampled_at == sampled_at
+        )
+        row = session.execute(query).first()
+    if row is None:
+        raise NotFound("There is no check point %(public_id)s.", public_id=public_id)
+    around = _around(session, [row], int(WINDOW.total_seconds()))
+    return _point(row, around.get(row.calibrated_id, []), WINDOW)
 
 
 def trends(points: Iterable[CheckPoint]) -> list[ProbeTrend]:

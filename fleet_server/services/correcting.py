@@ -65,7 +65,10 @@ class CorrectionRefused(Refused):
 
 @dataclass(frozen=True)
 class NewCorrection:
-    """What a visit found of a probe that was left right by the visit before; numbers as in `drift.Correction`."""
+    """What a visit found of a probe that was left right by the visit before; numbers as in `drift.Correction`.
+
+    `from_import_id`: of others' measurements, where a check stands on one.
+    """
 
     serial: str
     observed_property: str
@@ -76,6 +79,7 @@ class NewCorrection:
     low: Check | None = None
     high: Check | None = None
     note: str = ""
+    from_import_id: int | None = None
 
 
 def draft_correction(session: Session, new: NewCorrection, *, now: datetime) -> DriftCorrection:
@@ -121,6 +125,7 @@ def draft_correction(session: Session, new: NewCorrection, *, now: datetime) -> 
             high_reading=None if new.high is None else new.high.reading,
             rating=_rating(session, sensor, new, correction),
             note=note,
+            from_import_id=new.from_import_id,
             author=rights.actor_of(session).name,
             withdrawn_reason="",
             created_at=now,

@@ -140,9 +140,11 @@ def plan_import(
         FileWrong: it cannot be read at all, or the rules do not fit.
         AlreadyImported.
     """
-    _refuse_known(session, data, rules)
     placed = _place(session, read_measurements(data, rules), now=now)
-    return _plan(session, placed, _streams(session, placed.values))
+    plan = _plan(session, placed, _streams(session, placed.values))
+    if not plan.wrong:
+        _refuse_known(session, data, rules)
+    return plan
 
 
 def import_measurements(
@@ -164,11 +166,11 @@ def import_measurements(
     with db.writing(session):
         placed = _place(session, read, now=now)
         _hold(session, placed.values)
-        _refuse_known(session, data, rules)
-        streams = _streams(session, placed.values)
-        plan = _plan(session, placed, streams)
+        plan = _plan(session, placed, _streams(session, placed.values))
         if plan.wrong or not plan.values_count:
             return Imported(plan, None)
+        # Only now: of sites that are none of the actor's business it says nothing.
+        _refuse_known(session, data, rules)
         streams = _streams(session, placed.values, make_at=now)
         row = _store(session, data, rules, origin, plan, now=now)
         _store_values(session, row.id, placed.values, streams)
@@ -222,7 +224,7 @@ def import_of(session: Session, import_id: int) -> ExternalImport:
 def import_page(
     session: Session, *, limit: int, after: keyset.Key | None = None, site_code: str | None = None
 ) -> keyset.Page[ExternalImport]:
-    """Imports with values of the actor's sites, newest first."""
+    """Imports of which every site is the actor's business, newest first."""
     kinds = rights.actor_of(session).site_kinds
     concerned = (
         select(ExternalValue.import_id)
@@ -232,9 +234,10 @@ def import_page(
     )
     if site_code is not None:
         concerned = concerned.where(Site.code == site_code)
+    foreign = _foreign(session, ExternalImport.id)
     return keyset.page_of(
         session,
-        select(ExternalImport).where(concerned.exists()),
+        select(ExternalImport).where(concerned.exists(), ~foreign.exists()),
         _BY_ID,
         limit=limit,
         after=after,
@@ -730,7 +733,7 @@ def _instants_of(session: Session, import_id: int) -> dict[int, list[int]]:
     return dict(instants)
 
 
-def _foreign(session: Session, import_id: int) -> Any:
+def _foreign(session: Session, import_id: Any) -> Any:
     """Something in an import that is none of the actor's business."""
     return (
         select(Datastream.id)

@@ -21,7 +21,8 @@ from fleet_server.http_shared.languages import TIME_ZONE
 from fleet_server.http_shared.paging import as_cursor, from_cursor
 from fleet_server.http_shared.uploads import takes_file
 from fleet_server.measurement import given_units
-from fleet_server.models import Datastream, ExternalValue, ImportKind
+from fleet_server.measurement.drift import DRIFT_LIMITS
+from fleet_server.models import Datastream, DriftCorrection, ExternalValue, ImportKind
 from fleet_server.services import (
     calibrating,
     check_points,
@@ -30,6 +31,7 @@ from fleet_server.services import (
     hand_readings,
     site_importing,
     sites,
+    taking_over,
 )
 from fleet_server.services.external_files import MeasurementRules, ValueColumn
 from fleet_server.services.external_importing import ImportPlan, Origin
@@ -153,16 +155,7 @@ def take_down_reading(site_id: int) -> _Answer:
 @needs(Right.SEE_FLEET)
 def site_check_points(site_id: int) -> str:
     """What others measured at a site, beside its probes' values."""
-    session = current_session()
-    site = sites.site_of(session, site_id)
-    points = check_points.check_points(session, site_code=site.code)
-    return render_template(
-        "check_points.html",
-        site=site,
-        serial=None,
-        points=points,
-        trends=check_points.trends(points),
-    )
+    return _points_of_site(site_id, "")
 
 
 @web.get("/fleet/check-points/of/<path:serial>")
@@ -178,6 +171,49 @@ def probe_check_points(serial: str) -> str:
         serial=serial,
         points=points,
         trends=check_points.trends(points),
+        corrigible=[*DRIFT_LIMITS],
+        fault="",
+    )
+
+
+@web.post("/fleet/check-points/<observation_id:observation_id>/take-over")
+@needs(Right.CALIBRATE)
+def take_over_check_point(observation_id: int) -> _Answer:
+    """The check point becomes the finding of a drift correction, as a draft."""
+    session, now = current_session(), clock.now()
+    point = check_points.check_point_of(session, observation_id)
+    site = sites.find_site(session, point.site_code)
+
+    def draft() -> DriftCorrection:
+        if not forms.text("from"):
+            raise Invalid(gettext("When was the probe right? Give the time of the visit before."))
+        return taking_over.take_over(
+            session,
+            observation_id,
+            from_at=forms.moment("from", now=now),
+            note=forms.text("note"),
+            now=now,
+        )
+
+    made, fault = forms.tried(draft)
+    if made is None:
+        return _points_of_site(0 if site is None else site.id, fault), 400
+    flash(gettext("The correction is a draft: somebody else approves it."))
+    return redirect(url_for("web.corrections", serial=point.serial), code=303)
+
+
+def _points_of_site(site_id: int, fault: str) -> str:
+    session = current_session()
+    site = sites.site_of(session, site_id)
+    points = check_points.check_points(session, site_code=site.code)
+    return render_template(
+        "check_points.html",
+        site=site,
+        serial=None,
+        points=points,
+        trends=check_points.trends(points),
+        corrigible=[*DRIFT_LIMITS],
+        fault=fault,
     )
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from corrections import LATER, measured
+from corrections import LATER, measured, values
 from external_world import act_as, imported
 from factories import NOON
 from sqlalchemy.orm import Session
 
+from fleet_server.errors import NotFound
 from fleet_server.models import ImportKind, Scope
-from fleet_server.services import check_points
+from fleet_server.services import check_points, correcting, revising, taking_over
 from fleet_server.services.check_points import WindowWrong
+from fleet_server.services.correcting import CorrectionRefused, CorrectionWrong, NewCorrection
 from fleet_server.services.external_files import MeasurementRules, ValueColumn
 from fleet_server.services.external_importing import Origin
+from fleet_server.services.verifying import verify
 
 SITE = "n-000001-site"
 RULES = MeasurementRules(
@@ -74,4 +77,57 @@ def test_check_points_of_one_probe_and_of_nobodys_business(session: Session) -> 
     assert check_points.check_points(session, site_code="elsewhere") == []
     act_as(session, "wanda", Scope.WATERS)
     assert check_points.check_points(session) == []
-    assert LATER > NOON
+
+
+def test_check_point_becomes_a_draft_that_names_its_import_and_is_approved_as_ever(
+    session: Session,
+) -> None:
+    measured(session, 5)
+    act_as(session, "ada")
+    given(session, (3600, "20.275", "0.1"))
+    [point] = check_points.check_points(session)
+    draft = taking_over.take_over(session, point.observation_id, from_at=NOON, now=LATER)
+    assert (draft.low_standard, draft.low_reading) == (20.275, 19.875)
+    assert (draft.from_import_id, draft.to_at, draft.rating) == (point.import_id, point.at, "good")
+    act_as(session, "grace")
+    correcting.approve_correction(session, draft.id, now=LATER)
+    while revising.advance(session, now=LATER):
+        pass
+    assert values(session, "t30") == pytest.approx([19.975, 20.075, 20.175, 19.875, 19.875])
+    assert verify(session).is_clean
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "sentence"),
+    [
+        ((30_000, "20", ""), CorrectionRefused, "nothing to compare"),
+        ((1800, "< 19", ""), CorrectionRefused, "nothing to compare"),
+        ((1800, "20", ""), CorrectionWrong, "The later visit comes after"),
+    ],
+)
+def test_check_point_that_shows_no_drift_is_not_taken_over(
+    session: Session, row: tuple[int, str, str], error: type[Exception], sentence: str
+) -> None:
+    measured(session, 4)
+    given(session, row)
+    [point] = check_points.check_points(session)
+    with pytest.raises(error, match=sentence):
+        taking_over.take_over(session, point.observation_id, from_at=LATER, now=LATER)
+    with pytest.raises(NotFound):
+        taking_over.take_over(session, 5, from_at=NOON, now=LATER)
+
+
+def test_corrected_value_is_not_corrected_by_itself_again(session: Session) -> None:
+    measured(session, 4)
+    act_as(session, "ada")
+    given(session, (1800, "20.275", "0.1"))
+    [point] = check_points.check_points(session)
+    at = NOON + timedelta(seconds=2700)
+    new = NewCorrection("n-000001/d30", "soil_temperature", NOON, at, fouling=0.3)
+    draft = correcting.draft_correction(session, new, now=LATER)
+    act_as(session, "grace")
+    correcting.approve_correction(session, draft.id, now=LATER)
+    while revising.advance(session, now=LATER):
+        pass
+    with pytest.raises(CorrectionRefused, match="corrected already"):
+        taking_over.take_over(session, point.observation_id, from_at=NOON, now=LATER)

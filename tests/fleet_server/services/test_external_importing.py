@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -267,6 +268,16 @@ DAMAGES: dict[str, Callable[[], Any]] = {
         .where(ObservationHistory.value == 8.3)
         .values(known_to=LATER + timedelta(hours=2))
     ),
+    "early end of a version": lambda: (
+        update(ObservationHistory)
+        .where(ObservationHistory.value == 8.3)
+        .values(known_to=LATER + timedelta(minutes=5))
+    ),
+    "known before it came": lambda: (
+        update(Observation)
+        .where(Observation.value == 8.1)
+        .values(known_from=LATER - timedelta(hours=1))
+    ),
     "count": lambda: update(ObservationCount).values(count=ObservationCount.count + 1),
     "lineage's factor": lambda: (
         update(Lineage).where(Lineage.import_id == 1).values(coverage_factor=3.0)
@@ -354,3 +365,39 @@ def test_import_needs_a_source_and_a_withdrawal_a_reason(pond: Session) -> None:
         external_importing.withdraw_import(pond, 99, reason="none", now=LATER)
     with db.writing(pond):
         assert counts(pond, ExternalImport) == [1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_imported_and_withdrawn_in_any_order_each_instant_has_its_newest_value(
+    pond: Session, seed: int
+) -> None:
+    """Beside a model of a few lines; and what was known after each step is answered again afterwards."""
+    chance = random.Random(seed)
+    files: dict[int, dict[str, float]] = {}
+    seen: list[tuple[datetime, dict[str, float | None]]] = []
+    for step in range(12):
+        now = LATER + timedelta(seconds=3 * step)
+        if files and chance.random() < 0.4:
+            number = chance.choice([*files])
+            del files[number]
+            external_importing.withdraw_import(pond, number, reason="no", now=now)
+        else:
+            hours = sorted(chance.sample(range(10, 16), chance.randint(1, 4)))
+            given = {f"{hour}:00": round(chance.uniform(6, 9), 3) for hour in hours}
+            rows = "".join(f"2026-07-01T{at}:00Z;{value};\n" for at, value in given.items())
+            done = external_importing.import_measurements(
+                pond, f"Zeit;O2;T\n{rows}".encode(), POND_RULES, LABORATORY, now=now
+            )
+            assert done.import_id is not None
+            files[done.import_id] = given
+        wanted: dict[str, float | None] = {}
+        for number in sorted(files):
+            wanted |= files[number]
+        found = external_values(pond, "dissolved_oxygen")
+        assert found == dict(sorted(wanted.items())), step
+        seen.append((now, dict(found)))
+    assert verify(pond).is_clean
+    query = select(Observation.sampled_at, Observation.value).order_by(Observation.sampled_at)
+    for moment, values in seen:
+        then = known_then.as_of(query, moment + timedelta(seconds=2))
+        assert {f"{at:%H:%M}": value for at, value in pond.execute(then)} == values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from fleet_server.models import (
     Counter,
     Deployment,
     Event,
+    ExternalImport,
     Gap,
     Lineage,
     Observation,
@@ -249,6 +251,25 @@ def _lineage(**columns: Any) -> Callable[[Session], Any]:
     )
 
 
+def _name_an_import(session: Session) -> None:
+    """Let a node's lineage say that somebody else gave the value."""
+    texts = ("source", "method", "instrument", "report_number", "note", "file_name")
+    given = ExternalImport(
+        **dict.fromkeys((*texts, "withdrawn_reason"), ""),
+        kind="hand",
+        content=b"",
+        content_sha256=hashlib.sha256(b"").hexdigest(),
+        rules={},
+        reader_version="",
+        values_count=0,
+        author="",
+        imported_at=NOON,
+    )
+    session.add(given)
+    session.flush()
+    _lineage(sensor_id=None, calibration_id=None, import_id=given.id)(session)
+
+
 def _another(column: str) -> Callable[[Session], Any]:
     """Let a lineage name another sensor or calibration."""
 
@@ -374,6 +395,7 @@ DAMAGES = [
     Damage("lineage.coverage_factor", "", _lineage(coverage_factor=3.0), SEEN),
     Damage("lineage.calibration_id", "", _another("calibration_id"), SEEN),
     Damage("lineage.sensor_id", "", _another("sensor_id"), SEEN),
+    Damage("lineage.import_id", "", _name_an_import, SEEN),
     Damage("calibration.offset", "", _calibration("soil_water_tension", offset=0.5), SEEN),
     Damage("calibration.slope", "", _calibration("battery_voltage", slope=1.5), SEEN),
     Damage("calibration.offset", "that others need", _calibration("soil_temperature", offset=0.5), SEEN),

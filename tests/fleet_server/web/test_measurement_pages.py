@@ -99,6 +99,13 @@ def test_file_is_rehearsed_imported_compared_and_withdrawn(
     assert serial is not None
     assert "agrees" in ada.get(f"/fleet/check-points/of/{serial[1]}").text
 
+    number_of_value = address[0].rpartition("/")[2]
+    over = f"/fleet/check-points/{number_of_value}/take-over"
+    assert "When was the probe right?" in ada.post(over, data={}).text
+    taken = ada.post(over, data={"from": "2026-07-14T07:00"})
+    assert taken.status_code == 303
+    assert f"/fleet/measurements/{number}" in ada.get(taken.headers["Location"]).text
+
     german = ada.get("/fleet/measurements", headers=GERMAN).text
     assert "Messungen anderer" in german
     withdraw = f"/fleet/measurements/{number}/withdraw"
