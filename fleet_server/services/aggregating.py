@@ -279,17 +279,17 @@ class Deriver:
         `stated`: taken in the place of what is stated now.
         """
         stated = self._derivation.stated if stated is None else stated
+        if stated is None:
+            return means_of(self._session, ())
         inputs = {name: one.values(from_s, to_s, as_of=as_of) for name, one in self._inputs.items()}
         times = derivations.instants([one.times_s for one in inputs.values()])
-        if stated is None:
-            times = times[:0]
         rows = {name: one.take(np.searchsorted(one.times_s, times)) for name, one in inputs.items()}
         found = derivations.derive(
             self._derivation.formula,
             {name: Column(one.values, one.us, one.flags) for name, one in rows.items()},
-            stated or {},
+            stated,
         )
-        lineages, places = self._lineages(rows, stated or {})
+        lineages, places = self._lineages(rows, stated)
         nothing = np.full(times.size, np.nan)
         return Means(
             times,

@@ -38,6 +38,8 @@ UNIT_SYMBOLS = {
 PROPERTY_WORDS = {
     "soil_water_tension": lazy_gettext("Soil water tension"),
     "soil_water_content": lazy_gettext("Soil water content"),
+    "available_water": lazy_gettext("Water that plants can take (% nFK)"),
+    "ammonia_fraction": lazy_gettext("Share of un-ionised ammonia"),
     "soil_permittivity": lazy_gettext("Soil permittivity"),
     "soil_temperature": lazy_gettext("Soil temperature"),
     "dissolved_oxygen": lazy_gettext("Dissolved oxygen"),
