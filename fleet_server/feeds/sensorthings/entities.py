@@ -57,7 +57,7 @@ from fleet_server.models import (
     observation_id,
     observation_key,
 )
-from fleet_server.services import aggregating, bulk, known_then
+from fleet_server.services import aggregating, bulk, derivations, known_then
 from hardware import catalogue
 
 OM_MEASUREMENT = "http://www.opengis.net/def/observationType/OGC-OM/2.0/OM_Measurement"
@@ -294,10 +294,15 @@ def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companio
                 "to": iso(row.to_at) if row.to_at else None,
             }
         )
-    derived = session.execute(
-        select(DerivedStream.datastream_id, DerivedStream.inputs).where(
-            DerivedStream.datastream_id.in_([row.id for row in rows])
-        )
+    derived_ids = [row.id for row in rows if row.level == derivations.LEVEL]
+    derived = (
+        session.execute(
+            select(DerivedStream.datastream_id, DerivedStream.inputs).where(
+                DerivedStream.datastream_id.in_(derived_ids)
+            )
+        ).all()
+        if derived_ids
+        else []
     )
     return {
         "sensors": sensors,
