@@ -555,6 +555,9 @@ def ph(
     return 7.0 - (within(potential_mv, -600.0, 600.0) - within(zero_mv, -100.0, 100.0)) / slope
 
 
+_LN_10 = 2.302585092994046
+
+
 def ammonia_fraction(temperature_c: ArrayLike, ph: ArrayLike) -> FloatArray:
     """Part of total ammonia nitrogen that is un-ionised NH₃, in fresh water.
 
@@ -571,7 +574,8 @@ def ammonia_fraction(temperature_c: ArrayLike, ph: ArrayLike) -> FloatArray:
     0.038205
     """
     pka = 0.09018 + 2729.92 / (within(temperature_c, 0.0, 40.0) + 273.2)
-    return 1.0 / (1.0 + np.power(10.0, pka - within(ph, 0.0, 14.0)))
+    # By `exact`: what follows from observations is stored, and has the same bits on every machine.
+    return 1.0 / (1.0 + exact.exp((pka - within(ph, 0.0, 14.0)) * _LN_10))
 
 
 def unionised_ammonia(

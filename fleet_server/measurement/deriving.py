@@ -1,7 +1,6 @@
 """What follows from observations by a formula: per cent saturation, % nFK, un-ionised ammonia, with uncertainty and flag.
 
-Derived values are no observations: they are made from observations when somebody asks, and are not stored. `exp` and powers may differ in the last
-bit between machines (decision 0011).
+Those that `services.derivations` stores use formulas without powers: `exact.exp` has the same bits on every machine (decision 0011).
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ from fleet_server.models.configuration_layer import (
 from fleet_server.models.counter import Counter
 from fleet_server.models.datastream import Datastream
 from fleet_server.models.deployment import Deployment
+from fleet_server.models.derived_stream import DerivedStream
 from fleet_server.models.drift_correction import CorrectionStatus, DriftCorrection
 from fleet_server.models.enrolment_token import EnrolmentToken
 from fleet_server.models.event import Event
@@ -127,6 +128,7 @@ __all__ = [
     "Datastream",
     "Delivery",
     "Deployment",
+    "DerivedStream",
     "DriftCorrection",
     "EnrolmentToken",
     "Event",

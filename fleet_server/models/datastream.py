@@ -7,14 +7,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key, Moment
 
-LEVELS = ("calibrated", "hourly", "daily", "forecast", "external")
+LEVELS = ("calibrated", "derived", "hourly", "daily", "forecast", "external")
 _LEVELS = ", ".join(f"'{level}'" for level in LEVELS)
 
 
 class Datastream(Base):
     """The id stays below 2²², so that an observation's public id stays below 2⁵³ (models/observation.py).
 
-    `source_id`: of hourly and daily values the datastream whose means they are.
+    `source_id`: of hourly and daily values the datastream whose means they are, of derived ones that of the leading input.
     """
 
     __tablename__ = "datastream"

@@ -1,7 +1,8 @@
 """Means of the hours and local days of every datastream that nodes feed, made of its stored values once those are judged.
 
 A mean is an observation of a datastream of its own (level `hourly` or `daily`), sampled at the begin of its interval; least, greatest,
-count and completeness stand beside each of its versions (`AggregateDetail`). An interval in which nothing was sampled has none.
+count and completeness stand beside each of its versions (`AggregateDetail`). An interval in which nothing was sampled has none. What follows from
+values by a formula (`derivations`) is made with the means of its inputs.
 Whoever changes values says so (`aggregated_streams`); what they went into is made again, and where one bit is another one that is a new
 version. Inside this module times are integer seconds UTC.
 """
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server import clock, db
 from fleet_server.measurement import aggregates
+from fleet_server.measurement.deriving import Column
 from fleet_server.measurement.quality import Flag
 from fleet_server.measurement.rules import DEFAULTS
 from fleet_server.models import (
@@ -36,15 +38,16 @@ from fleet_server.models import (
     Revision,
     RevisionStream,
 )
-from fleet_server.services import bulk, judged_streams, known_then, observing
+from fleet_server.services import bulk, derivations, judged_streams, known_then, observing
 from fleet_server.services.aggregated_streams import MADE_AFTER_S
+from fleet_server.services.derivations import Derivation
 from fleet_server.services.observing import LineageKey
 from fleet_server.services.recomputing import epoch_of
 
 HOUR_S = 3600
 LEVELS = ("hourly", "daily")
 AUTHOR = "aggregates"
-REASON = "Values that went into means became other ones."
+REASON = "Values that others are made of became other ones."
 _SOURCE_LEVEL = "calibrated"
 _CITY = ZoneInfo(clock.TIME_ZONE)
 _PIECE_S = 31 * 86_400
@@ -61,6 +64,17 @@ class Values:
     flags: NDArray[np.int16]
     lineage_ids: NDArray[np.int64]
     known_s: NDArray[np.int64]
+
+    def take(self, places: NDArray[Any]) -> Values:
+        """Those at these places."""
+        return Values(
+            self.times_s[places],
+            self.values[places],
+            self.us[places],
+            self.flags[places],
+            self.lineage_ids[places],
+            self.known_s[places],
+        )
 
     @property
     def tally(self) -> tuple[int, int, int]:
@@ -207,7 +221,7 @@ class StreamAggregator:
         went_in = rows[np.isin(values.flags[rows], _WENT_IN) & np.isfinite(values.values[rows])]
         rows = went_in if went_in.size else rows
         ids = values.lineage_ids[rows].tolist()
-        known = self._sources(set(ids))
+        known = self.sources(set(ids))
         sensor_id, calibration_id, _ = known[ids[-1]]
         return (
             sensor_id,
@@ -220,7 +234,8 @@ class StreamAggregator:
             max(known[one][2] for one in set(ids)),
         )
 
-    def _sources(self, lineage_ids: set[int]) -> Mapping[int, tuple[int, int, float]]:
+    def sources(self, lineage_ids: set[int]) -> Mapping[int, tuple[int, int, float]]:
+        """Probe, calibration and k of lineages."""
         missing = lineage_ids - self._lineages.keys()
         if missing:
             rows = self._session.execute(
@@ -232,6 +247,91 @@ class StreamAggregator:
                 if sensor_id is not None and calibration_id is not None:  # a node's
                     self._lineages[lineage_id] = (sensor_id, calibration_id, k)
         return self._lineages
+
+
+class Deriver:
+    """Makes the values of one derived datastream from what is stored, or was known at a moment."""
+
+    def __init__(self, session: Session, derivation: Derivation) -> None:
+        self._session = session
+        self._derivation = derivation
+        self._inputs = {
+            name: StreamAggregator(session, datastream_id)
+            for name, datastream_id in derivation.inputs.items()
+        }
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return tuple(self._derivation.inputs.values())
+
+    def made_to_s(self, states: Mapping[int, _State]) -> int:
+        """Up to when the means of all inputs are made, and this with them."""
+        return min(0 if one not in states else states[one].made_to_s or 0 for one in self.inputs)
+
+    def make(
+        self,
+        from_s: int,
+        to_s: int,
+        *,
+        as_of: datetime | None = None,
+        stated: derivations.Stated | None = None,
+    ) -> Means:
+        """Values at the instants within `from_s` … `to_s` (outside) at which all inputs are. They have no extremes and no count.
+
+        `stated`: taken in the place of what is stated now.
+        """
+        stated = self._derivation.stated if stated is None else stated
+        if stated is None:
+            return means_of(self._session, ())
+        inputs = {name: one.values(from_s, to_s, as_of=as_of) for name, one in self._inputs.items()}
+        times = derivations.instants([one.times_s for one in inputs.values()])
+        rows = {name: one.take(np.searchsorted(one.times_s, times)) for name, one in inputs.items()}
+        found = derivations.derive(
+            self._derivation.formula,
+            {name: Column(one.values, one.us, one.flags) for name, one in rows.items()},
+            stated,
+        )
+        lineages, places = self._lineages(rows, stated)
+        nothing = np.full(times.size, np.nan)
+        return Means(
+            times,
+            found.value,
+            found.u.astype(np.float32),
+            found.flag,
+            nothing,
+            nothing,
+            np.full(times.size, -1, np.int64),
+            nothing,
+            places,
+            np.max(np.stack([one.known_s for one in rows.values()]), axis=0),
+            lineages,
+        )
+
+    def write(self, from_s: int, to_s: int, *, since_s: int, now: datetime) -> int:
+        """Part of the caller's transaction. As `_write_piece`."""
+        if to_s <= from_s:
+            return 0
+        datastream_id = self._derivation.datastream_id
+        made = self.make(from_s, to_s)
+        stored = stored_means(self._session, datastream_id, from_s, to_s)
+        return _write(self._session, datastream_id, made, stored, since_s=since_s, now=now)
+
+    def _lineages(
+        self, rows: Mapping[str, Values], stated: derivations.Stated
+    ) -> tuple[tuple[LineageKey, ...], NDArray[np.int64]]:
+        ids = np.stack([one.lineage_ids for one in rows.values()])
+        kinds, places = np.unique(ids, axis=1, return_inverse=True)
+        keys = []
+        for kind in kinds.T.tolist():
+            sources = [
+                one.sources({lineage_id})[lineage_id]
+                for one, lineage_id in zip(self._inputs.values(), kind, strict=True)
+            ]
+            k = max(source[2] for source in sources)
+            keys.append(derivations.lineage_of(self._derivation.formula, stated, sources[0], k))
+        order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        at = np.array([order[key] for key in keys], np.int64)
+        return tuple(order), at[places.ravel()]
 
 
 _WENT_IN = (Flag.GOOD, Flag.NOT_EVALUATED, Flag.SUSPECT)
@@ -314,7 +414,7 @@ def aggregate_due(session: Session, *, now: datetime, streams_at_once: int = 100
     """
     due = _due(session, now, streams_at_once)
     for datastream_id in due:
-        _enter(session, datastream_id)
+        _enter(session, datastream_id, now)
         while not _aggregate_one(session, datastream_id, now=now):
             pass  # somebody else wrote meanwhile: what is there is read again
     session.rollback()
@@ -416,8 +516,11 @@ def _due(session: Session, now: datetime, limit: int) -> list[int]:
     )
 
 
-def _enter(session: Session, datastream_id: int) -> None:
-    """From here on ingest asks for this datastream: in a transaction before its values are read."""
+def _enter(session: Session, datastream_id: int, now: datetime) -> None:
+    """From here on ingest asks for this datastream: in a transaction before its values are read. So do those that follow from it."""
+    stream = session.get_one(Datastream, datastream_id)
+    if stream.property in derivations.PROPERTIES:
+        derivations.settle(session, stream.site_id, now=now)
     if session.get(AggregatedStream, datastream_id) is not None:
         return
     with db.writing(session):
@@ -439,10 +542,11 @@ class _State:
     known_s: int
 
 
-def _state_of(session: Session, datastream_id: int, *, lock: bool = False) -> _State:
-    row = session.get_one(
-        AggregatedStream, datastream_id, populate_existing=True, with_for_update=lock or None
-    )
+def _state_of(session: Session, datastream_id: int) -> _State:
+    return _state(session.get_one(AggregatedStream, datastream_id, populate_existing=True))
+
+
+def _state(row: AggregatedStream) -> _State:
     dirty = None
     if row.dirty_from is not None and row.dirty_to is not None:
         dirty = int(row.dirty_from.timestamp()), int(row.dirty_to.timestamp())
@@ -459,27 +563,68 @@ def _aggregate_one(session: Session, datastream_id: int, *, now: datetime) -> bo
     if piece is None and after == state:
         return True
     values = None if piece is None else aggregator.values(piece.read_from_s, piece.read_to_s)
+    followers = [Deriver(session, one) for one in _derivations_of(session, datastream_id)]
+    inputs = {one for follower in followers for one in follower.inputs}
     with db.writing(session):
-        # One at a time for each datastream; whoever stores late values waits for the second row.
-        session.execute(
-            select(Datastream.id).where(Datastream.id == datastream_id).with_for_update()
-        )
-        if _state_of(session, datastream_id, lock=True) != state:
+        states = _hold(session, {datastream_id, *inputs})
+        if states[datastream_id] != state:
             return False
         if piece is not None and values is not None:
             if aggregator.values(piece.read_from_s, piece.read_to_s).tally != values.tally:
                 return False
-            since_s = max(state.known_s, int(now.timestamp()))
+            since_s = max(int(now.timestamp()), *(one.known_s for one in states.values()))
             latest_s = _write_piece(session, aggregator, piece, values, since_s=since_s, now=now)
-            after = replace(after, known_s=max(after.known_s, latest_s))
+            states[datastream_id] = after
+            for follower in followers:
+                to_s = min(piece.to_s, follower.made_to_s(states))
+                written_s = follower.write(piece.from_s, to_s, since_s=since_s, now=now)
+                latest_s = max(latest_s, written_s)
+            _note_known(session, states, latest_s)
         row = session.get_one(AggregatedStream, datastream_id)
         row.made_to = None if after.made_to_s is None else _moment(after.made_to_s)
         row.due_to = _moment((after.made_to_s or 0) + HOUR_S)
-        row.known_at = _moment(after.known_s) if after.known_s else None
         row.dirty_from, row.dirty_to = (
             (None, None) if after.dirty_s is None else map(_moment, after.dirty_s)
         )
     return True
+
+
+def _hold(session: Session, datastream_ids: set[int]) -> dict[int, _State]:
+    """One at a time for each datastream; whoever stores late values waits for the second kind of rows. In order, so that nobody waits in a circle."""
+    ids = sorted(datastream_ids)
+    session.execute(
+        select(Datastream.id)
+        .where(Datastream.id.in_(ids))
+        .order_by(Datastream.id)
+        .with_for_update()
+    ).all()
+    rows = session.scalars(
+        select(AggregatedStream)
+        .where(AggregatedStream.datastream_id.in_(ids))
+        .order_by(AggregatedStream.datastream_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.datastream_id: _state(row) for row in rows}
+
+
+def _note_known(session: Session, states: Mapping[int, _State], latest_s: int) -> None:
+    """Whoever changes one of these values makes that known later than what was made of them."""
+    for datastream_id, state in states.items():
+        if latest_s > state.known_s:
+            session.get_one(AggregatedStream, datastream_id).known_at = _moment(latest_s)
+
+
+def _derivations_of(session: Session, datastream_id: int) -> list[Derivation]:
+    """What follows from a datastream's values; no statement where nothing can."""
+    stream = session.get_one(Datastream, datastream_id)
+    if stream.property not in derivations.PROPERTIES:
+        return []
+    return [
+        one
+        for one in derivations.derivations_at(session, stream.site_id)
+        if datastream_id in one.inputs.values()
+    ]
 
 
 def _next(
@@ -630,6 +775,8 @@ def _insert(session: Session, datastream_id: int, means: Means, known_s: int) ->
 
 
 def _insert_details(session: Session, datastream_id: int, means: Means, known_s: int) -> None:
+    if not len(means) or means.counts[0] < 0:
+        return  # a derived value has none
     bulk.insert_columns(
         session,
         _table(AggregateDetail),

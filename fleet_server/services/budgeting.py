@@ -34,7 +34,7 @@ from fleet_server.models import (
     Standard,
     observation_id,
 )
-from fleet_server.services import aggregating, observing, rights, version_history
+from fleet_server.services import observing, rights, version_history
 from fleet_server.services.recomputing import StreamRecomputer, TakenApart, Versions
 from fleet_server.services.version_history import Version
 
@@ -117,13 +117,11 @@ def budget_of(session: Session, public_id: int, *, version: int | None = None) -
     chosen = found.versions[-1] if version is None else _numbered(found.versions, version)
     if chosen.value is None or chosen.u is None:
         raise NoBudget("This observation has no value, so there is no uncertainty of one.")
-    if found.datastream.level in aggregating.LEVELS:
-        raise NoBudget(
-            "This is a mean: what its probe shares stays as it is, noise becomes smaller. Look at a value that went in."
-        )
     calibration, sensor = chosen.made_by.calibration, chosen.made_by.sensor
-    if chosen.pack_id is None or calibration is None or sensor is None:
+    if calibration is None or sensor is None:
         raise NoBudget("No node of ours measured this value: its uncertainty came with it.")
+    if chosen.pack_id is None:
+        raise NoBudget("This value was made of others: look at what u of one of those is made of.")
     apart = _taken_apart(session, found.datastream.id, found.sampled_at, chosen)
     if apart is None:
         raise NoBudget(

@@ -36,7 +36,7 @@ from fleet_server.models import (
     ThinnedReading,
     observation_id,
 )
-from fleet_server.services import fleet_totals, health, rights
+from fleet_server.services import derivations, fleet_totals, health, rights
 from fleet_server.wire.states import BatteryLevel
 
 HOUSEKEEPING = ("wiper_age", "probe_counts", "reference_resistance", "battery_voltage")
@@ -274,8 +274,9 @@ def _latest_readings(
     datastream_ids: Iterable[int] | None = None,
     *,
     site_ids: Iterable[int] | None = None,
+    level: str = "calibrated",
 ) -> list[tuple[int, Reading]]:
-    """(site id, newest reading) of each calibrated datastream: one index look-up per datastream."""
+    """(site id, newest reading) of each datastream of a level: one index look-up per datastream."""
     newest = (
         select(func.max(Observation.sampled_at))
         .where(Observation.datastream_id == Datastream.id)
@@ -285,7 +286,7 @@ def _latest_readings(
     query = (
         _readings()
         .add_columns(Datastream.site_id)
-        .where(Datastream.level == "calibrated", Observation.sampled_at == newest)
+        .where(Datastream.level == level, Observation.sampled_at == newest)
         .order_by(Datastream.property, Datastream.depth_cm, Datastream.id)
     )
     if datastream_ids is not None:
@@ -293,11 +294,20 @@ def _latest_readings(
     if site_ids is not None:
         query = query.where(Datastream.site_id.in_(list(site_ids)))
     found = [(row.site_id, _reading(row)) for row in session.execute(query)]
-    return sorted(found, key=lambda one: _rank(one[1].property))
+    return sorted(found, key=lambda one: rank(one[1].property))
 
 
-def _rank(property_name: str) -> int:
-    """Stable sorting by it keeps the order of depths."""
+def derived_readings(session: Session, site_id: int) -> list[Reading]:
+    """The latest of what follows from a site's values. One statement.
+
+    The caller has checked that the site is the actor's business.
+    """
+    latest = _latest_readings(session, site_ids=[site_id], level=derivations.LEVEL)
+    return [reading for _, reading in latest]
+
+
+def rank(property_name: str) -> int:
+    """Where a property stands among others; stable sorting by it keeps the order of depths."""
     if property_name in HOUSEKEEPING:
         return len(_PROPERTY_ORDER) + 1 + HOUSEKEEPING.index(property_name)
     is_named = property_name in _PROPERTY_ORDER
@@ -461,7 +471,7 @@ def node_readings(
                 ranges=tuple(ranges[datastream.id]),
             )
             for datastream, sensor, calibration in sorted(
-                channels.values(), key=lambda one: _rank(one[0].property)
+                channels.values(), key=lambda one: rank(one[0].property)
             )
         ),
         lineages=_lineage_lines(session, used),

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet_server.models import Channel, Deployment, Node, Sensor, Site
-from fleet_server.services import overviews, sites
+from fleet_server.services import day_means, overviews, sites
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,14 @@ class SiteView:
     site: Site
     overview: overviews.SiteOverview
     stays: tuple[Stay, ...]
+    derived: tuple[overviews.Reading, ...]
+    days: tuple[day_means.DaySeries, ...]
+    not_derived: tuple[tuple[str, str], ...]
+    """Property, and which of the site's details it lacks."""
 
 
-def site_view(session: Session, site_id: int) -> SiteView:
-    """One site that the actor has to do with; its stays newest first. Five statements.
+def site_view(session: Session, site_id: int, *, now: datetime) -> SiteView:
+    """One site that the actor has to do with; its stays newest first. Nine statements.
 
     Raises:
         NotFound: there is none.
@@ -71,7 +75,14 @@ def site_view(session: Session, site_id: int) -> SiteView:
         )
         for row in deployments
     )
-    return SiteView(site, overview, stays)
+    return SiteView(
+        site,
+        overview,
+        stays,
+        tuple(overviews.derived_readings(session, site_id)),
+        tuple(day_means.day_means(session, site_id, now=now)),
+        tuple(day_means.not_derived(session, site_id)),
+    )
 
 
 def probes_of_deployments(

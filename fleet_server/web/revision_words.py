@@ -24,6 +24,7 @@ REVISION_KIND_WORDS = {
     "quality_control": lazy_gettext("flags"),
     "import": lazy_gettext("others' measurements"),
     "aggregates": lazy_gettext("means"),
+    "aggregates": lazy_gettext("means and derived values"),
 }
 REVISION_STATE_WORDS = {
     "waiting": Word("○", lazy_gettext("waiting"), lazy_gettext("A backup is made first.")),
@@ -59,7 +60,7 @@ def revision_reason(revision: Revision) -> Markup:
     if revision.kind == "quality_control" and revision.reason == judging.REASON:
         return escape(gettext("Tests that look at later values."))
     if revision.kind == "aggregates":
-        return escape(gettext("Values that went into means became other ones."))
+        return escape(gettext("Values that others are made of became other ones."))
     if found := _CORRECTION.fullmatch(revision.reason):
         told = {"number": found["id"], "serial": found["serial"]}
         if found["what"] == "approved":

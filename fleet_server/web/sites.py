@@ -23,7 +23,7 @@ from fleet_server.services.overviews import Shown
 from fleet_server.services.rights import Right
 from fleet_server.services.sites import Box, NewSite, SiteFilter, SiteState
 from fleet_server.services.working import WorkFilter
-from fleet_server.web import drawn_map, forms
+from fleet_server.web import drawn_days, drawn_map, forms
 from fleet_server.web.blueprint import web
 
 _PAGE_SIZE = 100
@@ -120,7 +120,7 @@ def _addresses(address: ListAddress) -> drawn_map.Addresses:
 def site(site_id: int) -> str:
     """One site: what is known of it, its values, nodes and probes, work orders, notes and photos."""
     session = current_session()
-    view = site_view.site_view(session, site_id)
+    view = site_view.site_view(session, site_id, now=clock.now())
     return render_template(
         "site.html",
         view=view,
@@ -132,6 +132,7 @@ def site(site_id: int) -> str:
         notes=noting.notes_of(session, About(site_id=site_id), newest=_NOTES),
         now=clock.now(),
         housekeeping=overviews.HOUSEKEEPING,
+        days=[(one, drawn_days.draw_days(one)) for one in view.days],
         sensorthings="/v1.1",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from flask_babel import (
     format_date,
@@ -38,6 +38,8 @@ UNIT_SYMBOLS = {
 PROPERTY_WORDS = {
     "soil_water_tension": lazy_gettext("Soil water tension"),
     "soil_water_content": lazy_gettext("Soil water content"),
+    "available_water": lazy_gettext("Water that plants can take (% nFK)"),
+    "ammonia_fraction": lazy_gettext("Share of un-ionised ammonia"),
     "soil_permittivity": lazy_gettext("Soil permittivity"),
     "soil_temperature": lazy_gettext("Soil temperature"),
     "dissolved_oxygen": lazy_gettext("Dissolved oxygen"),
@@ -339,6 +341,17 @@ def local_time(time: datetime) -> str:
     """`1 Jul 2026, 14:15` or `01.07.2026, 14:15`, in the city's time zone."""
     is_german = str(get_locale()).startswith("de")
     return str(format_datetime(time, "dd.MM.yyyy, HH:mm" if is_german else "d MMM yyyy, HH:mm"))
+
+
+def local_day(time: datetime) -> str:
+    """`1 Jul 2026` or `01.07.2026`: the day that a moment lies in, in the city."""
+    is_german = str(get_locale()).startswith("de")
+    return str(format_datetime(time, "dd.MM.yyyy" if is_german else "d MMM yyyy"))
+
+
+def as_utc(time: datetime) -> str:
+    """`2026-07-01T12:15:00Z`, as the feed takes it."""
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def day(named: date) -> str:

@@ -45,6 +45,7 @@ from fleet_server.models import (
     Channel,
     Datastream,
     Deployment,
+    DerivedStream,
     DriftCorrection,
     ExternalImport,
     ExternalValue,
@@ -58,7 +59,7 @@ from fleet_server.models import (
     observation_id,
     observation_key,
 )
-from fleet_server.services import aggregating, bulk, external_importing, known_then
+from fleet_server.services import aggregating, bulk, derivations, external_importing, known_then
 from hardware import catalogue
 
 OM_MEASUREMENT = "http://www.opengis.net/def/observationType/OGC-OM/2.0/OM_Measurement"
@@ -236,7 +237,7 @@ _PROPERTY_NAME = _titled(
 _MEASURED = _joined(_PROPERTY_NAME, _at_depth(Datastream.depth_cm))
 _WHICH_VALUES = _titled(
     Datastream.level,
-    {"hourly": "means of hours", "daily": "means of local days"},
+    {"hourly": "means of hours", "daily": "means of local days", "derived": "derived values"},
     _joined(Datastream.level, " values"),
 )
 _DATASTREAM_NAME = _joined(
@@ -295,7 +296,20 @@ def _datastream_companions(session: Session, rows: Sequence[AnyRow]) -> Companio
                 "to": iso(row.to_at) if row.to_at else None,
             }
         )
-    return {"sensors": sensors}
+    derived_ids = [row.id for row in rows if row.level == derivations.LEVEL]
+    derived = (
+        session.execute(
+            select(DerivedStream.datastream_id, DerivedStream.inputs).where(
+                DerivedStream.datastream_id.in_(derived_ids)
+            )
+        ).all()
+        if derived_ids
+        else []
+    )
+    return {
+        "sensors": sensors,
+        "derived": {row.datastream_id: sorted(row.inputs.values()) for row in derived},
+    }
 
 
 def _interval_end(level: str, begin_at: datetime) -> datetime | None:
@@ -319,8 +333,10 @@ def _datastream(row: Any, companions: Companions) -> dict[str, Any]:
             "sensors": companions["sensors"][row.source_id or row.id],
         },
     }
-    if row.source_id is not None:
+    if row.level in aggregating.LEVELS:
         entity["properties"]["meanOf"] = row.source_id
+    if row.id in companions["derived"]:
+        entity["properties"]["derivedFrom"] = companions["derived"][row.id]
     if row.first_at is not None:
         last_at = _interval_end(row.level, row.last_at) or row.last_at
         entity["phenomenonTime"] = f"{iso(row.first_at)}/{iso(last_at)}"

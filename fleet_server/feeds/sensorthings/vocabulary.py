@@ -153,6 +153,20 @@ OBSERVED_PROPERTIES = (
         "What the probe counts before it works anything out; for calibrations.",
         "http://qudt.org/vocab/quantitykind/Count",
     ),
+    ObservedProperty(
+        20,
+        "available_water",
+        "Plant-available water",
+        "Part of the soil's available field capacity (nFK) that is filled; derived from its water content.",
+        "http://qudt.org/vocab/quantitykind/DimensionlessRatio",
+    ),
+    ObservedProperty(
+        21,
+        "ammonia_fraction",
+        "Fraction of un-ionised ammonia",
+        "Part of the total ammonia that is un-ionised at the water's pH and temperature. How much there is in total is not known.",
+        "http://qudt.org/vocab/quantitykind/DimensionlessRatio",
+    ),
 )
 
 BY_KEY = {known.key: known for known in OBSERVED_PROPERTIES}

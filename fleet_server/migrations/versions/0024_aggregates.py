@@ -1,4 +1,4 @@
-"""Means of hours and days."""
+"""Means of hours and days, and values that follow from others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ depends_on = None
 
 _MOMENT = sa.DateTime(timezone=True).with_variant(sa.Integer(), "sqlite")
 _KIND = "aggregates"
-_LEVELS = "level IN ('hourly', 'daily')"
+_LEVELS = "level IN ('hourly', 'daily', 'derived')"
+_LEVELS_BEFORE = "level IN ('calibrated', 'hourly', 'daily', 'forecast', 'external')"
+_LEVELS_NOW = "level IN ('calibrated', 'derived', 'hourly', 'daily', 'forecast', 'external')"
 
 
 def upgrade() -> None:
@@ -23,6 +25,8 @@ def upgrade() -> None:
         datastreams.create_foreign_key(
             op.f("fk_datastream_source_id"), "datastream", ["source_id"], ["id"]
         )
+        datastreams.drop_constraint(op.f("ck_datastream_level"), type_="check")
+        datastreams.create_check_constraint(op.f("ck_datastream_level"), _LEVELS_NOW)
     op.create_index(op.f("ix_datastream_source_id"), "datastream", ["source_id"])
     op.create_table(
         "aggregated_stream",
@@ -62,16 +66,28 @@ def upgrade() -> None:
         ),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "derived_stream",
+        sa.Column("datastream_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("formula", sa.String(), nullable=False),
+        sa.Column("inputs", sa.JSON(), nullable=False),
+        sa.Column("stated", sa.JSON(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["datastream_id"], ["datastream.id"], name=op.f("fk_derived_stream_datastream_id")
+        ),
+        sa.PrimaryKeyConstraint("datastream_id", name=op.f("pk_derived_stream")),
+    )
     _allow_kinds([*_kinds(), _KIND])
 
 
 def downgrade() -> None:
-    """Means go: they can be made again. Their versions go with the revisions that replaced them."""
+    """Means and what was derived go: they can be made again. Their versions go with the revisions that replaced them."""
     of_means = f"datastream_id IN (SELECT id FROM datastream WHERE {_LEVELS})"  # noqa: S608 - our own words
     for table in ("observation", "observation_history", "observation_count", "revision_stream"):
         op.execute(f"DELETE FROM {table} WHERE {of_means}")  # noqa: S608 - our own words
     op.execute(f"DELETE FROM revision WHERE kind = '{_KIND}'")  # noqa: S608 - our own words
     _allow_kinds([kind for kind in _kinds() if kind != _KIND])
+    op.drop_table("derived_stream")
     op.drop_table("aggregate_detail")
     op.drop_table("aggregated_stream")
     op.drop_index(op.f("ix_datastream_source_id"), "datastream")
@@ -79,6 +95,9 @@ def downgrade() -> None:
         datastreams.drop_constraint(op.f("fk_datastream_source_id"), type_="foreignkey")
         datastreams.drop_column("source_id")
     op.execute(f"DELETE FROM datastream WHERE {_LEVELS}")  # noqa: S608 - our own words
+    with op.batch_alter_table("datastream") as datastreams:
+        datastreams.drop_constraint(op.f("ck_datastream_level"), type_="check")
+        datastreams.create_check_constraint(op.f("ck_datastream_level"), _LEVELS_BEFORE)
 
 
 def _kinds() -> list[str]:

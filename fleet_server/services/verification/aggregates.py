@@ -1,4 +1,4 @@
-"""Means of hours and days made again from the values that are stored, and versions of them from what was known then.
+"""Means of hours and days, and what follows from values, made again from what is stored, and versions of them from what was known then.
 
 The values themselves are judged elsewhere (`observations`). Inside this module times are integer seconds UTC.
 """
@@ -6,7 +6,7 @@ The values themselves are judged elsewhere (`observations`). Inside this module 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -23,8 +23,9 @@ from fleet_server.models import (
     ObservationCount,
     ObservationHistory,
 )
-from fleet_server.services import aggregating, observing
+from fleet_server.services import aggregating, derivations, observing
 from fleet_server.services.aggregating import LEVELS, Means, StreamAggregator
+from fleet_server.services.derivations import Derivation
 from fleet_server.services.recomputing import epoch_of
 from fleet_server.services.verification.report import Report
 
@@ -34,7 +35,7 @@ _PIECE_S = 31 * 86_400
 
 
 def check_aggregates(session: Session, report: Report) -> None:
-    """Make all means again that are made, and say where value, u, flag, lineage, extremes, count or completeness are others.
+    """Make all of it again that is made, and say where value, u, flag, lineage, extremes, count or completeness are others.
 
     What waits to be made again is left out.
     """
@@ -46,25 +47,34 @@ def check_aggregates(session: Session, report: Report) -> None:
     ).all():
         if source_id is not None:
             _Check(session, report, source_id).run()
+    for derivation in derivations.all_derivations(session):
+        _DerivedCheck(session, report, derivation).run()
     _check_details(session, report)
 
 
 class _Check:
     """One datastream's means."""
 
+    _version = aggregates.VERSION
+    _what = "mean"
+
     def __init__(self, session: Session, report: Report, source_id: int) -> None:
         self._session = session
         self._report = report
         self._aggregator = StreamAggregator(session, source_id)
         self._streams = aggregating.streams_of_means(session, source_id)
-        row = session.get(AggregatedStream, source_id)
-        self._made_to_s = 0 if row is None or row.made_to is None else _seconds(row.made_to)
-        self._dirty_s = (
-            None
-            if row is None or row.dirty_from is None or row.dirty_to is None
-            else (_seconds(row.dirty_from), _seconds(row.dirty_to))
-        )
+        self._made_to_s, self._dirty_s = self._states([source_id])
         self._said = 0
+
+    def _states(self, datastream_ids: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
+        """Up to when all of these are made, and the times of which one waits to be made again."""
+        made_to, dirty = [], []
+        for datastream_id in datastream_ids:
+            row = self._session.get(AggregatedStream, datastream_id, populate_existing=True)
+            made_to.append(0 if row is None or row.made_to is None else _seconds(row.made_to))
+            if row is not None and row.dirty_from is not None and row.dirty_to is not None:
+                dirty.append((_seconds(row.dirty_from), _seconds(row.dirty_to)))
+        return min(made_to), dirty
 
     def run(self) -> None:
         for level, datastream_id in sorted(self._streams.items()):
@@ -75,7 +85,7 @@ class _Check:
             more = self._said - _SENTENCES_MAX
             self._report.find(
                 _KIND,
-                f"{more} further means of datastream {self._aggregator.datastream_id} are others, too.",
+                f"{more} further ones of datastream {self._aggregator.datastream_id} are others, too.",
                 count=more,
             )
 
@@ -104,6 +114,10 @@ class _Check:
             self._compare(level, datastream_id, edges)
             from_s = edges[-1]
 
+    def _made(self, level: str, edges: list[int], *, as_of: datetime | None = None) -> Means:
+        values = self._aggregator.values(edges[0] - aggregates.STEP_BACK_S, edges[-1], as_of=as_of)
+        return self._aggregator.make(level, edges, values)
+
     def _edges(self, level: str, from_s: int) -> list[int]:
         """A month's intervals from a local midnight on."""
         end = aggregating.day_begin(from_s + _PIECE_S)
@@ -113,8 +127,7 @@ class _Check:
         return edges
 
     def _compare(self, level: str, datastream_id: int, edges: list[int]) -> None:
-        values = self._aggregator.values(edges[0] - aggregates.STEP_BACK_S, edges[-1])
-        made = self._aggregator.make(level, edges, values)
+        made = self._made(level, edges)
         made = made.take(self._claimed(level, made))
         stored = aggregating.stored_means(self._session, datastream_id, edges[0], edges[-1])
         stored = stored.take(self._claimed(level, stored, too_new=True))
@@ -131,38 +144,44 @@ class _Check:
         """Those that are made and wait for nothing; with `too_new` those, too, that nobody made yet."""
         places = []
         for place, begin_s in enumerate(means.times_s.tolist()):
-            end_s = aggregating.interval_end(level, begin_s)
+            end_s = self._end_of(level, begin_s)
             if end_s > self._made_to_s and not too_new:
                 continue
             if not self._waits(begin_s, end_s):
                 places.append(place)
         return np.array(places, np.intp)
 
+    def _end_of(self, level: str, begin_s: int) -> int:
+        return aggregating.interval_end(level, begin_s)
+
     def _waits(self, begin_s: int, end_s: int) -> bool:
-        if self._dirty_s is None:
-            return False
         looks_from_s = min(begin_s, end_s - aggregates.STEP_BACK_S)
-        return looks_from_s <= self._dirty_s[1] and self._dirty_s[0] < end_s
+        return any(looks_from_s <= to_s and from_s < end_s for from_s, to_s in self._dirty_s)
 
     # -- what was known before
 
     def _check_versions(self, level: str, datastream_id: int) -> None:
         for known_s, stored in self._versions(datastream_id):
             self._report.versions += len(stored)
-            is_ours = [key is None or key[6] == aggregates.VERSION for key in stored.lineages]
+            is_ours = [key is None or key[6] == self._version for key in stored.lineages]
             stored = stored.take(np.flatnonzero(np.array(is_ours)[stored.lineage_places]))
-            for place in self._unlike_then(level, stored, known_s).tolist():
-                self._find(
-                    datastream_id,
-                    int(stored.times_s[place]),
-                    f"that was known {_at(known_s)} is another one",
-                )
+            for some in self._made_alike(stored):
+                for place in self._unlike_then(level, some, known_s).tolist():
+                    self._find(
+                        datastream_id,
+                        int(some.times_s[place]),
+                        f"that was known {_at(known_s)} is another one",
+                    )
         for sampled_s, known_s in self._unordered(datastream_id):
             self._find(
                 datastream_id,
                 sampled_s,
                 f"that was known {_at(known_s)} ends after the next begins",
             )
+
+    def _made_alike(self, stored: Means) -> Iterator[Means]:
+        """Versions that one call of `_made` can make again."""
+        yield stored
 
     def _versions(self, datastream_id: int) -> Iterator[tuple[int, Means]]:
         """Replaced versions by since when they were known."""
@@ -201,9 +220,7 @@ class _Check:
         from_s = aggregating.day_begin(int(stored.times_s[0])) if len(stored) else 0
         while len(stored) and from_s <= stored.times_s[-1]:
             edges = self._edges(level, from_s)
-            read_from_s = edges[0] - aggregates.STEP_BACK_S
-            values = self._aggregator.values(read_from_s, edges[-1], as_of=_moment(known_s))
-            made = self._aggregator.make(level, edges, values)
+            made = self._made(level, edges, as_of=_moment(known_s))
             here = np.flatnonzero(np.isin(stored.times_s, made.times_s))
             made = made.take(np.searchsorted(made.times_s, stored.times_s[here]))
             is_alike[here] = ~made.differs_from(stored.take(here))
@@ -264,8 +281,42 @@ class _Check:
         self._said += 1
         if self._said <= _SENTENCES_MAX:
             self._report.find(
-                _KIND, f"The mean of datastream {datastream_id} from {_at(begin_s)} {what}."
+                _KIND, f"The {self._what} of datastream {datastream_id} from {_at(begin_s)} {what}."
             )
+
+
+class _DerivedCheck(_Check):
+    """The values of one derived datastream: instants, each by itself."""
+
+    _version = derivations.VERSION
+    _what = "derived value"
+
+    def __init__(self, session: Session, report: Report, derivation: Derivation) -> None:
+        super().__init__(session, report, derivation.leading_id)
+        self._deriver = aggregating.Deriver(session, derivation)
+        self._streams = {derivations.LEVEL: derivation.datastream_id}
+        self._made_to_s, self._dirty_s = self._states(self._deriver.inputs)
+        self._stated: derivations.Stated | None = None
+
+    def _made(self, level: str, edges: list[int], *, as_of: datetime | None = None) -> Means:
+        return self._deriver.make(edges[0], edges[-1], as_of=as_of, stated=self._stated)
+
+    def _edges(self, level: str, from_s: int) -> list[int]:
+        return [from_s, aggregating.day_begin(from_s + _PIECE_S)]
+
+    def _end_of(self, level: str, begin_s: int) -> int:
+        return begin_s + 1
+
+    def _waits(self, begin_s: int, end_s: int) -> bool:
+        return any(from_s <= begin_s <= to_s for from_s, to_s in self._dirty_s)
+
+    def _made_alike(self, stored: Means) -> Iterator[Means]:
+        """By what was stated then, which their lineages say."""
+        for place, lineage in enumerate(stored.lineages):
+            if lineage is not None:
+                self._stated = derivations.stated_in(lineage[2])
+                yield stored.take(np.flatnonzero(stored.lineage_places == place))
+        self._stated = None
 
 
 def _check_details(session: Session, report: Report) -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import NOON
+from factories import NOON, SimulatedNode, deployed_node
 from flask.testing import FlaskClient
 from judged_world import Thermometer
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from fleet_server import clock
-from fleet_server.services import flagging
+from fleet_server import clock, db
+from fleet_server.models import Site
+from fleet_server.services import aggregating, flagging, judging
+from fleet_server.services.ingest import store_batch
 from tests.fleet_server.world_fixtures import World
 
 LATER = NOON + timedelta(days=2)
@@ -105,3 +107,38 @@ def test_as_of_gives_the_mean_with_the_extremes_that_were_known_then(
     assert [one["parameters"]["count"] for one in (*before, *after)] == [4, 1]
     assert [one["parameters"]["version"] for one in (*before, *after)] == [1, 2]
     assert read(client, f"{address}&asOf=2026-07-03T12:30:00Z")["value"] == before
+
+
+def test_what_follows_from_values_is_a_datastream_that_names_them_and_what_was_stated(
+    client: FlaskClient, session: Session
+) -> None:
+    deployed_node(session, model="pond-3")
+    with db.writing(session):
+        session.execute(update(Site).values(details={"altitude_m": "95"}))
+    readings = {"tw": 300, "ph": 8123, "do": 912}
+    store_batch(
+        session,
+        [SimulatedNode().pack(seq, readings=readings) for seq in range(1, 37)],
+        now=NOON + timedelta(hours=9),
+    )
+    while judging.judge_due(session, now=LATER):
+        pass
+    while aggregating.aggregate_due(session, now=LATER):
+        pass
+    streams = {
+        (one["properties"]["property"], one["properties"]["level"]): one
+        for one in read(client, "Datastreams?$expand=Sensor,ObservedProperty&$top=100")["value"]
+    }
+    saturation = streams["oxygen_saturation", "derived"]
+    assert saturation["properties"]["derivedFrom"] == sorted(
+        streams[one, "calibrated"]["@iot.id"] for one in ("dissolved_oxygen", "water_temperature")
+    )
+    assert "meanOf" not in saturation["properties"]
+    assert saturation["Sensor"] == streams["dissolved_oxygen", "calibrated"]["Sensor"]
+    ammonia = streams["ammonia_fraction", "derived"]
+    assert ammonia["ObservedProperty"]["name"] == "Fraction of un-ionised ammonia"
+    one = read(client, f"Datastreams({saturation['@iot.id']})/Observations?$top=1")["value"][0]
+    assert one["phenomenonTime"] == "2026-07-01T12:15:00Z"
+    assert one["parameters"]["conversion"] == "percent_saturation"
+    assert one["parameters"]["inputs"].startswith("pressure_hpa=1001.")
+    assert "completeness" not in one["parameters"]

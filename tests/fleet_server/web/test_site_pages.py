@@ -10,17 +10,20 @@ from pathlib import Path
 
 import pytest
 from databases import SqliteDatabases, hurried_engine
-from factories import NOON, deployed_node
+from factories import NOON, SimulatedNode, deployed_node
 from flask.testing import FlaskClient
+from judged_world import Thermometer
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session, sessionmaker
 from werkzeug.test import TestResponse
 
 from fleet_server import db
-from fleet_server.models import Role, Scope, Site
+from fleet_server.models import Datastream, Role, Scope, Site
 from fleet_server.services import accounts, sites
+from fleet_server.services.day_means import DayMean, DaySeries
 from fleet_server.services.site_map import MOST_SINGLE_SITES, MapPoint, SiteHealth, SiteMap
 from fleet_server.services.sites import Box, NewSite
+from fleet_server.web.drawn_days import draw_days
 from fleet_server.web.drawn_map import Addresses, draw_map
 from tests.fleet_server.small_world import PASSWORD, USER
 from tests.fleet_server.world_fixtures import World, csrf_token, log_in, operator_at
@@ -353,3 +356,42 @@ def test_rows_of_a_file_are_refused_in_german(planner: FlaskClient) -> None:
     data = {"csrf_token": token, "file": file, "kind": "tree"}
     preview = planner.post(path, data=data, headers=GERMAN)
     assert "Keine Zahl (Pflanzjahr): „bald“." in preview.text
+
+
+def test_page_of_a_site_shows_its_days_with_band_and_the_way_to_their_values(
+    sessions: sessionmaker[Session], planner: FlaskClient
+) -> None:
+    with sessions() as session:
+        world = Thermometer.__new__(Thermometer)
+        world.session, world.node = session, SimulatedNode()
+        world.send(range(1, 61))
+        world.judge()
+        world.aggregate()
+        site_id = session.scalars(
+            select(Datastream.site_id).where(Datastream.level == "daily")
+        ).one()
+    page = planner.get(f"/fleet/sites/{site_id}").text
+    assert page.count('class="band"') == page.count('class="line-after"') == 1
+    assert "1 Jul 2026" in page
+    assert "39 %" in page
+    assert "2026-06-30T22:00:00Z%20and%20phenomenonTime%20lt%202026-07-01T22:00:00Z" in page
+    (mean,) = re.findall(r'/fleet/observations/\d+(?=" title="[^"]*">1 Jul 2026<)', page)
+    told = planner.get(mean).text
+    assert "Made of other values" in told
+    assert "mean of a local day" in told
+    german = planner.get(f"/fleet/sites/{site_id}", headers={"Accept-Language": "de"}).text
+    assert "Nach Tagen" in german
+
+
+def test_line_through_days_is_cut_where_a_day_has_no_value() -> None:
+    def day(number: int, value: float | None) -> DayMean:
+        begin = NOON + timedelta(days=number)
+        return DayMean(number, begin, begin + timedelta(days=1), value, 0.5, 1, value, value, 1.0)
+
+    values = [1.0, 2.0, None, 3.0]
+    days = [day(number, value) for number, value in enumerate(values)]
+    drawn = draw_days(DaySeries(1, "ph", 0, "pH", days[::-1]))
+    assert drawn is not None
+    assert len(drawn.lines) == len(drawn.bands) == 2
+    assert (drawn.lowest, drawn.highest) == (0.5, 3.5)
+    assert draw_days(DaySeries(1, "ph", 0, "pH", [day(0, None)])) is None
