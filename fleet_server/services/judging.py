@@ -280,6 +280,7 @@ class StreamJudge:
             water_temperature=of("water_temperature"),
             conductivity=of("conductivity_25"),
             level=of("water_level"),
+            oxygen_saturation=of("oxygen_saturation"),
             services=self._services,
         )
 
