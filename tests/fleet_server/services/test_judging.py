@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from corrections import calibrate
-from factories import NOON, SimulatedNode, deployed_node
+from factories import NOON, POND_READINGS, SimulatedNode, deployed_node
 from judged_world import SPIKE_AT, STEP_S, World
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,6 +18,7 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.measurement.quality import QualityTest, Result, result_of
 from fleet_server.measurement.rules import DEFAULTS, Spike, to_data
 from fleet_server.models import (
+    Channel,
     Datastream,
     JudgedStream,
     Observation,
@@ -26,7 +27,8 @@ from fleet_server.models import (
     Revision,
     RuleSet,
 )
-from fleet_server.services import deploying, judging, quality_rules, revising
+from fleet_server.services import deploying, flagging, judging, quality_rules, revising
+from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
 
 
@@ -149,6 +151,34 @@ def test_estimated_time_of_a_reading_is_suspect(world: World) -> None:
     world.judge()
     assert world.results(QualityTest.TIME)[3:6] == [Result.GOOD, Result.SUSPECT, Result.GOOD]
     assert world.rows()[4].flag == 3
+
+
+def test_oxygen_that_its_own_saturation_contradicts_is_suspect_and_proved(session: Session) -> None:
+    """The sixteenth test has the sign of what is stored."""
+    deployed_node(session, model="pond-1")
+    node = SimulatedNode(readings=POND_READINGS)
+    wrong = range(12, 20)
+    packs = [
+        node.pack(seq, readings={**POND_READINGS, "do": 6.9} if seq in wrong else None)
+        for seq in range(1, 31)
+    ]
+    store_batch(session, packs, now=NOON)
+    for _ in range(10):
+        judging.judge_due(session, now=NOON + timedelta(days=2))
+    rows = session.scalars(
+        select(Observation)
+        .join(Channel, Channel.datastream_id == Observation.datastream_id)
+        .where(Channel.key == "do")
+        .order_by(Observation.sampled_at)
+    ).all()
+    judged = [result_of(row.tests, QualityTest.PROBE) for row in rows]
+    assert judged[:18] == [1] * 11 + [2] * 7
+    assert [row.tests < 0 for row in rows[:18]] == [False] * 11 + [True] * 7
+    assert {row.flag for row in rows[12:18]} == {3}
+    stream = session.get_one(Datastream, rows[0].datastream_id)
+    (reason,) = flagging.why(session, stream, rows[14].sampled_at).reasons
+    assert reason.kind == "mismatch"
+    assert verify(session).is_clean
 
 
 def test_one_changed_bit_of_a_filled_test_is_found(world: World) -> None:
