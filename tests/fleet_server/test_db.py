@@ -335,30 +335,27 @@ def test_a_lived_in_database_of_an_earlier_version_keeps_every_row_when_upgraded
 
 
 def test_values_judged_by_earlier_software_are_judged_again_after_an_upgrade(
-    databases: Databases, tmp_path: Path
+    databases: Databases,
 ) -> None:
     """It made fewer tests: `fleet verify` must not find theirs missing."""
-    engine = db.make_engine(_empty_url(databases, tmp_path))
-    db.upgrade(engine)
-    with db.session_factory(engine)() as session:
-        deployed_node(session)
-    known = db.known_revisions()
-    db.take_back(engine, known[known.index("0025") - 1])
-    with engine.begin() as connection:
-        connection.execute(
-            insert(JudgedStream).values(
-                datastream_id=1,
-                judged_to=NOON,
-                reached=NOON,
-                due_at=NOON,
+    with databases.fresh() as url:
+        engine = db.make_engine(url)
+        with db.session_factory(engine)() as session:
+            deployed_node(session)
+        known = db.known_revisions()
+        db.take_back(engine, known[known.index("0025") - 1])
+        with engine.begin() as connection:
+            connection.execute(
+                insert(JudgedStream).values(
+                    datastream_id=1, judged_to=NOON, reached=NOON, due_at=NOON
+                )
             )
-        )
-    db.upgrade(engine)
-    with db.session_factory(engine)() as session:
-        judged = session.get_one(JudgedStream, 1)
-        assert judged.judged_to is None
-        assert (judged.due_at.year, judged.reached) == (2000, NOON)
-    engine.dispose()
+        db.upgrade(engine)
+        with db.session_factory(engine)() as session:
+            judged = session.get_one(JudgedStream, 1)
+            assert judged.judged_to is None
+            assert (judged.due_at.year, judged.reached) == (2000, NOON)
+        engine.dispose()
 
 
 def test_migrations_are_known_by_their_files_names_as_alembic_knows_them() -> None:
