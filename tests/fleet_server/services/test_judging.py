@@ -298,6 +298,39 @@ def test_other_limits_judge_the_past_again_and_what_was_known_is_kept(world: Wor
     assert world.session.scalar(select(func.count()).select_from(RuleSet)) == 2
 
 
+def test_filled_tests_of_replaced_versions_are_proved_by_what_was_known_then_or_said_not_to_be(
+    world: World,
+) -> None:
+    world.judge()
+    first = verify(world.session)
+    assert (first.tests_proved, first.tests_kept, first.notes) == (0, 0, []), "none was filled"
+    quality_rules.set_rules(
+        world.session, "soil_temperature", _limits(20.0),
+        reason="sunny spot", author="Ada", now=NOON + timedelta(days=2, hours=1),
+    )  # fmt: skip
+    world.judge(now=NOON + timedelta(days=3))
+    found = verify(world.session)
+    assert (found.tests_proved, found.tests_kept) == (3, 0), "by the limits before these"
+    assert found.notes == ["Filled tests of replaced versions: 3 of 3 were proved."]
+    calibrate(world.session, "t30", offset=-1.5, now=NOON + timedelta(days=4))
+    while revising.advance(world.session, now=NOON + timedelta(days=4)):
+        pass
+    world.judge(now=NOON + timedelta(days=5))
+    found = verify(world.session)
+    assert found.is_clean
+    assert found.tests_kept == 0
+    assert found.tests_proved > 45, "those that the calibration replaced, by its values before"
+    with db.writing(world.session):
+        world.session.execute(
+            update(ObservationHistory)
+            .where(ObservationHistory.known_to == NOON + timedelta(days=3))
+            .values(tests=ObservationHistory.tests.op("|")(1 << (2 * QualityTest.FLAT_LINE)))
+        )
+    found = verify(world.session)
+    assert found.tests_kept == 3
+    assert "3 were not: what lay beside them" in found.notes[0]
+
+
 def test_limits_of_one_datastream_go_before_those_of_its_property(world: World) -> None:
     stream_id = world.rows("t30")[0].datastream_id
     for limits, datastream_id in [(_limits(50.0), None), (_limits(1.0), stream_id)]:
