@@ -55,6 +55,8 @@ def verify(*, data_dir: Path, database_url: str | None, as_json: bool) -> None:
             click.echo(f"{name:30} {count}")
         for sentence in report.findings:
             click.echo(sentence, err=True)
+        for sentence in report.notes:
+            click.echo(sentence, err=True)
         click.echo("All is well." if report.is_clean else "Something is wrong.", err=True)
     if not report.is_clean:
         sys.exit(1)

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet_server.measurement.derived import oxygen_saturation, salinity
 from fleet_server.measurement.quality import QualityTest, Result, TestArray, pack_results
 from fleet_server.measurement.rules import (
     DAY_S,
@@ -59,6 +60,13 @@ _GAP_SHARE: Final = 0.25  # of a window that may pass without a row
 _AIR_LEAST_K: Final = 5.0  # a day on which the air moves less says nothing of who follows it
 # A normal distribution's standard deviation over its median absolute deviation: 1/Φ⁻¹(3/4).
 MAD_TO_SD: Final = 1.4826
+_SAME_MOMENT_S: Final = 60
+_RAIN_S: Final = 6 * HOUR_S
+_ANY_PRESSURE_HPA: Final = (960.0, 1030.0)  # any weather up to 400 m above the sea
+_NEUTRAL_PH: Final = 7.0
+_VENT_DAYS: Final = 7
+_VENT_DAYS_LEAST: Final = 5
+_VENT_ROWS_A_DAY: Final = 8
 _STEP_MOST: Final = 3.0  # one stormy day is no trend
 _SPREAD_LEAST: Final = 0.05  # of the clean days' median
 
@@ -72,6 +80,8 @@ class Context:
         air_temperature, soil_temperature, water_temperature: °C, at the same site.
         conductivity: µS/cm at 25 °C in the same water.
         level: m, of the same water.
+        oxygen_saturation: %, of the same probe.
+        air_pressure: hPa at the place; rain: mm fallen since the row before. No node model measures either yet.
         services: (from, to) in UTC seconds, rising and apart, when somebody worked on the probe; its mounting is one of them.
     """
 
@@ -81,6 +91,9 @@ class Context:
     water_temperature: Series | None = None
     conductivity: Series | None = None
     level: Series | None = None
+    oxygen_saturation: Series | None = None
+    air_pressure: Series | None = None
+    rain: Series | None = None
     services: tuple[tuple[int, int], ...] = ()
 
 
@@ -340,8 +353,11 @@ def _spike(rows: _Rows, rules: Rules, _: Context) -> Outcome:
     )
 
 
-def _rate(rows: _Rows, rules: Rules, _: Context) -> Outcome:
-    """QARTOD test 7: change since the row before, per second, above what is believed; the first is not judged."""
+def _rate(rows: _Rows, rules: Rules, context: Context) -> Outcome:
+    """QARTOD test 7: change since the row before, per second, above what is believed; the first is not judged.
+
+    A rise after rain is believed, where the rules say how much of it explains one and rain is known.
+    """
     limits = rules.rate
     size = rows.times_s.size
     if limits is None or size < 2:
@@ -358,10 +374,23 @@ def _rate(rows: _Rows, rules: Rules, _: Context) -> Outcome:
     limit = np.where(change > 0, limits.rise_per_h / HOUR_S, limits.fall_per_h / HOUR_S)
     if limits.is_relative:
         limit[1:] *= np.abs(rows.values[:-1])
+    is_suspect = np.abs(rate) > limit
+    rain_mm = np.full(size, np.nan)
+    if context.rain is not None and limits.rain_mm < math.inf:
+        for row in np.flatnonzero(is_suspect & (change > 0)).tolist():
+            rain_mm[row] = _fallen(context.rain, int(rows.times_s[row]))
+        is_suspect &= ~(rain_mm >= limits.rain_mm)
     return Outcome(
-        _judged(is_judged, np.abs(rate) > limit),
-        {"change": change, "passed_s": passed_s, "believed": limit * counted_s},
+        _judged(is_judged, is_suspect),
+        {"change": change, "passed_s": passed_s, "believed": limit * counted_s, "rain_mm": rain_mm},
     )
+
+
+def _fallen(rain: Series, at_s: int) -> float:
+    """Millimetres of the last 6 h; NaN where nobody looked."""
+    first, last = np.searchsorted(rain.times_s, [at_s - _RAIN_S, at_s], side="right")
+    known = [one for one in rain.values[first:last].tolist() if math.isfinite(one)]
+    return math.fsum(known) if known else math.nan
 
 
 def _flat_line(rows: _Rows, rules: Rules, _: Context) -> Outcome:
@@ -593,6 +622,105 @@ def _out_of_water(rows: _Rows, rules: Rules, context: Context) -> Outcome:
     )
 
 
+def _probe(rows: _Rows, rules: Rules, context: Context) -> Outcome:
+    """What a probe of this property shows when it is broken; each property has one such sign."""
+    outcomes = [one(rows, rules, context) for one in (_mismatch, _cracked_glass, _blocked_vent)]
+    result = np.max([one.result for one in outcomes], axis=0)
+    numbers = {name: known for one in outcomes for name, known in one.numbers.items()}
+    return Outcome(result.astype(np.int8), numbers)
+
+
+def _mismatch(rows: _Rows, rules: Rules, context: Context) -> Outcome:
+    """Oxygen beside the saturation of the same probe: mg/L = %/100 · Cs(T, S, P) (Benson and Krause 1984), for any usual air pressure.
+
+    Without a conductivity beside it the water is taken for fresh.
+    """
+    limits, saturation, water = (
+        rules.mismatch,
+        context.oxygen_saturation,
+        context.water_temperature,
+    )
+    nowhere = np.full(rows.times_s.size, np.nan)
+    if limits is None or saturation is None or water is None or not rows.times_s.size:
+        return Outcome(np.zeros(rows.times_s.size, dtype=np.int8), {"apart_mg_l": nowhere})
+    share = nearest(saturation, rows.times_s, _SAME_MOMENT_S) / 100.0
+    water_c = nearest(water, rows.times_s, _SAME_MOMENT_S)
+    salt = np.zeros(rows.times_s.size)
+    if context.conductivity is not None:
+        salt = salinity(nearest(context.conductivity, rows.times_s, _BESIDE_S))
+    low, high = (share * oxygen_saturation(water_c, salt, hpa) for hpa in _ANY_PRESSURE_HPA)
+    apart = np.maximum(np.maximum(low - rows.values, rows.values - high), 0.0)
+    return Outcome(
+        _judged(~np.isnan(apart), apart > limits.most),
+        {"apart_mg_l": apart, "expected": (low + high) / 2.0},
+    )
+
+
+def _cracked_glass(rows: _Rows, rules: Rules, _: Context) -> Outcome:
+    """A day of pH 7 that hardly moves: inside and outside of the glass are one."""
+    limits = rules.cracked_glass
+    if limits is None or rows.times_s.size < 2:
+        return _nothing(rows)
+    quiet = _quiet_since(rows, limits.tolerance)
+    is_flat, is_judged = _is_flat(rows, limits.window_s, limits.tolerance, quiet)
+    is_cracked = is_flat & (np.abs(rows.values - _NEUTRAL_PH) <= limits.within)
+    hours = np.where(is_cracked, limits.window_s / HOUR_S, np.nan)
+    return Outcome(_judged(is_judged, is_cracked), {"glass_hours": hours})
+
+
+def _blocked_vent(rows: _Rows, rules: Rules, context: Context) -> Outcome:
+    """Correlation (Pearson's) of level and air pressure over the seven UTC days before a row's own.
+
+    A gauge whose vent is blocked measures the air with the water: 1 hPa is 1 cm.
+    """
+    limits = rules.blocked_vent
+    if limits is None or context.air_pressure is None or not rows.times_s.size:
+        return Outcome(
+            np.zeros(rows.times_s.size, dtype=np.int8),
+            {"correlation": np.full(rows.times_s.size, np.nan)},
+        )
+    days = days_of(rows.times_s)
+    pressure = nearest(context.air_pressure, rows.times_s, _BESIDE_S) - 1000.0
+    known = np.flatnonzero(~np.isnan(pressure))
+    level, pressure = rows.values[known], pressure[known]
+    # One day more than there are: after the last its sums are known, too.
+    length = len(days) + _VENT_DAYS
+    sums = [
+        _sum_before(
+            np.bincount(days.place[known], weights=part, minlength=length).astype(np.float64)
+        )
+        for part in (
+            np.ones(known.size),
+            level,
+            pressure,
+            level * level,
+            pressure * pressure,
+            level * pressure,
+        )
+    ]
+    count, of_level, of_pressure, squares, pressure_squares, products = sums
+    spread = count * squares - of_level * of_level
+    pressure_spread = count * pressure_squares - of_pressure * of_pressure
+    full = np.bincount(days.place[known], minlength=length) >= _VENT_ROWS_A_DAY
+    is_known = (_sum_before(full.astype(np.float64)) >= _VENT_DAYS_LEAST) & (spread > 0.0)
+    # The weather has to change: a standard deviation of 3 hPa.
+    is_known &= pressure_spread > (3.0 * count) * (3.0 * count)
+    together = np.where(is_known, spread * pressure_spread, np.nan)
+    correlation = ((count * products - of_level * of_pressure) / np.sqrt(together))[days.place]
+    return Outcome(
+        _judged(~np.isnan(correlation), correlation > limits.correlation),
+        {"correlation": correlation},
+    )
+
+
+def _sum_before(daily: FloatArray) -> FloatArray:
+    """Of each day the sum over the `_VENT_DAYS` before it, oldest first."""
+    total = np.zeros(daily.size)
+    for back in range(_VENT_DAYS, 0, -1):
+        total[back:] += daily[:-back]
+    return total
+
+
 def _amplitude_ratio(own: Series, air: Series, times_s: TimeArray) -> FloatArray:
     """The last 24 h's range of one series over the air's; NaN where one is not known, or the air's is small."""
     ranges = [_range_at(series, times_s) for series in (own, air)]
@@ -635,6 +763,13 @@ def _flat_back_s(rules: Rules) -> int:
     return 0 if rules.flat_line is None else math.ceil(rules.flat_line.fail_s * (1 + _GAP_SHARE))
 
 
+def _probe_back_s(rules: Rules) -> int:
+    of_vent = (_VENT_DAYS + 1) * DAY_S if rules.blocked_vent else 0
+    glass = rules.cracked_glass
+    of_glass = math.ceil(glass.window_s * (1 + _GAP_SHARE)) if glass else 0
+    return max(of_vent, of_glass, _BESIDE_S)
+
+
 _TESTS: Final[Mapping[QualityTest, _Test]] = {
     QualityTest.CLIMATOLOGY: _Test(_climatology, lambda rules: bool(rules.climatology)),
     QualityTest.SPIKE: _Test(
@@ -646,7 +781,7 @@ _TESTS: Final[Mapping[QualityTest, _Test]] = {
     QualityTest.RATE_OF_CHANGE: _Test(
         _rate,
         lambda rules: rules.rate is not None,
-        back_s=lambda rules: rules.rate.within_s if rules.rate else 0,
+        back_s=lambda rules: max(rules.rate.within_s, _RAIN_S) if rules.rate else 0,
     ),
     QualityTest.FLAT_LINE: _Test(
         _flat_line, lambda rules: rules.flat_line is not None, back_s=_flat_back_s
@@ -683,5 +818,11 @@ _TESTS: Final[Mapping[QualityTest, _Test]] = {
         _fouling,
         lambda rules: rules.fouling is not None,
         back_s=lambda _: (FOULING_DAYS + 2) * DAY_S,
+    ),
+    QualityTest.PROBE: _Test(
+        _probe,
+        lambda rules: bool(rules.mismatch or rules.cracked_glass or rules.blocked_vent),
+        back_s=_probe_back_s,
+        ahead_s=lambda _: _BESIDE_S,
     ),
 }

@@ -49,6 +49,7 @@ class QualityTest(IntEnum):
     OUT_OF_WATER = 12
     FOULING = 13
     TIME = 14  # when it was sampled is an estimate
+    PROBE = 15  # what a probe of this property shows when it is broken: a mismatch, a cracked glass, a blocked vent
 
 
 class Result(IntEnum):
@@ -171,8 +172,20 @@ _FILLED_LATER: Final = (
     QualityTest.OUT_OF_WATER,
     QualityTest.FOULING,
     QualityTest.TIME,
+    QualityTest.PROBE,
 )
-FILLED_BITS: Final = sum(3 << (2 * test) for test in _FILLED_LATER)
+
+
+def as_stored(bits: int) -> int:
+    """Bits as a signed number of 32 bits: the sixteenth test has the sign.
+
+    >>> as_stored(1 << 30), as_stored(3 << 30)
+    (1073741824, -1073741824)
+    """
+    return bits - (1 << 32) if bits >> 31 & 1 else bits
+
+
+FILLED_BITS: Final = as_stored(sum(3 << (2 * test) for test in _FILLED_LATER))
 """Bits of tests that a reading by itself says nothing of: they are filled once more is known. Frost is either."""
 _FROST_BITS: Final = 3 << (2 * QualityTest.FROST)
 _PERSON_SHIFT: Final = 2 * QualityTest.PERSON

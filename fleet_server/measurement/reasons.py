@@ -82,6 +82,8 @@ def _rate(row: _Row, _: Rules) -> _Said:
         "minutes": row["passed_s"] / 60.0,
         "believed": row["believed"],
     }
+    if change > 0 and row["rain_mm"] >= 0.0:
+        return "rose_without_rain", numbers | {"rain_mm": row["rain_mm"]}
     return "rose" if change > 0 else "fell", numbers
 
 
@@ -124,6 +126,14 @@ def _fouling(row: _Row, _: Rules) -> _Said:
     return "fouling", {"total": row["total"], "alarm": row["alarm"]}
 
 
+def _probe(row: _Row, rules: Rules) -> _Said:
+    if rules.mismatch and row["apart_mg_l"] > rules.mismatch.most:
+        return "mismatch", {"apart": row["apart_mg_l"], "expected": row["expected"]}
+    if rules.blocked_vent and row["correlation"] > rules.blocked_vent.correlation:
+        return "blocked_vent", {"correlation": row["correlation"]}
+    return "cracked_glass", {"hours": row["glass_hours"]}
+
+
 def _service(_row: _Row, _: Rules) -> _Said:
     return "service", {}
 
@@ -146,4 +156,5 @@ _KINDS: Final[Mapping[QualityTest, Callable[[_Row, Rules], _Said]]] = {
     QualityTest.FOULING: _fouling,
     QualityTest.SERVICE_WINDOW: _service,
     QualityTest.TIME: _time,
+    QualityTest.PROBE: _probe,
 }

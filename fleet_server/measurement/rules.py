@@ -53,6 +53,7 @@ class Rate:
     """How fast a value may rise and fall, per hour, since the one before, which is at most `within_s` older.
 
     A step counts as having taken at least `least_s`: the last digit of two readings close together is not a rate.
+    `rain_mm`: so much rain within 6 h explains any rise, where rain is known; infinite: rain explains none.
     """
 
     rise_per_h: float
@@ -60,6 +61,7 @@ class Rate:
     within_s: int = 6 * HOUR_S
     least_s: int = 300
     is_relative: bool = False
+    rain_mm: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,29 @@ class Fouling:
 
 
 @dataclass(frozen=True)
+class Mismatch:
+    """By how many mg/L oxygen may be off what saturation and temperature beside it come to, in any weather."""
+
+    most: float = 0.2
+
+
+@dataclass(frozen=True)
+class CrackedGlass:
+    """A pH glass that is broken through shows 7, whatever the water is: within `within` of it, moving by less than `tolerance`."""
+
+    within: float = 0.1
+    tolerance: float = 0.05
+    window_s: int = DAY_S
+
+
+@dataclass(frozen=True)
+class BlockedVent:
+    """A level that goes with the air's pressure: their correlation over the seven days before is above this."""
+
+    correlation: float = 0.5
+
+
+@dataclass(frozen=True)
 class Rules:
     """The limits of every test of one property.
 
@@ -147,6 +172,9 @@ class Rules:
     exposed: Exposed | None = None
     out_of_water: OutOfWater | None = None
     fouling: Fouling | None = None
+    mismatch: Mismatch | None = None
+    cracked_glass: CrackedGlass | None = None
+    blocked_vent: BlockedVent | None = None
 
     def __post_init__(self) -> None:
         for sentence in _faults(self):
@@ -200,14 +228,18 @@ def _number_faults(name: str, limits: object) -> _Checks:
             yield f"{name}: {field.name} must be a finite number."
         if field.name.endswith("_s") and not 0 < number <= _LONGEST_S:
             yield f"{name}: {field.name} must be from 1 to {_LONGEST_S} s."
-        if field.name in ("tolerance", "least", "share", "floor", "deviations") and number < 0:
+        if (
+            field.name
+            in ("tolerance", "least", "share", "floor", "deviations", "most", "within", "rain_mm")
+            and number < 0
+        ):
             yield f"{name}: {field.name} must not be negative."
 
 
 _TEST_NAMES: Final = tuple(
     field.name for field in dataclasses.fields(Rules) if field.name not in ("gross", "climatology")
 )
-_MAY_BE_INFINITE: Final = frozenset({"legit_low", "legit_high", "drier_than"})
+_MAY_BE_INFINITE: Final = frozenset({"legit_low", "legit_high", "drier_than", "rain_mm"})
 
 
 # -------------------------------------------------------------------------------------------------------- as plain data
@@ -326,7 +358,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
     "soil_water_content": _default(
         "soil_water_content",
         spike=Spike(0.05, 0.10),
-        rate=Rate(rise_per_h=0.15, fall_per_h=0.05),
+        rate=Rate(rise_per_h=0.15, fall_per_h=0.05, rain_mm=1.0),
         flat_line=FlatLine(24 * HOUR_S, 7 * DAY_S, 0.0005),
         neighbour=Neighbour(0.05),
         frost=Frost(),
@@ -335,7 +367,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
     "soil_moisture_index": _default(
         "soil_moisture_index",
         spike=Spike(0.1, 0.2),
-        rate=Rate(rise_per_h=0.3, fall_per_h=0.1),
+        rate=Rate(rise_per_h=0.3, fall_per_h=0.1, rain_mm=1.0),
         flat_line=FlatLine(24 * HOUR_S, 7 * DAY_S, 0.001),
         frost=Frost(),
         exposed=Exposed(drier_than=0.06),
@@ -367,6 +399,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
         spike=Spike(0.05, 0.2),
         rate=Rate(0.3, 0.3),
         flat_line=FlatLine(3 * DAY_S, 10 * DAY_S, 0.001),
+        blocked_vent=BlockedVent(),
     ),
     "water_temperature": _default(
         "water_temperature",
@@ -385,6 +418,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
         attenuated=Attenuated(0.03),
         out_of_water=OutOfWater(),
         fouling=Fouling("range"),
+        mismatch=Mismatch(),
     ),
     "oxygen_saturation": _default(
         "oxygen_saturation",
@@ -401,6 +435,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
         rate=Rate(1.0, 1.0),
         flat_line=FlatLine(24 * HOUR_S, 72 * HOUR_S, 0.005),
         out_of_water=OutOfWater(),
+        cracked_glass=CrackedGlass(),
     ),
     "conductivity_25": _default(
         "conductivity_25",

@@ -76,6 +76,13 @@ _SENTENCES: Final[Mapping[str, Callable[[_Parts], Said]]] = {
         minutes=of("minutes", "1"),
         believed=of("believed"),
     ),
+    "rose_without_rain": lambda of: Said(
+        "It rose %(change)s in %(minutes)s min although only %(rain)s mm of rain fell in 6 h; at most %(believed)s is believed.",
+        change=of("change"),
+        minutes=of("minutes", "1"),
+        rain=of("rain_mm", "1"),
+        believed=of("believed"),
+    ),
     "fell": lambda of: Said(
         "It fell %(change)s in %(minutes)s min; at most %(believed)s is believed.",
         change=of("change"),
@@ -131,6 +138,19 @@ _SENTENCES: Final[Mapping[str, Callable[[_Parts], Said]]] = {
         total=of("total", "1"),
         alarm=of("alarm", "1"),
     ),
+    "mismatch": lambda of: Said(
+        "It is %(apart)s off what the saturation beside it comes to in any weather (%(expected)s).",
+        apart=of("apart"),
+        expected=of("expected"),
+    ),
+    "cracked_glass": lambda of: Said(
+        "For %(hours)s h it has stood still at pH 7: the glass is cracked, or the probe is not in the water.",
+        hours=of("hours", "1"),
+    ),
+    "blocked_vent": lambda of: Said(
+        "For a week it has gone with the air's pressure (correlation %(correlation)s): the gauge's vent is blocked.",
+        correlation=of("correlation", "1"),
+    ),
     "service": lambda of: Said("Somebody was working on the probe."),
     "time": lambda of: Said("When it was sampled is an estimate: the node did not know the time."),
 }
@@ -151,4 +171,5 @@ _NAMES: Final[Mapping[QualityTest, Said]] = {
     QualityTest.OUT_OF_WATER: Said("The probe is in the air instead of the water."),
     QualityTest.FOULING: Said("A film grows on the probe."),
     QualityTest.TIME: Said("When it was sampled is an estimate: the node did not know the time."),
+    QualityTest.PROBE: Said("The probe shows what a broken one of its kind does."),
 }

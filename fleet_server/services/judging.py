@@ -44,6 +44,7 @@ from fleet_server.services import (
     beside,
     bulk,
     judged_streams,
+    known_then,
     observing,
     person_flags,
     quality_rules,
@@ -66,7 +67,7 @@ _BESIDE_S = 1800  # a neighbour's row is of the same moment
 # Ones newer than that are waited for: a node publishes once an hour.
 _WAIT_S = 3600
 _LONGEST_BACK_S = 92 * 86_400
-_FILLED_BITS = quality.FILLED_BITS & ~person_flags.BITS
+FILLED_BITS = quality.FILLED_BITS & ~person_flags.BITS
 """None of them is set in a value that was not judged; in one that was, time is."""
 _FROST_BITS = 3 << (2 * QualityTest.FROST)
 _GROSS_BITS = 3 << (2 * QualityTest.GROSS_RANGE)
@@ -92,7 +93,8 @@ class Piece:
 class StreamJudge:
     """Judges one datastream by what is in force when it is made. Reads only.
 
-    `is_rehearsed`: by the rules' own gross range, too, which values only get with a revision.
+    `is_rehearsed`: by the rules' own gross range, too, which values only get with a revision. `known_at`: `filled_tests` and what lies
+    beside are what was known then.
     """
 
     def __init__(
@@ -102,8 +104,10 @@ class StreamJudge:
         rules: Rules,
         *,
         is_rehearsed: bool = False,
+        known_at: datetime | None = None,
     ) -> None:
         self._session = session
+        self._known_at = known_at
         self._stream = datastream
         frost = None if datastream.property == _FROZEN_BY_ITSELF else rules.frost
         self._rules = replace(rules, frost=frost)
@@ -179,10 +183,48 @@ class StreamJudge:
                 Observation.sampled_at <= _moment(until_s) + judged_streams.BESIDE,
                 Observation.value.is_not(None),
                 Observation.pack_id.is_not(None),
-                Observation.tests.op("&")(_FILLED_BITS) == 0,
+                Observation.tests.op("&")(FILLED_BITS) == 0,
             )
         )
         return None if found is None else int(found.timestamp())
+
+    def filled_tests(self, times_s: NDArray[np.int64]) -> NDArray[np.int32]:
+        """What is filled in of the values sampled at these times, rising, all of which were known then. A person's word is no part of it."""
+        first_s, last_s = int(times_s[0]), int(times_s[-1])
+        query = (
+            select(
+                epoch_of(self._session, Observation.sampled_at).label("sampled_s"),
+                Observation.value,
+            )
+            .where(
+                Observation.datastream_id == self._stream.id,
+                Observation.sampled_at >= _moment(first_s - self._back_s),
+                Observation.sampled_at <= _moment(last_s + self._ahead_s),
+            )
+            .order_by(Observation.sampled_at)
+        )
+        if self._known_at is not None:
+            query = known_then.as_of(query, self._known_at)
+        rows = self._session.connection().execute(query).all()
+        known_s = np.array([row[0] for row in rows], np.int64)
+        values = np.array([row[1] for row in rows], np.float64)
+        first = int(np.searchsorted(known_s, first_s))
+        series = Series(known_s, values, self._estimated_at(known_s, first))
+        found = judge(
+            series, self._rules, self._context(first_s, last_s + self._ahead_s), first=first
+        )
+        places = np.searchsorted(known_s, times_s) - first
+        made = np.zeros(times_s.size, np.int32)
+        is_there = places < found.size
+        made[is_there] = found[places[is_there]]
+        return self.filled_part(made)
+
+    def filled_part(self, tests: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The bits of tests that a judge fills in."""
+        bits = FILLED_BITS
+        if self._stream.property != _FROZEN_BY_ITSELF:
+            bits |= _FROST_BITS
+        return tests & np.int32(bits)
 
     def tally_now(self, piece: Piece) -> Tally:
         """As `piece.tally`, of what is stored at this moment."""
@@ -228,7 +270,7 @@ class StreamJudge:
     def _merged(
         self, rows: Versions, found: NDArray[np.int32]
     ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
-        filled_bits = _FILLED_BITS
+        filled_bits = FILLED_BITS
         if self._stream.property != _FROZEN_BY_ITSELF:
             filled_bits |= _FROST_BITS
         alone = rows.tests & np.int32(~(filled_bits | person_flags.BITS))
@@ -239,7 +281,12 @@ class StreamJudge:
         return quality.merged(rows.values, rows.flags, alone, filled)
 
     def _estimated(self, rows: Versions, first: int) -> NDArray[np.bool_] | None:
+        return self._estimated_at(rows.times_s, first)
+
+    def _estimated_at(self, times_s: NDArray[np.int64], first: int) -> NDArray[np.bool_] | None:
         """Whose time is an estimate; asked of those that are judged now."""
+        if first >= times_s.size:
+            return None
         times = self._session.scalars(
             select(Observation.sampled_at)
             .join(
@@ -248,14 +295,14 @@ class StreamJudge:
             )
             .where(
                 Observation.datastream_id == self._stream.id,
-                Observation.sampled_at >= _moment(int(rows.times_s[first])),
-                Observation.sampled_at <= _moment(int(rows.times_s[-1])),
+                Observation.sampled_at >= _moment(int(times_s[first])),
+                Observation.sampled_at <= _moment(int(times_s[-1])),
                 RawReading.time_estimated.is_(True),
             )
         ).all()
         if not times:
             return None
-        return np.isin(rows.times_s, [int(at.timestamp()) for at in times])
+        return np.isin(times_s, [int(at.timestamp()) for at in times])
 
     def _neighbours_back_s(self) -> int:
         if not self._neighbours:
@@ -280,6 +327,7 @@ class StreamJudge:
             water_temperature=of("water_temperature"),
             conductivity=of("conductivity_25"),
             level=of("water_level"),
+            oxygen_saturation=of("oxygen_saturation"),
             services=self._services,
         )
 
@@ -296,6 +344,8 @@ class StreamJudge:
             )
             .order_by(Observation.sampled_at)
         )
+        if self._known_at is not None:
+            query = known_then.as_of(query, self._known_at)
         # Plain rows: the session would make each of them anew.
         rows = self._session.connection().execute(query).all()
         times_s, values = zip(*rows, strict=True) if rows else ((), ())
@@ -323,7 +373,7 @@ def first_late(session: Session, judged: JudgedStream, *, back_s: int | None = N
         Observation.datastream_id == judged.datastream_id,
         Observation.sampled_at <= judged.judged_to,
         Observation.value.is_not(None),
-        Observation.tests.op("&")(_FILLED_BITS) == 0,
+        Observation.tests.op("&")(FILLED_BITS) == 0,
     )
     if back_s is not None:
         begin_s = int(judged.judged_to.timestamp()) - back_s
@@ -406,7 +456,7 @@ def _after(session: Session, judged: JudgedStream | None) -> int | None:
 
 def _note_new(session: Session, stream: Datastream, piece: Piece) -> None:
     """Values that are judged for the first time: neighbours may have been judged without them."""
-    is_new = ((piece.rows.tests & np.int32(_FILLED_BITS)) == 0) & ~np.isnan(piece.rows.values)
+    is_new = ((piece.rows.tests & np.int32(FILLED_BITS)) == 0) & ~np.isnan(piece.rows.values)
     if is_new.any():
         first_s = int(piece.rows.times_s[np.flatnonzero(is_new)[0]])
         judged_streams.note_new(session, stream, _moment(first_s))

@@ -78,10 +78,12 @@ class RuleVersion:
     changes: Sequence[LimitChange]
 
 
-def rules_in_force(session: Session, datastream: Datastream) -> InForce | None:
-    """What a datastream is judged by; None for a property that is not judged."""
+def rules_in_force(
+    session: Session, datastream: Datastream, *, at: datetime | None = None
+) -> InForce | None:
+    """What a datastream is judged by, or was `at` some time; None for a property that is not judged."""
     for datastream_id in (datastream.id, None):
-        newest = _newest(session, datastream.property, datastream_id)
+        newest = _newest(session, datastream.property, datastream_id, at=at)
         if newest is not None and newest.limits is not None:
             return InForce(
                 measurement_rules.from_data(newest.limits),
@@ -386,13 +388,17 @@ def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _newest(session: Session, observed_property: str, datastream_id: int | None) -> RuleSet | None:
-    return session.scalar(
-        select(RuleSet)
-        .where(RuleSet.property == observed_property, _is_of(datastream_id))
-        .order_by(RuleSet.version.desc())
-        .limit(1)
-    )
+def _newest(
+    session: Session,
+    observed_property: str,
+    datastream_id: int | None,
+    *,
+    at: datetime | None = None,
+) -> RuleSet | None:
+    query = select(RuleSet).where(RuleSet.property == observed_property, _is_of(datastream_id))
+    if at is not None:
+        query = query.where(RuleSet.created_at <= at)
+    return session.scalar(query.order_by(RuleSet.version.desc()).limit(1))
 
 
 def _is_of(datastream_id: int | None) -> ColumnElement[bool]:

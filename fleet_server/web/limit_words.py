@@ -20,6 +20,9 @@ TEST_WORDS = {
     "exposed": lazy_gettext("Probe in the air"),
     "out_of_water": lazy_gettext("Out of water"),
     "fouling": lazy_gettext("A film grows"),
+    "mismatch": lazy_gettext("Oxygen beside its saturation"),
+    "cracked_glass": lazy_gettext("Cracked glass"),
+    "blocked_vent": lazy_gettext("Blocked vent"),
 }
 LIMIT_WORDS = {
     "fail_low": lazy_gettext("bad below"),
@@ -48,9 +51,14 @@ LIMIT_WORDS = {
     "level_m": lazy_gettext("water stands not above"),
     "slack": lazy_gettext("slack in deviations"),
     "alarm": lazy_gettext("alarm at deviations"),
+    "rain_mm": lazy_gettext("rain that explains a rise"),
+    "most": lazy_gettext("off by more than"),
+    "within": lazy_gettext("from pH 7 at most"),
+    "window_s": lazy_gettext("for"),
+    "correlation": lazy_gettext("correlation with the air's pressure above"),
 }
-_OF_NO_UNIT = frozenset({"share", "deviations", "ratio", "slack", "alarm"})
-_UNITS = {"below_c": "°C", "conductivity_us_cm": "µS/cm", "level_m": "m"}
+_OF_NO_UNIT = frozenset({"share", "deviations", "ratio", "slack", "alarm", "correlation"})
+_UNITS = {"rain_mm": "mm", "below_c": "°C", "conductivity_us_cm": "µS/cm", "level_m": "m"}
 
 
 def limit_unit(name: str, unit: str, *, is_relative: bool = False) -> str:

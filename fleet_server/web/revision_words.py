@@ -23,7 +23,6 @@ REVISION_KIND_WORDS = {
     "swap": lazy_gettext("probe swapped"),
     "quality_control": lazy_gettext("flags"),
     "import": lazy_gettext("others' measurements"),
-    "aggregates": lazy_gettext("means"),
     "aggregates": lazy_gettext("means and derived values"),
 }
 REVISION_STATE_WORDS = {

@@ -31,6 +31,7 @@ from fleet_server.services.observing import (
     stored_lineages,
 )
 from fleet_server.services.verification.judged import check_judged, check_persons, reached_of
+from fleet_server.services.verification.judged_then import check_judged_then
 from fleet_server.services.verification.packs import (
     SERVER_CLOCK_STEP_S,
     CheckedPacks,
@@ -180,6 +181,7 @@ class ObservationCheck:
             self._counts[datastream_id, month_of(sampled_s)] += 1
         check_history(self._session, self._report, self._lineages)
         check_judged(self._session, self._report)
+        check_judged_then(self._session, self._report)
         check_persons(self._session, self._report)
         self._report.observations = self._reproduced
         of_damaged = self._count_of_damaged()

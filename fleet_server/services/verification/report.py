@@ -29,6 +29,9 @@ class Report:
     observations: int = 0  # made again; not among the stable counts
     versions: int = 0  # replaced ones, likewise
     waiting: int = 0  # values that a revision has still to look at
+    tests_proved: int = 0  # replaced versions whose filled tests were made again
+    tests_kept: int = 0  # those of which that was not possible
+    notes: list[str] = field(default_factory=list)  # what is no fault, and should be known
     _found: list[tuple[str, str]] = field(default_factory=list, init=False, repr=False)
 
     def counts(self) -> dict[str, int | bool]:

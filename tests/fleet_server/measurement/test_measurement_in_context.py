@@ -34,8 +34,11 @@ from fleet_server.measurement.rules import (
     DEFAULTS,
     HOUR_S,
     Attenuated,
+    BlockedVent,
+    CrackedGlass,
     FlatLine,
     Fouling,
+    Mismatch,
     Rate,
     Rules,
     Season,
@@ -69,6 +72,10 @@ KINDS = {
     "fouling": ("total", "alarm"),
     "service": (),
     "time": (),
+    "rose_without_rain": ("change", "minutes", "believed", "rain_mm"),
+    "mismatch": ("apart", "expected"),
+    "cracked_glass": ("hours",),
+    "blocked_vent": ("correlation",),
 }
 """Every kind of reason with its numbers."""
 ANYTHING = GrossRange("1", fail=(-np.inf, np.inf), suspect=(-np.inf, np.inf))
@@ -282,6 +289,81 @@ def test_film_that_grows_after_fourteen_clean_days_is_fouling_until_the_next_ser
     assert set(results(series, rules, QualityTest.FOULING)) == {NOT}
 
 
+@pytest.mark.parametrize(
+    ("saturation_pct", "conductivity", "expected"),
+    [
+        (100.0, None, {GOOD}),
+        (95.0, None, {SUSPECT}),
+        (88.0, None, {SUSPECT}),
+        # Salt water holds less: 9.1 mg/L of it are 109 %.
+        (100.0, 24_000.0, {SUSPECT}),
+        (109.0, 24_000.0, {GOOD}),
+        (np.nan, None, {NOT}),
+    ],
+)
+def test_oxygen_that_saturation_and_warmth_beside_it_contradict_is_suspect(
+    saturation_pct: float, conductivity: float | None, expected: set[int]
+) -> None:
+    """9.09 mg/L are saturation at 20 °C and standard pressure (Benson and Krause 1984); 960 to 1030 hPa are any weather."""
+    beside = {
+        "oxygen_saturation": quarters([saturation_pct] * 8),
+        "water_temperature": quarters([20.0] * 8),
+    }
+    if conductivity is not None:
+        beside["conductivity"] = quarters([conductivity] * 8)
+    if saturation_pct == 95.0:  # 9.09 at 95 % would want 1067 hPa
+        beside["water_temperature"] = quarters([20.5] * 8)
+    found = results(quarters([9.09] * 8), DEFAULTS["dissolved_oxygen"], QualityTest.PROBE, **beside)
+    assert set(found) == expected
+
+
+def test_glass_that_stands_at_seven_for_a_day_is_suspect_and_a_quiet_pond_elsewhere_is_not() -> (
+    None
+):
+    rules = DEFAULTS["ph"]
+    quiet = 0.02 * np.sin(np.arange(200) / 7.0)
+    cracked = results(quarters(6.95 + quiet), rules, QualityTest.PROBE)
+    assert cracked[:96] == [NOT] * 96
+    assert set(cracked[96:]) == {SUSPECT}
+    assert set(results(quarters(7.6 + quiet), rules, QualityTest.PROBE)[96:]) == {GOOD}
+    breathing = quarters(7.0 + 5 * quiet)
+    assert set(results(breathing, rules, QualityTest.PROBE)[96:]) == {GOOD}
+
+
+def test_level_that_goes_with_the_weather_has_a_blocked_vent_and_one_that_does_not_is_good() -> (
+    None
+):
+    rng = np.random.default_rng(3)
+    days = np.arange(20 * 96) / 96
+    weather = 1005 + 9 * np.sin(2 * np.pi * days / 5.5) + rng.normal(0, 0.3, days.size)
+    pond = 1.2 + 0.002 * days + 0.004 * np.sin(2 * np.pi * days) + rng.normal(0, 0.003, days.size)
+    blocked = pond + 0.0102 * (weather - 1005)
+    rules, pressure = DEFAULTS["water_level"], quarters(weather)
+    sound = results(quarters(pond), rules, QualityTest.PROBE, air_pressure=pressure)
+    assert set(sound[8 * 96 :]) == {GOOD}
+    found = results(quarters(blocked), rules, QualityTest.PROBE, air_pressure=pressure)
+    assert set(found[: 5 * 96]) == {NOT}
+    assert set(found[8 * 96 :]) == {SUSPECT}
+    calm = quarters(1005 + 0.1 * (weather - 1005))
+    assert set(results(quarters(blocked), rules, QualityTest.PROBE, air_pressure=calm)) == {NOT}
+    assert set(results(quarters(blocked), rules, QualityTest.PROBE)) == {NOT}
+
+
+def test_soil_that_gets_wet_fast_is_believed_after_rain_and_said_to_be_without_it_where_none_fell() -> (
+    None
+):
+    rules = DEFAULTS["soil_water_content"]
+    wetted = quarters([0.20] * 8 + [0.30] * 8)
+    test = QualityTest.RATE_OF_CHANGE
+    assert results(wetted, rules, test)[8] == SUSPECT
+    rained = quarters([0.0] * 4 + [0.7, 0.6] + [0.0] * 10)
+    assert results(wetted, rules, test, rain=rained)[8] == GOOD
+    (reason,) = explain(wetted, rules, Context(rain=quarters([0.0] * 7 + [0.2] * 9)), 8)
+    assert (reason.kind, reason.numbers["rain_mm"]) == ("rose_without_rain", 0.4)
+    dried = quarters([0.30] * 8 + [0.20] * 8)
+    assert results(dried, rules, test, rain=rained)[8] == SUSPECT
+
+
 def test_step_at_a_service_is_no_rate_and_no_spike_and_the_service_itself_is_bad() -> None:
     series = quarters([8.0, 8.0, 3.0, 5.0, 12.0, 12.0])
     service = (BEGIN_S + 2 * QUARTER_S, BEGIN_S + 4 * QUARTER_S)
@@ -356,6 +438,9 @@ ALL_TESTS = _shortened(
         neighbour=DEFAULTS["soil_temperature"].neighbour,
         frost=DEFAULTS["soil_water_content"].frost,
         exposed=DEFAULTS["soil_temperature"].exposed,
+        mismatch=Mismatch(),
+        cracked_glass=CrackedGlass(within=3.0, tolerance=1.0, window_s=6 * HOUR_S),
+        blocked_vent=BlockedVent(correlation=0.05),
     )
 )
 
@@ -388,8 +473,15 @@ def _world(seed: int, rows: int, *, step_s: int) -> tuple[Series, Context]:
         water_temperature=one(6.0),
         conductivity=one(6.0),
         level=one(5.0),
+        oxygen_saturation=one(4.0),
+        air_pressure=_scaled(one(5.0), 4.0),
+        rain=one(0.1),
         services=tuple(services),
     )
+
+
+def _scaled(series: Series, factor: float) -> Series:
+    return Series(series.times_s, 1000.0 + factor * series.values)
 
 
 def _streamed(

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from corrections import calibrate
-from factories import NOON, SimulatedNode, deployed_node
+from factories import NOON, POND_READINGS, SimulatedNode, deployed_node
 from judged_world import SPIKE_AT, STEP_S, World
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,6 +18,7 @@ from fleet_server.errors import Invalid, NotFound
 from fleet_server.measurement.quality import QualityTest, Result, result_of
 from fleet_server.measurement.rules import DEFAULTS, Spike, to_data
 from fleet_server.models import (
+    Channel,
     Datastream,
     JudgedStream,
     Observation,
@@ -26,7 +27,8 @@ from fleet_server.models import (
     Revision,
     RuleSet,
 )
-from fleet_server.services import deploying, judging, quality_rules, revising
+from fleet_server.services import deploying, flagging, judging, quality_rules, revising
+from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
 
 
@@ -151,6 +153,34 @@ def test_estimated_time_of_a_reading_is_suspect(world: World) -> None:
     assert world.rows()[4].flag == 3
 
 
+def test_oxygen_that_its_own_saturation_contradicts_is_suspect_and_proved(session: Session) -> None:
+    """The sixteenth test has the sign of what is stored."""
+    deployed_node(session, model="pond-1")
+    node = SimulatedNode(readings=POND_READINGS)
+    wrong = range(12, 20)
+    packs = [
+        node.pack(seq, readings={**POND_READINGS, "do": 6.9} if seq in wrong else None)
+        for seq in range(1, 31)
+    ]
+    store_batch(session, packs, now=NOON)
+    for _ in range(10):
+        judging.judge_due(session, now=NOON + timedelta(days=2))
+    rows = session.scalars(
+        select(Observation)
+        .join(Channel, Channel.datastream_id == Observation.datastream_id)
+        .where(Channel.key == "do")
+        .order_by(Observation.sampled_at)
+    ).all()
+    judged = [result_of(row.tests, QualityTest.PROBE) for row in rows]
+    assert judged[:18] == [1] * 11 + [2] * 7
+    assert [row.tests < 0 for row in rows[:18]] == [False] * 11 + [True] * 7
+    assert {row.flag for row in rows[12:18]} == {3}
+    stream = session.get_one(Datastream, rows[0].datastream_id)
+    (reason,) = flagging.why(session, stream, rows[14].sampled_at).reasons
+    assert reason.kind == "mismatch"
+    assert verify(session).is_clean
+
+
 def test_one_changed_bit_of_a_filled_test_is_found(world: World) -> None:
     world.judge()
     row = world.rows()[7]
@@ -266,6 +296,39 @@ def test_other_limits_judge_the_past_again_and_what_was_known_is_kept(world: Wor
     world.judge(now=NOON + timedelta(days=4))
     assert world.rows()[SPIKE_AT - 1].flag == 4
     assert world.session.scalar(select(func.count()).select_from(RuleSet)) == 2
+
+
+def test_filled_tests_of_replaced_versions_are_proved_by_what_was_known_then_or_said_not_to_be(
+    world: World,
+) -> None:
+    world.judge()
+    first = verify(world.session)
+    assert (first.tests_proved, first.tests_kept, first.notes) == (0, 0, []), "none was filled"
+    quality_rules.set_rules(
+        world.session, "soil_temperature", _limits(20.0),
+        reason="sunny spot", author="Ada", now=NOON + timedelta(days=2, hours=1),
+    )  # fmt: skip
+    world.judge(now=NOON + timedelta(days=3))
+    found = verify(world.session)
+    assert (found.tests_proved, found.tests_kept) == (3, 0), "by the limits before these"
+    assert found.notes == ["Filled tests of replaced versions: 3 of 3 were proved."]
+    calibrate(world.session, "t30", offset=-1.5, now=NOON + timedelta(days=4))
+    while revising.advance(world.session, now=NOON + timedelta(days=4)):
+        pass
+    world.judge(now=NOON + timedelta(days=5))
+    found = verify(world.session)
+    assert found.is_clean
+    assert found.tests_kept == 0
+    assert found.tests_proved > 45, "those that the calibration replaced, by its values before"
+    with db.writing(world.session):
+        world.session.execute(
+            update(ObservationHistory)
+            .where(ObservationHistory.known_to == NOON + timedelta(days=3))
+            .values(tests=ObservationHistory.tests.op("|")(1 << (2 * QualityTest.FLAT_LINE)))
+        )
+    found = verify(world.session)
+    assert found.tests_kept == 3
+    assert "3 were not: what lay beside them" in found.notes[0]
 
 
 def test_limits_of_one_datastream_go_before_those_of_its_property(world: World) -> None:
