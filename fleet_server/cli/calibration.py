@@ -391,6 +391,31 @@ def point(
 
 @calibration.command()
 @click.argument("calibration_id", type=click.IntRange(1, 2**31 - 1))
+@click.option("--u-absolute", type=_NUMBER, help="The probe's own, beside the fit.")
+@click.option("--u-relative", type=_NUMBER, help="The same, as a part of the value.")
+@click.option("--u-drift", "u_drift_absolute", type=_NUMBER, help="What a year adds to it.")
+@click.option(
+    "--u-drift-relative", type=_NUMBER, help="What a year adds to it, as a part of the value."
+)
+@data_option
+@json_option
+def own(*, calibration_id: int, data_dir: str | None, as_json: bool, **given: float | None) -> None:
+    """Say how sure the probe of a draft is by itself, and what a year adds to that; what is not given stays.
+
+    Example: fleet calibration own 12 --u-absolute 0.02 --u-drift 0.1
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise click.UsageError(
+            "Say which: --u-absolute, --u-relative, --u-drift or --u-drift-relative."
+        )
+    with open_session(data_dir) as session:
+        record = calibrating.change_draft(session, calibration_id, changes, now=clock.now())
+    answer(calibration_documents.record_document(record), _text(record), as_json=as_json)
+
+
+@calibration.command()
+@click.argument("calibration_id", type=click.IntRange(1, 2**31 - 1))
 @data_option
 @json_option
 def fit(*, calibration_id: int, data_dir: str | None, as_json: bool) -> None:

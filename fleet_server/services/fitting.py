@@ -12,6 +12,7 @@ from fleet_server.errors import Said
 from fleet_server.measurement import fits
 from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.models import CalibrationKind
+from fleet_server.services.flag_reasons import Number
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,14 @@ def _numbers(points: Sequence[FitPoint], standard: int) -> list[int]:
 def in_words(code: str, numbers: Mapping[str, float]) -> Said:
     """One sentence on a fault, as a page or a command says it."""
     say = _SENTENCES.get(code, _unknown)
-    return say({name: f"{number:.4g}" for name, number in numbers.items()})
+    return say({name: Number(number) for name, number in numbers.items()})
 
 
-def _unknown(_: Mapping[str, str]) -> Said:
+def _unknown(_: Mapping[str, Number]) -> Said:
     return Said("The fit cannot be trusted.")
 
 
-_SENTENCES: Mapping[str, Callable[[Mapping[str, str]], Said]] = {
+_SENTENCES: Mapping[str, Callable[[Mapping[str, Number]], Said]] = {
     "points": lambda given: Said(
         "There are too few points: %(points)s, where %(least)s are needed.", **given
     ),

@@ -33,6 +33,22 @@ class Quantity(float):
         return f"{float(self):.0f}" if abs(self) >= 1000 else f"{float(self):.3g}"
 
 
+class Number(Quantity):
+    """A number in a sentence that names its unit itself, or has none; four digits.
+
+    >>> str(Number(0.93154)), str(Number(1100.0))
+    ('0.9315', '1100')
+    """
+
+    def __new__(cls, value: float) -> Number:
+        made = super().__new__(cls, value, "1")
+        assert isinstance(made, Number)  # noqa: S101 - it is made of this class
+        return made
+
+    def digits(self) -> str:
+        return f"{float(self):.4g}"
+
+
 def said(reason: Reason, observed_property: str) -> Said:
     """The sentence of one test's verdict on a value of this property."""
     unit = GROSS_RANGES[observed_property].unit

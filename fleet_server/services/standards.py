@@ -16,6 +16,7 @@ from fleet_server.errors import Conflict, Invalid, NotFound, Refused, Said
 from fleet_server.measurement import derived
 from fleet_server.models import Standard, StandardKind
 from fleet_server.services import auditing, keyset, rights
+from fleet_server.services.flag_reasons import Number
 from hardware import vocabulary
 
 _LONGEST = 120
@@ -189,9 +190,9 @@ def value_of(
         raise StandardWrong(
             "Standard %(name)s says what it is worth between %(lowest)s and %(highest)s °C, not at %(temperature)s °C.",
             name=standard.name,
-            lowest=f"{lowest:g}",
-            highest=f"{highest:g}",
-            temperature=f"{temperature_c:g}",
+            lowest=Number(lowest),
+            highest=Number(highest),
+            temperature=Number(temperature_c),
         )
     return _between(pairs, temperature_c)
 
@@ -215,13 +216,13 @@ def _saturated(
     if not _PRESSURES_HPA[0] <= pressure_hpa <= _PRESSURES_HPA[1]:
         raise StandardWrong(
             "The air's pressure where the probe is lies between %(lowest)s and %(highest)s hPa, not reduced to sea level.",
-            lowest=f"{_PRESSURES_HPA[0]:g}",
-            highest=f"{_PRESSURES_HPA[1]:g}",
+            lowest=Number(_PRESSURES_HPA[0]),
+            highest=Number(_PRESSURES_HPA[1]),
         )
     worth = float(derived.oxygen_saturation(temperature_c, 0.0, pressure_hpa))
     if math.isnan(worth):
         raise StandardWrong(
-            "Water of %(temperature)s °C is none.", temperature=f"{temperature_c:g}"
+            "Water of %(temperature)s °C is none.", temperature=Number(temperature_c)
         )
     return worth
 
@@ -273,9 +274,9 @@ def _check_points(new: NewStandard) -> None:
         if not (is_number and _COLDEST_C <= temperature_c <= _WARMEST_C and abs(value) <= _LARGEST):
             raise StandardWrong(
                 "A standard's values are numbers of at most %(largest)s, and a temperature lies between %(coldest)s and %(warmest)s °C.",
-                largest=f"{_LARGEST:g}",
-                coldest=f"{_COLDEST_C:g}",
-                warmest=f"{_WARMEST_C:g}",
+                largest=Number(_LARGEST),
+                coldest=Number(_COLDEST_C),
+                warmest=Number(_WARMEST_C),
             )
     temperatures = [temperature_c for temperature_c, _ in new.points]
     if any(after <= before for before, after in itertools.pairwise(temperatures)):

@@ -12,6 +12,7 @@ from fleet_server.web import credential_words, faults, node_states, site_words, 
 web = Blueprint("web", __name__, template_folder="templates")
 
 _WORDS = (
+    "as_typed",
     "battery_words",
     "channel_title",
     "command_word",

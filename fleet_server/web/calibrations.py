@@ -304,6 +304,13 @@ def drop_point(calibration_id: int) -> _Answer:
     )
 
 
+@web.post("/fleet/calibrations/<row_id:calibration_id>/own")
+@needs(Right.CALIBRATE)
+def change_own(calibration_id: int) -> _Answer:
+    """What the author says of the probe's own u, and of what a year adds to it; an empty field stays as it is."""
+    return _done(calibration_id, lambda: _change_own(calibration_id))
+
+
 @web.post("/fleet/calibrations/<row_id:calibration_id>/approve")
 @needs(Right.STEWARD_DATA)
 def approve(calibration_id: int) -> _Answer:
@@ -395,6 +402,15 @@ def _put(calibration_id: int) -> CalibrationRecord:
         note=forms.text("note"),
     )
     return calibrating.put_point(current_session(), calibration_id, point, now=clock.now())
+
+
+def _change_own(calibration_id: int) -> CalibrationRecord:
+    given = {
+        "u_absolute": forms.number("u_absolute", gettext("The probe's own u")),
+        "u_drift_absolute": forms.number("u_drift_absolute", gettext("What a year adds to u")),
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    return calibrating.change_draft(current_session(), calibration_id, changes, now=clock.now())
 
 
 def _stage() -> PointStage:

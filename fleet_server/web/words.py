@@ -329,6 +329,11 @@ def quantity_in_words(number: Quantity) -> str:
     return f"{written}\N{NO-BREAK SPACE}{symbol}" if symbol else written
 
 
+def as_typed(number: float) -> str:
+    """A number in a field, as its reader types one: `20,5`, without a mark at thousands."""
+    return str(format_decimal(round(number, 9), format="0.#########"))
+
+
 def whole(number: int | None) -> str:
     return "–" if number is None else str(format_decimal(number, format="#,##0"))
 

@@ -175,6 +175,11 @@ def test_point_is_understood_as_people_write_numbers(
     made = json.loads(fleet(*new, "--point", typed, "--json").out)
     assert made["points"][0]["indicated"] == indicated
     assert made["parameters"]["u_drift_absolute"] == 0.2
+    own = ("own", str(made["calibration"]), "--u-drift", "0", "--u-absolute", "0,04", "--json")
+    changed = json.loads(fleet(*own).out)["parameters"]
+    assert (changed["u_drift_absolute"], changed["u_absolute"]) == (0.0, 0.04)
+    wrong = fleet("own", str(made["calibration"]))
+    assert (wrong.status, is_one_sentence(wrong.err, "Say which")) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def test_backup_that_cannot_be_made_holds_a_correction_up_and_says_so(
     [
         ((), "Say why with --reason, or look first with --dry-run."),
         (("--reason", "  "), "Say why with --reason"),
+        (("--reason", "x" * 501), "A reason has 1 to 500 characters"),
+        (("--reason", "one\ntwo"), "in one line"),
         (("--check", "--dry-run"), "--check looks at everything; leave out the other options."),
         (("--dry-run", "--site", "nix"), "There are no values of nix; look at `fleet site list`."),
         (("--dry-run", "--from", "yesterday"), "'yesterday' is no time"),

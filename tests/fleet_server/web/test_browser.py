@@ -91,6 +91,7 @@ _PAGES = (
     "/fleet/revisions/1",
     "/fleet/revisions/2",
     f"/fleet/observations/{observation_id(1, small_world.NOW)}",
+    f"/fleet/observations/{observation_id(1, small_world.NOW)}/uncertainty",
     "/field/nodes/n-000002/calibrate",
     "/field/calibrations/21",
     "/api/docs",

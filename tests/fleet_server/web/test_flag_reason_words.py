@@ -13,7 +13,7 @@ from fleet_server.measurement.in_context import Context
 from fleet_server.measurement.quality import QualityTest, Result
 from fleet_server.measurement.rules import DEFAULTS
 from fleet_server.measurement.windows import Series
-from fleet_server.services import flag_reasons
+from fleet_server.services import fitting, flag_reasons
 from fleet_server.web.faults import in_words
 from tests.fleet_server.measurement.test_measurement_in_context import KINDS
 
@@ -53,3 +53,10 @@ def test_every_test_has_a_sentence_for_when_its_numbers_are_gone(pages: Flask) -
         said = [in_words(flag_reasons.said_without_numbers(test)) for test in QualityTest]
     assert len(set(said)) == len(QualityTest)
     assert np.all([sentence.endswith(".") for sentence in said])
+
+
+def test_reason_of_a_fit_has_the_readers_comma(pages: Flask) -> None:
+    said = fitting.in_words("slope", {"slope": 0.71234, "lowest": 0.9524, "highest": 1.176})
+    assert "The slope is 0.7123; a sound probe has one between 0.9524 and 1.176." in said
+    with pages.test_request_context(), force_locale("de"):
+        assert "0,7123" in in_words(said)
