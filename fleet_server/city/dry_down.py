@@ -78,8 +78,7 @@ def fit_dry_down(series: Series) -> DryDown | None:
     (0.08, 12.0)
     """
     last_s = int(series.times_s[-1]) if len(series) else 0
-    instants = np.arange(last_s - PAST_S, last_s + 1, DAY_S)
-    at = np.array([_value_at(series, int(instant)) for instant in instants])
+    at = _values_at(series, np.arange(last_s - PAST_S, last_s + 1, DAY_S, dtype=np.int64))
     change = np.diff(at)
     dried = np.isfinite(change) & (change < 0.0)
     if dried.sum() < _LEAST_STEPS:
@@ -96,14 +95,19 @@ def fit_dry_down(series: Series) -> DryDown | None:
     return DryDown(float(rest), tau_days)
 
 
+def _values_at(series: Series, instants_s: NDArray[np.int64]) -> FloatArray:
+    """The last value at or before each instant, not older than `_FRESH_S`; NaN where there is none."""
+    is_known = np.isfinite(series.values)
+    times_s, values = series.times_s[is_known], series.values[is_known]
+    if not times_s.size:
+        return np.full(instants_s.shape, np.nan)
+    row = np.searchsorted(times_s, instants_s, side="right") - 1
+    is_fresh = (row >= 0) & (instants_s - times_s[row] <= _FRESH_S)
+    return np.where(is_fresh, values[row], np.nan)
+
+
 def _value_at(series: Series, instant_s: int) -> float:
-    """The last value at or before an instant, not older than `_FRESH_S`; NaN where there is none."""
-    row = int(np.searchsorted(series.times_s, instant_s, side="right")) - 1
-    while row >= 0 and series.times_s[row] >= instant_s - _FRESH_S:
-        if math.isfinite(series.values[row]):
-            return float(series.values[row])
-        row -= 1
-    return math.nan
+    return float(_values_at(series, np.array([instant_s], dtype=np.int64))[0])
 
 
 # --------------------------------------------------------------------------------------------------------- forecasters
@@ -143,35 +147,28 @@ def learned(known: Known, question: Question) -> float:
     NaN while it is not drying, and before ten such mornings have shown how they went on.
     """
     series, ahead_s = known.series[SOIL], _ahead_s(question)
-    if not is_drying(series, question.issued_at_s):
+    mornings_s = question.issued_at_s - np.arange(_LEARNED_DAYS, dtype=np.int64) * DAY_S
+    at = _values_at(series, np.append(mornings_s, mornings_s[-1] - DAY_S * np.array([1, 2])))
+    then, day_before, two_before = at[:-2], at[1:-1], at[2:]
+    is_drying_then = (two_before > day_before) & (day_before > then)
+    if not is_drying_then[0]:
         return math.nan
-    rows = []
-    for back in range(1, _LEARNED_DAYS):
-        instant_s = question.issued_at_s - back * DAY_S
-        if instant_s + ahead_s > question.issued_at_s or not is_drying(series, instant_s):
-            continue
-        earlier, then, later = (
-            _value_at(series, instant_s + step) for step in (-DAY_S, 0, ahead_s)
-        )
-        rows.append((then - earlier, later - then))
-    known_rows = np.array(rows).reshape(-1, 2)
-    known_rows = known_rows[np.isfinite(known_rows).all(axis=1)]
-    if len(known_rows) < _LEAST_LEARNED:
+    later = _values_at(series, mornings_s + ahead_s)
+    is_row = is_drying_then & (mornings_s + ahead_s <= question.issued_at_s) & np.isfinite(later)
+    if is_row.sum() < _LEAST_LEARNED:
         return math.nan
-    was, became = known_rows.T
-    spread = float((was * was).sum())
+    was, became = (then - day_before)[is_row], (later - then)[is_row]
     # The prior is the naive line: what the last day did goes on.
-    prior = ahead_s / DAY_S
-    weight = _RIDGE_ROWS * float(np.mean(was * was))
-    slope = (float((was * became).sum()) + weight * prior) / (spread + weight)
-    start = _value_at(series, question.issued_at_s)
-    return start + slope * (start - _value_at(series, question.issued_at_s - DAY_S))
+    prior, weight = ahead_s / DAY_S, _RIDGE_ROWS * float(np.mean(was * was))
+    slope = (float((was * became).sum()) + weight * prior) / (float((was * was).sum()) + weight)
+    return float(then[0] + slope * (then[0] - day_before[0]))
 
 
 def is_drying(series: Series, instant_s: int) -> bool:
     """Whether the soil dried on each of the two days before: known when it is asked."""
-    values = [_value_at(series, instant_s - back * DAY_S) for back in (2, 1, 0)]
-    return values[0] > values[1] > values[2]
+    instants_s = instant_s - DAY_S * np.arange(3, dtype=np.int64)
+    now, day_before, two_before = _values_at(series, instants_s)
+    return bool(two_before > day_before > now)
 
 
 def _ahead_s(question: Question) -> int:
