@@ -189,7 +189,7 @@ def _slope_per_s(series: Series, issued_at_s: int) -> float:
 
 @dataclass(frozen=True)
 class DaysUntil:
-    """On which day a limit is passed, P10, P50 and P90; infinite: after more than `CENSORED_DAYS` or as many days as were looked at."""
+    """On which day a limit is passed, P10, P50 and P90; infinite: after more than `CENSORED_DAYS` or as many days as were looked at, NaN: unknown."""
 
     p10: float
     p50: float
@@ -202,11 +202,13 @@ class DaysUntil:
         >>> str(DaysUntil(2.0, 5.6, math.inf, 30))
         '2 to > 30 d, in the middle 6 d'
         """
-        low, middle, high = (
-            f"{day:.0f}" if math.isfinite(day) else f"> {self.horizon_days}"
-            for day in (self.p10, self.p50, self.p90)
-        )
+        low, middle, high = (self._said(day) for day in (self.p10, self.p50, self.p90))
         return f"{low} to {high} d, in the middle {middle} d"
+
+    def _said(self, day: float) -> str:
+        if math.isnan(day):
+            return "unknown"
+        return f"{day:.0f}" if math.isfinite(day) else f"> {self.horizon_days}"
 
 
 def first_passage(paths: ArrayLike, limit: float) -> DaysUntil:
@@ -243,6 +245,31 @@ def first_passage(paths: ArrayLike, limit: float) -> DaysUntil:
 def _ranked(days: FloatArray, level: float) -> float:
     """The least day by which at least this share has passed: no mean between a day and never."""
     return float(days[max(math.ceil(level * days.size - 1e-9) - 1, 0)])
+
+
+def passage_of_bands(low: ArrayLike, middle: ArrayLike, high: ArrayLike, limit: float) -> DaysUntil:
+    """Days until a limit by forecasts of each day with their bands: the days on which P10, the forecast and P90 fall to it.
+
+    For soil that dries all the while: then it has passed the limit by a day if it is below on that day. An edge that is open (NaN) before it passes makes
+    its day unknown; it is not taken as far away.
+
+    Args:
+        low, middle, high: water content now (all three the same) and after 1, 2, … days, shape (days + 1,).
+
+    >>> str(passage_of_bands([0.3, 0.18, 0.1], [0.3, 0.25, 0.19], [0.3, 0.28, float("nan")], 0.20))
+    '1 to unknown d, in the middle 2 d'
+    """
+    edges = [np.asarray(one, np.float64)[: CENSORED_DAYS + 1] for one in (low, middle, high)]
+    p10, p50, p90 = (_passage(edge, limit) for edge in edges)
+    return DaysUntil(p10, p50, p90, edges[0].size - 1)
+
+
+def _passage(edge: FloatArray, limit: float) -> float:
+    is_open = np.isnan(edge)
+    known = edge[: int(np.argmax(is_open))] if is_open.any() else edge
+    if known.size and (known <= limit).any():
+        return first_passage(np.append(known, known[-1])[:, None], limit).p50
+    return math.nan if is_open.any() else math.inf
 
 
 def bucket_paths(

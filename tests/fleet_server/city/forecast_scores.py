@@ -186,26 +186,35 @@ def _row(name: str, one: Scored, naives: Sequence[Scored]) -> str:
     )
 
 
+def soil_lines(days: int, *, drying: bool) -> list[str]:
+    scores = soil_scores(days, drying)
+    naives = [scores[name] for name in SOIL_NAIVES]
+    when = "drying" if drying else "any morning"
+    return [
+        _row(f"soil water, {when}, in {days} d, % by volume: {name}", one, naives)
+        for name, one in scores.items()
+    ]
+
+
+def dawn_lines(where: str, nights: Dawn) -> list[str]:
+    asked, found = nights
+    scores = {name: scored(one, asked) for name, one in found.items()}
+    return [
+        _row(f"least oxygen before dawn, {where}, mg/L: {name}", one, [scores[DAWN_NAIVE]])
+        for name, one in scores.items()
+    ]
+
+
 def table() -> str:
     head = (
         "| what, method | n | RMSE | RMSE over the baseline's | | in P10–P90 | width | pinball P10, P90 |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     lines = [head]
-    for when, drying in (("any morning", False), ("drying", True)):
+    for drying in (False, True):
         for days in HORIZONS_DAYS:
-            scores = soil_scores(days, drying)
-            naives = [scores[name] for name in SOIL_NAIVES]
-            lines += [
-                _row(f"soil water, {when}, in {days} d, % by volume: {name}", one, naives)
-                for name, one in scores.items()
-            ]
-    for where, (asked, found) in (("a lagoon", lagoon()), ("a stream", stream())):
-        scores = {name: scored(one, asked) for name, one in found.items()}
-        lines += [
-            _row(f"least oxygen before dawn, {where}, mg/L: {name}", one, [scores[DAWN_NAIVE]])
-            for name, one in scores.items()
-        ]
+            lines += soil_lines(days, drying=drying)
+    lines += dawn_lines("a lagoon", lagoon()) + dawn_lines("a stream", stream())
     lines += [
         "",
         "| nights of the lagoon below 4 mg/L | of those that came, warned of | of warnings, false |",
