@@ -78,8 +78,7 @@ def fit_dry_down(series: Series) -> DryDown | None:
     (0.08, 12.0)
     """
     last_s = int(series.times_s[-1]) if len(series) else 0
-    instants = np.arange(last_s - PAST_S, last_s + 1, DAY_S)
-    at = np.array([_value_at(series, int(instant)) for instant in instants])
+    at = _values_at(series, np.arange(last_s - PAST_S, last_s + 1, DAY_S, dtype=np.int64))
     change = np.diff(at)
     dried = np.isfinite(change) & (change < 0.0)
     if dried.sum() < _LEAST_STEPS:
@@ -96,14 +95,19 @@ def fit_dry_down(series: Series) -> DryDown | None:
     return DryDown(float(rest), tau_days)
 
 
+def _values_at(series: Series, instants_s: NDArray[np.int64]) -> FloatArray:
+    """The last value at or before each instant, not older than `_FRESH_S`; NaN where there is none."""
+    is_known = np.isfinite(series.values)
+    times_s, values = series.times_s[is_known], series.values[is_known]
+    if not times_s.size:
+        return np.full(instants_s.shape, np.nan)
+    row = np.searchsorted(times_s, instants_s, side="right") - 1
+    is_fresh = (row >= 0) & (instants_s - times_s[row] <= _FRESH_S)
+    return np.where(is_fresh, values[row], np.nan)
+
+
 def _value_at(series: Series, instant_s: int) -> float:
-    """The last value at or before an instant, not older than `_FRESH_S`; NaN where there is none."""
-    row = int(np.searchsorted(series.times_s, instant_s, side="right")) - 1
-    while row >= 0 and series.times_s[row] >= instant_s - _FRESH_S:
-        if math.isfinite(series.values[row]):
-            return float(series.values[row])
-        row -= 1
-    return math.nan
+    return float(_values_at(series, np.array([instant_s], dtype=np.int64))[0])
 
 
 # --------------------------------------------------------------------------------------------------------- forecasters
@@ -143,35 +147,28 @@ def learned(known: Known, question: Question) -> float:
     NaN while it is not drying, and before ten such mornings have shown how they went on.
     """
     series, ahead_s = known.series[SOIL], _ahead_s(question)
-    if not is_drying(series, question.issued_at_s):
+    mornings_s = question.issued_at_s - np.arange(_LEARNED_DAYS, dtype=np.int64) * DAY_S
+    at = _values_at(series, np.append(mornings_s, mornings_s[-1] - DAY_S * np.array([1, 2])))
+    then, day_before, two_before = at[:-2], at[1:-1], at[2:]
+    is_drying_then = (two_before > day_before) & (day_before > then)
+    if not is_drying_then[0]:
         return math.nan
-    rows = []
-    for back in range(1, _LEARNED_DAYS):
-        instant_s = question.issued_at_s - back * DAY_S
-        if instant_s + ahead_s > question.issued_at_s or not is_drying(series, instant_s):
-            continue
-        earlier, then, later = (
-            _value_at(series, instant_s + step) for step in (-DAY_S, 0, ahead_s)
-        )
-        rows.append((then - earlier, later - then))
-    known_rows = np.array(rows).reshape(-1, 2)
-    known_rows = known_rows[np.isfinite(known_rows).all(axis=1)]
-    if len(known_rows) < _LEAST_LEARNED:
+    later = _values_at(series, mornings_s + ahead_s)
+    is_row = is_drying_then & (mornings_s + ahead_s <= question.issued_at_s) & np.isfinite(later)
+    if is_row.sum() < _LEAST_LEARNED:
         return math.nan
-    was, became = known_rows.T
-    spread = float((was * was).sum())
+    was, became = (then - day_before)[is_row], (later - then)[is_row]
     # The prior is the naive line: what the last day did goes on.
-    prior = ahead_s / DAY_S
-    weight = _RIDGE_ROWS * float(np.mean(was * was))
-    slope = (float((was * became).sum()) + weight * prior) / (spread + weight)
-    start = _value_at(series, question.issued_at_s)
-    return start + slope * (start - _value_at(series, question.issued_at_s - DAY_S))
+    prior, weight = ahead_s / DAY_S, _RIDGE_ROWS * float(np.mean(was * was))
+    slope = (float((was * became).sum()) + weight * prior) / (float((was * was).sum()) + weight)
+    return float(then[0] + slope * (then[0] - day_before[0]))
 
 
 def is_drying(series: Series, instant_s: int) -> bool:
     """Whether the soil dried on each of the two days before: known when it is asked."""
-    values = [_value_at(series, instant_s - back * DAY_S) for back in (2, 1, 0)]
-    return values[0] > values[1] > values[2]
+    instants_s = instant_s - DAY_S * np.arange(3, dtype=np.int64)
+    now, day_before, two_before = _values_at(series, instants_s)
+    return bool(two_before > day_before > now)
 
 
 def _ahead_s(question: Question) -> int:
@@ -192,7 +189,7 @@ def _slope_per_s(series: Series, issued_at_s: int) -> float:
 
 @dataclass(frozen=True)
 class DaysUntil:
-    """On which day a limit is passed, P10, P50 and P90; infinite: after more than `CENSORED_DAYS` or as many days as were looked at."""
+    """On which day a limit is passed, P10, P50 and P90; infinite: after more than `CENSORED_DAYS` or as many days as were looked at, NaN: unknown."""
 
     p10: float
     p50: float
@@ -205,11 +202,13 @@ class DaysUntil:
         >>> str(DaysUntil(2.0, 5.6, math.inf, 30))
         '2 to > 30 d, in the middle 6 d'
         """
-        low, middle, high = (
-            f"{day:.0f}" if math.isfinite(day) else f"> {self.horizon_days}"
-            for day in (self.p10, self.p50, self.p90)
-        )
+        low, middle, high = (self._said(day) for day in (self.p10, self.p50, self.p90))
         return f"{low} to {high} d, in the middle {middle} d"
+
+    def _said(self, day: float) -> str:
+        if math.isnan(day):
+            return "unknown"
+        return f"{day:.0f}" if math.isfinite(day) else f"> {self.horizon_days}"
 
 
 def first_passage(paths: ArrayLike, limit: float) -> DaysUntil:
@@ -246,6 +245,31 @@ def first_passage(paths: ArrayLike, limit: float) -> DaysUntil:
 def _ranked(days: FloatArray, level: float) -> float:
     """The least day by which at least this share has passed: no mean between a day and never."""
     return float(days[max(math.ceil(level * days.size - 1e-9) - 1, 0)])
+
+
+def passage_of_bands(low: ArrayLike, middle: ArrayLike, high: ArrayLike, limit: float) -> DaysUntil:
+    """Days until a limit by forecasts of each day with their bands: the days on which P10, the forecast and P90 fall to it.
+
+    For soil that dries all the while: then it has passed the limit by a day if it is below on that day. An edge that is open (NaN) before it passes makes
+    its day unknown; it is not taken as far away.
+
+    Args:
+        low, middle, high: water content now (all three the same) and after 1, 2, … days, shape (days + 1,).
+
+    >>> str(passage_of_bands([0.3, 0.18, 0.1], [0.3, 0.25, 0.19], [0.3, 0.28, float("nan")], 0.20))
+    '1 to unknown d, in the middle 2 d'
+    """
+    edges = [np.asarray(one, np.float64)[: CENSORED_DAYS + 1] for one in (low, middle, high)]
+    p10, p50, p90 = (_passage(edge, limit) for edge in edges)
+    return DaysUntil(p10, p50, p90, edges[0].size - 1)
+
+
+def _passage(edge: FloatArray, limit: float) -> float:
+    is_open = np.isnan(edge)
+    known = edge[: int(np.argmax(is_open))] if is_open.any() else edge
+    if known.size and (known <= limit).any():
+        return first_passage(np.append(known, known[-1])[:, None], limit).p50
+    return math.nan if is_open.any() else math.inf
 
 
 def bucket_paths(

@@ -26,11 +26,12 @@ from fleet_server.city.scores import (
     warnings_below,
 )
 from fleet_server.measurement.evapotranspiration import daylight_hours
+from fleet_server.measurement.rules import DEFAULTS
 from fleet_server.measurement.windows import DAY_S, Series
 from tests.fleet_server.measurement import drawing
 from tests.fleet_server.measurement.drawing import BLUE, GREY, RED, Panel
 from tests.fleet_server.measurement.real_series import TABLE
-from tests.fleet_server.measurement.test_quality_judges import grand_bay, olympic_park
+from tests.fleet_server.measurement.test_quality_judges import french_creek, grand_bay, olympic_park
 
 HORIZONS_DAYS = (1, 2, 3)
 _ISSUE_H = 6
@@ -45,12 +46,11 @@ SOIL_METHODS = {
 }
 SOIL_NAIVES = ("line of two days", "as it is")
 SOIL_NAIVE = SOIL_NAIVES[0]
-GRAND_BAY_NIGHT = dawn_oxygen.Night(sunrise_h=12.0 - float(daylight_hours(30.36, 197)) / 2.0)
 DAWN_METHODS = {
     "as yesterday": dawn_oxygen.yesterday,
     "mean of a week": dawn_oxygen.week,
     "regression on dusk and yesterday": dawn_oxygen.regression,
-    "night's breathing": functools.partial(dawn_oxygen.breathing, night=GRAND_BAY_NIGHT),
+    "night's breathing": dawn_oxygen.breathing,
 }
 DAWN_NAIVE = "as yesterday"
 
@@ -67,6 +67,9 @@ class Scored:
 
 
 # ------------------------------------------------------------------------------------------------------------- soil
+
+
+park = functools.cache(olympic_park)
 
 
 def soil_cases(probe: Series, days: int, *, drying: bool) -> list[Case]:
@@ -92,7 +95,7 @@ def per_cent(probe: Series) -> Series:
 def soil_scores(days: int, drying: bool) -> dict[str, Scored]:
     """All probes of the park together; a day's forecasts are one group, for one irrigation wets them all."""
     collected: dict[str, list[Scored]] = {}
-    for probe in olympic_park():
+    for probe in park():
         asked = soil_cases(probe, days, drying=drying)
         found = run({dry_down.SOIL: Stored(per_cent(probe))}, asked, SOIL_METHODS, naive=SOIL_NAIVE)
         for name, one in found.items():
@@ -120,17 +123,42 @@ def _together(parts: list[Scored]) -> Scored:
 # ------------------------------------------------------------------------------------------------------------- dawn
 
 
+Dawn = tuple[list[Case], dict[str, Forecasts]]
+
+
 @functools.cache
-def dawn() -> tuple[list[Case], dict[str, Forecasts]]:
+def lagoon() -> Dawn:
     """Every night of a month in Grand Bay."""
     series = {
         dawn_oxygen.OXYGEN: grand_bay("DO_mgl")[0],
         dawn_oxygen.TEMPERATURE: grand_bay("Temp")[0],
         dawn_oxygen.SALINITY: grand_bay("Sal")[0],
     }
-    asked = dawn_oxygen.cases(series[dawn_oxygen.OXYGEN])
+    sunrise_h = 12.0 - float(daylight_hours(30.36, 197)) / 2.0
+    return _nights(series, dawn_oxygen.Night(sunrise_h=sunrise_h))
+
+
+@functools.cache
+def stream() -> Dawn:
+    """Every night of French Creek; what its oxygen cannot have been is left out, row by row, as a node's reading would be."""
+    oxygen = french_creek()
+    least, most = DEFAULTS["dissolved_oxygen"].gross.suspect
+    is_possible = (oxygen.values >= least) & (oxygen.values <= most)
+    series = {
+        dawn_oxygen.OXYGEN: Series(oxygen.times_s, np.where(is_possible, oxygen.values, np.nan)),
+        dawn_oxygen.TEMPERATURE: french_creek("temp"),
+    }
+    # Summer time of the mountains: the sun rises between 6:15 and 7:10.
+    return _nights(series, dawn_oxygen.Night(sunrise_h=6.7))
+
+
+def _nights(series: dict[str, Series], night: dawn_oxygen.Night) -> Dawn:
+    asked = dawn_oxygen.cases(series[dawn_oxygen.OXYGEN], night)
+    methods = {
+        name: functools.partial(method, night=night) for name, method in DAWN_METHODS.items()
+    }
     stored = {name: Stored(one) for name, one in series.items()}
-    return asked, run(stored, asked, DAWN_METHODS, naive=DAWN_NAIVE)
+    return asked, run(stored, asked, methods, naive=DAWN_NAIVE)
 
 
 # ------------------------------------------------------------------------------------------------------- the page
@@ -158,39 +186,50 @@ def _row(name: str, one: Scored, naives: Sequence[Scored]) -> str:
     )
 
 
+def soil_lines(days: int, *, drying: bool) -> list[str]:
+    scores = soil_scores(days, drying)
+    naives = [scores[name] for name in SOIL_NAIVES]
+    when = "drying" if drying else "any morning"
+    return [
+        _row(f"soil water, {when}, in {days} d, % by volume: {name}", one, naives)
+        for name, one in scores.items()
+    ]
+
+
+def dawn_lines(where: str, nights: Dawn) -> list[str]:
+    asked, found = nights
+    scores = {name: scored(one, asked) for name, one in found.items()}
+    return [
+        _row(f"least oxygen before dawn, {where}, mg/L: {name}", one, [scores[DAWN_NAIVE]])
+        for name, one in scores.items()
+    ]
+
+
 def table() -> str:
     head = (
         "| what, method | n | RMSE | RMSE over the baseline's | | in P10–P90 | width | pinball P10, P90 |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     lines = [head]
-    for when, drying in (("any morning", False), ("drying", True)):
+    for drying in (False, True):
         for days in HORIZONS_DAYS:
-            scores = soil_scores(days, drying)
-            naives = [scores[name] for name in SOIL_NAIVES]
-            lines += [
-                _row(f"soil water, {when}, in {days} d, % by volume: {name}", one, naives)
-                for name, one in scores.items()
-            ]
-    asked, found = dawn()
-    scores = {name: scored(one, asked) for name, one in found.items()}
-    lines += [
-        _row(f"least oxygen before dawn, mg/L: {name}", one, [scores[DAWN_NAIVE]])
-        for name, one in scores.items()
-    ]
+            lines += soil_lines(days, drying=drying)
+    lines += dawn_lines("a lagoon", lagoon()) + dawn_lines("a stream", stream())
     lines += [
         "",
-        "| nights below 4 mg/L: method | of those that came, warned of | of warnings, false |",
+        "| nights of the lagoon below 4 mg/L | of those that came, warned of | of warnings, false |",
     ]
     lines += ["|---|---|---|"]
-    for name, one in scores.items():
+    asked, found = lagoon()
+    for name, forecasts in found.items():
+        one = scored(forecasts, asked)
         said = warnings_below(one.value, one.truth, _LOW_MG_L)
         lines.append(f"| {name} | {said.recall} | {said.false_alarms} |")
     return "\n".join(lines) + "\n"
 
 
 def dawn_drawing() -> str:
-    asked, found = dawn()
+    asked, found = lagoon()
     x = np.array([case.question.due_s for case in asked], dtype=float)
     truth = np.array([case.truth for case in asked])
     panels = []
@@ -209,7 +248,7 @@ def dawn_drawing() -> str:
 
 
 def soil_drawing() -> str:
-    probe = olympic_park()[4]
+    probe = park()[4]
     asked = soil_cases(probe, 2, drying=False)
     found = run({dry_down.SOIL: Stored(per_cent(probe))}, asked, SOIL_METHODS, naive=SOIL_NAIVE)
     x = np.array([case.question.due_s for case in asked], dtype=float)

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from fleet_server.city import dawn_oxygen, dry_down
-from fleet_server.city.backtest import Known, Question, Stored, run
+from fleet_server.city.backtest import Known, Question, Stored, conformal, run
 from fleet_server.city.dawn_oxygen import Breathing, Night, breathing, fit_breathing, regression
-from fleet_server.city.dry_down import DryDown, bucket_paths, first_passage, fit_dry_down
+from fleet_server.city.dry_down import (
+    DryDown,
+    bucket_paths,
+    first_passage,
+    fit_dry_down,
+    passage_of_bands,
+)
 from fleet_server.city.scores import rmse
 from fleet_server.city.tree_water import Place, Plants, Soil, Water, Weather
 from fleet_server.measurement.windows import DAY_S, Series
@@ -119,6 +125,33 @@ def test_days_until_dry_by_the_bucket_hold_four_of_five_soils_drawn_alike() -> N
     assert 0.74 <= inside <= 0.86
 
 
+def test_days_until_dry_by_bands_hold_four_of_five_soils_that_dry_alike() -> None:
+    """Lines of two days over soils that fall faster or slower than they say; bands from 99 other soils, day by day."""
+    generator = np.random.default_rng(15)
+    days = np.arange(1, 31)
+    inside = []
+    for _ in range(300):
+        rates = generator.lognormal(math.log(0.005), 0.3, 100)
+        paths = 0.30 - rates * days[:, None]
+        line = 0.30 - 0.005 * days
+        errors = paths[:, 1:] - line[:, None]
+        edges = np.array([conformal(row.tolist()) for row in errors]).T + line
+        low, middle, high = (np.append(0.30, one) for one in (edges[0], line, edges[1]))
+        said = passage_of_bands(low, middle, high, 0.20)
+        true = 0.10 / rates[0]
+        inside.append(said.p10 <= (true if true <= 30 else math.inf) <= said.p90)
+    assert 0.74 <= np.mean(inside) <= 0.86
+
+
+def test_open_band_makes_a_day_unknown_and_not_late() -> None:
+    nothing = np.full(6, np.nan)
+    said = passage_of_bands(nothing, np.linspace(0.3, 0.1, 6), np.full(6, 0.3), 0.2)
+    assert math.isnan(said.p10)
+    assert said.p50 == pytest.approx(2.5)
+    assert said.p90 == math.inf
+    assert str(said) == "unknown to > 5 d, in the middle 2 d"
+
+
 # --- dawn
 
 
@@ -190,7 +223,16 @@ def test_night_is_that_of_the_place() -> None:
 class TestOnMeasuredSeries:
     pytestmark = needs_series
 
-    def test_numbers_and_pictures_of_the_page_are_those_of_the_series(self) -> None:
+    def test_numbers_of_a_lagoons_nights_and_of_drying_soil_are_those_of_the_page(self) -> None:
+        """The quick part; all of it is held by the nightly test below."""
+        lines = (_PAGE / "forecasts.md").read_text(encoding="utf-8").splitlines()
+        found = forecast_scores.dawn_lines("a lagoon", forecast_scores.lagoon())
+        found += forecast_scores.soil_lines(2, drying=True)
+        assert len(found) == 13
+        assert [line for line in found if line not in lines] == []
+
+    @pytest.mark.nightly
+    def test_all_numbers_and_pictures_of_forecasts_are_those_of_the_series(self) -> None:
         text = (_PAGE / "forecasts.md").read_text(encoding="utf-8")
         written = TABLE.search(text)
         assert written is not None

@@ -293,7 +293,7 @@ class TestOnRealSeries:
         assert 20 < (series.times_s[first] - begin) / DAY_S <= 27
 
 
-def french_creek() -> Series:
+def french_creek(column: str = "oxy") -> Series:
     with _FRENCH_CREEK.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     times = [
@@ -305,7 +305,7 @@ def french_creek() -> Series:
         for row in rows
     ]
     return arranged(
-        times, [float(row["oxy"] or "nan") if row["oxy"] != "NA" else np.nan for row in rows]
+        times, [float(row[column] or "nan") if row[column] != "NA" else np.nan for row in rows]
     )
 
 
