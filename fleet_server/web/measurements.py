@@ -198,7 +198,7 @@ def take_over_check_point(observation_id: int) -> _Answer:
     made, fault = forms.tried(draft)
     if made is None:
         return _points_of_site(0 if site is None else site.id, fault), 400
-    flash(gettext("The correction is a draft: somebody else approves it."))
+    flash(gettext("The drift correction is a draft: somebody else approves it."))
     return redirect(url_for("web.corrections", serial=point.serial), code=303)
 
 
