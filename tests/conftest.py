@@ -59,7 +59,7 @@ def pytest_collection_finish() -> None:
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of this user's below it
 _WANTED_BYTES = 6 << 30
-"""Three processes' files, and as much again for what they do."""
+"""Four processes' files, and room for what they do."""
 
 
 def _use_memory() -> None:
@@ -178,7 +178,7 @@ def _keep_once_on_postgresql(items: list[pytest.Item]) -> None:
 # Seconds that they take, roughly; those that share a demo stay together.
 _LONG = {
     ("test_demo.py", "test_one_reading.py"): 190,
-    ("test_kill.py",): 120,
+    ("test_kill.py",): 90,
     ("test_virtual_run.py",): 80,
     ("test_isolation.py",): 70,
     ("test_orders.py",): 50,
