@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import random
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def make_files_that_are_none(folder: Path) -> None:
     """`empty` (a folder), `garbage` (a text) and `noise` (bytes): none of what any command asks for."""
     (folder / "empty").mkdir()
     (folder / "garbage").write_text("\0garbage = [[[")
-    (folder / "noise").write_bytes(os.urandom(300) + b"\xff")
+    (folder / "noise").write_bytes(random.Random(1).randbytes(300) + b"\xff")
 
 
 @contextmanager

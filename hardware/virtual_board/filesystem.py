@@ -1,8 +1,8 @@
 """The board's littlefs (the real one) on its flash, as files of a run and as files for the bench.
 
-Parameters are MicroPython's for the ESP32 (32-byte reads and programs, 128-byte cache, 4 KiB blocks). Only the
-cache is larger here, because every fill is a call into Python; what it programs is cut into the real
-cache's pieces again, so that a power cut can fall between any two of them.
+Parameters are MicroPython's for the ESP32 (32-byte reads and programs, 128-byte cache, 4 KiB blocks). Only reads
+and the cache are larger here, because every fill is a call into Python; what the cache programs is cut into the real
+one's pieces again, so that a power cut can fall between any two of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from hardware.virtual_board.flash import Flash
 
-_READ_BYTES = 32
+_PROGRAM_BYTES = 32
+_READ_BYTES = 256  # littlefs goes through the entries of a folder backwards, four bytes at a time
 _PIECE_BYTES = 128  # the real cache, and so the longest program and inline file
 _CACHE_BYTES = SECTOR_BYTES
 _OPEN_CREATE, _OPEN_DIRECTORY, _OPEN_EXCLUSIVE, _OPEN_TRUNCATE = 1, 2, 4, 8
@@ -74,7 +75,7 @@ class FileSystem:
             block_size=SECTOR_BYTES,
             block_count=region("vfs").size // SECTOR_BYTES,
             read_size=_READ_BYTES,
-            prog_size=_READ_BYTES,
+            prog_size=_PROGRAM_BYTES,
             cache_size=_CACHE_BYTES,
             lookahead_size=32,
             block_cycles=100,

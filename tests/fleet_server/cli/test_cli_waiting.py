@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import threading
@@ -158,7 +159,7 @@ def test_waiting_is_told_once_for_each_step_and_the_steps_grow() -> None:
 
 
 def test_file_that_is_no_database_is_not_waited_for(tmp_path: Path) -> None:
-    (tmp_path / "noise").write_bytes(os.urandom(300))
+    (tmp_path / "noise").write_bytes(random.Random(1).randbytes(300))
     engine = db.make_engine(f"sqlite:///{tmp_path / 'noise'}")
     with pytest.raises(Unavailable, match="file is not a database"):
         wait_for_database(engine, threading.Event(), check=db.check_schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -148,8 +148,8 @@ def test_nothing_is_acknowledged_while_the_database_is_away(
 
 GARBAGE = {
     "empty": b"",
-    "random": os.urandom(200),
-    "64 KiB": os.urandom(65_000),
+    "random": random.Random(1).randbytes(200),
+    "64 KiB": random.Random(2).randbytes(65_000),
     "valid CBOR of the wrong shape": b"\xa1\x01\x02",
     "another node's pack": SimulatedNode("n-000002").pack(1).payload,
     "the year 2106": SimulatedNode(NODE_ID).pack(1, at_s=2**32 - 1).payload,
