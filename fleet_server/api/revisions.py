@@ -149,7 +149,7 @@ class VersionSchema(Schema):
 
 
 class VersionHistorySchema(Schema):
-    """Oldest version first; `waits_for`: revisions that have not come to this observation yet."""
+    """The newest hundred versions, oldest first, and how many are older; `waits_for`: revisions that have not come to this observation yet."""
 
     id = fields.Integer(required=True)
     datastream_id = fields.Integer(required=True, attribute="datastream.id")
@@ -160,6 +160,7 @@ class VersionHistorySchema(Schema):
     sampled_at = fields.AwareDateTime(required=True)
     is_current = fields.Boolean(required=True)
     versions = fields.List(fields.Nested(VersionSchema), required=True)
+    older = fields.Integer(required=True)
     waits_for = fields.List(fields.Nested(ChangedBySchema), required=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, null, select, union_all
+from sqlalchemy import func, literal, null, select, union_all
 from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound
@@ -29,6 +29,7 @@ from fleet_server.models import (
 from fleet_server.services import observing, rights
 
 _HIGHEST_ROW = 2**31 - 1
+_SHOWN_MAX = 100
 _COLUMNS = ("value", "u", "flag", "tests", "lineage_id", "pack_id", "known_from")
 
 
@@ -84,13 +85,17 @@ class Version:
 
 @dataclass(frozen=True)
 class VersionHistory:
-    """Oldest version first. `waits_for`: revisions ordered for its datastream and time that have not come to it yet."""
+    """Oldest version first. `waits_for`: revisions ordered for its datastream and time that have not come to it yet.
+
+    `older`: how many versions came before these; the feed's `asOf` has each of them.
+    """
 
     datastream: Datastream
     site: Site
     sampled_at: datetime
     versions: Sequence[Version]
     waits_for: Sequence[Revision]
+    older: int = 0
 
     @property
     def id(self) -> int:
@@ -103,14 +108,14 @@ class VersionHistory:
 
 
 def history_of(session: Session, public_id: int) -> VersionHistory:
-    """Every version of the observation with this public id. At most seven statements, whatever its past.
+    """The versions of the observation with this public id, the newest hundred of them. At most seven statements, whatever its past.
 
     Raises:
         NotFound: there never was one, or its site is not the actor's business.
     """
     datastream_id, sampled_at = observation_key(public_id)
     place = _place(session, datastream_id)
-    rows = _rows(session, datastream_id, sampled_at) if place is not None else []
+    rows, older = _rows(session, datastream_id, sampled_at) if place is not None else ([], 0)
     if place is None or not rows:
         raise NotFound("There is no observation %(public_id)s.", public_id=public_id)
     made_by = _made_by(session, {row.lineage_id for row in rows})
@@ -122,8 +127,9 @@ def history_of(session: Session, public_id: int) -> VersionHistory:
     return VersionHistory(
         *place,
         sampled_at,
-        tuple(_versions(rows, made_by, revisions)),
+        tuple(_versions(rows, made_by, revisions, older=older))[-_SHOWN_MAX:],
         _waiting(session, datastream_id, sampled_at),
+        max(0, older + len(rows) - _SHOWN_MAX),
     )
 
 
@@ -138,7 +144,9 @@ def _place(session: Session, datastream_id: int) -> tuple[Datastream, Site] | No
     return None if found is None else (found[0], found[1])
 
 
-def _rows(session: Session, datastream_id: int, sampled_at: datetime) -> Sequence[Any]:
+def _rows(session: Session, datastream_id: int, sampled_at: datetime) -> tuple[Sequence[Any], int]:
+    """Its newest versions, oldest first, one more than are shown: that one says who made the first of them; and how many are before."""
+
     def of(model: Any, *further: Any) -> Any:
         return select(*(getattr(model, name) for name in _COLUMNS), *further).where(
             model.datastream_id == datastream_id, model.sampled_at == sampled_at
@@ -149,14 +157,23 @@ def _rows(session: Session, datastream_id: int, sampled_at: datetime) -> Sequenc
         of(ObservationHistory, ObservationHistory.known_to, ObservationHistory.revision_id),
         of(Observation, literal(None, moment).label("known_to"), null().label("revision_id")),
     ).subquery()
-    return session.execute(select(both).order_by(both.c.known_from)).all()
+    newest = select(both).order_by(both.c.known_from.desc()).limit(_SHOWN_MAX + 1)
+    rows = session.execute(newest).all()[::-1]
+    if len(rows) <= _SHOWN_MAX:
+        return rows, 0
+    count = session.scalar(select(func.count()).select_from(both)) or 0
+    return rows, count - len(rows)
 
 
 def _versions(
-    rows: Sequence[Any], made_by: Mapping[int, MadeBy], revisions: Mapping[int, Revision]
+    rows: Sequence[Any],
+    made_by: Mapping[int, MadeBy],
+    revisions: Mapping[int, Revision],
+    *,
+    older: int,
 ) -> Iterable[Version]:
     before: Version | None = None
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows, start=older + 1):
         follows = before is not None and before.known_to == row.known_from
         version = Version(
             number=number,

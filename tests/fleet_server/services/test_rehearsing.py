@@ -18,6 +18,7 @@ from fleet_server.models import (
     CalibrationKind,
     Channel,
     Observation,
+    ObservationHistory,
     Revision,
     RevisionStream,
     Scope,
@@ -198,3 +199,31 @@ def test_who_has_to_do_with_waters_sees_nothing_of_trees(session: Session) -> No
     ):
         with pytest.raises(NotFound):
             ask()
+
+
+def test_of_a_long_past_the_newest_versions_are_shown_and_the_others_counted(
+    session: Session,
+) -> None:
+    measured(session, 1)
+    revision_id = calibrate(session, "t30", offset=-1.5)
+    while revising.advance(session, now=LATER + HOUR):
+        pass
+    with db.writing(session):
+        kept = session.scalars(
+            select(ObservationHistory)
+            .join(Channel, Channel.datastream_id == ObservationHistory.datastream_id)
+            .where(Channel.key == "t30")
+        ).one()
+        columns = {name: getattr(kept, name) for name in ObservationHistory.__table__.c.keys()}  # noqa: SIM118
+        for number in range(149):
+            begun = kept.known_to - timedelta(seconds=149 - number)
+            known = {"known_from": begun, "known_to": begun + timedelta(seconds=1)}
+            session.add(ObservationHistory(**{**columns, **known}))
+        kept.known_to -= timedelta(seconds=149)
+
+    found = version_history.history_of(session, id_of(session, "t30"))
+
+    assert (len(found.versions), found.older) == (100, 51)
+    assert [found.versions[place].number for place in (0, -1)] == [52, 151]
+    assert {one.made_in.id for one in found.versions if one.made_in} == {revision_id}
+    assert found.is_current
