@@ -475,16 +475,66 @@ def _fouling(rows: _Rows, rules: Rules, context: Context) -> Outcome:
     limits = rules.fouling
     if limits is None or not context.services or not rows.times_s.size:
         return _nothing(rows)
-    days = days_of(rows.times_s)
+    times_s, values, statistic = rows.times_s, rows.values, limits.statistic
+    if statistic == "saturation":
+        times_s, values, statistic = *_saturated(rows, context), "high"
+    if not times_s.size:
+        return _nothing(rows)
+    days = days_of(times_s)
     sums = np.full(len(days), np.nan)
-    daily = day_statistic(rows.times_s, rows.values, days, limits.statistic)
+    daily = day_statistic(times_s, values, days, statistic)
+    is_fading = statistic == "high"
     for origin, end in _clean_spans(days, context):
-        sums[origin:end] = _cumulative(daily[origin:end], limits)
-    total = sums[days.place]
+        begin = max(origin, 0)
+        if is_fading:
+            sums[begin:end] = _fading(daily[begin:end], limits, passed_days=begin - origin)
+        else:
+            sums[begin:end] = _cumulative(daily[begin:end], limits)
+    place = rows.times_s // DAY_S - days.first
+    is_known = (place >= 0) & (place < sums.size)
+    total = np.where(is_known, sums[np.clip(place, 0, sums.size - 1)], np.nan)
     return Outcome(
         _judged(~np.isnan(total), total > limits.alarm),
-        {"total": total, "alarm": np.full(total.shape, limits.alarm)},
+        {
+            "total": total,
+            "alarm": np.full(total.shape, limits.alarm),
+            "is_fading": np.full(total.shape, float(is_fading)),
+        },
     )
+
+
+def _saturated(rows: _Rows, context: Context) -> tuple[TimeArray, FloatArray]:
+    """Share of what fresh water of that warmth holds; only how it changes counts, so weather and salt are left out."""
+    if context.water_temperature is None:
+        return rows.times_s[:0], rows.values[:0]
+    water_c = nearest(context.water_temperature, rows.times_s, _BESIDE_S)
+    share = rows.values / oxygen_saturation(water_c)
+    known = np.flatnonzero(~np.isnan(share))
+    return rows.times_s[known], share[known]
+
+
+def _fading(daily: FloatArray, limits: Fouling, *, passed_days: int) -> FloatArray:
+    """For each day the sum before it of how far days fell below the median of the `BASELINE_DAYS` before them; NaN during the first.
+
+    `passed_days` of them passed unseen before the first that is given.
+    """
+    sums = np.full(daily.size, np.nan)
+    total = 0.0
+    for day in range(max(BASELINE_DAYS - passed_days, 0), daily.size):
+        before = daily[max(day - BASELINE_DAYS, 0) : day]
+        before = before[~np.isnan(before)]
+        if before.size < _BASELINE_LEAST:
+            continue
+        sums[day] = total
+        if math.isnan(daily[day]):
+            continue
+        usual = float(median_of_known(before, least=1))
+        spread = MAD_TO_SD * float(median_of_known(np.abs(before - usual), least=1))
+        spread = max(spread, _SPREAD_LEAST * abs(usual))
+        if spread > 0.0:
+            step = min((usual - float(daily[day])) / spread, _STEP_MOST)
+            total = max(0.0, total + step - limits.slack)
+    return sums
 
 
 def _clean_spans(days: Days, context: Context) -> list[tuple[int, int]]:
@@ -494,9 +544,9 @@ def _clean_spans(days: Days, context: Context) -> list[tuple[int, int]]:
     spans = []
     for origin, next_begin in zip(ends, [*begins, len(days)], strict=True):
         end = min(next_begin, origin + FOULING_DAYS, len(days))
-        # A service before the first row is as good: no day of the span is missing that was seen.
+        # One may begin before the first row: no day of the span is missing that was seen.
         if max(origin, 0) < end:
-            spans.append((max(origin, 0), end))
+            spans.append((origin, end))
     return spans
 
 
@@ -763,6 +813,16 @@ def _flat_back_s(rules: Rules) -> int:
     return 0 if rules.flat_line is None else math.ceil(rules.flat_line.fail_s * (1 + _GAP_SHARE))
 
 
+def _needs_warmth(rules: Rules) -> bool:
+    return rules.fouling is not None and rules.fouling.statistic == "saturation"
+
+
+def warmth_back_s(rules: Rules) -> int:
+    """How much time before a row the water's temperature beside it is looked at."""
+    days = FOULING_DAYS + 2 if _needs_warmth(rules) else 1
+    return days * DAY_S + 2 * HOUR_S
+
+
 def _probe_back_s(rules: Rules) -> int:
     of_vent = (_VENT_DAYS + 1) * DAY_S if rules.blocked_vent else 0
     glass = rules.cracked_glass
@@ -818,6 +878,7 @@ _TESTS: Final[Mapping[QualityTest, _Test]] = {
         _fouling,
         lambda rules: rules.fouling is not None,
         back_s=lambda _: (FOULING_DAYS + 2) * DAY_S,
+        ahead_s=lambda rules: _BESIDE_S if _needs_warmth(rules) else 0,
     ),
     QualityTest.PROBE: _Test(
         _probe,

@@ -123,7 +123,8 @@ def _out_of_water(row: _Row, rules: Rules) -> _Said:
 
 
 def _fouling(row: _Row, _: Rules) -> _Said:
-    return "fouling", {"total": row["total"], "alarm": row["alarm"]}
+    kind = "fading" if row["is_fading"] else "fouling"
+    return kind, {"total": row["total"], "alarm": row["alarm"]}
 
 
 def _probe(row: _Row, rules: Rules) -> _Said:

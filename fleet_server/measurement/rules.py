@@ -120,9 +120,11 @@ class OutOfWater:
 
 @dataclass(frozen=True)
 class Fouling:
-    """Cumulative sum of what a day's `statistic` leaves the first 14 clean days by, in their deviations.
+    """Cumulative sum of what a day's `statistic` leaves clean days by, in their deviations.
 
-    `statistic` "range": a growing film takes the day's swing away (optical oxygen). "low": it lifts the day's lowest (turbidity).
+    `statistic` "range": a growing film takes the day's swing away. "low": it lifts the day's lowest (turbidity). Both against the first
+    14 days after a service. "high": it lowers the day's highest (oxygen saturation); "saturation": so it does, and what is measured are mg/L
+    with the water's temperature beside. These against the 14 days before each, as a water's summits change with the season.
     """
 
     statistic: str
@@ -181,6 +183,8 @@ class Rules:
             raise ValueError(sentence)
 
 
+FOULING_STATISTICS: Final = ("range", "low", "high", "saturation")
+
 _Checks = typing.Iterator[str]
 
 
@@ -203,8 +207,8 @@ def _faults(rules: Rules) -> _Checks:
         yield "rate: its limits must be above zero."
     if rules.flat_line and not 0 < rules.flat_line.suspect_s <= rules.flat_line.fail_s:
         yield "flat_line: suspect_s must be above zero and not above fail_s."
-    if rules.fouling and rules.fouling.statistic not in ("range", "low"):
-        yield 'fouling: statistic is "range" or "low".'
+    if rules.fouling and rules.fouling.statistic not in FOULING_STATISTICS:
+        yield 'fouling: statistic is "range", "low", "high" or "saturation".'
 
 
 def _range_faults(gross: GrossRange) -> _Checks:
@@ -417,7 +421,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
         flat_line=FlatLine(4 * HOUR_S, 8 * HOUR_S, 0.02),
         attenuated=Attenuated(0.03),
         out_of_water=OutOfWater(),
-        fouling=Fouling("range"),
+        fouling=Fouling("saturation", alarm=3.0),
         mismatch=Mismatch(),
     ),
     "oxygen_saturation": _default(
@@ -427,7 +431,7 @@ DEFAULTS: Final[Mapping[str, Rules]] = {
         flat_line=FlatLine(4 * HOUR_S, 8 * HOUR_S, 0.2),
         attenuated=Attenuated(0.3),
         out_of_water=OutOfWater(),
-        fouling=Fouling("range"),
+        fouling=Fouling("high", alarm=3.0),
     ),
     "ph": _default(
         "ph",

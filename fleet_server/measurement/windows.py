@@ -195,7 +195,7 @@ def days_of(times_s: TimeArray) -> Days:
 def day_statistic(
     times_s: TimeArray, values: FloatArray, days: Days, statistic: str, *, least_rows: int = 8
 ) -> FloatArray:
-    """`range`, `low` or `median` of every day, shape (d,); NaN for a day that was not seen most of.
+    """`range`, `low`, `high` or `median` of every day, shape (d,); NaN for a day that was not seen most of.
 
     A day counts when it has `least_rows` values, and no more than 6 h pass without one.
     """
@@ -223,7 +223,7 @@ def day_statistic(
     high = np.maximum.reduceat(values, edges)[::2]
     if days.end[full[-1]] == values.size:
         high[-1] = np.maximum(high[-1], values[-1])
-    found[full] = high - low
+    found[full] = high if statistic == "high" else high - low
     return found
 
 

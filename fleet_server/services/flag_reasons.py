@@ -154,6 +154,11 @@ _SENTENCES: Final[Mapping[str, Callable[[_Parts], Said]]] = {
         total=of("total", "1"),
         alarm=of("alarm", "1"),
     ),
+    "fading": lambda of: Said(
+        "Day by day its highest falls below that of the 14 days before, by a sum of %(total)s; %(alarm)s is the alarm: a film grows on it.",
+        total=of("total", "1"),
+        alarm=of("alarm", "1"),
+    ),
     "mismatch": lambda of: Said(
         "It is %(apart)s off what the saturation beside it comes to in any weather (%(expected)s).",
         apart=of("apart"),

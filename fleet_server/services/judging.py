@@ -26,6 +26,7 @@ from fleet_server.measurement.in_context import (
     judge,
     look_ahead_s,
     look_back_s,
+    warmth_back_s,
 )
 from fleet_server.measurement.quality import QualityTest, Result
 from fleet_server.measurement.reasons import Reason
@@ -154,7 +155,7 @@ class StreamJudge:
 
     def tally_beside(self, after_s: int | None) -> list[tuple[int, ...]]:
         """By what it shows that none of the values beside, which are looked at after `after_s`, was changed or added."""
-        back_s = max(_BESIDE_BACK_S, self._neighbours_back_s())
+        back_s = max(warmth_back_s(self._rules), self._neighbours_back_s())
         query = (
             select(
                 Observation.datastream_id,
@@ -310,11 +311,11 @@ class StreamJudge:
         return look_back_s(Rules(self._rules.gross, neighbour=self._rules.neighbour)) + _BESIDE_S
 
     def _context(self, first_s: int, newest_s: int) -> Context:
-        def of(observed_property: str) -> Series | None:
+        def of(observed_property: str, back_s: int = _BESIDE_BACK_S) -> Series | None:
             datastream_id = self._beside.get(observed_property)
             if datastream_id is None:
                 return None
-            return self._values(datastream_id, first_s - _BESIDE_BACK_S, newest_s)
+            return self._values(datastream_id, first_s - back_s, newest_s)
 
         back_s = self._neighbours_back_s()
         return Context(
@@ -324,7 +325,7 @@ class StreamJudge:
             ),
             air_temperature=of("air_temperature"),
             soil_temperature=of("soil_temperature"),
-            water_temperature=of("water_temperature"),
+            water_temperature=of("water_temperature", warmth_back_s(self._rules)),
             conductivity=of("conductivity_25"),
             level=of("water_level"),
             oxygen_saturation=of("oxygen_saturation"),

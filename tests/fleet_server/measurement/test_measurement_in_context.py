@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet_server.measurement.derived import oxygen_saturation
 from fleet_server.measurement.in_context import (
     Context,
     in_context,
@@ -70,6 +71,7 @@ KINDS = {
     "dry_by_level": ("level_m", "limit"),
     "dry_by_warmth": ("ratio_pct",),
     "fouling": ("total", "alarm"),
+    "fading": ("total", "alarm"),
     "service": (),
     "time": (),
     "rose_without_rain": ("change", "minutes", "believed", "rain_mm"),
@@ -289,6 +291,30 @@ def test_film_that_grows_after_fourteen_clean_days_is_fouling_until_the_next_ser
     assert set(results(series, rules, QualityTest.FOULING)) == {NOT}
 
 
+@pytest.mark.parametrize("statistic", ["high", "saturation"])
+def test_summits_that_fall_day_by_day_are_a_film_and_a_warm_week_is_none(statistic: str) -> None:
+    """Saturation with its water: 20 % lost in ten days; the same mg/L lost by warming alone say nothing."""
+    days = 34
+    time = np.arange(days * 96) / 96
+    wobble = 1.0 + 0.04 * np.sin(2.1 * np.floor(time))
+    warm = 16.0 + 6.0 * np.clip((time - 20) / 10, 0, 1)
+    saturation = (95.0 + 15.0 * np.sin(2 * np.pi * time)) * wobble
+    film = 1.0 - 0.2 * np.clip((time - 20) / 10, 0, 1)
+    holds = oxygen_saturation(warm) / 100.0 if statistic == "saturation" else 1.0
+    rules = Rules(ANYTHING, fouling=Fouling(statistic, alarm=3.0))
+    beside = {"services": ((BEGIN_S - HOUR_S, BEGIN_S),), "water_temperature": quarters(warm)}
+    test = QualityTest.FOULING
+    clean = results(quarters(saturation * holds), rules, test, **beside)
+    assert set(clean[: 15 * 96]) == {NOT}
+    assert set(clean[15 * 96 :]) == {GOOD}
+    fouled = results(quarters(saturation * film * holds), rules, test, **beside)
+    assert set(fouled[15 * 96 : 22 * 96]) == {GOOD}
+    assert fouled[27 * 96] == SUSPECT
+    if statistic == "saturation":
+        del beside["water_temperature"]
+        assert set(results(quarters(saturation * holds), rules, test, **beside)) == {NOT}
+
+
 @pytest.mark.parametrize(
     ("saturation_pct", "conductivity", "expected"),
     [
@@ -502,14 +528,16 @@ def _streamed(
     seed=st.integers(0, 10_000),
     step_s=st.sampled_from([900, 3600, 7200]),
     cuts=st.lists(st.integers(0, 700), max_size=5),
+    statistic=st.sampled_from(["saturation", "high", "range"]),
 )
 def test_results_are_the_same_however_the_rows_come(
-    seed: int, step_s: int, cuts: list[int]
+    seed: int, step_s: int, cuts: list[int], statistic: str
 ) -> None:
     series, context = _world(seed, 700, step_s=step_s)
-    times, tests = _streamed(series, ALL_TESTS, context, cuts)
+    rules = replace(ALL_TESTS, fouling=Fouling(statistic, alarm=3.0))
+    times, tests = _streamed(series, rules, context, cuts)
     assert times == series.times_s.tolist()
-    assert tests == judge(series, ALL_TESTS, context).tolist()
+    assert tests == judge(series, rules, context).tolist()
 
 
 def test_world_of_the_streams_makes_every_test_speak() -> None:
@@ -591,7 +619,7 @@ def test_rules_survive_the_way_through_json(observed_property: str) -> None:
         ({"climatology": [{"from_day": 0, "to_day": 9, "low": 1, "high": 2}]}, "a day of the year is 1 to 366"),
         ({"climatology": [{"from_day": 1, "to_day": 9, "low": 3, "high": 2}]}, "low must be below high"),
         ({"climatology": {}}, "rules.climatology must be a list of seasons"),
-        ({"fouling": {"statistic": "mean"}}, 'fouling: statistic is "range" or "low"'),
+        ({"fouling": {"statistic": "mean"}}, 'fouling: statistic is "range", "low", "high" or "saturation"'),
         ({"gross": {"unit": "1", "fail": [0], "suspect": [0, 1]}}, "rules.gross.fail must be two numbers"),
         ({"gross": {"unit": "1", "fail": [0, 1], "suspect": [0, 2]}}, "suspect must be a span within fail"),
     ],

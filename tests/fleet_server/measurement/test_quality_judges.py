@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from fleet_server.measurement.derived import oxygen_saturation
 from fleet_server.measurement.in_context import Context, in_context, judge
 from fleet_server.measurement.learning import learn
 from fleet_server.measurement.quality import (
@@ -36,7 +37,7 @@ from fleet_server.measurement.rules import (
     Season,
     Spike,
 )
-from fleet_server.measurement.windows import Series, arranged
+from fleet_server.measurement.windows import Series, arranged, nearest
 
 _FOLDER = Path(
     os.environ.get(
@@ -280,6 +281,49 @@ class TestOnRealSeries:
         assert false_alarms / judged < 0.005
         assert found == 8  # of 13: the others are watered by themselves and move as much every week
 
+    @pytest.mark.parametrize("start", [16, 18, 20])
+    def test_film_that_takes_a_fifth_of_the_oxygen_in_ten_days_is_found_within_a_week(self, start):
+        """In a lagoon where the tide runs and in a stream, in per cent and in mg/L; neither is flagged without it."""
+        water, _ = grand_bay("Temp")
+        lagoon, _ = grand_bay("DO_mgl")
+        of_lagoon, _ = grand_bay("DO_Pct")
+        for series, observed_property in (
+            (of_lagoon, "oxygen_saturation"),
+            (lagoon, "dissolved_oxygen"),
+            (_french_creek_saturation(), "oxygen_saturation"),
+        ):
+            begin = int(series.times_s[0])
+            context = Context(services=((begin - 7200, begin - 3600),), water_temperature=water)
+            rules = Rules(ANYTHING, fouling=DEFAULTS[observed_property].fouling)
+            clean = in_context(series, rules, context)[QualityTest.FOULING].result
+            assert (clean == Result.SUSPECT).sum() == 0
+            age = np.clip((series.times_s - begin) / DAY_S - start, 0, 10) / 10
+            fouled = Series(series.times_s, series.values * (1 - 0.2 * age))
+            found = in_context(fouled, rules, context)[QualityTest.FOULING].result
+            first = np.flatnonzero(found == Result.SUSPECT)[0]
+            # Of the day before the sum is told from midnight on.
+            assert start < (series.times_s[first] - begin) / DAY_S <= start + 8
+
+    def test_oxygen_beside_its_saturation_and_a_quiet_glass_raise_no_false_alarm(self):
+        oxygen, _ = grand_bay("DO_mgl")
+        saturation, _ = grand_bay("DO_Pct")
+        water, _ = grand_bay("Temp")
+        conductivity, _ = grand_bay("SpCond")
+        context = Context(
+            oxygen_saturation=saturation,
+            water_temperature=water,
+            conductivity=Series(conductivity.times_s, 1000.0 * conductivity.values),
+        )
+        rules = DEFAULTS["dissolved_oxygen"]
+        found = in_context(oxygen, rules, context)[QualityTest.PROBE].result
+        assert [int((found == result).sum()) for result in (1, 2, 3)] == [2879, 0, 0]
+        off = Series(oxygen.times_s, oxygen.values + 0.5)
+        found = in_context(off, rules, context)[QualityTest.PROBE].result
+        assert int((found == Result.SUSPECT).sum()) == 2879
+        acid, _ = grand_bay("pH")
+        found = in_context(acid, DEFAULTS["ph"], Context())[QualityTest.PROBE].result
+        assert int((found >= Result.SUSPECT).sum()) == 0
+
     def test_growing_film_is_found_by_turbidity_within_a_week_and_the_lagoon_itself_is_not(self):
         series, _ = grand_bay("Turb")
         begin = int(series.times_s[0])
@@ -307,6 +351,25 @@ def french_creek(column: str = "oxy") -> Series:
     return arranged(
         times, [float(row[column] or "nan") if row[column] != "NA" else np.nan for row in rows]
     )
+
+
+def _french_creek_saturation() -> Series:
+    """Per cent, at the pressure of a place 1,700 m high; what cannot be in a stream left out."""
+    with _FRENCH_CREEK.open(encoding="utf-8", newline="") as stream:
+        warmth = {
+            (row["date"], row["time"]): float(row["temp"])
+            for row in csv.DictReader(stream)
+            if row["temp"] not in ("", "NA")
+        }
+    times = [
+        int(datetime.strptime(" ".join(at), "%m/%d/%Y %H:%M:%S").replace(tzinfo=UTC).timestamp())
+        for at in warmth
+    ]
+    water = arranged(times, list(warmth.values()))
+    oxygen = french_creek()
+    holds = oxygen_saturation(nearest(water, oxygen.times_s, 60), 0.0, 820.0)
+    share = 100.0 * oxygen.values / holds
+    return Series(oxygen.times_s, np.where(oxygen.values >= 5.0, share, np.nan))
 
 
 def olympic_park() -> list[Series]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleet_server import db
 from fleet_server.errors import Invalid, NotFound
+from fleet_server.measurement.derived import oxygen_saturation
 from fleet_server.measurement.quality import QualityTest, Result, result_of
 from fleet_server.measurement.rules import DEFAULTS, Spike, to_data
 from fleet_server.models import (
@@ -179,6 +180,62 @@ def test_oxygen_that_its_own_saturation_contradicts_is_suspect_and_proved(sessio
     (reason,) = flagging.why(session, stream, rows[14].sampled_at).reasons
     assert reason.kind == "mismatch"
     assert verify(session).is_clean
+
+
+def test_film_on_an_oxygen_probe_is_found_week_by_week_as_in_one_look(session: Session) -> None:
+    """Its saturation is worked out with the water's warmth of up to 92 days before."""
+    deployed_node(session, model="pond-1")
+    store_batch(session, [SimulatedNode(readings=POND_READINGS).pack(1)], now=NOON)
+    first = {
+        row.key: row
+        for row in session.execute(
+            select(
+                Channel.key,
+                Observation.datastream_id,
+                Observation.pack_id,
+                Observation.lineage_id,
+            ).join(Observation, Observation.datastream_id == Channel.datastream_id)
+        )
+    }
+    rows_a_day, days = 8, 30
+    for week in range(0, days, 10):
+        with db.writing(session):
+            for row in range(week * rows_a_day, (week + 10) * rows_a_day):
+                day = row / rows_a_day
+                warm = 14.0 + 0.2 * day
+                film = 1.0 - 0.02 * max(day - 20, 0.0)
+                holds = float(oxygen_saturation(warm)) * (0.8 + 0.025 * (row % rows_a_day))
+                for key, value in (("do", film * holds), ("tw", warm)):
+                    session.add(
+                        Observation(
+                            datastream_id=first[key].datastream_id,
+                            sampled_at=NOON + timedelta(hours=12, days=day),
+                            value=value, u=0.1, flag=1, tests=1, known_from=NOON,
+                            lineage_id=first[key].lineage_id, pack_id=first[key].pack_id,
+                        )
+                    )  # fmt: skip
+        for _ in range(10):
+            judging.judge_due(session, now=NOON + timedelta(days=40))
+
+    def told() -> list[int]:
+        session.expire_all()
+        return [
+            result_of(tests, QualityTest.FOULING)
+            for tests in session.scalars(
+                select(Observation.tests)
+                .where(Observation.datastream_id == first["do"].datastream_id)
+                .order_by(Observation.sampled_at)
+            )
+        ]
+
+    found = told()
+    assert {1, 2} < set(found)
+    assert 22 * rows_a_day < found.index(2) <= 28 * rows_a_day
+    with db.writing(session):
+        session.execute(update(JudgedStream).values(judged_to=None, due_at=NOON))
+    for _ in range(10):
+        judging.judge_due(session, now=NOON + timedelta(days=41))
+    assert told() == found
 
 
 def test_one_changed_bit_of_a_filled_test_is_found(world: World) -> None:
