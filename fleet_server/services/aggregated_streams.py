@@ -42,7 +42,7 @@ def mark_late(
 ) -> None:
     """Values were stored: where means are made already that they belong to, those are made again. Part of the caller's transaction.
 
-    No statement for values of the last two hours; one for each 400 datastreams that have older ones.
+    No statement for values of the last two hours; one where there are older ones.
     """
     is_old = times_s < now_s - _LATE_S
     if not is_old.any():
@@ -50,16 +50,15 @@ def mark_late(
     order = np.flatnonzero(is_old)[np.argsort(datastream_ids[is_old], kind="stable")]
     ids, starts = np.unique(datastream_ids[order], return_index=True)
     of_stream = dict(zip(ids.tolist(), np.split(times_s[order], starts[1:]), strict=True))
-    for some in bulk.chunks(ids.tolist(), _QUERY_KEYS):
-        # All of them are locked: whoever makes means of one at this moment has to look again.
-        rows = session.execute(
-            select(*_COLUMNS)
-            .where(AggregatedStream.datastream_id.in_(some))
-            .order_by(AggregatedStream.datastream_id)
-            .with_for_update()
-        ).all()
-        for row in rows:
-            _mark_stored(session, row, of_stream[row.datastream_id], now_s)
+    # All of them are locked: whoever makes means of one at this moment has to look again.
+    rows = session.execute(
+        select(*_COLUMNS)
+        .where(bulk.is_among(session, AggregatedStream.datastream_id, ids))
+        .order_by(AggregatedStream.datastream_id)
+        .with_for_update()
+    ).all()
+    for row in rows:
+        _mark_stored(session, row, of_stream[row.datastream_id], now_s)
 
 
 def mark_changed(

@@ -7,6 +7,7 @@ The database works without holding Python's lock: `inserting` lets the caller go
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,8 +16,20 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from sqlalchemy import Connection, LargeBinary, String, Table
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    String,
+    Table,
+    any_,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
@@ -189,6 +202,15 @@ def reserve_ids(session: Session, table: Table, count: int) -> list[int]:
         (count, table.name),
     ).scalar_one()
     return ids
+
+
+def is_among(session: Session, column: Any, numbers: Any) -> ColumnElement[bool]:
+    """Whether a column is one of these whole numbers, as one parameter however many they are."""
+    given = np.unique(numbers).tolist()
+    if session.get_bind().dialect.name == "sqlite":
+        listed = func.json_each(json.dumps(given)).table_valued("value")
+        return column.in_(select(listed.c.value))  # type: ignore[no-any-return]
+    return column == any_(literal(given, ARRAY(BigInteger)))  # type: ignore[no-any-return]
 
 
 def chunks(rows: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

@@ -5,7 +5,6 @@ Reads only. Memory is bounded by `BLOCK` readings, and by the differences found.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +18,12 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
-    any_,
     cast,
     extract,
     func,
-    literal,
     select,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from fleet_server.measurement import pipeline, quality
@@ -41,7 +37,7 @@ from fleet_server.models import (
     RawReading,
 )
 from fleet_server.models.raw_reading import DUPLICATE_INSTANT
-from fleet_server.services import observing, own_ranges, person_flags
+from fleet_server.services import bulk, observing, own_ranges, person_flags
 from fleet_server.services.observing import (
     Assumed,
     ChannelBook,
@@ -406,7 +402,9 @@ class StreamRecomputer:
         node_of = {
             row[0]: row[1]
             for row in self._session.execute(
-                select(Pack.id, Pack.node_id).where(self._is_among(Pack.id, stored.pack_ids))
+                select(Pack.id, Pack.node_id).where(
+                    bulk.is_among(self._session, Pack.id, stored.pack_ids)
+                )
             )
         }
         nodes = np.array([node_of.get(pack_id, "") for pack_id in stored.pack_ids.tolist()])
@@ -423,7 +421,10 @@ class StreamRecomputer:
         rows = self._rows(
             select(
                 RawReading.channel, RawReading.pack_id, RawReading.raw_value, RawReading.status
-            ).where(self._is_among(RawReading.pack_id, pack_ids), RawReading.channel.in_(keys))
+            ).where(
+                bulk.is_among(self._session, RawReading.pack_id, pack_ids),
+                RawReading.channel.in_(keys),
+            )
         )
         columns = list(zip(*rows, strict=True)) or [()] * 4
         channels = np.array(columns[0], dtype=np.str_)
@@ -547,14 +548,6 @@ class StreamRecomputer:
             for name, needed in channel.needs
             if needed == key
         }
-
-    def _is_among(self, column: Any, numbers: NDArray[np.int64]) -> ColumnElement[bool]:
-        """Whether a number is one of these, as one parameter however many they are."""
-        given = np.unique(numbers).tolist()
-        if self._session.get_bind().dialect.name == "sqlite":
-            listed = func.json_each(json.dumps(given)).table_valued("value")
-            return column.in_(select(listed.c.value))  # type: ignore[no-any-return]
-        return column == any_(literal(given, ARRAY(BigInteger)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
