@@ -952,7 +952,9 @@ def _check_environment(environment: Mapping[str, float | str]) -> None:
     if len(environment) > _MOST_CIRCUMSTANCES:
         raise CalibrationWrong("At most %(most)s circumstances are kept.", most=_MOST_CIRCUMSTANCES)
     for name, value in environment.items():
-        is_good = isinstance(value, str) and len(value) <= _LONGEST_TEXT
+        is_good = (
+            isinstance(value, str) and len(value) <= _LONGEST_TEXT and not _means_infinite(value)
+        )
         is_good = is_good or (
             isinstance(value, int | float) and math.isfinite(value) and abs(value) <= _LARGEST
         )
@@ -960,6 +962,14 @@ def _check_environment(environment: Mapping[str, float | str]) -> None:
             raise CalibrationWrong(
                 "A circumstance is a name with a finite number or a short text, like temperature_c: 21.5."
             )
+
+
+def _means_infinite(text: str) -> bool:
+    """Whether a text is `inf`, `nan` or a number beyond all: what was meant as a number is none."""
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _text(text: str, what: str, *, least: int = 0, longest: int = _LONGEST_TEXT) -> str:

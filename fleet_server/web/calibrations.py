@@ -197,7 +197,8 @@ def _pairs(name: str) -> list[tuple[float, float]]:
             continue
         temperature, colon, value = line.rpartition(":")
         try:
-            pairs.append((typed_number(temperature) if colon else 20.0, typed_number(value)))
+            temperature_c = typed_number(temperature.strip()) if colon else 20.0
+            pairs.append((temperature_c, typed_number(value.strip())))
         except ValueError as problem:
             raise Invalid(gettext("Write what the standard is worth like 20: 6.881.")) from problem
     return pairs

@@ -137,11 +137,11 @@ def fleet(
 NEW = f"calibration new --serial {SERIAL} --property {PROPERTY} --by tina --at {EARLY}"
 VISIT = f"correction draft {SERIAL} {PROPERTY} --from {EARLY} --to {LATE}"
 TYPED = [
-    (f"{NEW} --point nan=0±0.02", "finite"),
-    (f"{NEW} --point inf=0±0.02", "finite"),
+    (f"{NEW} --point nan=0±0.02", "is no point"),
+    (f"{NEW} --point inf=0±0.02", "is no point"),
     (f"{NEW} --point 1e300=0±0.02", "below 1e+09"),
     (f"{NEW} --point 1.5=0±0", "above zero"),
-    (f"{NEW} --point 1,5=0±0.02", "write it like"),
+    (f"{NEW} --point 1.000,5=0±0.02", "write it like"),
     (f"{NEW} --point 1.5", "write it like"),
     (f"{NEW} --point 1.5=standard:1", "expired"),
     (f"{NEW} --point 1.5=standard:{'9' * 30}", "standard"),
@@ -162,13 +162,13 @@ TYPED = [
     ("calibration certificate {second}", "has no certificate"),
     (
         "calibration standards add b --kind solution --property ph --worth 20=nan --u 0.01",
-        "numbers",
+        "6.881",
     ),
-    ("calibration standards add b --kind solution --property ph --worth 20=6,8 --u 0.01", "6.881"),
+    ("calibration standards add b --kind solution --property ph --worth 20=6_8 --u 0.01", "6.881"),
     ("calibration standards add b --kind solution --property ph --worth 20=7 --u inf", "inf"),
     (f"{VISIT} --fouling nan", "nan"),
-    (f"{VISIT} --fouling 1,5", "1,5"),
-    (f"{VISIT} --low=-0.4=nan", "numbers are finite"),
+    (f"{VISIT} --fouling 1.000,5", "1.000,5"),
+    (f"{VISIT} --low=-0.4=nan", "is no check"),
     (
         f"correction draft {SERIAL} {PROPERTY} --from {LATE} --to {EARLY} --low=-0.4=0",
         "comes after",
