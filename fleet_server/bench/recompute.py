@@ -1,8 +1,9 @@
 """How many values per second a correction makes anew, from stored raw readings to the switch, against the bare reading and writing of its rows.
 
 The bare run reads the same rows of the same database into NumPy, and writes as many: the old versions into the history, new ones in their
-place; it is rolled back. Both run in turns. Beside it: the arithmetic alone, in memory, on one core; and one year of one channel, from the
-order to the moment when a reader sees it; and the most memory that the process ever had until then, the filling included.
+place; it is rolled back. Both run in turns. Beside it: the arithmetic alone, in memory, on one core; what the quality tests add to a reading
+that comes in batches of a day, and of an hour; one year of one channel, from the order to the moment when a reader sees it; and the most
+memory that the process ever had until then, the filling included.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fleet_server.measurement import pipeline
 from fleet_server.measurement.calibration import CalibrationParameters
 from fleet_server.measurement.in_context import Context, judge
 from fleet_server.measurement.rules import DEFAULTS
+from fleet_server.measurement.streaming import Stream
 from fleet_server.measurement.windows import Series
 from fleet_server.models import (
     Calibration,
@@ -47,6 +49,7 @@ from fleet_server.wire.states import NodeState
 MEMORY_GOAL_ROWS_S = 5_000_000
 YEAR_GOAL_S = 2.0
 MEMORY_GOAL_MB = 500
+STREAMING_GOAL_US = 20
 _MODEL, _SAMPLE_S = "tree-3", 900
 _YEAR = 35_040  # values of a year, every fifteen minutes
 _PACKS_AT_ONCE = 5_000
@@ -55,6 +58,8 @@ _CORRECTED = "soil_temperature"
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _ROWS_IN_MEMORY = 2_000_000
 _ROWS_OF_A_PIECE = 20_000  # its columns stay in a processor's cache
+_ROWS_STREAMED = 20_000
+_HOUR_ROWS, _DAY_ROWS = 4, 96
 
 
 def measure(
@@ -106,6 +111,9 @@ def measure(
         "highest_ratio": ratios[-1],
         "in_memory_values_s": round(in_memory),
         "in_memory_goal_values_s": MEMORY_GOAL_ROWS_S,
+        "streaming_us_by_day": round(_streaming_us(_DAY_ROWS), 1),
+        "streaming_us_by_hour": round(_streaming_us(_HOUR_ROWS), 1),
+        "streaming_goal_us": STREAMING_GOAL_US,
         "one_channel_values": packs,
         "one_channel_visible_s": round(year_s, 2),
         "one_channel_goal_s": YEAR_GOAL_S,
@@ -438,6 +446,18 @@ def _in_memory() -> float:
     times_s = np.arange(_ROWS_IN_MEMORY) * _SAMPLE_S
     judge(Series(times_s, values), DEFAULTS["soil_water_tension"], Context())
     return _ROWS_IN_MEMORY / (time.perf_counter() - began_s)
+
+
+def _streaming_us(batch_rows: int) -> float:
+    """Microseconds for each reading that the tests among other values take when readings come in batches."""
+    times_s = np.arange(_ROWS_STREAMED) * _SAMPLE_S
+    values = 40.0 + 20.0 * np.sin(times_s / 86_400.0)
+    stream = Stream(DEFAULTS["soil_water_tension"])
+    began_s = time.perf_counter()
+    for start in range(0, _ROWS_STREAMED, batch_rows):
+        rows = slice(start, start + batch_rows)
+        stream.push(Series(times_s[rows], values[rows]), Context())
+    return 1e6 * (time.perf_counter() - began_s) / _ROWS_STREAMED
 
 
 def _peak_kb() -> int:

@@ -55,6 +55,7 @@ def test_correction_is_measured_beside_the_bare_reading_and_writing_of_its_rows(
     figures = json.loads(result.stdout)
     assert figures["values"] == 3000
     assert figures["one_channel_visible_s"] > 0
+    assert 0 < figures["streaming_us_by_day"] < figures["streaming_us_by_hour"]
     assert figures["peak_memory_goal_mb"] == 500
     assert 0 <= figures["memory_grown_mb"] < figures["peak_memory_mb"]
     assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01
