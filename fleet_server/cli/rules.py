@@ -85,7 +85,10 @@ def set_(
 
     Example: fleet rules set turbidity muddy.json --site teich-1 --reason "a muddy pond"
     """
-    limits, series = read_rules(file, what="limits", begin_with="fleet rules show"), (site_code, depth_cm)
+    limits, series = (
+        read_rules(file, what="limits", begin_with="fleet rules show"),
+        (site_code, depth_cm),
+    )
     if dry_run:
         _rehearse(observed_property, limits, series, data_dir=data_dir, as_json=as_json)
         return
