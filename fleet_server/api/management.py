@@ -12,6 +12,7 @@ from fleet_server.api.audit import audit
 from fleet_server.api.calibrations import calibrations, sensors, standards_noun
 from fleet_server.api.campaigns import campaigns
 from fleet_server.api.changes import changes, drift, layers, models
+from fleet_server.api.city import city
 from fleet_server.api.commands import commands
 from fleet_server.api.corrections import corrections
 from fleet_server.api.deployments import deployments
@@ -74,6 +75,7 @@ _NOUNS = (
     measurements,
     revisions,
     observations,
+    city,
 )
 _HANG_ON_NODES = (twin, credentials)
 """Imported for the views that they hang on a noun."""

@@ -47,6 +47,12 @@ class SiteSchema(Schema):
     planted_year = fields.Integer(required=True, allow_none=True)
     area_m2 = fields.Float(required=True, allow_none=True)
     depth_m = fields.Float(required=True, allow_none=True)
+    lowest_level_m = fields.Float(required=True, allow_none=True)
+    soil_class = fields.String(required=True, allow_none=True)
+    unsealed_m2 = fields.Float(required=True, allow_none=True)
+    crown_m2 = fields.Float(required=True, allow_none=True)
+    tree_group = fields.String(required=True, allow_none=True)
+    is_group_reference = fields.Boolean(required=True)
     details = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
 
 
@@ -58,6 +64,26 @@ class _KnownSchema(Schema):
     planted_year = fields.Integer(allow_none=True)
     area_m2 = fields.Float(allow_none=True)
     depth_m = fields.Float(allow_none=True)
+    lowest_level_m = fields.Float(
+        allow_none=True, metadata={"description": "of a water: below it there is too little of it"}
+    )
+    soil_class = fields.String(
+        allow_none=True, metadata={"description": "of a tree's soil, by KA5: Sl4"}
+    )
+    unsealed_m2 = fields.Float(
+        allow_none=True, metadata={"description": "ground around a tree that rain gets through"}
+    )
+    crown_m2 = fields.Float(
+        allow_none=True, metadata={"description": "ground below a tree's crown"}
+    )
+    tree_group = fields.String(
+        allow_none=True,
+        validate=validate.Length(max=120),
+        metadata={"description": "trees of one species, age, soil and sealing"},
+    )
+    is_group_reference = fields.Boolean(
+        metadata={"description": "what is measured here stands for its group"}
+    )
     details = fields.Dict(keys=fields.String(), values=fields.String())
 
 

@@ -73,6 +73,7 @@ _COMMANDS = {
     ),
     "flag": ("fleet_server.cli.flag:flag", "What persons say of values, and why one is flagged."),
     "rules": ("fleet_server.cli.rules:rules", "The limits that values are judged by."),
+    "city": ("fleet_server.cli.city:city", "What the city decides on: states of trees and waters."),
     "convert": ("fleet_server.cli.convert:convert", "One formula at work."),
     "bench": ("fleet_server.cli.bench:bench", "Measure speed and memory against their limits."),
 }

@@ -11,11 +11,10 @@ import click
 from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
-from fleet_server.errors import Invalid
+from fleet_server.cli.rule_files import read_rules
 from fleet_server.measurement.rules import to_data
 from fleet_server.services import flagging, quality_rules, rehearsing_rules, rights
 
-_LARGEST_FILE_BYTES = 100_000
 _FLAG_WORDS = {1: "good", 2: "not evaluated", 3: "suspect", 4: "bad", 9: "missing"}
 
 
@@ -86,7 +85,10 @@ def set_(
 
     Example: fleet rules set turbidity muddy.json --site teich-1 --reason "a muddy pond"
     """
-    limits, series = _read(file), (site_code, depth_cm)
+    limits, series = (
+        read_rules(file, what="limits", begin_with="fleet rules show"),
+        (site_code, depth_cm),
+    )
     if dry_run:
         _rehearse(observed_property, limits, series, data_dir=data_dir, as_json=as_json)
         return
@@ -260,15 +262,3 @@ def _rehearse(
 
 def _limit(value: object) -> str:
     return "none" if value is None else json.dumps(value)
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    if file.stat().st_size > _LARGEST_FILE_BYTES:
-        raise Invalid(f"{file} is too large for limits.")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as problem:
-        raise Invalid(f"{file} is no JSON; begin with what `fleet rules show` prints.") from problem
-    if found is not None and not isinstance(found, dict):
-        raise Invalid(f"{file} holds no limits; begin with what `fleet rules show` prints.")
-    return found

@@ -96,6 +96,12 @@ def _told(one: Site) -> dict[str, object]:
         "planted_year": one.planted_year,
         "area_m2": one.area_m2,
         "depth_m": one.depth_m,
+        "lowest_level_m": one.lowest_level_m,
+        "soil_class": one.soil_class,
+        "unsealed_m2": one.unsealed_m2,
+        "crown_m2": one.crown_m2,
+        "tree_group": one.tree_group,
+        "is_group_reference": one.is_group_reference,
         "details": one.details,
         "is_public": one.is_public,
         "is_closed": one.closed_at is not None,
@@ -119,6 +125,17 @@ def _closed(one: Site) -> str:
 @click.option("--planted-year", type=int)
 @click.option("--area-m2", type=float, help="Of a water.")
 @click.option("--depth-m", type=float, help="Of a water.")
+@click.option("--lowest-level-m", type=float, help="Of a water: below it there is too little.")
+@click.option("--soil-class", help="Of a tree's soil, by KA5, like Sl4; empty: not known.")
+@click.option("--unsealed-m2", type=float, help="Ground around a tree that rain gets through.")
+@click.option("--crown-m2", type=float, help="Ground below a tree's crown.")
+@click.option("--tree-group", help="Of trees that are alike; empty: none.")
+@click.option(
+    "--reference/--no-reference",
+    "is_group_reference",
+    default=None,
+    help="It stands for its group.",
+)
 @data_option
 @json_option
 def edit(

@@ -23,6 +23,7 @@ from fleet_server.jobs import (
     alerts,
     answers,
     campaigns,
+    city,
     configuration_changes,
     credentials,
     deliveries,
@@ -32,7 +33,7 @@ from fleet_server.jobs import (
     releases,
     revisions,
 )
-from fleet_server.services import scheduling
+from fleet_server.services import city_states, scheduling
 from fleet_server.services.scheduling import Claim
 from fleet_server.settings import Settings
 
@@ -70,12 +71,13 @@ JOBS = {
     "campaigns": Scheduled(campaigns.advance_campaigns, every_s=5),
     "judge_values": Scheduled(judging.judge_values, every_s=300),
     "make_aggregates": Scheduled(aggregating.make_aggregates, every_s=300),
+    "city_states": Scheduled(city.decide_states, every_s=city_states.EVERY_S),
     "revisions": Scheduled(revisions.work_off_revisions, every_s=5),
     "release_metadata": Scheduled(releases.keep_metadata_fresh, every_s=3600),
 }
 
 
-SLOW = ("deliver", "revisions", "judge_values", "make_aggregates")
+SLOW = ("deliver", "revisions", "judge_values", "make_aggregates", "city_states")
 """Waits for other people's servers, works through years of values: each has a thread of its own."""
 
 

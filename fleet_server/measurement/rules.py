@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from fleet_server.measurement import plain_data
 from fleet_server.measurement.quality import GROSS_RANGES, GrossRange
 
 HOUR_S: Final = 3600
@@ -256,7 +256,7 @@ def to_data(rules: Rules) -> dict[str, Any]:
     200.0
     """
     return {
-        field.name: _plain(getattr(rules, field.name))
+        field.name: plain_data.plain(getattr(rules, field.name))
         for field in dataclasses.fields(rules)
         if getattr(rules, field.name) not in (None, ())
     }
@@ -271,79 +271,7 @@ def from_data(data: object) -> Rules:
     >>> from_data(to_data(DEFAULTS["ph"])) == DEFAULTS["ph"]
     True
     """
-    return typing.cast(Rules, _made(Rules, data, "rules"))
-
-
-def _plain(value: object) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and math.isinf(value):
-        return None
-    return value
-
-
-def _made(kind: type[Any], data: object, where: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where} must be an object.")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(set(map(str, data)) - fields.keys())
-    if unknown:
-        raise ValueError(f"{where} has no {unknown[0]}; it has {', '.join(fields)}.")
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in data and field.default is dataclasses.MISSING
-    ]
-    if missing:
-        raise ValueError(f"{where} lacks {missing[0]}.")
-    return kind(
-        **{
-            name: _value(hints[name], fields[name], part, f"{where}.{name}")
-            for name, part in data.items()
-        }
-    )
-
-
-def _value(hint: Any, field: dataclasses.Field[Any], data: object, where: str) -> Any:
-    if isinstance(hint, types.UnionType):
-        hint = next(one for one in typing.get_args(hint) if one is not type(None))
-        if data is None:
-            return None
-    if dataclasses.is_dataclass(hint):
-        return _made(typing.cast(type[Any], hint), data, where)
-    if hint == tuple[Season, ...]:
-        if not isinstance(data, list | tuple):
-            raise ValueError(f"{where} must be a list of seasons.")
-        return tuple(_made(Season, one, f"{where}[{place}]") for place, one in enumerate(data))
-    if hint == tuple[float, float]:
-        if not isinstance(data, list | tuple) or len(data) != 2:
-            raise ValueError(f"{where} must be two numbers.")
-        low, high = data
-        return (_limit(low, -math.inf, where), _limit(high, math.inf, where))
-    if hint is float:
-        return _limit(data, field.default, where)
-    if hint is int and isinstance(data, float) and data.is_integer():
-        data = int(data)
-    if not isinstance(data, hint) or (hint is int and isinstance(data, bool)):
-        raise ValueError(f"{where} must be {_KINDS[hint]}.")
-    return data
-
-
-_KINDS: Final = {int: "a whole number", str: "a text", bool: "true or false"}
-
-
-def _limit(data: object, when_null: object, where: str) -> float:
-    if data is None and isinstance(when_null, float) and math.isinf(when_null):
-        return when_null
-    if isinstance(data, bool) or not isinstance(data, int | float):
-        raise ValueError(f"{where} must be a number.")
-    try:
-        return float(data)
-    except OverflowError as problem:
-        raise ValueError(f"{where} is too large a number.") from problem
+    return typing.cast(Rules, plain_data.made(Rules, data, "rules"))
 
 
 # -------------------------------------------------------------------------------------------------------------- defaults

@@ -34,6 +34,7 @@ from fleet_server.models.campaign import (
 )
 from fleet_server.models.certificate import Certificate, CertificateState
 from fleet_server.models.channel import Channel
+from fleet_server.models.city import CityRuleSet, CityState
 from fleet_server.models.command import Command
 from fleet_server.models.configuration import Configuration
 from fleet_server.models.configuration_change import (
@@ -117,6 +118,8 @@ __all__ = [
     "CertificateState",
     "ChangeState",
     "Channel",
+    "CityRuleSet",
+    "CityState",
     "Command",
     "Configuration",
     "ConfigurationChange",

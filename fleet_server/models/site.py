@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, Index
+from sqlalchemy import JSON, CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet_server.models.base import Base, Key, Moment
@@ -15,6 +15,9 @@ class Site(Base):
 
     Never deleted: its readings stay. `closed_at`: nothing is mounted there any more. What the office knows of the place has columns where
     something reckons with it, and stands in `details` (name → text) where not.
+
+    Trees of one species, age, soil and sealing bear the name of their `tree_group`; `is_group_reference`: what is measured here stands for
+    those of them that have no probes.
     """
 
     __tablename__ = "site"
@@ -24,6 +27,14 @@ class Site(Base):
         CheckConstraint("longitude BETWEEN -180 AND 180", name="longitude"),
         Index("ix_site_name_id", "name", "id"),
         Index("ix_site_latitude_longitude", "latitude", "longitude"),
+        Index("ix_site_tree_group", "tree_group", "id"),
+        Index(
+            "uq_site_group_reference",
+            "tree_group",
+            unique=True,
+            sqlite_where=text("is_group_reference"),
+            postgresql_where=text("is_group_reference"),
+        ),
     )
 
     id: Mapped[Key]
@@ -41,4 +52,12 @@ class Site(Base):
     planted_year: Mapped[int | None]
     area_m2: Mapped[float | None]  # of a water body
     depth_m: Mapped[float | None]  # where it is deepest
+    lowest_level_m: Mapped[
+        float | None
+    ]  # below it there is too little water, as the level is measured there
+    soil_class: Mapped[str | None]  # KA5's short name: Sl4
+    unsealed_m2: Mapped[float | None]  # ground around a tree that rain gets through
+    crown_m2: Mapped[float | None]  # ground below a tree's crown
+    tree_group: Mapped[str | None]
+    is_group_reference: Mapped[bool] = mapped_column(default=False)
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)

@@ -39,6 +39,12 @@ FIELDS = (
     "planted_year",
     "area_m2",
     "depth_m",
+    "lowest_level_m",
+    "soil_class",
+    "unsealed_m2",
+    "crown_m2",
+    "tree_group",
+    "is_group_reference",
 )
 """What a column may be taken for. `x` is the east value (easting or longitude), `y` the north one."""
 
@@ -81,10 +87,27 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "planted_year": ("plantedyear", "pflanzjahr", "pflanzungsjahr", "plantingyear", "baujahr"),
     "area_m2": ("aream2", "flaeche", "flaechem2", "flaecheqm", "area"),
     "depth_m": ("depthm", "tiefe", "tiefem", "depth", "maximaletiefe"),
+    "lowest_level_m": ("lowestlevelm", "mindestpegel", "mindestwasserstand", "mindestpegelm"),
+    "soil_class": ("soilclass", "bodenartka5", "ka5"),  # a plain Bodenart may be any word
+    "unsealed_m2": ("unsealedm2", "baumscheibem2", "unversiegeltm2", "entsiegeltm2"),
+    "crown_m2": ("crownm2", "kronenflaeche", "kronenflaechem2"),
+    "tree_group": ("treegroup", "baumgruppe"),
+    "is_group_reference": ("isgroupreference", "referenzbaum", "referencetree"),
 }
 _KINDS: Mapping[str, str] = {
     **dict.fromkeys(("tree", "baum", "strassenbaum", "parkbaum"), "tree"),
     **dict.fromkeys(("water", "gewaesser", "teich", "weiher", "see", "bach", "pond"), "water"),
+}
+_YES_AND_NO: Mapping[str, bool] = {
+    **dict.fromkeys(("1", "x", "ja", "yes", "true", "wahr"), True),
+    **dict.fromkeys(("0", "nein", "no", "false", "falsch"), False),
+}
+_NUMBERS: Mapping[str, Said] = {
+    "area_m2": Said("area"),
+    "depth_m": Said("depth"),
+    "lowest_level_m": Said("lowest level"),
+    "unsealed_m2": Said("unsealed ground"),
+    "crown_m2": Said("ground below the crown"),
 }
 _FRACTION = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _LISTED_CODES = 200
@@ -356,6 +379,7 @@ def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison
     new: list[dict[str, Any]] = []
     changed: list[tuple[Site, dict[str, Any]]] = []
     differing: dict[str, tuple[str, ...]] = {}
+    references: dict[str, int] = {}
     for one in wanted:
         site = known.get(one.code)
         try:
@@ -364,6 +388,7 @@ def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison
                 if site is None
                 else _differences(session, site, one, now=now)
             )
+            _note_reference(references, site, values, one.number)
         except FleetError as problem:
             wrong.append(WrongRow(one.number, problem.said, problem.code))
             continue
@@ -380,6 +405,23 @@ def _compare(session: Session, read: _ReadRows, *, now: datetime) -> _Comparison
         wrong=tuple(wrong),
     )
     return _Comparison(new, changed, plan)
+
+
+def _note_reference(
+    references: dict[str, int], site: Site | None, values: Mapping[str, Any], row: int
+) -> None:
+    """Raises SiteWrong when two rows of the file want to stand for one group."""
+    is_reference = values.get("is_group_reference", site is not None and site.is_group_reference)
+    group = values.get("tree_group", site.tree_group if site else None)
+    if not is_reference or group is None:
+        return
+    if group in references:
+        raise SiteWrong(
+            "Row %(row)s stands for the group %(group)s already.",
+            row=references[group],
+            group=group,
+        )
+    references[group] = row
 
 
 def _read_rows(table: Table, rules: ImportRules, *, now: datetime) -> _ReadRows:
@@ -411,12 +453,14 @@ def _read_row(row: Row, rules: ImportRules, *, now: datetime) -> _Wanted:
     if not code:
         raise SiteWrong("The row has no code.")
     values: dict[str, Any] = {"code": code}
-    for name in ("name", "description", "species", "tree_number"):
+    for name in ("name", "description", "species", "tree_number", "soil_class", "tree_group"):
         if given.get(name):
             values[name] = given[name]
-    for name, what in (("area_m2", Said("area")), ("depth_m", Said("depth"))):
+    for name, what in _NUMBERS.items():
         if given.get(name):
             values[name] = _number(given[name], what)
+    if given.get("is_group_reference"):
+        values["is_group_reference"] = _yes_or_no(given["is_group_reference"])
     if given.get("planted_year"):
         values["planted_year"] = _year(given["planted_year"])
     kind = _kind(given.get("kind", ""), rules.kind)
@@ -447,6 +491,7 @@ def _values_of_new(session: Session, one: _Wanted, *, now: datetime) -> dict[str
         raise SiteWrong("%(code)s is new and has no position.", code=one.code)
     values.setdefault("name", _name_of_new(values))
     rights.check_site_kind(session, values["kind"], what=sites.kind_unknown(values["kind"]))
+    sites.check_reference(session, None, values)
     return values
 
 
@@ -467,6 +512,7 @@ def _differences(session: Session, site: Site, one: _Wanted, *, now: datetime) -
     details = {**site.details, **values.pop("details", {})}
     if details != site.details:
         values["details"] = sites.checked_values({"details": details}, now=now)["details"]
+    sites.check_reference(session, site, values)
     return {name: value for name, value in values.items() if getattr(site, name) != value}
 
 
@@ -481,8 +527,9 @@ def _known_sites(session: Session, codes: Sequence[str]) -> dict[str, Site]:
 
 
 def _empty_site() -> dict[str, Any]:
-    optional = ("species", "tree_number", "planted_year", "area_m2", "depth_m")
-    return {"description": "", "details": {}, **dict.fromkeys(optional)}
+    """What a new site is without what its row says: all rows have the same columns."""
+    unknown = dict.fromkeys(name for name in FIELDS if name not in POSITION_FIELDS)
+    return {**unknown, "description": "", "details": {}, "is_group_reference": False}
 
 
 # ---------------------------------------------------------------------------------------------------------------- cells
@@ -531,6 +578,13 @@ def _kind(text: str, default: str | None) -> str | None:
     if kind is None:
         raise SiteWrong("%(text)r is neither a tree (Baum) nor a water (Gewässer).", text=text)
     return kind
+
+
+def _yes_or_no(text: str) -> bool:
+    found = _YES_AND_NO.get(_plain(text))
+    if found is None:
+        raise SiteWrong("%(text)r is neither yes (ja) nor no (nein).", text=text)
+    return found
 
 
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "²": "2"})

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound, Said
+from fleet_server.measurement.soil_water import SOIL_CLASSES
 from fleet_server.models import Deployment, Site
 from fleet_server.services import auditing, judged_streams, rights
 
@@ -26,6 +27,7 @@ _LONGEST_CODE, _LONGEST_NAME, _LONGEST_DESCRIPTION = 64, 200, 2000
 _LONGEST_WORD = 120
 _EARLIEST_YEAR = 1000  # some limes are older than any cadastre
 _LARGEST_AREA_M2, _GREATEST_DEPTH_M = 1e9, 500.0
+_LARGEST_PIT_M2, _LARGEST_CROWN_M2, _GREATEST_LEVEL_M = 10_000.0, 10_000.0, 500.0
 _MOST_DETAILS, _LONGEST_DETAIL_NAME, _LONGEST_DETAIL = 100, 80, 500
 _LONGEST_SEARCH = 80
 
@@ -63,6 +65,12 @@ class NewSite:
     planted_year: int | None = None
     area_m2: float | None = None
     depth_m: float | None = None
+    lowest_level_m: float | None = None
+    soil_class: str | None = None
+    unsealed_m2: float | None = None
+    crown_m2: float | None = None
+    tree_group: str | None = None
+    is_group_reference: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -136,6 +144,7 @@ def create_site(session: Session, site: NewSite, *, is_public: bool, now: dateti
         if find_site(session, site.code) is not None:
             raise SiteExists("There is already a site %(code)s.", code=site.code)
         rights.check_site_kind(session, site.kind, what=kind_unknown(site.kind))
+        check_reference(session, None, values)
         row = Site(**values, is_public=is_public, created_at=now)
         session.add(row)
         session.flush()
@@ -189,6 +198,7 @@ def change_site(
     with db.writing(session):
         site = site_of(session, site_id)
         session.refresh(site, with_for_update=True)
+        check_reference(session, site, values)
         changed = write_changes(session, site, values)
         if changed:
             auditing.record(
@@ -210,6 +220,37 @@ def write_changes(session: Session, site: Site, values: Mapping[str, object]) ->
     for name, value in changed.items():
         setattr(site, name, value)
     return changed
+
+
+def check_reference(session: Session, site: Site | None, values: Mapping[str, object]) -> None:
+    """One tree of a group stands for the others of it.
+
+    Args:
+        site: as it is; None: it is new.
+        values: what it becomes; what is not named stays.
+
+    Raises:
+        SiteWrong: another one does so already, or it is in no group.
+    """
+
+    def becomes(name: str) -> object:
+        return values[name] if name in values else getattr(site, name, None)
+
+    group = becomes("tree_group")
+    if group is not None and (site.kind if site else values.get("kind")) != "tree":
+        raise SiteWrong("Only trees are in a group of trees.")
+    if not becomes("is_group_reference"):
+        return
+    if group is None:
+        raise SiteWrong("A tree that stands for its group is in one; name the group.")
+    query = select(Site.code).where(Site.tree_group == group, Site.is_group_reference)
+    other = session.scalar(query if site is None else query.where(Site.id != site.id))
+    if other is not None:
+        raise SiteWrong(
+            "%(code)s stands for the group %(group)s already; take that from it first.",
+            code=other,
+            group=group,
+        )
 
 
 def close_site(session: Session, site_id: int, *, now: datetime) -> None:
@@ -283,6 +324,12 @@ def checked_values(values: Mapping[str, object], *, now: datetime) -> dict[str, 
         "planted_year": lambda value: _year(value, now.year),
         "area_m2": lambda value: _size(value, Said("area in m²"), _LARGEST_AREA_M2),
         "depth_m": lambda value: _size(value, Said("depth in m"), _GREATEST_DEPTH_M),
+        "lowest_level_m": _level,
+        "soil_class": _soil_class,
+        "unsealed_m2": lambda value: _ground(value, Said("unsealed ground"), _LARGEST_PIT_M2),
+        "crown_m2": lambda value: _ground(value, Said("ground below the crown"), _LARGEST_CROWN_M2),
+        "tree_group": lambda value: _word(value, Said("group of trees")),
+        "is_group_reference": bool,
         "details": _details,
     }
     unknown = next((name for name in values if name not in checks), None)
@@ -361,6 +408,46 @@ def _size(value: object, what: str, most: float) -> float | None:
             value=value,
         )
     return float(value)
+
+
+def _ground(value: object, what: str, most: float) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 0 <= value <= most:
+        raise SiteWrong(
+            "A tree's %(what)s is from 0 to %(most)g m², not %(value)s.",
+            what=what,
+            most=most,
+            value=value,
+        )
+    return float(value)
+
+
+def _level(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not abs(value) <= _GREATEST_LEVEL_M:
+        raise SiteWrong(
+            "A water's lowest level is at most %(most)g m above or below where it is measured from, not %(value)s.",
+            most=_GREATEST_LEVEL_M,
+            value=value,
+        )
+    return float(value)
+
+
+def _soil_class(value: object) -> str | None:
+    """As KA5 writes it, however it was typed."""
+    text = _word(value, Said("soil class"))
+    if text is None:
+        return None
+    found = {name.lower(): name for name in SOIL_CLASSES}.get(text.lower())
+    if found is None:
+        raise SiteWrong(
+            "%(value)s is no soil class of KA5; it is one of %(known)s.",
+            value=text,
+            known=", ".join(SOIL_CLASSES),
+        )
+    return found
 
 
 def _details(value: object) -> dict[str, str]:

@@ -9,19 +9,27 @@ from flask import request, url_for
 from flask_babel import LazyString, lazy_gettext
 
 from fleet_server.http_shared.access import current_actor
-from fleet_server.services.rights import Right
+from fleet_server.services.rights import Actor, Right
 from fleet_server.web.blueprint import web
 
 
 @dataclass(frozen=True)
 class Link:
-    """`is_in_bar`: it stands in the line beside the city's name where there is room, else in the menu; `is_short`: on a phone, too."""
+    """`is_in_bar`: it stands in the line beside the city's name where there is room, else in the menu; `is_short`: on a phone, too.
+
+    `site_kind`: only for who has to do with such sites.
+    """
 
     endpoint: str
     word: LazyString
     right: Right | None = Right.SEE_FLEET
     is_in_bar: bool = False
     is_short: bool = False
+    site_kind: str | None = None
+
+    def is_for(self, actor: Actor) -> bool:
+        is_theirs = self.site_kind is None or self.site_kind in actor.site_kinds
+        return is_theirs and (self.right is None or self.right in actor.rights)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,13 @@ GROUPS = (
             Link("web.sites", lazy_gettext("Sites"), is_in_bar=True),
             Link("web.work", lazy_gettext("Work"), is_in_bar=True),
             Link("web.field", lazy_gettext("In the field"), is_in_bar=True, is_short=True),
+        ),
+    ),
+    Group(
+        lazy_gettext("Decisions"),
+        (
+            Link("web.city_trees", lazy_gettext("Trees"), site_kind="tree"),
+            Link("web.city_waters", lazy_gettext("Waters"), site_kind="water"),
         ),
     ),
     Group(
@@ -101,7 +116,7 @@ def navigation() -> list[Group]:
     allowed = [
         Group(
             group.word,
-            [link for link in group.links if link.right is None or link.right in actor.rights],
+            [link for link in group.links if link.is_for(actor)],
         )
         for group in GROUPS
     ]

@@ -60,6 +60,12 @@ _FIELDS = {
     "planted_year": lazy_gettext("Planting year"),
     "area_m2": lazy_gettext("Area in m²"),
     "depth_m": lazy_gettext("Depth in m"),
+    "lowest_level_m": lazy_gettext("Lowest level in m"),
+    "soil_class": lazy_gettext("Soil class (KA5)"),
+    "unsealed_m2": lazy_gettext("Unsealed ground in m²"),
+    "crown_m2": lazy_gettext("Ground below the crown in m²"),
+    "tree_group": lazy_gettext("Group of trees"),
+    "is_group_reference": lazy_gettext("Stands for its group"),
 }
 
 

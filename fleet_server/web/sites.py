@@ -15,9 +15,21 @@ from fleet_server.errors import Invalid
 from fleet_server.http_shared.access import needs
 from fleet_server.http_shared.database import current_session
 from fleet_server.http_shared.paging import as_cursor, from_cursor
+from fleet_server.measurement.soil_water import SOIL_CLASSES
 from fleet_server.models import Site
-from fleet_server.services import noting, overviews, places, site_list, site_map, site_view, working
+from fleet_server.services import (
+    city_states,
+    city_words,
+    noting,
+    overviews,
+    places,
+    site_list,
+    site_map,
+    site_view,
+    working,
+)
 from fleet_server.services import sites as planning
+from fleet_server.services.city_states import DecidedSite
 from fleet_server.services.noting import About
 from fleet_server.services.overviews import Shown
 from fleet_server.services.rights import Right
@@ -131,6 +143,8 @@ def site(site_id: int) -> str:
         orders=working.work_lines(session, WorkFilter(site_id=site_id), limit=_ORDERS),
         notes=noting.notes_of(session, About(site_id=site_id), newest=_NOTES),
         now=clock.now(),
+        decision=DecidedSite(view.site, city_states.state_of(session, site_id)),
+        said=city_words.said,
         housekeeping=overviews.HOUSEKEEPING,
         days=[(one, drawn_days.draw_days(one)) for one in view.days],
         sensorthings="/v1.1",
@@ -220,6 +234,12 @@ def _values() -> dict[str, object]:
         "planted_year": forms.whole("planted_year", gettext("Planting year")),
         "area_m2": forms.number("area_m2", gettext("Area in m²")),
         "depth_m": forms.number("depth_m", gettext("Depth in m")),
+        "lowest_level_m": forms.number("lowest_level_m", gettext("Lowest level in m")),
+        "soil_class": forms.text("soil_class") or None,
+        "unsealed_m2": forms.number("unsealed_m2", gettext("Unsealed ground in m²")),
+        "crown_m2": forms.number("crown_m2", gettext("Ground below the crown in m²")),
+        "tree_group": forms.text("tree_group") or None,
+        "is_group_reference": bool(forms.text("is_group_reference")),
         "details": forms.lines("details", example="street: Ring 1"),
     }
 
@@ -245,6 +265,12 @@ def _as_typed(site: Site) -> dict[str, str]:
         "planted_year": site.planted_year,
         "area_m2": site.area_m2,
         "depth_m": site.depth_m,
+        "lowest_level_m": site.lowest_level_m,
+        "soil_class": site.soil_class,
+        "unsealed_m2": site.unsealed_m2,
+        "crown_m2": site.crown_m2,
+        "tree_group": site.tree_group,
+        "is_group_reference": "1" if site.is_group_reference else "",
         "details": "\n".join(f"{name}: {text}" for name, text in site.details.items()),
         "epsg": places.WGS84,
     }
@@ -253,5 +279,10 @@ def _as_typed(site: Site) -> dict[str, str]:
 
 def _form(site: Site | None, values: Mapping[str, str], fault: str) -> str:
     return render_template(
-        "site_form.html", site=site, values=values, fault=fault, systems=places.SYSTEMS
+        "site_form.html",
+        site=site,
+        values=values,
+        fault=fault,
+        systems=places.SYSTEMS,
+        soil_classes=tuple(SOIL_CLASSES),
     )

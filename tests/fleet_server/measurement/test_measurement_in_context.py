@@ -618,7 +618,7 @@ def test_rules_survive_the_way_through_json(observed_property: str) -> None:
         ({"flat_line": {"suspect_s": 9, "fail_s": 10**9, "tolerance": 1}}, "fail_s must be from 1 to"),
         ({"climatology": [{"from_day": 0, "to_day": 9, "low": 1, "high": 2}]}, "a day of the year is 1 to 366"),
         ({"climatology": [{"from_day": 1, "to_day": 9, "low": 3, "high": 2}]}, "low must be below high"),
-        ({"climatology": {}}, "rules.climatology must be a list of seasons"),
+        ({"climatology": {}}, "rules.climatology must be a list"),
         ({"fouling": {"statistic": "mean"}}, 'fouling: statistic is "range", "low", "high" or "saturation"'),
         ({"gross": {"unit": "1", "fail": [0], "suspect": [0, 1]}}, "rules.gross.fail must be two numbers"),
         ({"gross": {"unit": "1", "fail": [0, 1], "suspect": [0, 2]}}, "suspect must be a span within fail"),

@@ -70,6 +70,47 @@ def test_cadastre_of_trees_becomes_sites_with_everything_it_knows(session: Sessi
     assert (entry.action, entry.details["new"]) == ("sites_imported", ["4711", "4712"])
 
 
+GROUPED = (
+    "Baum-Nr.;x;y;Bodenart KA5;Baumscheibe m²;Baumgruppe;Referenzbaum\n"
+    "1;376136;5704913;sl4;4,5;Ring;ja\n"
+    "2;376137;5704913;Sl4;6;Ring;nein\n"
+)
+
+
+def test_what_a_tree_stands_in_and_for_comes_in_with_it(session: Session) -> None:
+    assert do_import(session, GROUPED).counts["new"] == 2
+    first, second = known(session)["1"], known(session)["2"]
+    assert (first.soil_class, first.unsealed_m2, first.tree_group) == ("Sl4", 4.5, "Ring")
+    assert (first.is_group_reference, second.is_group_reference) == (True, False)
+    assert do_import(session, GROUPED).counts["same"] == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("3;376136;5704913;Lehm;1;Ring;nein", "Lehm is no soil class of KA5"),
+        ("3;376136;5704913;;-1;Ring;nein", "unsealed ground is from 0 to 10000 m²"),
+        ("3;376136;5704913;;1;;ja", "name the group"),
+        ("3;376136;5704913;;1;Ring;ja", "1 stands for the group Ring already"),
+        ("2;;;;;;ja", "1 stands for the group Ring already"),
+        ("3;376136;5704913;;1;Ring;vielleicht", "neither yes (ja) nor no (nein)"),
+    ],
+)
+def test_a_group_has_one_tree_that_stands_for_it(session: Session, row: str, sentence: str) -> None:
+    do_import(session, GROUPED)
+    head = GROUPED.partition("\n")[0]
+    plan = do_import(session, f"{head}\n{row}\n")
+    assert sentence in plan.wrong[0].sentence
+    assert plan.counts["wrong"] == 1
+
+
+def test_two_rows_that_stand_for_one_group_are_told(session: Session) -> None:
+    both = GROUPED.replace("nein", "ja")
+    plan = do_import(session, both)
+    assert (plan.counts["new"], plan.counts["wrong"]) == (1, 1)
+    assert plan.wrong[0].sentence == "Row 2 stands for the group Ring already."
+
+
 def test_preview_writes_nothing(session: Session) -> None:
     assert plan_of(session, CADASTRE).counts["new"] == 2
     assert known(session) == {}

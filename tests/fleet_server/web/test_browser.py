@@ -22,6 +22,7 @@ from fleet_server.services import (
     calibrating,
     campaigning,
     changing,
+    city_states,
     grouping,
     guiding,
     layering,
@@ -94,6 +95,9 @@ _PAGES = (
     f"/fleet/observations/{observation_id(1, small_world.NOW)}/uncertainty",
     "/field/nodes/n-000002/calibrate",
     "/field/calibrations/21",
+    "/city/trees",
+    "/city/waters",
+    "/city/trees?view=print",
     "/api/docs",
 )
 
@@ -179,6 +183,7 @@ def address(sqlite_world: World) -> Iterator[str]:
     assets.ensure_assets()
     with sqlite_world.sessions() as session:
         _want_something(session)
+        city_states.evaluate_due(session, now=small_world.NOW)
     server = listen(sqlite_world.app(), "127.0.0.1", 0, threads=4)
     serving = threading.Thread(target=server.serve)
     serving.start()
