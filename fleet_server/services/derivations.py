@@ -35,7 +35,7 @@ SOIL_CLASS: Final = "soil_class"
 FIELD_CAPACITY: Final = "field_capacity"
 AVAILABLE_CAPACITY: Final = "available_capacity"
 ALTITUDE: Final = "altitude_m"
-"""Names of a site's details that derived values need."""
+"""What derived values need to know of a site: its soil class, and names of its details."""
 
 _U_PRESSURE_HPA: Final = 10.0
 """How far the weather's pressure is from the standard atmosphere's; about the standard deviation in Germany. Ours."""
@@ -116,7 +116,7 @@ def plans_of(session: Session, site_id: int) -> list[Plan]:
             known = {name: one for name, one in inputs.items() if one is not None}
             if len(known) < len(inputs) or (rule.property, depth_cm) in at:
                 continue
-            stated, missing = _stated(rule.formula, site.details, depth_cm)
+            stated, missing = _stated(rule.formula, site, depth_cm)
             plans.append(Plan(rule, depth_cm, known, stated, missing))
     return plans
 
@@ -209,11 +209,9 @@ def stated_in(inputs: str) -> dict[str, tuple[float, float]]:
 # ---------------------------------------------------------------------------------------------------------------- private
 
 
-def _stated(
-    formula: str, details: Mapping[str, str], depth_cm: int
-) -> tuple[Stated | None, tuple[str, ...]]:
-    """What the site's details state for a formula, or what is missing for it."""
-    said = {name.strip().lower(): text for name, text in details.items()}
+def _stated(formula: str, site: Site, depth_cm: int) -> tuple[Stated | None, tuple[str, ...]]:
+    """What the site's data and details state for a formula, or what is missing for it."""
+    said = {name.strip().lower(): text for name, text in site.details.items()}
     if formula == "percent_saturation":
         altitude_m = _number(said.get(ALTITUDE), -400.0, 5_000.0)
         if altitude_m is None:
@@ -223,7 +221,7 @@ def _stated(
         own = _own_capacities(said)
         if own is not None:
             return own, ()
-        soil_class = SOIL_CLASSES.get(said.get(SOIL_CLASS, "").strip())
+        soil_class = SOIL_CLASSES.get(site.soil_class or "")
         if soil_class is None:
             return None, (SOIL_CLASS,)
         return stated_capacities(soil_class, float(depth_cm)), ()

@@ -62,9 +62,9 @@ def follow(session: Session, *, hours: int = 0) -> None:
             break
 
 
-def state(session: Session, **details: str) -> None:
+def state(session: Session, *, soil_class: str | None = None, **details: str) -> None:
     with db.writing(session):
-        session.execute(update(Site).values(details=details))
+        session.execute(update(Site).values(details=details, soil_class=soil_class))
 
 
 def derived(session: Session, observed_property: str) -> list[Observation]:
@@ -128,7 +128,7 @@ def test_saturation_and_ammonia_follow_where_a_pond_measures_what_they_need(
     ("details", "missing"),
     [
         ({}, ["soil_class"]),
-        ({"soil_class": "clay, rather"}, ["soil_class"]),
+        ({"soil": "clay, rather"}, ["soil_class"]),
         ({"soil_class": "Sl4"}, []),
         ({"Field_capacity": "0,31", "available_capacity": "0.17"}, []),
         ({"field_capacity": "0.1", "available_capacity": "0.3"}, ["soil_class"]),
