@@ -205,7 +205,7 @@ def test_packs_without_a_receipt_end_the_run_with_a_sentence_that_names_the_node
 ) -> None:
     ingest.gives_receipts = False
     status, _, errors = run(
-        fleet, tmp_path / "nodes", hours=1, nodes=1, more=["--until-caught-up", "--patience", "3"]
+        fleet, tmp_path / "nodes", hours=2, nodes=1, more=["--until-caught-up", "--patience", "3"]
     )
     assert status == 1
     assert (
