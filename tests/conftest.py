@@ -155,6 +155,7 @@ def pytest_make_collect_report(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     _keep_once_on_postgresql(items)
+    _put_off_postgresql(items)
     yield
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
@@ -173,6 +174,17 @@ def _keep_once_on_postgresql(items: list[pytest.Item]) -> None:
         if name in tried:
             item.add_marker(pytest.mark.nightly)
         tried.add(name)
+
+
+def _put_off_postgresql(items: list[pytest.Item]) -> None:
+    """`postgresql_at_night`: nightly on PostgreSQL, but for tests of their own `also_on_postgresql`."""
+    for item in items:
+        if item.get_closest_marker("postgresql_at_night") is None:
+            continue
+        if item.get_closest_marker("needs_postgresql") is None:
+            continue
+        if item.get_closest_marker("also_on_postgresql") is None:
+            item.add_marker(pytest.mark.nightly)
 
 
 # Seconds that they take, roughly; those that share a demo stay together.
