@@ -189,12 +189,12 @@ def _put_off_postgresql(items: list[pytest.Item]) -> None:
 
 # Seconds that they take, roughly; those that share a demo stay together.
 _LONG = {
-    ("test_demo.py", "test_one_reading.py"): 190,
-    ("test_kill.py",): 90,
-    ("test_virtual_run.py",): 80,
-    ("test_isolation.py",): 70,
-    ("test_orders.py",): 50,
-    ("test_restore.py",): 30,
+    ("test_demo.py", "test_one_reading.py"): 120,
+    ("test_kill.py",): 60,
+    ("test_virtual_run.py",): 50,
+    ("test_isolation.py",): 60,
+    ("test_orders.py",): 45,
+    ("test_restore.py",): 20,
 }
 
 
