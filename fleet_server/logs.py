@@ -36,7 +36,7 @@ def set_up_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -53,6 +53,17 @@ def set_up_logging(settings: Settings) -> None:
     # Libraries speak when something is wrong; their chatter is not ours.
     for chatty in ("amqtt", "transitions", "alembic", "werkzeug"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
+
+
+class _ToStderr(logging.Handler):
+    """To whatever stderr is when a line is logged: threads outlive a stream that somebody had put in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - a line that cannot be written must not end what it tells of
+            self.handleError(record)
 
 
 def _hide_secrets(

@@ -155,6 +155,7 @@ def pytest_make_collect_report(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     _keep_once_on_postgresql(items)
+    _put_off_postgresql(items)
     yield
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
@@ -175,14 +176,25 @@ def _keep_once_on_postgresql(items: list[pytest.Item]) -> None:
         tried.add(name)
 
 
+def _put_off_postgresql(items: list[pytest.Item]) -> None:
+    """`postgresql_at_night`: nightly on PostgreSQL, but for tests of their own `also_on_postgresql`."""
+    for item in items:
+        if item.get_closest_marker("postgresql_at_night") is None:
+            continue
+        if item.get_closest_marker("needs_postgresql") is None:
+            continue
+        if item.get_closest_marker("also_on_postgresql") is None:
+            item.add_marker(pytest.mark.nightly)
+
+
 # Seconds that they take, roughly; those that share a demo stay together.
 _LONG = {
-    ("test_demo.py", "test_one_reading.py"): 190,
-    ("test_kill.py",): 90,
-    ("test_virtual_run.py",): 80,
-    ("test_isolation.py",): 70,
-    ("test_orders.py",): 50,
-    ("test_restore.py",): 30,
+    ("test_demo.py", "test_one_reading.py"): 120,
+    ("test_kill.py",): 60,
+    ("test_virtual_run.py",): 50,
+    ("test_isolation.py",): 60,
+    ("test_orders.py",): 45,
+    ("test_restore.py",): 20,
 }
 
 

@@ -328,23 +328,36 @@ def _convert_by_hand(key: str, readings: Mapping[str, Any]) -> tuple[float, floa
 # --- measured series
 
 
+# Those that measure what no other does; of the rest some other has every quantity.
+_FEW = ("soil-01", "pond-02", "pond-03", "level-01")
+
+
+@pytest.mark.parametrize(
+    "beside", [_FEW, pytest.param(None, marks=pytest.mark.nightly)], ids=["few models", "every model"]
+)
 def test_a_series_of_ones_own_is_measured_again_and_every_probe_within_its_uncertainty(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, beside: Sequence[str] | None
 ) -> None:
     """Beside the nodes of the series one of every model: one demo for both, because starting it is what takes the time."""
     scenes = Path(hardware.scenes.__file__).parent
     series = tmp_path_factory.mktemp("series")
     every = (scenes / "every_probe.toml").read_text().partition("[[site]]")[2]
+    if beside is not None:
+        sites, *all_nodes = every.split("[[node]]")
+        few = [node for node in all_nodes if any(f'"{label}"' in node for label in beside)]
+        every = "[[node]]".join([sites, *few])
     for label in ("tree-01", "pond-01"):
         every = every.replace(f'"{label}"', f'"every-{label}"')
     small = (scenes / "small.toml").read_text()
     (series / "scene.toml").write_text(f"{small}\n[[site]]{every}")
     for file in (scenes / "small").iterdir():
         (series / file.name).write_bytes(file.read_bytes())
-    properties = _check_against_series(tmp_path_factory, "small", series, nodes=9)
+    nodes = 2 + (7 if beside is None else len(beside))
+    properties = _check_against_series(tmp_path_factory, f"small-{nodes}", series, nodes=nodes)
     assert {"sat", "do", "tw", "r", "t", "v", "e", "tu", "lvl", "ph", "ec"} <= properties
 
 
+@pytest.mark.nightly
 @pytest.mark.needs_series
 @pytest.mark.skipif(
     not (SERIES / "nerrs_grand_bay_2021_07.csv").is_file(),

@@ -12,7 +12,7 @@ DAY_S = 86_400
 
 @pytest.mark.parametrize(
     ("nodes", "days"),
-    [(2, 1.0), pytest.param(6, 4.0, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])],
+    [(1, 0.5), pytest.param(6, 4.0, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])],
     ids=["a few packs", "a thousand packs"],
 )
 def test_what_came_after_the_backup_is_sent_again_and_nothing_is_missing(

@@ -469,7 +469,7 @@ def test_a_download_that_only_trickles_ends_with_the_radio_time_and_after_many_t
 def test_without_the_bound_a_download_that_trickles_keeps_the_radio_on(
     place: Place, tmp_path: Path, faster_waits: None
 ) -> None:
-    radio = ("node/update/session.py", "_RADIO_MS = const(30_000)", "_RADIO_MS = const(120_000)")
+    radio = ("node/update/session.py", "_RADIO_MS = const(30_000)", "_RADIO_MS = const(45_000)")
     _without(place.board, (radio,), tmp_path)
     place.release(another(EVIL), 9)
     place.listener.mirror = Mirror(seconds_a_piece=0.4, piece_bytes=16)
@@ -477,7 +477,7 @@ def test_without_the_bound_a_download_that_trickles_keeps_the_radio_on(
     while not place.is_session_next():
         place.wakes(1)
 
-    assert place.board.run_wake().radio_us > 60_000_000
+    assert place.board.run_wake().radio_us > 40_000_000
 
 
 def _count_far_ahead_and_replace_the_key(place: Place) -> None:

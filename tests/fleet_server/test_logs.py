@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +45,17 @@ def test_records_of_libraries_come_the_same_way(capfd: pytest.CaptureFixture[str
     logging.getLogger("paho").warning("connection %s", "lost")
     (line,) = [json.loads(one) for one in capfd.readouterr().err.splitlines()]
     assert (line["event"], line["level"]) == ("connection lost", "warning")
+
+
+def test_line_after_stderr_was_another_for_a_while_goes_where_stderr_is_now(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as other:
+        patch.setattr(sys, "stderr", other)
+        set_up_logging(load_settings({"FLEET_LOG_FORMAT": "json"}))
+    structlog.get_logger("a").warning("broker_refused")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "broker_refused"
 
 
 def test_secrets_are_not_written(capfd: pytest.CaptureFixture[str]) -> None:

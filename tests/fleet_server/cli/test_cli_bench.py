@@ -12,7 +12,7 @@ from fleet_server.cli.bench import bench
 
 def test_ingest_is_measured_beside_a_bare_drain_of_the_same_rounds() -> None:
     result = CliRunner().invoke(
-        bench, ["ingest", "--packs", "200", "--nodes", "2", "--rounds", "2", "--json"]
+        bench, ["ingest", "--packs", "100", "--nodes", "2", "--rounds", "2", "--json"]
     )
 
     assert result.exit_code == 0, result.output
@@ -62,10 +62,10 @@ def test_correction_is_measured_beside_the_bare_reading_and_writing_of_its_rows(
 
 
 def test_storm_ends_when_every_node_has_the_receipt_of_its_pack() -> None:
-    result = CliRunner().invoke(bench, ["storm", "--nodes", "10", "--json"])
+    result = CliRunner().invoke(bench, ["storm", "--nodes", "4", "--json"])
 
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
-    assert figures["nodes"] == 10
+    assert figures["nodes"] == 4
     assert 0 < figures["half_through_s"] <= figures["settled_s"]
     assert abs(figures["ratio"] - figures["figure"] / figures["limit"]) < 0.01

@@ -24,6 +24,8 @@ from fleet_server.services.correcting import NewCorrection
 from fleet_server.services.ingest import store_batch
 from tests.fleet_server.world_fixtures import World
 
+pytestmark = pytest.mark.postgresql_at_night
+
 STEPS = 10
 
 
@@ -53,6 +55,7 @@ def addresses(streams: dict[str, int]) -> list[str]:
     ]
 
 
+@pytest.mark.also_on_postgresql
 @pytest.mark.once_on_postgresql
 @pytest.mark.parametrize("seed", range(2))
 def test_answer_as_of_a_moment_is_the_answer_of_that_moment(

@@ -33,6 +33,8 @@ from fleet_server.services.verification.aggregates import check_aggregates
 from fleet_server.services.verification.report import Report
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 LATER = NOON + timedelta(days=2)
 QUARTERS_A_DAY = 96
 
@@ -69,6 +71,7 @@ def detail_of(session: Session, mean: Observation) -> AggregateDetail:
     return session.get_one(AggregateDetail, (mean.datastream_id, mean.sampled_at, mean.known_from))
 
 
+@pytest.mark.also_on_postgresql
 def test_mean_of_an_hour_has_its_u_flag_extremes_count_and_completeness(world: Thermometer) -> None:
     values = world.rows()
     second = means(world.session)[1]  # 13:00: quarters 4 to 7
@@ -90,6 +93,7 @@ def test_mean_of_an_hour_has_its_u_flag_extremes_count_and_completeness(world: T
     assert report.is_clean, report.findings
 
 
+@pytest.mark.also_on_postgresql
 def test_day_is_the_citys_and_rests_on_its_quarter_hours(session: Session) -> None:
     world = Thermometer(session, 150)
     world.judge()
@@ -323,6 +327,7 @@ def test_worker_that_dies_at_any_statement_has_made_a_whole_piece_or_nothing(
     assert findings(session) == []
 
 
+@pytest.mark.also_on_postgresql
 def test_value_that_is_stored_while_means_are_made_is_in_them(
     judged: Thermometer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +351,7 @@ def test_value_that_is_stored_while_means_are_made_is_in_them(
     assert findings(judged.session) == []
 
 
+@pytest.mark.also_on_postgresql
 def test_work_is_the_same_for_each_new_hour_however_long_the_past(judged: Thermometer) -> None:
     session = judged.session
     judged.aggregate()

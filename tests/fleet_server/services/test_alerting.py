@@ -54,6 +54,8 @@ from fleet_server.services.silencing import SilenceWrong
 from fleet_server.services.telling import NewRecipient, RecipientExists
 from fleet_server.wire.states import NodeState
 
+pytestmark = pytest.mark.postgresql_at_night
+
 HOUR = timedelta(hours=1)
 
 
@@ -416,6 +418,7 @@ def counted(engine: Engine) -> Iterator[list[str]]:
     event.remove(engine, "before_cursor_execute", note)
 
 
+@pytest.mark.also_on_postgresql
 def test_look_takes_as_many_statements_for_a_thousand_nodes_as_for_ten(
     engine: Engine, session: Session
 ) -> None:
@@ -430,6 +433,7 @@ def test_look_takes_as_many_statements_for_a_thousand_nodes_as_for_ten(
     assert counts[0] == counts[1] < 40
 
 
+@pytest.mark.also_on_postgresql
 def test_look_writes_what_changed_and_looks_at_nodes_before_that(
     engine: Engine, session: Session
 ) -> None:

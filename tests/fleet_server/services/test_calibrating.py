@@ -44,6 +44,8 @@ from fleet_server.services.calibration_list import CalibrationFilter
 from fleet_server.services.standards import NewStandard
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 DAY = timedelta(days=1)
 LATER = NOON + timedelta(hours=6)
 BUFFER_7 = NewStandard(
@@ -291,6 +293,7 @@ def test_step_taken_again_takes_the_place_of_the_one_before(session: Session) ->
     assert [(one.step, one.indicated) for one in record.points] == [("wet", 10.0)]
 
 
+@pytest.mark.also_on_postgresql
 def test_two_approved_ones_never_begin_at_one_time(session: Session) -> None:
     deployed_node(session)
     first, second = draft(session), draft(session)
@@ -348,6 +351,7 @@ def values(session: Session, key: str) -> list[float | None]:
     return list(session.scalars(query.order_by(Observation.sampled_at)))
 
 
+@pytest.mark.also_on_postgresql
 def test_what_was_observed_since_is_made_anew_with_what_needs_it_and_taken_back_by_a_withdrawal(
     session: Session,
 ) -> None:
@@ -499,6 +503,7 @@ def test_saturated_water_holds_what_temperature_and_pressure_make_of_it(session:
         standards.add_standard(session, air, now=NOON)
 
 
+@pytest.mark.also_on_postgresql
 def test_two_approvers_at_once_have_one_winner(sessions: sessionmaker[Session]) -> None:
     with sessions() as session:
         deployed_node(session)

@@ -46,6 +46,8 @@ from tests.fleet_server.services.campaign_fleet import (
 )
 from tests.fleet_server.services.fleet_of_nodes import register, register_many, statements
 
+pytestmark = pytest.mark.postgresql_at_night
+
 SOAK = timedelta(hours=1)
 PLAN = Plan(canaries=1, shares=(0.5, 1.0), soak=SOAK, minimum_reached=1)
 ALL_AT_ONCE = Plan(canaries=0, shares=(1.0,), soak=timedelta(0))
@@ -105,6 +107,7 @@ def city(session: Session) -> City:
     return City(session)
 
 
+@pytest.mark.also_on_postgresql
 def test_good_release_goes_wave_by_wave_and_completes(city: City, session: Session) -> None:
     campaign = city.begin()
     sizes = []
@@ -490,6 +493,7 @@ def test_release_with_an_image_takes_its_bytes_and_succeeds_where_both_run(
     assert city.stages(campaign) == ["already_installed", "offered", "succeeded", "succeeded"]
 
 
+@pytest.mark.also_on_postgresql
 def test_no_more_nodes_are_at_it_at_once_than_may_be(city: City) -> None:
     campaign = city.begin(ALL_AT_ONCE, at_once=2)
     seen = 0
@@ -545,6 +549,7 @@ def test_campaign_that_cannot_be_is_refused_in_a_sentence(
     assert city.session.scalars(select(Campaign)).all() == []
 
 
+@pytest.mark.also_on_postgresql
 def test_wave_of_thousands_is_told_in_few_statements(session: Session) -> None:
     counts: list[int] = []
     for nodes in (20, 800):

@@ -54,6 +54,8 @@ from tests.fleet_server.services.fleet_of_nodes import (
     told,
 )
 
+pytestmark = pytest.mark.postgresql_at_night
+
 SOAK = timedelta(hours=1)
 THREE_WAVES = Plan(canaries=2, shares=(0.5, 1.0), soak=SOAK)
 
@@ -152,6 +154,7 @@ def test_what_no_node_could_take_is_refused_before_anything_changes(
     assert changing.changes(session) == []
 
 
+@pytest.mark.also_on_postgresql
 def test_waves_open_one_after_the_other_as_nodes_run_it(session: Session) -> None:
     ids = register(session, 10)
     change = propose(session, sample_s=300)
@@ -404,6 +407,7 @@ def test_a_password_of_a_layer_reaches_the_nodes_and_the_same_one_changes_nothin
     assert configuring.configuration_of(session, ids[0]).settings["wifi"] == ["Bürgerbüro", "frei"]
 
 
+@pytest.mark.also_on_postgresql
 def test_preview_proposal_and_a_step_ask_as_much_for_ten_nodes_as_for_a_chunk(
     session: Session,
 ) -> None:
@@ -477,6 +481,7 @@ def test_change_that_was_cut_short_has_told_nobody_and_is_given_up(
     assert propose(session, sample_s=600).state == ChangeState.RUNNING
 
 
+@pytest.mark.also_on_postgresql
 @pytest.mark.parametrize("deed", ["change", "abort"])
 def test_layer_that_changes_while_its_nodes_are_judged_or_written_down_is_not_overwritten(
     session: Session,

@@ -30,6 +30,8 @@ from fleet_server.services.verification.aggregates import check_aggregates
 from fleet_server.services.verification.report import Report
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 LATER = NOON + timedelta(days=2)
 POND = {"tw": 300, "ph": 8123, "do": 912}
 SOIL = {"v30": 2100}
@@ -183,6 +185,7 @@ def deliver(session: Session, seq: int) -> None:
     )
 
 
+@pytest.mark.also_on_postgresql
 def test_input_that_is_bad_makes_what_follows_bad_in_a_new_version(session: Session) -> None:
     measured(session, "pond-3", dict(POND))
     assert derived(session, "oxygen_saturation") == [], "nobody said how high the pond lies"

@@ -26,6 +26,8 @@ from fleet_server.models import (
 from fleet_server.services import flag_reasons, flagging, revising
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 LATER = NOON + timedelta(days=2)
 GOOD, SUSPECT, BAD = 1, 3, 4
 

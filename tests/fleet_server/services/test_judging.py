@@ -32,12 +32,15 @@ from fleet_server.services import deploying, flagging, judging, quality_rules, r
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 
 @pytest.fixture
 def world(session: Session) -> World:
     return World(session)
 
 
+@pytest.mark.also_on_postgresql
 def test_spike_is_flagged_once_what_comes_after_it_is_there_and_the_version_before_is_kept(
     world: World,
 ) -> None:
@@ -262,6 +265,7 @@ def test_one_changed_bit_of_a_filled_test_is_found(world: World) -> None:
     assert verify(world.session).is_clean
 
 
+@pytest.mark.also_on_postgresql
 def test_run_that_ended_anywhere_is_gone_on_with(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +292,7 @@ def test_run_that_ended_anywhere_is_gone_on_with(
     assert verify(world.session).is_clean
 
 
+@pytest.mark.also_on_postgresql
 def test_value_that_is_stored_while_others_are_judged_is_judged_with_them(
     sessions: sessionmaker[Session], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

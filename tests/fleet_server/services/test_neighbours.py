@@ -23,6 +23,8 @@ from fleet_server.services.ingest import store_batch
 from fleet_server.services.verification.judged import check_judged
 from fleet_server.services.verification.report import Report
 
+pytestmark = pytest.mark.postgresql_at_night
+
 STEP_S = 3 * 3600
 DAYS = 26
 WRONG_FROM = 24 * 8
@@ -208,6 +210,7 @@ def test_correction_and_late_day_of_a_neighbour_have_all_around_judged_again(cit
     assert city.is_clean()
 
 
+@pytest.mark.also_on_postgresql
 def test_neighbours_are_near_alike_and_few_and_a_site_that_moves_gets_others(
     city: City,
 ) -> None:

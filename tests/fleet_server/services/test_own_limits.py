@@ -29,6 +29,8 @@ from fleet_server.services import quality_rules, rehearsing_rules, revising, rig
 from fleet_server.services.rights import Actor
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 PROPERTY = "soil_temperature"
 LATER = NOON + timedelta(days=2)
 

@@ -37,6 +37,8 @@ from fleet_server.models import (
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verifying import verify
 
+pytestmark = pytest.mark.postgresql_at_night
+
 CLEAN = {
     "packs": 30,
     "gaps": 0,
@@ -124,6 +126,7 @@ def _live(session: Session) -> None:
         store_batch(session, [node.state(at_s=NOON_S + 9000)], now=NOON)
 
 
+@pytest.mark.also_on_postgresql
 def test_untouched_database_is_clean(full: Session) -> None:
     report = verify(full)
     assert report.counts() == CLEAN
@@ -540,6 +543,7 @@ def _ranges(session: Session) -> list[tuple[int, int]]:
     return sorted((gap.from_seq, gap.to_seq) for gap in session.scalars(select(Gap)))
 
 
+@pytest.mark.also_on_postgresql
 def test_pack_that_never_came_is_a_gap(full: Session) -> None:
     store_batch(full, [SimulatedNode().pack(LAST + 2)], now=NOON)
     assert verify(full).counts() == {**CLEAN, "packs": 31, "gaps": 1}
@@ -601,6 +605,7 @@ def test_gap_row_that_reaches_into_what_is_still_to_come_is_found(full: Session)
 # --- the rest
 
 
+@pytest.mark.also_on_postgresql
 def test_many_times_that_their_anchor_does_not_give_are_one_fault_and_a_single_one_is_its_packs(
     full: Session,
 ) -> None:
@@ -625,6 +630,7 @@ def test_changed_calibration_is_one_fault_however_many_values_need_it(full: Sess
     assert finding.endswith("gives none of its 11 observations.")
 
 
+@pytest.mark.also_on_postgresql
 def test_counts_of_observations_agree_with_the_observations(full: Session) -> None:
     counted = sum(full.scalars(select(ObservationCount.count)))
     assert counted == full.scalar(select(func.count()).select_from(Observation))

@@ -17,6 +17,8 @@ from fleet_server.services.ingest import store_batch
 from tests.fleet_server.small_world import PASSWORD, USER
 from tests.fleet_server.world_fixtures import World, log_in
 
+pytestmark = pytest.mark.postgresql_at_night
+
 NODE = "n-000001"
 
 
