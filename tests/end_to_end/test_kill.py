@@ -13,7 +13,7 @@ from killing import kill_and_account
 from servers import running_postgresql
 from system import System, kept_alive, mosquitto_of, running
 
-HITS, NIGHTLY_HITS = 6, 200
+HITS, NIGHTLY_HITS = 20, 200
 NODES, DAYS = 6, 60
 HOURLY_NODES = 2
 """They send several packs at once, as nodes usually do; the others publish at every wake."""
