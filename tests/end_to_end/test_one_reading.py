@@ -333,7 +333,9 @@ _FEW = ("soil-01", "pond-02", "pond-03", "level-01")
 
 
 @pytest.mark.parametrize(
-    "beside", [_FEW, pytest.param(None, marks=pytest.mark.nightly)], ids=["few models", "every model"]
+    "beside",
+    [_FEW, pytest.param(None, marks=pytest.mark.nightly)],
+    ids=["few models", "every model"],
 )
 def test_a_series_of_ones_own_is_measured_again_and_every_probe_within_its_uncertainty(
     tmp_path_factory: pytest.TempPathFactory, beside: Sequence[str] | None

@@ -19,8 +19,6 @@ from fleet_server.services import campaign_words
 from fleet_server.services.campaigning import Plan
 from hardware.virtual_board.esp_image import micropython
 
-pytestmark = pytest.mark.postgresql_at_night
-
 PLAN = Plan(canaries=1, shares=(1.0,), soak=timedelta(hours=1), minimum_reached=1)
 # Three wakes crash; in the one after them the node goes back and says so. The first that loses its power does not count.
 BACK = {"trial": [1, None, None, None, 20]}

@@ -42,7 +42,6 @@ arrivals = st.lists(
 )
 
 
-@pytest.mark.postgresql_at_night  # where several at once try the same
 @given(arrivals=arrivals, batch_size=st.integers(1, 7))
 def test_any_schedule_stores_each_pack_once_and_the_receipt_is_the_highest_without_a_hole(
     session: Session, arrivals: Sequence[Arrival], batch_size: int
