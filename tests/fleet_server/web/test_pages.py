@@ -325,7 +325,7 @@ def test_unknown_page_is_a_page_for_people_and_a_problem_for_programs(anyone: Fl
         ("/", 7),
         ("/fleet/", 7),
         ("/fleet/sites", 7),
-        ("/fleet/sites/1", 11),
+        ("/fleet/sites/1", 12),
         ("/fleet/nodes/n-000001", 32),
         ("/field/nodes/n-000001", 12),
         ("/field/?q=nobody", 4),
