@@ -136,9 +136,23 @@ class _Check:
             self._find(datastream_id, at_s, "is missing" if is_made else "comes from no value")
         both_made = made.take(np.flatnonzero(np.isin(made.times_s, stored.times_s)))
         both_stored = stored.take(np.flatnonzero(np.isin(stored.times_s, made.times_s)))
-        is_early = both_stored.known_s < both_made.known_s
-        for place in np.flatnonzero(both_made.differs_from(both_stored) | is_early).tolist():
+        is_other = both_made.differs_from(both_stored)
+        is_other |= self._unlike_when_known(level, both_made, both_stored)
+        for place in np.flatnonzero(is_other).tolist():
             self._find(datastream_id, int(both_made.times_s[place]), "is another one")
+
+    def _unlike_when_known(self, level: str, made: Means, stored: Means) -> NDArray[np.bool_]:
+        """Where a value got a version after the mean that the values of then do not give.
+
+        A version of a value that changes no bit of the mean (other limits, the same flag) makes none of the mean.
+        """
+        is_unlike = np.zeros(len(stored), np.bool_)
+        is_early = stored.known_s < made.known_s
+        for known_s in np.unique(stored.known_s[is_early]).tolist():
+            places = np.flatnonzero(is_early & (stored.known_s == known_s))
+            unlike = self._unlike_then(level, stored.take(places), known_s)
+            is_unlike[places[unlike]] = True
+        return is_unlike
 
     def _claimed(self, level: str, means: Means, *, too_new: bool = False) -> NDArray[np.intp]:
         """Those that are made and wait for nothing; with `too_new` those, too, that nobody made yet."""
