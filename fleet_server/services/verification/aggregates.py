@@ -80,6 +80,7 @@ class _Check:
         for level, datastream_id in sorted(self._streams.items()):
             self._check_current(level, datastream_id)
             self._check_versions(level, datastream_id)
+            self._check_tests(datastream_id)
             self._check_counts(datastream_id)
         if self._said > _SENTENCES_MAX:
             more = self._said - _SENTENCES_MAX
@@ -267,6 +268,16 @@ class _Check:
             )
             found += [(row[0], row[1]) for row in rows]
         return sorted(set(found))
+
+    def _check_tests(self, datastream_id: int) -> None:
+        """None is made of what is made of values: the flag comes from those."""
+        for model in (Observation, ObservationHistory):
+            for sampled_s in self._session.scalars(
+                select(epoch_of(self._session, model.sampled_at)).where(
+                    model.datastream_id == datastream_id, model.tests != 0
+                )
+            ):
+                self._find(datastream_id, sampled_s, "has results of tests that nobody made")
 
     def _check_counts(self, datastream_id: int) -> None:
         times = self._session.scalars(

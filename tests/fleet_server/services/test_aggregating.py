@@ -244,6 +244,7 @@ def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Ther
         "lineage": update(Observation)
         .where(of(Observation, hour))
         .values(lineage_id=day.lineage_id),
+        "tests": update(Observation).where(of(Observation, hour)).values(tests=1),
         "known too early": update(Observation)
         .where(of(Observation, other))
         .values(known_from=NOON),
@@ -255,6 +256,9 @@ def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Ther
         "replaced value": update(ObservationHistory)
         .where(of(ObservationHistory, hour))
         .values(value=one_bit),
+        "replaced tests": update(ObservationHistory)
+        .where(of(ObservationHistory, hour))
+        .values(tests=1),
         "replaced maximum": update(AggregateDetail).where(replaced).values(maximum=one_bit),
         "replaced ends late": update(ObservationHistory)
         .where(of(ObservationHistory, hour))
