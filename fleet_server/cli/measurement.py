@@ -199,7 +199,8 @@ def _rules_in(file: Path) -> MeasurementRules:
         ) from problem
 
 
-@measurement.command()
+# A value may begin with a minus, and is no option then.
+@measurement.command(context_settings={"ignore_unknown_options": True})
 @click.argument("site")
 @click.argument(
     "observed_property", metavar="PROPERTY", type=click.Choice([*given_units.PROPERTIES])
@@ -345,13 +346,14 @@ def list_check_points(
 
 
 def _point_line(one: CheckPoint) -> str:
+    unit = f" {one.unit}" if one.unit else ""
     given = f"{one.limit_sign} {one.limit_value:g}" if one.limit_sign else _number(one.given)
-    told = f"{one.observation_id}  {moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}"
+    told = f"{one.observation_id}  {moment_text(one.at)}  {one.site_code} {one.observed_property} {one.depth_cm} cm  {one.source}: {given}{unit}"
     if one.measured is None:
         return f"{told}; no value of a probe near"
-    told += f"; {one.serial}: {one.measured.value:.6g} {one.unit}"
+    told += f"; {one.serial}: {one.measured.value:.6g}{unit}"
     if one.difference is not None:
-        told += f"; difference {one.difference:+.3g}"
+        told += f"; difference {one.difference:+.3g}{unit}"
     if one.en is not None:
         told += f", En {one.en:+.2f}, {'agrees' if one.agrees else 'does not agree'}"
     elif one.difference is not None:

@@ -141,7 +141,13 @@ def history(
         )
         for one in told
     ]
-    answer({"versions": told}, "\n".join(lines) or "Nobody ever set any.", as_json=as_json)
+    answer(
+        {"versions": told},
+        "\n".join(lines) or "Nobody ever set any."
+        if stream is not None
+        else "Nobody ever set any for all series; those of one are told with --site.",
+        as_json=as_json,
+    )
 
 
 @rules.command()

@@ -120,6 +120,16 @@ _CONVERSIONS: Final[Mapping[str, Mapping[str, _Linear]]] = {
     "FNU": {"fnu": _by(1)},
     "m": {"m": _by(1), "dm": _by(1, 10), "cm": _by(1, 100), "mm": _by(1, 1000)},
 }
+_WRITTEN: Final[Mapping[str, str]] = {
+    "mg/l": "mg/L", "g/m3": "g/m³", "ug/l": "µg/L", "g/l": "g/L",
+    "c": "°C", "cel": "°C", "k": "K", "f": "°F",
+    "us/cm": "µS/cm", "ms/cm": "mS/cm", "ms/m": "mS/m", "ds/m": "dS/m", "s/m": "S/m",
+    "m3/m3": "m³/m³", "cm3/cm3": "cm³/cm³",
+    "vol.-%": "Vol.-%", "vol-%": "Vol.-%", "vol%": "Vol.-%", "vol.%": "Vol.-%",
+    "kpa": "kPa", "pa": "Pa", "hpa": "hPa", "mpa": "MPa", "cmws": "cmWS", "cmh2o": "cmH₂O",
+    "ph": "pH", PF: "pF", "fnu": "FNU",
+}  # fmt: skip
+"""How a unit is told that `_plain` has made small letters of; what is missing is told as it is."""
 _UNLIKE: Final[Mapping[tuple[str, str], str]] = {
     ("FNU", "ntu"): "NTU",
     ("FNU", "ftu"): "FTU",
@@ -179,10 +189,11 @@ def converted_u(u: Fraction, number: Fraction, unit: str, observed_property: str
 
 
 def units_of(observed_property: str) -> tuple[str, ...]:
-    """Units in which a property may be given, as they are written without their signs."""
+    """Units in which a property may be given, each as people write it."""
     known = tuple(_CONVERSIONS[PROPERTIES[observed_property].unit])
     further = (PF,) if observed_property == "soil_water_tension" else ()
-    return tuple(one for one in known if one not in ("", "-")) + further
+    written = (_WRITTEN.get(one, one) for one in (*known, *further) if one not in ("", "-"))
+    return tuple(dict.fromkeys(written))
 
 
 # Far more digits than a float has: what is rounded in the last of them does not reach it.

@@ -25,7 +25,18 @@ def in_words(fault: FleetError | str | None) -> str:
         return fault or ""
     if not fault.template:  # gettext's answer to nothing is the catalogue's head
         return ""
-    return str(gettext(fault.template, **{name: _part(part) for name, part in fault.parts.items()}))
+    return str(
+        gettext(fault.template, **{name: _named(name, part) for name, part in fault.parts.items()})
+    )
+
+
+def _named(name: str, part: object) -> object:
+    """A property or a unit that a sentence names is called as on the pages."""
+    if isinstance(part, str) and name == "property":
+        return str(words.PROPERTY_WORDS.get(part, part))
+    if isinstance(part, str) and name in ("unit", "ours"):
+        return words.unit_symbol(part) or part
+    return _part(part)
 
 
 def _part(part: object) -> object:

@@ -57,6 +57,8 @@ def moment(name: str, *, now: datetime) -> datetime:
     except ValueError as problem:
         raise Invalid(gettext("Write the time like 2026-07-01 14:30.")) from problem
     found = (local if local.tzinfo else local.replace(tzinfo=CITY)).astimezone(now.tzinfo)
+    if local.tzinfo is None and found.astimezone(CITY).replace(tzinfo=None) != local:
+        raise Invalid(gettext("There was no such hour: the clocks were put forward."))
     if found > now:
         raise Invalid(gettext("This time lies in the future."))
     return found

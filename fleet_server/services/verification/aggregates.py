@@ -80,6 +80,7 @@ class _Check:
         for level, datastream_id in sorted(self._streams.items()):
             self._check_current(level, datastream_id)
             self._check_versions(level, datastream_id)
+            self._check_tests(datastream_id)
             self._check_counts(datastream_id)
         if self._said > _SENTENCES_MAX:
             more = self._said - _SENTENCES_MAX
@@ -136,9 +137,23 @@ class _Check:
             self._find(datastream_id, at_s, "is missing" if is_made else "comes from no value")
         both_made = made.take(np.flatnonzero(np.isin(made.times_s, stored.times_s)))
         both_stored = stored.take(np.flatnonzero(np.isin(stored.times_s, made.times_s)))
-        is_early = both_stored.known_s < both_made.known_s
-        for place in np.flatnonzero(both_made.differs_from(both_stored) | is_early).tolist():
+        is_other = both_made.differs_from(both_stored)
+        is_other |= self._unlike_when_known(level, both_made, both_stored)
+        for place in np.flatnonzero(is_other).tolist():
             self._find(datastream_id, int(both_made.times_s[place]), "is another one")
+
+    def _unlike_when_known(self, level: str, made: Means, stored: Means) -> NDArray[np.bool_]:
+        """Where a value got a version after the mean that the values of then do not give.
+
+        A version of a value that changes no bit of the mean (other limits, the same flag) makes none of the mean.
+        """
+        is_unlike = np.zeros(len(stored), np.bool_)
+        is_early = stored.known_s < made.known_s
+        for known_s in np.unique(stored.known_s[is_early]).tolist():
+            places = np.flatnonzero(is_early & (stored.known_s == known_s))
+            unlike = self._unlike_then(level, stored.take(places), known_s)
+            is_unlike[places[unlike]] = True
+        return is_unlike
 
     def _claimed(self, level: str, means: Means, *, too_new: bool = False) -> NDArray[np.intp]:
         """Those that are made and wait for nothing; with `too_new` those, too, that nobody made yet."""
@@ -253,6 +268,16 @@ class _Check:
             )
             found += [(row[0], row[1]) for row in rows]
         return sorted(set(found))
+
+    def _check_tests(self, datastream_id: int) -> None:
+        """None is made of what is made of values: the flag comes from those."""
+        for model in (Observation, ObservationHistory):
+            for sampled_s in self._session.scalars(
+                select(epoch_of(self._session, model.sampled_at)).where(
+                    model.datastream_id == datastream_id, model.tests != 0
+                )
+            ):
+                self._find(datastream_id, sampled_s, "has results of tests that nobody made")
 
     def _check_counts(self, datastream_id: int) -> None:
         times = self._session.scalars(

@@ -114,6 +114,7 @@ def test_limits_are_shown_set_from_a_file_and_judged_by(
     options = (*series, "--reason", "a sunny spot")
     status, told, _ = fleet("rules", "set", "soil_temperature", str(file), *options)
     assert (status, told) == (0, "Version 1 is in force; the worker judges the values again.\n")
+    assert "told with --site" in fleet("rules", "history", "soil_temperature")[1]
     world.judge(now=LATER + timedelta(days=1))
     assert {row.flag for row in world.rows()} == {1}
     status, told, _ = fleet(

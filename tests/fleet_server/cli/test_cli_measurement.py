@@ -135,6 +135,18 @@ def test_hand_reading_is_typed_with_a_comma(fleet: Answering, session: Session) 
     assert "Nobody else measured" in fleet("measurement", "check-points").out
 
 
+def test_hand_reading_below_zero_is_a_number_and_no_option(
+    fleet: Answering, session: Session
+) -> None:
+    typed = ("measurement", "hand", "teich", "air_temperature", "-2,5", "°C", "--by", "Ada")
+    status, out, _ = fleet(*typed, "--at", "2026-07-01T12:00:00Z")
+    assert (status, out) == (0, "It is kept as import 1.\n")
+    assert external_values(session, "air_temperature") == {"12:00": -2.5}
+    status, _, err = fleet(*typed, "--whom", "Ada")
+    assert status == 2
+    assert "--whom" in err
+
+
 @pytest.mark.parametrize("series", [pytest.param(_SHARED, id="nerrs", marks=NEEDS_SERIES)])
 def test_month_of_a_lagoon_is_read_with_its_providers_flags(
     fleet: Answering, session: Session, series: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,8 @@ from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
+from fleet_server.measurement.quality import GROSS_RANGES
+from fleet_server.measurement.rules import DEFAULTS, to_data
 from fleet_server.models import (
     AggregateDetail,
     AggregatedStream,
@@ -27,7 +30,7 @@ from fleet_server.models import (
     ObservationHistory,
     Revision,
 )
-from fleet_server.services import aggregating, flagging, known_then, revising
+from fleet_server.services import aggregating, flagging, known_then, quality_rules, revising
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verification.aggregates import check_aggregates
 from fleet_server.services.verification.report import Report
@@ -37,6 +40,7 @@ pytestmark = pytest.mark.postgresql_at_night
 
 LATER = NOON + timedelta(days=2)
 QUARTERS_A_DAY = 96
+_GROSS = GROSS_RANGES["soil_temperature"]
 
 
 @pytest.fixture
@@ -201,6 +205,25 @@ def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: Thermome
     assert report.is_clean, report.findings
 
 
+def test_mean_that_stays_as_it_was_when_its_values_get_other_limits_is_proved(
+    world: Thermometer,
+) -> None:
+    """Every value gets a version that names the series' own range; of most hours no bit changes, and they get none."""
+    known = [row.known_from for row in means(world.session)]
+    wider = replace(DEFAULTS["soil_temperature"], gross=replace(_GROSS, suspect=_GROSS.fail))
+    quality_rules.set_rules(
+        world.session, "soil_temperature", to_data(wider), reason="a warm place", author="Ada",
+        now=LATER, datastream_id=world.rows()[0].datastream_id,
+    )  # fmt: skip
+    while revising.advance(world.session, now=LATER):
+        pass
+    world.judge(now=LATER + timedelta(hours=1))
+    world.aggregate(now=LATER + timedelta(hours=1))
+    assert all(row.known_from >= LATER for row in world.rows())
+    assert [row.known_from for row in means(world.session)] == known
+    assert findings(world.session) == []
+
+
 def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Thermometer) -> None:
     session = world.session
     calibrate(session, "t30", offset=-1.5, now=LATER)
@@ -225,6 +248,7 @@ def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Ther
         "lineage": update(Observation)
         .where(of(Observation, hour))
         .values(lineage_id=day.lineage_id),
+        "tests": update(Observation).where(of(Observation, hour)).values(tests=1),
         "known too early": update(Observation)
         .where(of(Observation, other))
         .values(known_from=NOON),
@@ -236,6 +260,9 @@ def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Ther
         "replaced value": update(ObservationHistory)
         .where(of(ObservationHistory, hour))
         .values(value=one_bit),
+        "replaced tests": update(ObservationHistory)
+        .where(of(ObservationHistory, hour))
+        .values(tests=1),
         "replaced maximum": update(AggregateDetail).where(replaced).values(maximum=one_bit),
         "replaced ends late": update(ObservationHistory)
         .where(of(ObservationHistory, hour))

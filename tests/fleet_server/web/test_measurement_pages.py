@@ -95,6 +95,7 @@ def test_file_is_rehearsed_imported_compared_and_withdrawn(
     assert address is not None
     observation = ada.get(address[0]).text
     assert f"{typed} °C, row 2" in observation
+    assert "Taken over when it was imported." in observation
     serial = re.search(r"/fleet/calibrations/probes/([^\"]+)", points)
     assert serial is not None
     assert "agrees" in ada.get(f"/fleet/check-points/of/{serial[1]}").text
@@ -167,6 +168,16 @@ def test_reading_is_taken_down_on_the_phone(
     missing = tina.post(address, data=form)
     assert missing.status_code == 400
     assert "At which depth" in missing.text
+    for wrong, sentence in (
+        ({"unit": "psi"}, "Bodenwasserspannung wird nicht in &#39;psi&#39; angegeben"),
+        ({"value": "-5", "unit": "kPa"}, "-5 kPa kann Bodenwasserspannung nicht sein"),
+        ({"property": "air_temperature", "value": "999", "unit": "°C"}, "999 °C kann Luft"),
+        ({"at": "2026-03-29T02:30"}, "Diese Stunde gab es nicht: Die Uhren wurden vorgestellt."),
+    ):
+        told = tina.post(address, data={**form, "depth_cm": "30", **wrong}, headers=GERMAN)
+        assert told.status_code == 400
+        assert sentence in told.text
+    assert "Lufttemperatur (°C, K, °F)" in told.text
     at = f"{NOW - timedelta(minutes=30):%Y-%m-%dT%H:%M}Z"
     assert tina.post(address, data={**form, "depth_cm": "30", "at": at}).status_code == 303
     page = tina.get(f"/fleet/sites/{tree[0]}/check-points", headers=GERMAN).text
