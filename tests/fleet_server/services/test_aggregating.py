@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,8 @@ from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
+from fleet_server.measurement.quality import GrossRange
+from fleet_server.measurement.rules import DEFAULTS, to_data
 from fleet_server.models import (
     AggregateDetail,
     AggregatedStream,
@@ -27,7 +30,7 @@ from fleet_server.models import (
     ObservationHistory,
     Revision,
 )
-from fleet_server.services import aggregating, flagging, known_then, revising
+from fleet_server.services import aggregating, flagging, known_then, quality_rules, revising
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verification.aggregates import check_aggregates
 from fleet_server.services.verification.report import Report
@@ -195,6 +198,36 @@ def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: Thermome
     assert detail_of(world.session, after).count == 1
     report = verify(world.session)
     assert report.is_clean, report.findings
+
+
+def test_mean_whose_values_get_new_versions_that_change_no_bit_of_it_stays_and_is_proved(
+    world: Thermometer,
+) -> None:
+    """The lineage of a value names the range that it was judged by; a mean names probe and calibration."""
+    before = [(row.sampled_at, row.known_from) for row in means(world.session)]
+    own = replace(
+        DEFAULTS["soil_temperature"],
+        gross=GrossRange("Cel", fail=(-30.0, 60.0), suspect=(-30.0, 50.0)),
+    )
+    quality_rules.set_rules(
+        world.session, "soil_temperature", to_data(own), reason="a green roof", author="Ada",
+        now=LATER, datastream_id=world.rows()[0].datastream_id,
+    )  # fmt: skip
+    while revising.advance(world.session, now=LATER):
+        pass
+    world.judge(now=LATER)
+    world.aggregate(now=LATER + timedelta(hours=1))
+    assert min(row.known_from for row in world.rows()) >= LATER
+    assert [(row.sampled_at, row.known_from) for row in means(world.session)] == before
+    report = verify(world.session)
+    assert report.is_clean, report.findings
+    with db.writing(world.session):
+        world.session.execute(
+            update(ObservationHistory).values(value=ObservationHistory.value + 1.0)
+        )
+    report = Report()
+    check_aggregates(world.session, report)
+    assert report.findings, "what was known when the mean became known does not give it"
 
 
 def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Thermometer) -> None:
