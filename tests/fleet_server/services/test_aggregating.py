@@ -17,6 +17,7 @@ from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
+from fleet_server.errors import NotFound
 from fleet_server.measurement.quality import GrossRange
 from fleet_server.measurement.rules import DEFAULTS, to_data
 from fleet_server.models import (
@@ -28,7 +29,9 @@ from fleet_server.models import (
     Observation,
     ObservationCount,
     ObservationHistory,
+    PersonFlag,
     Revision,
+    RuleSet,
 )
 from fleet_server.services import aggregating, flagging, known_then, quality_rules, revising
 from fleet_server.services.ingest import store_batch
@@ -228,6 +231,28 @@ def test_mean_whose_values_get_new_versions_that_change_no_bit_of_it_stays_and_i
     report = Report()
     check_aggregates(world.session, report)
     assert report.findings, "what was known when the mean became known does not give it"
+
+
+def test_nobody_flags_a_mean_or_sets_limits_of_it_and_no_page_offers_that(
+    world: Thermometer,
+) -> None:
+    """It follows from its values: whoever doubts it says so of them."""
+    mean = means(world.session)[0].datastream_id
+    limits = to_data(DEFAULTS["soil_temperature"])
+    with pytest.raises(NotFound, match="There are no values with the number"):
+        flagging.give_flag(
+            world.session, mean, flag=4, from_at=NOON, to_at=LATER, reason="roots", author="Ada",
+            now=LATER,
+        )  # fmt: skip
+    with pytest.raises(NotFound, match="There is no datastream"):
+        quality_rules.set_rules(
+            world.session, "soil_temperature", limits, reason="roots", author="Ada", now=LATER,
+            datastream_id=mean,
+        )  # fmt: skip
+    with pytest.raises(NotFound, match="There are no values with the number"):
+        flagging.series_with_id(world.session, mean)
+    for model in (PersonFlag, RuleSet):
+        assert world.session.scalar(select(func.count()).select_from(model)) == 0
 
 
 def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Thermometer) -> None:
