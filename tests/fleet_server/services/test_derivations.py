@@ -132,6 +132,7 @@ def test_saturation_and_ammonia_follow_where_a_pond_measures_what_they_need(
         ({"soil_class": "Sl4"}, []),
         ({"Field_capacity": "0,31", "available_capacity": "0.17"}, []),
         ({"field_capacity": "0.1", "available_capacity": "0.3"}, ["soil_class"]),
+        ({"field_capacity": "0.3_1", "available_capacity": "0.17"}, ["soil_class"]),
     ],
 )
 def test_per_cent_nfk_follows_only_where_the_soil_is_stated(
