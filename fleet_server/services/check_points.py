@@ -36,7 +36,8 @@ LONGEST_WINDOW = timedelta(days=1)
 NEWEST = 200
 _WINDOWS_AT_ONCE = 100
 _HIGHEST_DATASTREAM = 1 << 22
-_USELESS = (QualityFlag.BAD, QualityFlag.MISSING)
+USELESS = (QualityFlag.BAD, QualityFlag.MISSING)
+"""Flags of values that nothing is compared with."""
 
 
 class WindowWrong(Invalid):
@@ -148,7 +149,7 @@ def trends(points: Iterable[CheckPoint]) -> list[ProbeTrend]:
     """Of each probe and property among these."""
     groups: dict[tuple[str, str, int, str], list[CheckPoint]] = defaultdict(list)
     for one in points:
-        if one.serial is not None and one.difference is not None and one.given_flag not in _USELESS:
+        if one.serial is not None and one.difference is not None and one.given_flag not in USELESS:
             groups[one.serial, one.observed_property, one.depth_cm, one.unit].append(one)
     found = []
     for (serial, name, depth_cm, unit), some in sorted(groups.items()):
@@ -238,7 +239,7 @@ def _around(session: Session, rows: Sequence[Any], window_s: int) -> Mapping[int
             )
             .join(Lineage, Lineage.id == Observation.lineage_id)
             .join(Sensor, Sensor.id == Lineage.sensor_id)
-            .where(near, Observation.value.is_not(None), Observation.flag.not_in(_USELESS))
+            .where(near, Observation.value.is_not(None), Observation.flag.not_in(USELESS))
         ):
             found[one.datastream_id][one.sampled_at] = one
     return {stream: [values[at] for at in sorted(values)] for stream, values in found.items()}

@@ -6,7 +6,6 @@ with the means of its inputs (`aggregating`), from the same stored values. Insid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,7 @@ from fleet_server.measurement.soil_water import SOIL_CLASSES, stated_capacities
 from fleet_server.models import AggregatedStream, Datastream, DerivedStream, Observation, Site
 from fleet_server.services import aggregated_streams
 from fleet_server.services.observing import LineageKey
+from fleet_server.services.typed_values import typed_number
 
 LEVEL = "derived"
 VERSION: Final = "deriving/1"
@@ -243,10 +243,10 @@ def _own_capacities(said: Mapping[str, str]) -> Stated | None:
 def _number(text: str | None, low: float, high: float) -> float | None:
     """A number as people in the city write it, within limits; None for anything else."""
     try:
-        number = float((text or "").strip().replace(",", "."))
+        number = typed_number((text or "").strip())
     except ValueError:
         return None
-    return number if math.isfinite(number) and low <= number <= high else None
+    return number if low <= number <= high else None
 
 
 def _derivation(row: DerivedStream) -> Derivation:

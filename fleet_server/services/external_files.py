@@ -20,6 +20,7 @@ from fleet_server.errors import FleetError, Invalid
 from fleet_server.measurement import given_units
 from fleet_server.measurement.given_units import UnitUnknown, UnitUnlike
 from fleet_server.models.observation import observation_id
+from fleet_server.services.flag_reasons import Number
 from fleet_server.services.tables import (
     FileWrong,
     Row,
@@ -649,7 +650,7 @@ def _check_possible(value: float, observed_property: str, flag: int) -> None:
     if flag != QualityFlag.BAD and not low <= value <= high:
         raise CellWrong(
             "%(value)s %(unit)s is no possible %(property)s; is the unit right?",
-            value=f"{value:g}",
+            value=Number(value),
             unit=given_units.PROPERTIES[observed_property].unit,
             property=observed_property,
         )

@@ -33,6 +33,8 @@ LONGEST_REASON = 500
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2068, 1, 1, tzinfo=UTC)
 _BY_ID = keyset.Sorting((PersonFlag.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 _MOST_IDS = 1 << 53
+_LEVEL = "calibrated"
+"""What persons speak of: means and what follows from values are made of these, and what others measured is withdrawn with its import."""
 FLAGS = {"good": 1, "suspect": 3, "bad": 4}
 
 
@@ -72,7 +74,7 @@ def find_datastream(
         .where(
             Site.code == site_code,
             Datastream.property == observed_property,
-            Datastream.level == "calibrated",
+            Datastream.level == _LEVEL,
         )
         .order_by(Datastream.depth_cm)
     )
@@ -111,6 +113,7 @@ def give_flag(
     A value whose flag becomes another one gets a new version; the one before is kept. Readings without value stay as they are.
 
     Raises:
+        NotFound: no node measures values of this number.
         FlagWrong: the range is empty, the flag none, or nothing says why.
         RangeTooLarge: it is more than one flag is meant for.
     """
@@ -125,9 +128,11 @@ def give_flag(
     if len(reason.strip()) > LONGEST_REASON:
         raise FlagWrong("Say why, in at most %(most)s characters.", most=LONGEST_REASON)
     with db.writing(session):
-        session.execute(
-            select(Datastream.id).where(Datastream.id == datastream_id).with_for_update()
+        level = session.scalar(
+            select(Datastream.level).where(Datastream.id == datastream_id).with_for_update()
         )
+        if level != _LEVEL:
+            raise _no_series(datastream_id)
         count = session.scalar(
             select(func.count())
             .select_from(Observation)
@@ -271,15 +276,14 @@ def why_id(session: Session, observation_id: int) -> tuple[Datastream, Verdict]:
 
 
 def series_with_id(session: Session, datastream_id: int) -> Datastream:
-    """Values of a site that is the actor's business. Raises NotFound."""
-    nobody = NotFound("There are no values with the number %(number)s.", number=datastream_id)
+    """Values that nodes measure at a site that is the actor's business. Raises NotFound."""
     stream = session.get(Datastream, datastream_id)
-    if stream is None:
-        raise nobody
+    if stream is None or stream.level != _LEVEL:
+        raise _no_series(datastream_id)
     try:
         site_list.site_with_code(session, site_of(session, stream).code)
     except NotFound as problem:
-        raise nobody from problem
+        raise _no_series(datastream_id) from problem
     return stream
 
 
@@ -301,6 +305,10 @@ def flagged_values(session: Session, datastream: Datastream, *, limit: int) -> l
         .limit(limit)
     ).all()
     return [why(session, datastream, at) for at in times]
+
+
+def _no_series(datastream_id: int) -> NotFound:
+    return NotFound("There are no values with the number %(number)s.", number=datastream_id)
 
 
 def _check_time(at: datetime) -> None:

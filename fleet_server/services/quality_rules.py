@@ -34,6 +34,8 @@ from fleet_server.services import (
 
 LONGEST_REASON = 500
 """Characters."""
+_LEVEL = "calibrated"
+"""What is judged."""
 _BY_ID = keyset.Sorting((RuleSet.id,), (int,), is_descending=True)  # type: ignore[arg-type] # a column of a class
 _LEARNED_ROWS = 100_000
 _LEVEL_OF_ITS_OWN = frozenset({"water_level"})
@@ -288,7 +290,7 @@ def set_rules(
     All that they hold for is judged again from its beginning; where the gross range is another one, a revision makes the values anew.
 
     Raises:
-        NotFound: there is no such property, or no such datastream of it.
+        NotFound: there is no such property, or no such datastream of it that nodes feed.
         RulesWrong: they are no limits; the sentence says where.
         NotAllowed: they would hold at sites that the actor has nothing to do with.
     """
@@ -303,7 +305,7 @@ def set_rules(
         concerned = _concerned(session, observed_property, datastream_id)
         if datastream_id is not None:
             stream = session.get(Datastream, datastream_id)
-            if stream is None or stream.property != observed_property:
+            if stream is None or (stream.property, stream.level) != (observed_property, _LEVEL):
                 raise NotFound(
                     "There is no datastream %(number)s of %(property)s.",
                     number=datastream_id,
@@ -354,7 +356,7 @@ def _concerned(
     if datastream_id is not None:
         return [datastream_id]
     query = select(Datastream.id).where(
-        Datastream.property == observed_property, Datastream.level == "calibrated"
+        Datastream.property == observed_property, Datastream.level == _LEVEL
     )
     kinds = rights.actor_of(session).site_kinds
     is_elsewhere = exists().where(Site.id == Datastream.site_id, Site.kind.not_in(kinds))

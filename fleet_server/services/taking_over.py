@@ -22,12 +22,14 @@ def take_over(
 
     Raises:
         NotFound: there is no such check point at a site that the actor has to do with.
-        CorrectionRefused: the probe has no value near it, or one that is corrected already.
+        CorrectionRefused: the probe has no value near it, or one that is corrected already; or the other is said to be bad.
         CorrectionWrong: as `correcting.draft_correction`.
     """
     point = check_points.check_point_of(session, public_id)
     if point.measured is None or point.given is None or point.serial is None:
         raise CorrectionRefused("There is nothing to compare: one of the two has no value.")
+    if point.given_flag in check_points.USELESS:
+        raise CorrectionRefused("Who measured it calls it bad; nothing is corrected by that.")
     if point.is_corrected:
         raise CorrectionRefused(
             "The probe's value there is corrected already; withdraw that correction first."

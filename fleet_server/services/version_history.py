@@ -240,11 +240,14 @@ def _given_by(
 
 
 def _inputs(text: str) -> Iterable[tuple[str, int | None]]:
-    """`temperature=17/3,pressure=none` as names and calibrations; what put an input right stands in the lineage."""
+    """`temperature=17/3,pressure=none` as names and calibrations; what put an input right stands in the lineage.
+
+    What was stated of a site (`pressure_hpa=1001.9±10.0`) was never calibrated, and is none of them.
+    """
     there = observing.named_inputs(text)
     for pair in text.split(","):
-        name = pair.partition("=")[0]
-        if name:
+        name, _, made_by = pair.partition("=")
+        if name and "±" not in made_by:
             yield name, there[name][0] if name in there else None
 
 

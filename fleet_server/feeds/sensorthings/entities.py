@@ -625,23 +625,25 @@ def _given(
 ) -> Mapping[tuple[int, datetime, int], Any]:
     """What others gave, by datastream, instant and lineage; no statement where there is none of it."""
     keys = [(row.datastream_id, row.sampled_at) for row in rows if row.datastream_id in stream_ids]
-    if not keys:
-        return {}
-    found = session.execute(
-        select(
-            ExternalValue,
-            Lineage.id,
-            ExternalImport.kind,
-            ExternalImport.source,
-            ExternalImport.method,
-            ExternalImport.instrument,
-            ExternalImport.report_number,
-        )
-        .join(ExternalImport, ExternalImport.id == ExternalValue.import_id)
-        .join(Lineage, Lineage.import_id == ExternalValue.import_id)
-        .where(tuple_(ExternalValue.datastream_id, ExternalValue.sampled_at).in_(keys))
-    )
-    return {(row[0].datastream_id, row[0].sampled_at, row[1]): row for row in found}
+    key = tuple_(ExternalValue.datastream_id, ExternalValue.sampled_at)
+    found = {}
+    for some in bulk.chunks(keys, _DETAILS_AT_ONCE):
+        for row in session.execute(
+            select(
+                ExternalValue,
+                Lineage.id,
+                ExternalImport.kind,
+                ExternalImport.source,
+                ExternalImport.method,
+                ExternalImport.instrument,
+                ExternalImport.report_number,
+            )
+            .join(ExternalImport, ExternalImport.id == ExternalValue.import_id)
+            .join(Lineage, Lineage.import_id == ExternalValue.import_id)
+            .where(key.in_(some))
+        ):
+            found[row[0].datastream_id, row[0].sampled_at, row[1]] = row
+    return found
 
 
 def _details(

@@ -138,22 +138,39 @@ class _Check:
         both_made = made.take(np.flatnonzero(np.isin(made.times_s, stored.times_s)))
         both_stored = stored.take(np.flatnonzero(np.isin(stored.times_s, made.times_s)))
         is_other = both_made.differs_from(both_stored)
-        is_other |= self._unlike_when_known(level, both_made, both_stored)
+        early = np.flatnonzero(~is_other & (both_stored.known_s < both_made.known_s))
+        is_other[early[~self._was_known(level, both_stored.take(early), edges)]] = True
         for place in np.flatnonzero(is_other).tolist():
             self._find(datastream_id, int(both_made.times_s[place]), "is another one")
 
-    def _unlike_when_known(self, level: str, made: Means, stored: Means) -> NDArray[np.bool_]:
-        """Where a value got a version after the mean that the values of then do not give.
+    def _was_known(self, level: str, stored: Means, edges: list[int]) -> NDArray[np.bool_]:
+        """Which of these follow from what was known when they became known.
 
-        A version of a value that changes no bit of the mean (other limits, the same flag) makes none of the mean.
+        Values may have got new versions since that give the same mean to the bit: then it stays as it is.
         """
-        is_unlike = np.zeros(len(stored), np.bool_)
-        is_early = stored.known_s < made.known_s
-        for known_s in np.unique(stored.known_s[is_early]).tolist():
-            places = np.flatnonzero(is_early & (stored.known_s == known_s))
-            unlike = self._unlike_then(level, stored.take(places), known_s)
-            is_unlike[places[unlike]] = True
-        return is_unlike
+        was_known = np.zeros(len(stored), np.bool_)
+        for known_s in np.unique(stored.known_s).tolist():
+            places = np.flatnonzero(stored.known_s == known_s)
+            some = stored.take(places)
+            first_s, last_s = int(some.times_s[0]), int(some.times_s[-1])
+            narrowed = self._narrowed(edges, first_s, self._end_of(level, last_s))
+            was_known[places] = self._is_alike_then(level, some, narrowed, known_s)
+        return was_known
+
+    def _is_alike_then(
+        self, level: str, stored: Means, edges: list[int], known_s: int
+    ) -> NDArray[np.bool_]:
+        """Which of these are what was known then gives between these edges."""
+        is_alike = np.zeros(len(stored), np.bool_)
+        made = self._made(level, edges, as_of=_moment(known_s))
+        here = np.flatnonzero(np.isin(stored.times_s, made.times_s))
+        made = made.take(np.searchsorted(made.times_s, stored.times_s[here]))
+        is_alike[here] = ~made.differs_from(stored.take(here))
+        return is_alike
+
+    def _narrowed(self, edges: list[int], from_s: int, to_s: int) -> list[int]:
+        """Those of the edges that lie between these two, which are edges, too."""
+        return [one for one in edges if from_s <= one <= to_s]
 
     def _claimed(self, level: str, means: Means, *, too_new: bool = False) -> NDArray[np.intp]:
         """Those that are made and wait for nothing; with `too_new` those, too, that nobody made yet."""
@@ -235,10 +252,7 @@ class _Check:
         from_s = aggregating.day_begin(int(stored.times_s[0])) if len(stored) else 0
         while len(stored) and from_s <= stored.times_s[-1]:
             edges = self._edges(level, from_s)
-            made = self._made(level, edges, as_of=_moment(known_s))
-            here = np.flatnonzero(np.isin(stored.times_s, made.times_s))
-            made = made.take(np.searchsorted(made.times_s, stored.times_s[here]))
-            is_alike[here] = ~made.differs_from(stored.take(here))
+            is_alike |= self._is_alike_then(level, stored, edges, known_s)
             later = stored.times_s[stored.times_s >= edges[-1]]
             if not later.size:
                 break
@@ -328,6 +342,9 @@ class _DerivedCheck(_Check):
 
     def _edges(self, level: str, from_s: int) -> list[int]:
         return [from_s, aggregating.day_begin(from_s + _PIECE_S)]
+
+    def _narrowed(self, edges: list[int], from_s: int, to_s: int) -> list[int]:
+        return [from_s, to_s]
 
     def _end_of(self, level: str, begin_s: int) -> int:
         return begin_s + 1

@@ -17,7 +17,8 @@ from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.orm import Session
 
 from fleet_server import db
-from fleet_server.measurement.quality import GROSS_RANGES
+from fleet_server.errors import NotFound
+from fleet_server.measurement.quality import GrossRange
 from fleet_server.measurement.rules import DEFAULTS, to_data
 from fleet_server.models import (
     AggregateDetail,
@@ -28,7 +29,9 @@ from fleet_server.models import (
     Observation,
     ObservationCount,
     ObservationHistory,
+    PersonFlag,
     Revision,
+    RuleSet,
 )
 from fleet_server.services import aggregating, flagging, known_then, quality_rules, revising
 from fleet_server.services.ingest import store_batch
@@ -40,7 +43,6 @@ pytestmark = pytest.mark.postgresql_at_night
 
 LATER = NOON + timedelta(days=2)
 QUARTERS_A_DAY = 96
-_GROSS = GROSS_RANGES["soil_temperature"]
 
 
 @pytest.fixture
@@ -205,23 +207,56 @@ def test_flag_that_a_person_gives_takes_a_value_out_of_its_means(world: Thermome
     assert report.is_clean, report.findings
 
 
-def test_mean_that_stays_as_it_was_when_its_values_get_other_limits_is_proved(
+def test_mean_whose_values_get_new_versions_that_change_no_bit_of_it_stays_and_is_proved(
     world: Thermometer,
 ) -> None:
-    """Every value gets a version that names the series' own range; of most hours no bit changes, and they get none."""
-    known = [row.known_from for row in means(world.session)]
-    wider = replace(DEFAULTS["soil_temperature"], gross=replace(_GROSS, suspect=_GROSS.fail))
+    """The lineage of a value names the range that it was judged by; a mean names probe and calibration."""
+    before = [(row.sampled_at, row.known_from) for row in means(world.session)]
+    own = replace(
+        DEFAULTS["soil_temperature"],
+        gross=GrossRange("Cel", fail=(-30.0, 60.0), suspect=(-30.0, 50.0)),
+    )
     quality_rules.set_rules(
-        world.session, "soil_temperature", to_data(wider), reason="a warm place", author="Ada",
+        world.session, "soil_temperature", to_data(own), reason="a green roof", author="Ada",
         now=LATER, datastream_id=world.rows()[0].datastream_id,
     )  # fmt: skip
     while revising.advance(world.session, now=LATER):
         pass
-    world.judge(now=LATER + timedelta(hours=1))
+    world.judge(now=LATER)
     world.aggregate(now=LATER + timedelta(hours=1))
-    assert all(row.known_from >= LATER for row in world.rows())
-    assert [row.known_from for row in means(world.session)] == known
-    assert findings(world.session) == []
+    assert min(row.known_from for row in world.rows()) >= LATER
+    assert [(row.sampled_at, row.known_from) for row in means(world.session)] == before
+    report = verify(world.session)
+    assert report.is_clean, report.findings
+    with db.writing(world.session):
+        world.session.execute(
+            update(ObservationHistory).values(value=ObservationHistory.value + 1.0)
+        )
+    report = Report()
+    check_aggregates(world.session, report)
+    assert report.findings, "what was known when the mean became known does not give it"
+
+
+def test_nobody_flags_a_mean_or_sets_limits_of_it_and_no_page_offers_that(
+    world: Thermometer,
+) -> None:
+    """It follows from its values: whoever doubts it says so of them."""
+    mean = means(world.session)[0].datastream_id
+    limits = to_data(DEFAULTS["soil_temperature"])
+    with pytest.raises(NotFound, match="There are no values with the number"):
+        flagging.give_flag(
+            world.session, mean, flag=4, from_at=NOON, to_at=LATER, reason="roots", author="Ada",
+            now=LATER,
+        )  # fmt: skip
+    with pytest.raises(NotFound, match="There is no datastream"):
+        quality_rules.set_rules(
+            world.session, "soil_temperature", limits, reason="roots", author="Ada", now=LATER,
+            datastream_id=mean,
+        )  # fmt: skip
+    with pytest.raises(NotFound, match="There are no values with the number"):
+        flagging.series_with_id(world.session, mean)
+    for model in (PersonFlag, RuleSet):
+        assert world.session.scalar(select(func.count()).select_from(model)) == 0
 
 
 def test_one_changed_bit_of_a_mean_or_of_what_belongs_to_it_is_found(world: Thermometer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -115,6 +116,17 @@ def test_check_point_that_shows_no_drift_is_not_taken_over(
         taking_over.take_over(session, point.observation_id, from_at=LATER, now=LATER)
     with pytest.raises(NotFound):
         taking_over.take_over(session, 5, from_at=NOON, now=LATER)
+
+
+def test_value_that_its_giver_calls_bad_corrects_nothing(session: Session) -> None:
+    measured(session, 4)
+    column = replace(RULES.values[0], u_column=None, flag_column="u")
+    rules = replace(RULES, values=(column,), flags={"bubbles": 4})
+    text = f"Zeit;T;u\n{NOON + timedelta(seconds=1800):%Y-%m-%dT%H:%M:%SZ};20.275;bubbles\n"
+    assert imported(session, text, rules, origin=HAND).import_id is not None
+    [point] = check_points.check_points(session)
+    with pytest.raises(CorrectionRefused, match="calls it bad"):
+        taking_over.take_over(session, point.observation_id, from_at=NOON, now=LATER)
 
 
 def test_corrected_value_is_not_corrected_by_itself_again(session: Session) -> None:

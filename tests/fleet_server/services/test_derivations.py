@@ -23,8 +23,9 @@ from fleet_server.models import (
     Observation,
     ObservationHistory,
     Site,
+    observation_id,
 )
-from fleet_server.services import aggregating, derivations, flagging, judging
+from fleet_server.services import aggregating, derivations, flagging, judging, version_history
 from fleet_server.services.ingest import store_batch
 from fleet_server.services.verification.aggregates import check_aggregates
 from fleet_server.services.verification.report import Report
@@ -122,6 +123,8 @@ def test_saturation_and_ammonia_follow_where_a_pond_measures_what_they_need(
     lineage = session.get_one(Lineage, saturation[0].lineage_id)
     assert lineage.conversion == "percent_saturation"
     assert lineage.inputs.startswith("pressure_hpa=1001.")
+    number = observation_id(saturation[0].datastream_id, saturation[0].sampled_at)
+    assert version_history.history_of(session, number).versions[-1].made_by.inputs == {}
     report = verify(session)
     assert report.is_clean, report.findings
 
@@ -134,6 +137,7 @@ def test_saturation_and_ammonia_follow_where_a_pond_measures_what_they_need(
         ({"soil_class": "Sl4"}, []),
         ({"Field_capacity": "0,31", "available_capacity": "0.17"}, []),
         ({"field_capacity": "0.1", "available_capacity": "0.3"}, ["soil_class"]),
+        ({"field_capacity": "0.3_1", "available_capacity": "0.17"}, ["soil_class"]),
     ],
 )
 def test_per_cent_nfk_follows_only_where_the_soil_is_stated(
