@@ -22,6 +22,7 @@ from fleet_server.models import (
     Channel,
     CorrectionStatus,
     DriftCorrection,
+    ExternalImport,
     Observation,
     Sensor,
 )
@@ -142,7 +143,8 @@ def approve_correction(session: Session, correction_id: int, *, now: datetime) -
     Raises:
         NotFound: no such correction.
         CorrectionElsewhere: it is no draft, or another one that is approved overlaps it.
-        CorrectionOutdated: another calibration holds between its visits by now than when it was written.
+        CorrectionOutdated: another calibration holds between its visits by now than when it was written, or the import that it stands on is
+            withdrawn.
         CorrectionRefused: the actor wrote it, themselves or by a key, or so large a correction may not be published.
         Conflict: of a day between the visits only extremes are known.
     """
@@ -310,7 +312,15 @@ def _rating(session: Session, sensor: Sensor, new: NewCorrection, correction: Co
 
 
 def _refuse_outdated(session: Session, row: DriftCorrection) -> None:
-    """A calibration that came or went after the draft was written gives its readings other numbers."""
+    """A calibration that came or went after the draft was written gives its readings other numbers; a withdrawn import was a mistake."""
+    if row.from_import_id is not None:
+        # Held until the end: nobody withdraws it meanwhile.
+        given = session.get_one(ExternalImport, row.from_import_id, with_for_update=True)
+        if given.withdrawn_at is not None:
+            raise CorrectionOutdated(
+                "Import %(import_id)s, which this drift correction stands on, was withdrawn: withdraw the draft, too.",
+                import_id=given.id,
+            )
     changed = session.scalar(
         select(Calibration.id)
         .where(

@@ -21,7 +21,9 @@ from fleet_server import db
 from fleet_server.errors import Conflict, Invalid, NotFound
 from fleet_server.measurement import given_units
 from fleet_server.models import (
+    CorrectionStatus,
     Datastream,
+    DriftCorrection,
     ExternalImport,
     ExternalValue,
     ImportKind,
@@ -67,7 +69,7 @@ class AlreadyImported(Conflict):
 
 
 class ImportElsewhere(Conflict):
-    """The import is withdrawn already."""
+    """The import is withdrawn already, or something that holds stands on it."""
 
     code = "import_elsewhere"
 
@@ -191,7 +193,7 @@ def withdraw_import(
     Raises:
         NotFound: no such import of sites that the actor has to do with.
         ImportWrong: no reason is given.
-        ImportElsewhere: it is withdrawn already.
+        ImportElsewhere: it is withdrawn already, or a drift correction that holds stands on it.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= _LONGEST_NOTE:
@@ -205,12 +207,32 @@ def withdraw_import(
         )
         if row.withdrawn_at is not None:
             raise ImportElsewhere("Import %(import_id)s is withdrawn already.", import_id=import_id)
+        _refuse_leaned_on(session, import_id)
         row.withdrawn_by, row.withdrawn_at = rights.actor_of(session).name, now
         row.withdrawn_reason = reason
         session.flush()
         _put_in_force(session, instants, row, reason=f"import {row.id} was withdrawn", now=now)
         _note(session, "measurements_withdrawn", row, now=now, reason=reason)
     return row
+
+
+def _refuse_leaned_on(session: Session, import_id: int) -> None:
+    """Else a probe's values would be put right by what nobody stands by any more."""
+    leaning = session.scalar(
+        select(DriftCorrection.id)
+        .where(
+            DriftCorrection.from_import_id == import_id,
+            DriftCorrection.status == CorrectionStatus.APPROVED,
+        )
+        .order_by(DriftCorrection.id)
+        .limit(1)
+    )
+    if leaning is not None:
+        raise ImportElsewhere(
+            "Drift correction %(number)s stands on import %(import_id)s; withdraw that first.",
+            number=leaning,
+            import_id=import_id,
+        )
 
 
 def import_of(session: Session, import_id: int) -> ExternalImport:

@@ -15,9 +15,14 @@ from fleet_server.errors import NotFound
 from fleet_server.models import ImportKind, Scope
 from fleet_server.services import check_points, correcting, revising, taking_over
 from fleet_server.services.check_points import WindowWrong
-from fleet_server.services.correcting import CorrectionRefused, CorrectionWrong, NewCorrection
+from fleet_server.services.correcting import (
+    CorrectionOutdated,
+    CorrectionRefused,
+    CorrectionWrong,
+    NewCorrection,
+)
 from fleet_server.services.external_files import MeasurementRules, ValueColumn
-from fleet_server.services.external_importing import Origin
+from fleet_server.services.external_importing import ImportElsewhere, Origin, withdraw_import
 from fleet_server.services.verifying import verify
 
 SITE = "n-000001-site"
@@ -90,12 +95,29 @@ def test_check_point_becomes_a_draft_that_names_its_import_and_is_approved_as_ev
     draft = taking_over.take_over(session, point.observation_id, from_at=NOON, now=LATER)
     assert (draft.low_standard, draft.low_reading) == (20.275, 19.875)
     assert (draft.from_import_id, draft.to_at, draft.rating) == (point.import_id, point.at, "good")
+    number = draft.id
     act_as(session, "grace")
-    correcting.approve_correction(session, draft.id, now=LATER)
+    correcting.approve_correction(session, number, now=LATER)
     while revising.advance(session, now=LATER):
         pass
     assert values(session, "t30") == pytest.approx([19.975, 20.075, 20.175, 19.875, 19.875])
     assert verify(session).is_clean
+    with pytest.raises(ImportElsewhere, match=f"Drift correction {number} stands on import"):
+        withdraw_import(session, point.import_id, reason="another probe", now=LATER)
+    correcting.withdraw_correction(session, number, reason="another probe", now=LATER)
+    assert withdraw_import(session, point.import_id, reason="another probe", now=LATER).withdrawn_at
+
+
+def test_draft_whose_import_was_withdrawn_is_not_approved(session: Session) -> None:
+    measured(session, 5)
+    act_as(session, "ada")
+    given(session, (3600, "20.275", "0.1"))
+    [point] = check_points.check_points(session)
+    draft = taking_over.take_over(session, point.observation_id, from_at=NOON, now=LATER)
+    withdraw_import(session, point.import_id, reason="another probe", now=LATER)
+    act_as(session, "grace")
+    with pytest.raises(CorrectionOutdated, match="was withdrawn: withdraw the draft, too"):
+        correcting.approve_correction(session, draft.id, now=LATER)
 
 
 @pytest.mark.parametrize(
