@@ -316,15 +316,15 @@ def test_page_is_clean_readable_and_fits_320_pixels(
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize(("width", "path"), [(320, "/"), (1280, "/"), (320, "/fleet/sites/2")])
 def test_german_words_are_longer_and_stay_within_their_cards(
-    browser: webdriver.Chrome, address: str, width: int
+    browser: webdriver.Chrome, address: str, width: int, path: str
 ) -> None:
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "de"}})
-    browser.get(f"{address}/")
+    browser.get(address + path)
     language, outside = browser.execute_script(
         f"return [document.documentElement.lang, (() => {{{_OUTSIDE}}})()]"
     )
