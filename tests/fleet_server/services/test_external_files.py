@@ -95,7 +95,7 @@ def test_units_are_converted_exactly(
     [
         ("12", "NTU", "turbidity", "NTU does not measure turbidity in FNU"),
         ("12", "Gew.-%", "soil_water_content", "does not measure soil_water_content"),
-        ("12", "ppm", "dissolved_oxygen", "is not given in 'ppm', but in mg/l"),
+        ("12", "ppm", "dissolved_oxygen", "is not given in 'ppm', but in mg/L"),
         ("12", "mg/L", "sweetness", "'sweetness' is no property"),
     ],
 )
