@@ -209,7 +209,9 @@ def test_change_wants_the_tag_of_what_was_read(world: World, client: FlaskClient
     again = {"If-Match": changed.headers["ETag"]}
     assert client.patch(address, json={"label": "tree-01"}, headers=again).status_code == 200
     with world.sessions() as session:
-        entries = session.scalars(select(AuditEntry).where(AuditEntry.action == "node_labelled"))
+        entries = session.scalars(
+            select(AuditEntry).where(AuditEntry.action == "node_labelled").order_by(AuditEntry.seq)
+        )
         assert [entry.details["label"] for entry in entries] == ["lime", "tree-01"]
 
 

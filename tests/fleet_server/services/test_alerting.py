@@ -398,7 +398,9 @@ def test_rule_is_data_that_operators_change_and_the_log_keeps(session: Session) 
     off = Rule(Severity.URGENT, rule.thresholds, is_active=False)
     alert_rules.change_rule(session, AlertKind.BATTERY, off, now=NOON)
     alert_rules.change_rule(session, AlertKind.BATTERY, off, now=NOON)
-    entries = session.scalars(select(AuditEntry).where(AuditEntry.action == "alert_rule_changed"))
+    entries = session.scalars(
+        select(AuditEntry).where(AuditEntry.action == "alert_rule_changed").order_by(AuditEntry.seq)
+    )
     assert [entry.details["after"]["is_active"] for entry in entries] == [True, False]
     for wrong in ({"months": 1}, {"days": -1}, {"days": 10**9}):
         with pytest.raises(RuleWrong):

@@ -129,7 +129,9 @@ def test_draft_makes_nothing_and_its_approval_by_another_makes_what_comes_after(
     assert value == found.offset + found.slope * before
     assert verify(session).is_clean
     actions = session.scalars(
-        select(AuditEntry.action).where(AuditEntry.subject == f"calibration {found.id}")
+        select(AuditEntry.action)
+        .where(AuditEntry.subject == f"calibration {found.id}")
+        .order_by(AuditEntry.seq)
     )
     assert list(actions) == ["calibration_drafted", "calibration_approved"]
     assert auditing.verify_chain(session).fault is None

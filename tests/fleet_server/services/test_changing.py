@@ -456,7 +456,9 @@ def test_change_that_is_written_down_piece_by_piece_is_the_same_as_one_at_once(
     assert [len(wave_of(session, change, wave)) for wave in (1, 2, 3)] == [2, 2, 3]
     waiting = propose(session, model_layer("tree-3"), publish_s=7200, approval_above=6)
     assert (waiting.state, waiting.needs_approval) == (ChangeState.AWAITING_APPROVAL, True)
-    entries = session.scalars(select(AuditEntry).where(AuditEntry.action == "change_proposed"))
+    entries = session.scalars(
+        select(AuditEntry).where(AuditEntry.action == "change_proposed").order_by(AuditEntry.seq)
+    )
     assert [entry.details["nodes"] for entry in entries] == [7, 7]
 
 

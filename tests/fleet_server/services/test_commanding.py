@@ -175,7 +175,11 @@ def order_for_two(session: Session) -> ordering.OrderReport:
 
 
 def ordered_in_audit(session: Session) -> list[object]:
-    query = select(AuditEntry.details).where(AuditEntry.action == "commands_ordered")
+    query = (
+        select(AuditEntry.details)
+        .where(AuditEntry.action == "commands_ordered")
+        .order_by(AuditEntry.seq)
+    )
     return [details["nodes"] for details in session.scalars(query)]
 
 

@@ -120,7 +120,11 @@ def test_a_certificate_is_renewed_in_time_and_the_old_one_taken_back_after_the_n
     assert not credentials.tend(session, ca_dir, now=LATE + 9 * DAY)
     assert credentials.tend(session, ca_dir, now=LATE + 11 * DAY).revoked == 1
     assert (revoked(ca_dir, old), revoked(ca_dir, new)) == (True, False)
-    actions = select(AuditEntry.action).where(AuditEntry.subject == f"node {node_id}")
+    actions = (
+        select(AuditEntry.action)
+        .where(AuditEntry.subject == f"node {node_id}")
+        .order_by(AuditEntry.seq)
+    )
     assert session.scalars(actions.order_by(AuditEntry.seq)).all() == [
         "node_enrolled",
         "certificate_renewed",
@@ -305,7 +309,7 @@ def test_a_revoked_node_is_out_with_all_its_certificates_and_gets_no_other(
     assert all(revoked(ca_dir, one) for one in certificates(session, node_id))
     assert session.get_one(Node, node_id).state == "revoked"
     assert session.get_one(Configuration, node_id).renewed_certificate is None
-    query = select(AuditEntry).where(AuditEntry.action == "node_revoked")
+    query = select(AuditEntry).where(AuditEntry.action == "node_revoked").order_by(AuditEntry.seq)
     (entry,) = session.scalars(query.where(AuditEntry.subject == f"node {node_id}")).all()
     assert entry.details["reason"] == "stolen at night"
     with pytest.raises(RenewalRefused):

@@ -414,7 +414,9 @@ def test_site_is_changed_only_where_it_differs_and_the_log_says_how(session: Ses
     site = sites.create_site(session, new, is_public=True, now=NOON)
     assert site.planted_year == 1950
     sites.change_site(session, site.id, {"species": "Tilia", "latitude": 51.5}, now=NOON)
-    entries = session.scalars(select(AuditEntry).where(AuditEntry.action == "site_changed")).all()
+    entries = session.scalars(
+        select(AuditEntry).where(AuditEntry.action == "site_changed").order_by(AuditEntry.seq)
+    ).all()
     assert [entry.details for entry in entries] == [{"changes": {"latitude": "51.5"}}]
     sites.change_site(session, site.id, {"species": "Tilia"}, now=NOON)
     assert session.scalar(select(func.count()).select_from(AuditEntry)) == 2

@@ -170,7 +170,7 @@ def test_reading_is_taken_down_on_the_phone(
     assert "At which depth" in missing.text
     for wrong, sentence in (
         ({"unit": "psi"}, "Bodenwasserspannung wird nicht in &#39;psi&#39; angegeben"),
-        ({"value": "-5", "unit": "kPa"}, "-5 kPa kann Bodenwasserspannung nicht sein"),
+        ({"value": "-5", "unit": "kPa"}, "−5 kPa kann Bodenwasserspannung nicht sein"),
         ({"property": "air_temperature", "value": "999", "unit": "°C"}, "999 °C kann Luft"),
         ({"at": "2026-03-29T02:30"}, "Diese Stunde gab es nicht: Die Uhren wurden vorgestellt."),
     ):

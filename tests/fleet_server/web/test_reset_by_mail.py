@@ -172,7 +172,11 @@ def test_address_is_changed_with_the_password_and_cannot_hold_another_header(pos
     assert change("dora@example.org") == 303
     assert 'value="dora@example.org"' in client.get("/fleet/account").text
     with post.world.sessions() as session:
-        actions = select(AuditEntry.action).where(AuditEntry.subject == "account dora")
+        actions = (
+            select(AuditEntry.action)
+            .where(AuditEntry.subject == "account dora")
+            .order_by(AuditEntry.seq)
+        )
         assert "mail_changed" in session.scalars(actions).all()
 
 
