@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from fleet_server.errors import NotFound
 from fleet_server.models import (
+    AggregateDetail,
     Calibration,
     Datastream,
     ExternalImport,
@@ -26,7 +27,7 @@ from fleet_server.models import (
     observation_id,
     observation_key,
 )
-from fleet_server.services import observing, rights
+from fleet_server.services import aggregating, observing, rights
 
 _HIGHEST_ROW = 2**31 - 1
 _SHOWN_MAX = 100
@@ -59,7 +60,7 @@ class Given:
 class Version:
     """`known_to` None: it is the current one. `made_in`: the revision that made it; None: it was made when the reading came.
 
-    `replaced_in`: the one that ended it.
+    `replaced_in`: the one that ended it. `detail`: of a mean, what it rests on.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Version:
     made_by: MadeBy
     made_in: Revision | None
     replaced_in: Revision | None
+    detail: AggregateDetail | None = None
 
     @property
     def k(self) -> float:
@@ -108,7 +110,7 @@ class VersionHistory:
 
 
 def history_of(session: Session, public_id: int) -> VersionHistory:
-    """The versions of the observation with this public id, the newest hundred of them. At most seven statements, whatever its past.
+    """The versions of the observation with this public id, the newest hundred of them. At most eight statements, whatever its past.
 
     Raises:
         NotFound: there never was one, or its site is not the actor's business.
@@ -127,7 +129,11 @@ def history_of(session: Session, public_id: int) -> VersionHistory:
     return VersionHistory(
         *place,
         sampled_at,
-        tuple(_versions(rows, made_by, revisions, older=older))[-_SHOWN_MAX:],
+        tuple(
+            _versions(
+                rows, made_by, revisions, _details(session, place[0], sampled_at), older=older
+            )
+        )[-_SHOWN_MAX:],
         _waiting(session, datastream_id, sampled_at),
         max(0, older + len(rows) - _SHOWN_MAX),
     )
@@ -169,6 +175,7 @@ def _versions(
     rows: Sequence[Any],
     made_by: Mapping[int, MadeBy],
     revisions: Mapping[int, Revision],
+    details: Mapping[datetime, AggregateDetail],
     *,
     older: int,
 ) -> Iterable[Version]:
@@ -187,9 +194,28 @@ def _versions(
             made_by=made_by[row.lineage_id],
             made_in=before.replaced_in if before is not None and follows else None,
             replaced_in=revisions.get(row.revision_id),
+            detail=details.get(row.known_from),
         )
         yield version
         before = version
+
+
+def _details(
+    session: Session, datastream: Datastream, sampled_at: datetime
+) -> dict[datetime, AggregateDetail]:
+    """Of a mean, what belongs to each version of it, by since when it is known; no statement for anything else."""
+    if datastream.level not in aggregating.LEVELS:
+        return {}
+    rows = session.scalars(
+        select(AggregateDetail)
+        .where(
+            AggregateDetail.datastream_id == datastream.id,
+            AggregateDetail.sampled_at == sampled_at,
+        )
+        .order_by(AggregateDetail.known_from.desc())
+        .limit(_SHOWN_MAX + 1)
+    )
+    return {row.known_from: row for row in rows}
 
 
 def _made_by(session: Session, lineage_ids: set[int]) -> dict[int, MadeBy]:

@@ -379,6 +379,9 @@ def test_page_of_a_site_shows_its_days_with_band_and_the_way_to_their_values(
     told = planner.get(mean).text
     assert "Made of other values" in told
     assert "mean of a local day" in told
+    assert all(f"<dt>{word}</dt>" in told for word in ("Lowest", "Highest", "Complete"))
+    assert "<dd>39 %</dd>" in told
+    assert "Mittel eines Tages" in planner.get(mean, headers={"Accept-Language": "de"}).text
     german = planner.get(f"/fleet/sites/{site_id}", headers={"Accept-Language": "de"}).text
     assert "Nach Tagen" in german
 
