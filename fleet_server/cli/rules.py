@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.orm import Session
 
 from fleet_server import clock
 from fleet_server.cli.answers import answer, data_option, json_option
 from fleet_server.cli.database import open_session
 from fleet_server.cli.rule_files import read_rules
 from fleet_server.measurement.rules import to_data
+from fleet_server.models import Datastream
 from fleet_server.services import flagging, quality_rules, rehearsing_rules, rights
 
 _FLAG_WORDS = {1: "good", 2: "not evaluated", 3: "suspect", 4: "bad", 9: "missing"}
@@ -45,9 +47,7 @@ def show(
     Example: fleet rules show dissolved_oxygen --site teich-1
     """
     with open_session(data_dir) as session:
-        stream = None
-        if site_code is not None:
-            stream = flagging.find_datastream(session, site_code, observed_property, depth_cm)
+        stream = _named(session, observed_property, (site_code, depth_cm))
         found = quality_rules.rules_of(session, observed_property, stream)
     limits = to_data(found.rules)
     answer(
@@ -116,9 +116,7 @@ def history(
     Example: fleet rules history turbidity --site teich-1
     """
     with open_session(data_dir) as session:
-        stream = None
-        if site_code is not None:
-            stream = flagging.find_datastream(session, site_code, observed_property, depth_cm)
+        stream = _named(session, observed_property, (site_code, depth_cm))
         found = quality_rules.versions_of(session, observed_property, stream)
         told: list[dict[str, Any]] = [
             {
@@ -141,13 +139,12 @@ def history(
         )
         for one in told
     ]
-    answer(
-        {"versions": told},
-        "\n".join(lines) or "Nobody ever set any."
-        if stream is not None
-        else "Nobody ever set any for all series; those of one are told with --site.",
-        as_json=as_json,
+    nobody = (
+        "Nobody ever set any for all series; those of one are told with --site."
+        if stream is None
+        else "Nobody ever set any."
     )
+    answer({"versions": told}, "\n".join(lines) or nobody, as_json=as_json)
 
 
 @rules.command()
@@ -188,6 +185,16 @@ def learn(
     )
 
 
+def _named(
+    session: Session, observed_property: str, series: tuple[str | None, int | None]
+) -> Datastream | None:
+    """The one that site and depth name; None where no site is named: the limits of all."""
+    site_code, depth_cm = series
+    if site_code is None:
+        return None
+    return flagging.find_datastream(session, site_code, observed_property, depth_cm)
+
+
 def _set(
     observed_property: str,
     limits: dict[str, Any] | None,
@@ -197,12 +204,10 @@ def _set(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    site_code, depth_cm = series
     with open_session(data_dir) as session:
-        stream_id = None
-        if site_code is not None:
-            stream_id = flagging.find_datastream(session, site_code, observed_property, depth_cm).id
-            session.rollback()
+        stream = _named(session, observed_property, series)
+        stream_id = None if stream is None else stream.id
+        session.rollback()
         version = quality_rules.set_rules(
             session,
             observed_property,
@@ -227,11 +232,9 @@ def _rehearse(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    site_code, depth_cm = series
     with open_session(data_dir) as session:
-        stream_id = None
-        if site_code is not None:
-            stream_id = flagging.find_datastream(session, site_code, observed_property, depth_cm).id
+        stream = _named(session, observed_property, series)
+        stream_id = None if stream is None else stream.id
         found = rehearsing_rules.rehearse_rules(
             session, observed_property, limits, now=clock.now(), datastream_id=stream_id
         )

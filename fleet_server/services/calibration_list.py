@@ -164,15 +164,6 @@ def probe_of(session: Session, serial: str) -> ProbeLine:
     return _probe(row)
 
 
-def calibrations_in_force(session: Session, sensor_id: int) -> list[Calibration]:
-    """All approved calibrations of a probe, newest first within each property."""
-    query = select(Calibration).where(
-        Calibration.sensor_id == sensor_id, Calibration.status.in_(IN_FORCE)
-    )
-    order = (Calibration.property, Calibration.valid_from.desc(), Calibration.version.desc())
-    return list(session.scalars(query.order_by(*order)))
-
-
 def _since() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     """Since when a probe's calibration counts, and when it was calibrated last."""
     calibrated = (

@@ -233,12 +233,6 @@ def seen(session: Session, shown: Shown) -> ColumnElement[bool]:
     return is_public if shown is Shown.PUBLIC else or_(is_public, is_own)
 
 
-def site_overviews(session: Session, *, shown: Shown) -> list[SiteOverview]:
-    """Sites by name, each with the latest reading of its calibrated datastreams. Three statements."""
-    query = select(Site).where(seen(session, shown)).order_by(Site.name, Site.id)
-    return describe_sites(session, session.scalars(query).all())
-
-
 def describe_sites(session: Session, sites: Sequence[Site]) -> list[SiteOverview]:
     """These sites in their order, each with the latest reading of its calibrated datastreams, and its nodes. Two statements."""
     ids = [site.id for site in sites]

@@ -125,6 +125,11 @@ def test_limits_are_shown_set_from_a_file_and_judged_by(
     history = fleet("rules", "history", "soil_temperature", *series)[1].splitlines()
     assert history[0].endswith(": a sunny spot")
     assert "   spike.suspect: 2.0 → 20.0" in history
+    status, _, _ = fleet("rules", "set", "soil_temperature", str(file), "--reason", "a sunny city")
+    assert status == 0
+    of_all = fleet("rules", "history", "soil_temperature")[1].splitlines()
+    assert of_all[0].endswith(": a sunny city"), "those of all series have a past, too"
+    assert "   spike.suspect: 2.0 → 20.0" in of_all
 
 
 def test_limits_that_are_none_are_one_sentence(
