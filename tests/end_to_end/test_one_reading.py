@@ -49,6 +49,7 @@ SERIES = Path(
         "STADTSENSOR_SERIES", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
     )
 )
+DAY_S = 86_400
 SENML_NAME, SENML_VALUE = 0, 2
 
 
@@ -161,6 +162,19 @@ def _judge(lived: Lived) -> tuple[list[Judged], int]:
     return judged, disturbed
 
 
+def _is_wholly_disturbed_once(lived: Lived) -> bool:
+    """Whether a disturbance began and ended while it was sampled; every second day half an hour sees a day without any behind it."""
+    sampled = [_channel(one)[2] for one in lived.observations]
+    return any(
+        min(sampled) <= begin_s and begin_s + one.hours * 3600 <= max(sampled)
+        for node in lived.truth.scene.nodes
+        for one in node.disturbances
+        for day in range(int(min(sampled) // DAY_S), int(max(sampled) // DAY_S) + 1)
+        if day % one.every_days == one.day
+        for begin_s in [day * DAY_S + one.from_h * 3600]
+    )
+
+
 def _faults(judged: Sequence[Judged]) -> dict[str, set[str]]:
     """Per quantity, what is wrong with the uncertainty that it states."""
     faults: dict[str, set[str]] = {}
@@ -203,7 +217,7 @@ def _scaled(judged: Sequence[Judged], factor: float) -> list[Judged]:
 def test_undisturbed_readings_lie_within_their_uncertainty_of_the_truth(summer: Lived) -> None:
     judged, disturbed = _judge(summer)
     assert len(judged) > 1500
-    assert disturbed > 0
+    assert disturbed > 0 or not _is_wholly_disturbed_once(summer)
     faults = _faults(judged)
     assert faults.keys() == QUANTITIES
     assert not any(faults.values()), faults
